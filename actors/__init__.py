@@ -1,0 +1,1 @@
+"""Everything that runs under Ray: rollout, reward and weight actors, the learner loops, launching."""

@@ -1,0 +1,415 @@
+"""The configuration of a job: typed sections, read from YAML and dotted overrides, checked once.
+
+Later wins: the defaults below, the YAML file, its chosen preset, ``key=value`` overrides.
+Nothing is repaired: a wrong setting is a ConfigError that names the key.
+"""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from yaml import YAMLError
+
+from pipeline.errors import ConfigError
+
+
+class StrictModel(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+
+
+class LoraConfig(StrictModel):
+    """Low-rank adapters by peft. arXiv:2106.09685."""
+
+    r: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: list[str] = Field(
+        default=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], min_length=1
+    )
+    """Names of linear modules. One that the model lacks is an error that lists the names it has."""
+    use_rslora: bool = False
+    """Scale by alpha / sqrt(r) in place of alpha / r. arXiv:2312.03732."""
+    init: Literal["default", "gaussian", "pissa"] = "default"
+    """``pissa`` starts from the principal singular vectors and changes the base. arXiv:2404.02948."""
+
+
+class ModelConfig(StrictModel):
+    name: str = "embedded:smollm2-135m-instruct"
+    """A hub name, a local directory, or the embedded model."""
+    hub: Literal["huggingface", "modelscope"] = "huggingface"
+    """Where hub names are looked up. HF_ENDPOINT names a mirror of the Hugging Face hub."""
+    revision: str | None = None
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Of the forward and backward pass, of the engine, and of the final model."""
+    master_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights that the optimizer updates. bfloat16 halves memory and loses small updates."""
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """Of the learner. auto: cuda, else mps, else cpu."""
+    device_map: str | None = None
+    """Handed to transformers, which then places the weights itself; needs learner.num_workers=1."""
+    attn_implementation: str = "sdpa"
+    gradient_checkpointing: bool = False
+    trust_remote_code: bool = False
+    """Runs Python code that comes with the model. Leave it off for models you did not read."""
+    lora: LoraConfig | None = None
+    """None trains every weight."""
+
+
+class FieldNames(StrictModel):
+    """Columns of a data set. A name that is set must exist; None means the data has none."""
+
+    question: str = "question"
+    answer: str = "answer"
+    solution: str | None = None
+    """A worked solution. None takes it from ``answer`` where that holds one (see answer_format)."""
+    level: str | None = None
+    type: str | None = None
+    id: str | None = None
+    """None makes ids from the split and a hash of the question."""
+
+
+class ArithmeticConfig(StrictModel):
+    """The embedded set ``embedded:arithmetic``: five levels of chained sums, by reasoning-gym."""
+
+    train_per_level: int = Field(600, ge=1)
+    eval_per_level: int = Field(200, ge=1)
+    worked_per_level: list[int] = Field(default=[400, 400, 40, 20, 10], min_length=5, max_length=5)
+    """How many training problems of each level come with a worked solution."""
+
+
+class DataConfig(StrictModel):
+    name: str = "embedded:arithmetic"
+    """A hub data set, a parquet or JSONL file, a directory of ``<split>.parquet|jsonl``, or embedded."""
+    hub: Literal["huggingface", "modelscope"] = "huggingface"
+    subset: str | None = None
+    """The hub data set's configuration, such as ``main`` of ``openai/gsm8k``."""
+    train_split: str = "train"
+    """A split name, or a split expression such as ``train[:1000]``."""
+    eval_split: str = "test"
+    fields: FieldNames = FieldNames()
+    answer_format: Literal["plain", "hash", "boxed"] = "plain"
+    """How the gold answer is read from ``fields.answer``: the whole text, what follows ``####``
+    (GSM8K), or the last box (MATH)."""
+    system_prompt: str = (
+        "Solve the problem. Think inside <reasoning> and </reasoning>, "
+        "then give only the final answer inside <answer> and </answer>."
+    )
+    """First message of every prompt; empty for none."""
+    arithmetic: ArithmeticConfig = ArithmeticConfig()
+
+
+class ProblemFilter(StrictModel):
+    """Which training problems a stage uses. None means all."""
+
+    levels: list[str] | None = None
+    types: list[str] | None = None
+    sources: list[str] | None = None
+    max_per_level: int | None = Field(None, ge=1)
+
+
+class OptimizerConfig(StrictModel):
+    """AdamW and its learning rate. Shared by both kinds of stage."""
+
+    learning_rate: float = Field(1e-5, gt=0)
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """After warm-up: held, or lowered to 0 at the stage's last step."""
+    warmup_ratio: float = Field(0.0, ge=0, lt=1)
+    """Share of the stage's steps in which the rate rises linearly from 0."""
+    weight_decay: float = Field(0.0, ge=0)
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are clipped to this global L2 norm."""
+
+
+class SFTConfig(OptimizerConfig):
+    """Supervised fine-tuning on worked solutions. Loss on completion tokens."""
+
+    batch_size: int = Field(16, ge=1)
+    """Problems per optimizer step, over all learner workers."""
+    num_epochs: float = Field(1.0, gt=0)
+    """Passes over the stage's problems; a new order each time."""
+    max_steps: int | None = Field(None, ge=1)
+    """Stops earlier than num_epochs, or None. With a wall-clock limit the earlier one counts."""
+    max_length: int = Field(1024, ge=8)
+    """Tokens of prompt and solution. Longer examples are left out and counted."""
+    max_seconds: float | None = Field(None, gt=0)
+    """Ends the stage after this time in training steps. A run that uses it is not reproducible."""
+
+
+class GRPOConfig(OptimizerConfig):
+    """Group relative policy optimization. arXiv:2402.03300."""
+
+    learning_rate: float = Field(1e-6, gt=0)
+    num_iterations: int = Field(1, ge=1)
+    """Outer iterations; each starts by taking the policy as the new reference policy."""
+    num_steps: int = Field(100, ge=1)
+    """Steps per iteration. One step: batch_size prompts sampled, graded and learned from."""
+    batch_size: int = Field(8, ge=1)
+    """Prompts per step, over all learner workers."""
+    num_generations: int = Field(8, ge=2)
+    """Completions per prompt: one group. One alone has nothing to be compared with."""
+    mu: int = Field(1, ge=1)
+    """Optimizer updates per batch. Above 1 the ratio leaves 1 and clipping acts."""
+    epsilon: float = Field(0.2, gt=0, lt=1)
+    """The ratio is clamped to [1 - epsilon, 1 + epsilon_high]. PPO, arXiv:1707.06347."""
+    epsilon_high: float | None = Field(None, gt=0)
+    """None: epsilon. A larger one is DAPO's clip-higher. arXiv:2503.14476."""
+    beta: float = Field(0.0, ge=0)
+    """Weight of the KL term against the reference policy. 0: no reference pass at all."""
+    normalize_std: bool = True
+    """Divide advantages by the group's standard deviation. False: Dr. GRPO, arXiv:2503.20783."""
+    loss_aggregation: Literal["sequence", "token", "constant"] = "sequence"
+    """``sequence``: mean over a completion's tokens, then over completions (GRPO). ``token``: mean over
+    all tokens of the batch (DAPO). ``constant``: sum over tokens divided by num_completions x
+    max_completion_length (Dr. GRPO)."""
+    drop_zero_variance_groups: bool = False
+    """Leave groups of equal rewards out of the loss and of its denominator."""
+    mask_ungraded: bool = True
+    """Leave completions whose grading timed out, or whose gold answer is bad, out of the advantage
+    and the loss. False scores them as wrong."""
+    mask_truncated: bool = False
+    """Leave completions cut off at max_completion_length out of the loss (DAPO)."""
+
+
+class StageConfig(StrictModel):
+    """One stage. Stages run in order, each from the weights of the one before."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    kind: Literal["sft", "grpo"]
+    problems: ProblemFilter = ProblemFilter()
+    settings: dict[str, Any] = {}
+    """Settings of this stage that differ from the section of its kind (``sft:`` or ``grpo:``)."""
+
+
+class RolloutConfig(StrictModel):
+    """vLLM engines. Sampling settings are the field's own."""
+
+    num_workers: int = Field(1, ge=1)
+    num_cpus: float = Field(0.5, ge=0)
+    """Ray CPUs that one worker reserves. Logical: num_threads is what the engine computes with."""
+    num_gpus: float = Field(0.0, ge=0)
+    """GPUs of one worker. 0: the CPU engine."""
+    memory_gib: float = Field(3.0, gt=0)
+    """Memory one worker is expected to need. Shown by --dry-run, reserved in Ray."""
+    num_threads: int = Field(2, ge=1)
+    tensor_parallel_size: int = Field(1, ge=1)
+    """GPUs one engine is spread over. Needs num_gpus of the same number."""
+    gpu_memory_utilization: float = Field(0.5, gt=0, le=1)
+    kv_cache_gib: float = Field(1.0, gt=0)
+    """Cache for keys and values of the CPU engine."""
+    enforce_eager: bool = True
+    """False compiles the model first: 100 s at start for about 10 % more speed on CPU."""
+    temperature: float = Field(1.0, ge=0)
+    """0 is greedy: every completion of a group is then the same."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0)
+    """0: no limit."""
+    max_prompt_length: int = Field(512, ge=1)
+    """Tokens. Longer prompts are left out before training starts, and counted."""
+    max_completion_length: int = Field(256, ge=1)
+    """Tokens."""
+    prompts_per_chunk: int = Field(4, ge=1)
+    """Prompts that go to one engine together, never mixed with others: what shares a batch changes the
+    last bits, so fixed chunks make completions independent of the number of engines."""
+
+
+class RewardTerm(StrictModel):
+    name: str
+    """A registered reward (``correctness``, ``format``) or ``module:function``."""
+    weight: float = 1.0
+
+
+class RewardConfig(StrictModel):
+    functions: list[RewardTerm] = Field(
+        default=[RewardTerm(name="correctness"), RewardTerm(name="format")], min_length=1
+    )
+    num_workers: int = Field(1, ge=1)
+    num_cpus: float = Field(0.25, ge=0)
+    memory_gib: float = Field(1.0, gt=0)
+    timeout_s: float = Field(2.0, gt=0)
+    """Deadline for grading one completion. Past it the grading child is killed."""
+    memory_limit_mib: int = Field(1024, ge=256)
+    """Memory of a grading child."""
+
+
+class LearnerConfig(StrictModel):
+    """Ray Train workers."""
+
+    num_workers: int = Field(1, ge=1)
+    num_cpus: float = Field(0.75, ge=0)
+    """Ray CPUs per worker. Logical: num_threads is what it computes with."""
+    num_gpus: float = Field(0.0, ge=0)
+    memory_gib: float = Field(6.0, gt=0)
+    num_threads: int = Field(2, ge=1)
+    tokens_per_micro_batch: int = Field(2048, ge=16)
+    """Padded tokens in one forward and backward pass. Lower it when memory runs out; the gradient
+    stays the same."""
+    max_failures: int = Field(2, ge=0)
+    """How often a killed worker group is started again from the last checkpoint."""
+
+
+class EvalConfig(StrictModel):
+    """Greedy decoding on held-out problems: before the first stage and after every stage."""
+
+    problems_per_level: int = Field(50, ge=0)
+    """0 switches evaluation off. Data without levels counts as one level."""
+    at_start: bool = True
+    max_completion_length: int = Field(256, ge=1)
+
+
+class CheckpointConfig(StrictModel):
+    every_steps: int = Field(50, ge=1)
+    every_minutes: float = Field(5.0, gt=0)
+    keep_last: int = Field(2, ge=1)
+    """The last k are kept, and the best one by mean reward (SFT: by loss)."""
+
+
+class OutputConfig(StrictModel):
+    root: str = "output/experiments"
+    """Run directories are made here. A submitted job needs an absolute path."""
+    samples_every_steps: int = Field(10, ge=1)
+    """Completions of a step are written to samples/ this often."""
+    save_final_model: bool = True
+
+
+class Config(StrictModel):
+    seed: int = Field(0, ge=0)
+    """Prompt order, sampling and dropout derive from it."""
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    stages: list[StageConfig] = Field(min_length=1)
+    sft: SFTConfig = SFTConfig()
+    grpo: GRPOConfig = GRPOConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    reward: RewardConfig = RewardConfig()
+    learner: LearnerConfig = LearnerConfig()
+    eval: EvalConfig = EvalConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    output: OutputConfig = OutputConfig()
+
+    @model_validator(mode="after")
+    def _check_across_sections(self) -> "Config":
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stages must have different names, got {names}: files are named after them")
+        for index, stage in enumerate(self.stages):
+            try:
+                settings = self.stage_settings(stage)
+            except ValidationError as error:
+                raise ValueError(f"stages.{index}.settings: {_describe(error.errors()[0])}") from None
+            if settings.batch_size % self.learner.num_workers:
+                raise ValueError(
+                    f"{stage.kind}.batch_size must be a multiple of learner.num_workers, got {settings.batch_size} "
+                    f"and {self.learner.num_workers}: every worker takes the same share"
+                )
+            if isinstance(settings, GRPOConfig):
+                self._check_rollouts(settings)
+        if self.model.device_map and self.learner.num_workers > 1:
+            raise ValueError("model.device_map must be null when learner.num_workers is above 1: workers replicate")
+        tensor_parallel = self.rollout.tensor_parallel_size
+        if tensor_parallel > 1 and self.rollout.num_gpus != tensor_parallel:
+            raise ValueError(
+                f"rollout.num_gpus must equal rollout.tensor_parallel_size, got {self.rollout.num_gpus:g} and "
+                f"{tensor_parallel}: every shard of the engine needs a GPU"
+            )
+        return self
+
+    def _check_rollouts(self, settings: GRPOConfig) -> None:
+        share, chunk = settings.batch_size // self.learner.num_workers, self.rollout.prompts_per_chunk
+        if share % chunk and share > chunk or (share < chunk and self.learner.num_workers > 1):
+            raise ValueError(
+                f"rollout.prompts_per_chunk must divide each learner's share of a batch, got {chunk} and {share}: "
+                "chunks are never split or mixed"
+            )
+        if self.rollout.temperature == 0:
+            raise ValueError("rollout.temperature must be above 0 for grpo, got 0: equal completions teach nothing")
+
+    def stage_settings(self, stage: StageConfig) -> SFTConfig | GRPOConfig:
+        """The section of the stage's kind with the stage's own settings laid over it."""
+        section: SFTConfig | GRPOConfig = self.sft if stage.kind == "sft" else self.grpo
+        return type(section).model_validate({**section.model_dump(), **stage.settings})
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a recipe, lay ``preset`` and ``overrides`` over it, and check the result.
+
+    Args:
+        path: a YAML file. It may hold ``presets`` (name -> settings) and ``preset`` (the chosen name).
+        overrides: ``dotted.key=value``, values typed as in YAML. List items by index: ``stages.0.name=warmup``.
+
+    Raises:
+        ConfigError: naming the key, and the nearest valid one where it is unknown.
+    """
+    try:
+        raw = OmegaConf.load(path)
+    except OSError as error:
+        raise ConfigError(f"config file {path} cannot be read: {error.strerror}. Recipes are in configs/.") from None
+    except YAMLError as error:
+        raise ConfigError(f"config file {path} must be YAML: {' '.join(str(error).split())}") from None
+    pairs = [_parse_override(item) for item in overrides]
+    try:
+        raw = _apply_preset(raw, pairs)
+        for key, value in pairs:
+            OmegaConf.update(raw, key, value, merge=True, force_add=True)
+        settings = OmegaConf.to_container(raw, resolve=True)
+    except (OmegaConfBaseException, AttributeError, IndexError, TypeError, ValueError) as error:
+        raise ConfigError(f"config file {path}, {' '.join(overrides)}: {str(error).splitlines()[0]}") from None
+    return validate_config(settings)
+
+
+def validate_config(settings: Any) -> Config:
+    """A Config from plain dicts and lists. Raises ConfigError with one line per problem."""
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_describe(item) for item in error.errors())) from None
+
+
+def _parse_override(item: str) -> tuple[str, Any]:
+    key, separator, text = item.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"override must be key=value, got {item!r}.")
+    try:
+        return key, OmegaConf.create(f"value: {text}" if text else "value: ''").value
+    except (YAMLError, OmegaConfBaseException):
+        return key, text
+
+
+def _apply_preset(raw: Any, pairs: list[tuple[str, Any]]) -> Any:
+    """Merge the chosen preset under the overrides; ``preset`` and ``presets`` are not settings."""
+    presets = raw.pop("presets", {}) or {}
+    chosen = raw.pop("preset", None)
+    for key, value in [pair for pair in pairs if pair[0] == "preset"]:
+        chosen = value
+        pairs.remove((key, value))
+    if chosen is None:
+        return raw
+    if chosen not in presets:
+        raise ConfigError(f"preset must be one of {sorted(map(str, presets)) or 'none in this file'}, got {chosen!r}.")
+    return OmegaConf.merge(raw, presets[chosen])
+
+
+def _describe(item: Any) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, list(_valid_keys(Config)), n=1, cutoff=0.5)
+        return f"unknown setting {key}." + (f" Did you mean {near[0]}?" if near else "")
+    message = item["msg"].removeprefix("Value error, ")
+    if not key:
+        return message
+    if item["type"] == "missing":
+        return f"{key} must be set: it has no default."
+    return f"{key}: {message[0].lower()}{message[1:]}, got {item['input']!r}."
+
+
+def _valid_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        for candidate in (field.annotation, *get_args(field.annotation)):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                yield from _valid_keys(candidate, f"{prefix}{name}.")

@@ -1,0 +1,40 @@
+"""Errors a user can act on. A job prints the message alone and exits with code 2.
+
+    GradusError
+    ├── ConfigError        a setting is unknown, of the wrong type or out of range
+    ├── DataError          a data set is missing, unreadable or lacks a field
+    ├── ModelError         a model is missing, unreadable or does not fit the configuration
+    ├── RewardError        a reward function cannot be found or gave a wrong answer
+    ├── CheckpointError    a run directory or checkpoint is missing, corrupt or of another run
+    └── ClusterError       the cluster cannot give what the configuration asks for
+
+Our own bugs are not GradusErrors: they keep their traceback.
+"""
+
+
+class GradusError(Exception):
+    """``<setting or object> must <rule>, got <value>: <why>. <what to do>``"""
+
+
+class ConfigError(GradusError):
+    pass
+
+
+class DataError(GradusError):
+    pass
+
+
+class ModelError(GradusError):
+    pass
+
+
+class RewardError(GradusError):
+    pass
+
+
+class CheckpointError(GradusError):
+    pass
+
+
+class ClusterError(GradusError):
+    pass

@@ -1,0 +1,87 @@
+"""The nouns of Gradus: what travels between data, rollout, reward and learner.
+
+Plain frozen dataclasses, cheap to pickle, free of torch: any actor can import them.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypedDict
+
+from pipeline.verifier.verdict import Outcome
+
+
+class Message(TypedDict):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One item of a data set."""
+
+    id: str
+    """Unique within a data set, the same in every run: it seeds the completions."""
+    prompt: tuple[Message, ...]
+    """Chat messages up to the assistant's turn."""
+    gold: str
+    """The true final answer, as text."""
+    solution: str | None = None
+    """A worked solution in the form the policy should write (SFT trains on it), or None."""
+    level: str | None = None
+    type: str | None = None
+    source: str = ""
+
+    @property
+    def question(self) -> str:
+        return self.prompt[-1]["content"]
+
+
+class WeightId(NamedTuple):
+    """Names one set of weights. A restarted learner group starts a new attempt."""
+
+    attempt: int
+    step: int
+    """Optimizer steps of the run behind these weights (the policy version)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRequest:
+    """One prompt to complete, once for every seed."""
+
+    prompt_token_ids: tuple[int, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the policy wrote for one prompt."""
+
+    token_ids: tuple[int, ...]
+    """Includes the end-of-turn token when the policy wrote it."""
+    sampler_logprobs: tuple[float, ...]
+    """vLLM's log-probability of each token, under the distribution it was sampled from."""
+    text: str
+    stop_reason: Literal["stop", "length"]
+    """``length``: cut off at ``max_completion_length``."""
+
+
+@dataclass(frozen=True, slots=True)
+class RewardBreakdown:
+    """The reward of one completion, in parts."""
+
+    total: float
+    """Sum of weight x part."""
+    parts: dict[str, float]
+    """Unweighted value of each reward function, by its name."""
+    outcome: Outcome
+    """What the verifier said of the final answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutGroup:
+    """All completions of one prompt; ``rewards`` is filled by a RewardWorker, in the same order."""
+
+    problem: Problem
+    prompt_token_ids: tuple[int, ...]
+    completions: tuple[Completion, ...]
+    weight_id: WeightId
+    rewards: tuple[RewardBreakdown, ...] = ()
