@@ -134,11 +134,9 @@ class SFTConfig(OptimizerConfig):
     num_epochs: float = Field(1.0, gt=0)
     """Passes over the stage's problems; a new order each time."""
     max_steps: int | None = Field(None, ge=1)
-    """Stops earlier than num_epochs, or None. With a wall-clock limit the earlier one counts."""
+    """Stops earlier than num_epochs, or None."""
     max_length: int = Field(1024, ge=8)
     """Tokens of prompt and solution. Longer examples are left out and counted."""
-    max_seconds: float | None = Field(None, gt=0)
-    """Ends the stage after this time in training steps. A run that uses it is not reproducible."""
 
 
 class GRPOConfig(OptimizerConfig):

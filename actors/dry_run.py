@@ -1,0 +1,43 @@
+"""``--dry-run``: everything that can be checked without starting anything."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from actors.plan import plan_actors
+from pipeline.cli import JobArguments
+from pipeline.config import load_config
+from pipeline.data import check_data
+from pipeline.models.hub import check_model
+from pipeline.packaging import package_listing
+from pipeline.rewards import resolve
+
+
+def dry_run(arguments: JobArguments) -> None:
+    """Print model, data, stages, actors and package.
+
+    Raises:
+        GradusError: what the job itself would stop with.
+    """
+    config = load_config(arguments.config, arguments.overrides)
+    for term in config.reward.functions:
+        resolve(term.name)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"config   {arguments.config}: valid")
+    console.print(f"stages   {', '.join(f'{stage.name} ({stage.kind})' for stage in config.stages)}")
+    console.print(f"model    {check_model(config.model)}")
+    console.print(f"data     {check_data(config.data)}")
+
+    table = Table("actor", "count", "CPUs each", "GPUs each", "memory each, GiB", title="Ray actors")
+    for actor in plan_actors(config):
+        table.add_row(
+            actor.name, str(actor.count), f"{actor.num_cpus:g}", f"{actor.num_gpus:g}", f"{actor.memory_gib:g}"
+        )
+    console.print(table)
+
+    listing = package_listing(Path.cwd())
+    console.print(f"package  {listing.num_files} files, {listing.num_bytes / 2**20:.1f} MiB of {Path.cwd()}")
+    for path, size in listing.largest:
+        console.print(f"         {size / 2**10:9.1f} KiB  {path}")
+    console.print("nothing was started")

@@ -1,0 +1,213 @@
+"""From a configuration to a finished run: the only place where classes become Ray actors.
+
+``run`` goes through the stages in order. A stage is one TorchTrainer whose workers run a loop of
+actors/learner.py; engines and graders stay up from the first stage to the last.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from actors.learner import grpo_loop, sft_loop
+from actors.plan import ActorPlan, engine_limits, plan_actors
+from actors.reward import RewardWorker
+from actors.rollout import RolloutWorker, engine_environment
+from actors.session import StageSetup
+from actors.weights import PackedWeights, WeightStore
+from pipeline.config import Config, StageConfig
+from pipeline.data import load_problems
+from pipeline.errors import ClusterError, DataError, GradusError
+from pipeline.experiment import RunDirectory
+from pipeline.logs import log_to_file
+from pipeline.models.hub import resolve_model
+from pipeline.report import write_report
+from pipeline.rewards import resolve
+from pipeline.schedules import num_steps, select_problems
+from pipeline.tracking import follow_progress
+from pipeline.types import Problem, WeightId
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: Config, run_directory: RunDirectory) -> None:
+    """Run every stage that is not done yet, then write the report.
+
+    Raises:
+        GradusError: something the configuration names cannot be had; nothing was trained.
+    """
+    log_to_file(run_directory.path, "driver")
+    for term in config.reward.functions:
+        resolve(term.name)
+    resolve_model(config.model)
+    eval_problems = load_problems(config.data, "eval") if config.eval.problems_per_level else []
+    stages = [(stage, _stage_problems(config, stage)) for stage in config.stages]
+    total_steps = sum(num_steps(config.stage_settings(stage), len(problems)) for stage, problems in stages)
+    with _ray(), _progress_shown(run_directory.path, total_steps):
+        plan = plan_actors(config)
+        _wait_for_resources(plan)
+        actors = _start_actors(config, run_directory.path)
+        for stage, problems in _unfinished(stages, run_directory):
+            setup = StageSetup(config, stage, run_directory.path, tuple(problems), tuple(eval_problems), **actors)
+            _train(setup)
+    write_report(run_directory.path)
+
+
+def _train(setup: StageSetup) -> None:
+    """One stage under Ray Train. A worker group that dies is started again from the last checkpoint."""
+    learner = setup.config.learner
+    loop = sft_loop if setup.stage.kind == "sft" else grpo_loop
+    resources = {"CPU": learner.num_cpus, "memory": learner.memory_gib * 2**30}
+    if learner.num_gpus:
+        resources["GPU"] = learner.num_gpus
+    trainer = TorchTrainer(
+        partial(_run_loop, loop),
+        train_loop_config={"setup": setup},
+        torch_config=TorchConfig(timeout_s=6 * 3600),
+        scaling_config=ScalingConfig(
+            num_workers=learner.num_workers, use_gpu=learner.num_gpus > 0, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=f"{setup.stage.name}_{time.time_ns()}",  # a name used before would silently resume that run
+            storage_path=str(setup.run_path / "ray_train"),
+            failure_config=FailureConfig(max_failures=learner.max_failures),
+            worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(learner.num_threads)}},
+        ),
+    )
+    trainer.fit()
+
+
+def _run_loop(loop: Any, train_loop_config: dict[str, Any]) -> None:
+    loop(train_loop_config["setup"])
+
+
+def _start_actors(config: Config, run_path: Path) -> dict[str, Any]:
+    """Engines, graders and the weight store, as handles. Engines that die are started again."""
+    store = ray.remote(num_cpus=0)(WeightStore).remote()
+    max_model_len, max_num_seqs = engine_limits(config)
+    engine = ray.remote(
+        num_cpus=config.rollout.num_cpus,
+        num_gpus=config.rollout.num_gpus,
+        memory=int(config.rollout.memory_gib * 2**30),
+        max_restarts=5,
+        max_task_retries=5,
+        runtime_env={"env_vars": engine_environment(config.rollout)},
+    )(_LoggedRolloutWorker)
+    grader = ray.remote(
+        num_cpus=config.reward.num_cpus,
+        memory=int(config.reward.memory_gib * 2**30),
+        max_restarts=5,
+        max_task_retries=5,
+    )(RewardWorker)
+    rollout_workers = tuple(
+        engine.remote(
+            run_path, index, config.rollout, config.model, max_model_len, max_num_seqs, partial(_pull_weights, store)
+        )
+        for index in range(config.rollout.num_workers)
+    )
+    return {
+        "rollout_workers": rollout_workers,
+        "reward_workers": tuple(grader.remote(config.reward) for _ in range(config.reward.num_workers)),
+        "weight_store": store,
+    }
+
+
+class _LoggedRolloutWorker(RolloutWorker):
+    def __init__(self, run_path: Path, index: int, *args: Any) -> None:
+        log_to_file(run_path, f"rollout_{index}")
+        super().__init__(*args)
+
+
+def _pull_weights(store: Any, weight_id: WeightId) -> PackedWeights:
+    held, (ref,) = ray.get(store.locate.remote())
+    if held != weight_id:
+        raise LookupError(f"weights {weight_id} were asked for, the store holds {held}")
+    return ray.get(ref)
+
+
+def _stage_problems(config: Config, stage: StageConfig) -> list[Problem]:
+    problems = select_problems(load_problems(config.data, "train"), stage.problems)
+    if stage.kind == "sft":
+        problems = [problem for problem in problems if problem.solution is not None]
+    if not problems:
+        raise DataError(
+            f"stage {stage.name} must have problems{' with worked solutions' if stage.kind == 'sft' else ''}, "
+            f"got none of {config.data.name} with {stage.problems.model_dump(exclude_none=True) or 'no filter'}."
+        )
+    return problems
+
+
+def _unfinished(
+    stages: list[tuple[StageConfig, list[Problem]]], run_directory: RunDirectory
+) -> list[tuple[StageConfig, list[Problem]]]:
+    progress = run_directory.latest_progress()
+    if progress is None:
+        return stages
+    names = [stage.name for stage, _ in stages]
+    return stages[names.index(progress.stage) + progress.stage_done :]
+
+
+@contextmanager
+def _ray() -> Iterator[None]:
+    """Connect to the cluster a job was submitted to, or start a private Ray on this machine."""
+    submitted = "RAY_ADDRESS" in os.environ
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # report() waits for it: 2 s by default
+    ray.init(
+        address=None if submitted else "local",
+        include_dashboard=None if submitted else False,
+        logging_level=logging.WARNING,
+        log_to_driver=False,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _progress_shown(run_path: Path, total_steps: int) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=follow_progress, args=(run_path, total_steps, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=5)
+
+
+def _wait_for_resources(plan: list[ActorPlan], timeout_s: float = 60.0) -> None:
+    """Raises ClusterError, naming what is missing, when the cluster cannot hold all actors in time."""
+    needed = {"CPU": 0.0, "GPU": 0.0, "memory": 0.0}
+    for actor in plan:
+        needed["CPU"] += actor.count * actor.num_cpus
+        needed["GPU"] += actor.count * actor.num_gpus
+        needed["memory"] += actor.count * actor.memory_gib * 2**30
+    deadline = time.monotonic() + timeout_s
+    while True:
+        there = ray.cluster_resources()
+        missing = {name: amount for name, amount in needed.items() if there.get(name, 0.0) < amount}
+        if not missing:
+            return
+        if time.monotonic() > deadline or os.environ.get("RAY_ADDRESS") is None:
+            unit = 2**30 if "memory" in missing else 1
+            name, amount = next(iter(missing.items()))
+            unit = 2**30 if name == "memory" else 1
+            raise ClusterError(
+                f"the actors need {amount / unit:g} {'GiB of memory' if name == 'memory' else name + 's'}, the cluster has "
+                f"{there.get(name, 0.0) / unit:g}: lower num_workers, num_cpus, num_gpus or memory_gib of rollout, reward "
+                "or learner (--dry-run lists them), or add a node."
+            )
+        time.sleep(1)
+
+
+__all__ = ["GradusError", "run"]

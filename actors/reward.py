@@ -1,0 +1,26 @@
+"""Scores completions. actors/launch.py makes it a Ray actor; tests build it directly."""
+
+from dataclasses import replace
+
+from pipeline.config import RewardConfig
+from pipeline.rewards import resolve, score_group
+from pipeline.types import RolloutGroup
+from pipeline.verifier import SandboxedGrader
+
+
+class RewardWorker:
+    """Grades and scores groups, one at a time. An unknown reward fails here, before any rollout."""
+
+    def __init__(self, config: RewardConfig) -> None:
+        self._terms = config.functions
+        for term in self._terms:
+            resolve(term.name)
+        self._grader = SandboxedGrader(config.timeout_s, config.memory_limit_mib)
+        self._grader.start()
+
+    def score(self, groups: list[RolloutGroup]) -> list[RolloutGroup]:
+        """The same groups, in the same order, with ``rewards`` filled."""
+        return [replace(group, rewards=score_group(group, self._terms, self._grader)) for group in groups]
+
+    def close(self) -> None:
+        self._grader.close()

@@ -1,0 +1,365 @@
+"""What a learner worker stands on: its model and optimizer, its ranks, checkpoints, metrics and actors."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, TypeVar, cast
+
+import ray
+import torch
+import torch.distributed as dist
+
+from actors.evaluate import evaluate
+from actors.gauges import Gauges
+from actors.rollout import Decoding
+from actors.weights import pack_weights
+from pipeline.batching import TokenSequence
+from pipeline.config import Config, StageConfig
+from pipeline.errors import DataError
+from pipeline.experiment import PhaseClock, Progress, RunDirectory, write_json, write_jsonl
+from pipeline.logs import log_to_file
+from pipeline.metrics import first_per_level, sample_rows
+from pipeline.models.hub import resolve_model
+from pipeline.models.policy import (
+    load_policy,
+    load_tokenizer,
+    load_trainable,
+    merged_weights,
+    pick_device,
+    save_final_model,
+    snapshot,
+    swapped_in,
+    torch_dtype,
+    trainable_tensors,
+)
+from pipeline.schedules import derive_seed, num_steps
+from pipeline.tracking import MetricsWriter, truncate_metrics
+from pipeline.types import Problem, PromptRequest, RolloutGroup, WeightId
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+PHASES = {"sft": ("learner",), "grpo": ("rollout", "reward", "learner", "weight_sync")}
+
+
+@dataclass(frozen=True)
+class StageSetup:
+    """Everything a learner worker is given."""
+
+    config: Config
+    stage: StageConfig
+    run_path: Path
+    problems: tuple[Problem, ...]
+    """The stage's training problems."""
+    eval_problems: tuple[Problem, ...]
+    rollout_workers: tuple[Any, ...]
+    """Actor handles of RolloutWorker, RewardWorker and WeightStore."""
+    reward_workers: tuple[Any, ...]
+    weight_store: Any
+
+
+class LearnerSession:
+    """One worker's state in one stage. It starts from the run's newest whole checkpoint:
+    within this stage it goes on after it, from an earlier stage it takes the weights alone."""
+
+    def __init__(self, setup: StageSetup) -> None:
+        self.config, self.stage = setup.config, setup.stage
+        self.settings: Any = self.config.stage_settings(self.stage)
+        self.seed = self.config.seed
+        self.rank, self.num_workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        self._setup = setup
+        self._run = RunDirectory(setup.run_path)
+        log_to_file(self._run.path, f"learner_{self.rank}")
+        torch.set_num_threads(self.config.learner.num_threads)
+        torch.manual_seed(derive_seed(self.seed, "init"))
+        self.dtype = torch_dtype(self.config.model.dtype)
+        self.temperature = self.config.rollout.temperature
+        self.tokens_per_micro_batch = self.config.learner.tokens_per_micro_batch
+        path = resolve_model(self.config.model)
+        self.tokenizer = load_tokenizer(path, self.config.model)
+        self.model = load_policy(path, self.config.model)
+        self.model.train()
+        self.device = pick_device(self.config.model)
+        self._reference: dict[str, torch.Tensor] | None = None
+        self._optimizer = torch.optim.AdamW(
+            trainable_tensors(self.model).values(),
+            lr=self.settings.learning_rate,
+            betas=(self.settings.adam_beta1, self.settings.adam_beta2),
+            weight_decay=self.settings.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+        self.progress = self._restore()
+        self._attempt = self._from_rank_0(self._run.next_attempt)
+        self._checkpoint_time = time.monotonic()
+        self._scores: list[float] = []
+        self.total_steps = 0
+        self.weight_id = WeightId(self._attempt, self.progress.step)
+        self.clock = PhaseClock()
+        if self.rank == 0:
+            truncate_metrics(self._run.path, self.progress.step)
+            self._metrics = MetricsWriter(self._run.path)
+            self._gauges = Gauges(self._run.path.name)
+
+    def _restore(self) -> Progress:
+        checkpoint = self._run.load_latest()
+        if checkpoint is None:
+            return Progress(stage=self.stage.name)
+        load_trainable(self.model, checkpoint.tensors)
+        before = checkpoint.progress
+        logger.info("rank %d continues from %s", self.rank, checkpoint.path)
+        if before.stage != self.stage.name:
+            return Progress(stage=self.stage.name, step=before.step, reward_history=before.reward_history)
+        self._optimizer.load_state_dict(checkpoint.optimizer)
+        if checkpoint.reference is not None:
+            self._reference = {name: tensor.to(self.device) for name, tensor in checkpoint.reference.items()}
+        return before
+
+    # Data ------------------------------------------------------------------------------------------
+
+    def encode(self, problem: Problem) -> tuple[int, ...]:
+        """The prompt as tokens, up to where the policy starts to write."""
+        return tuple(
+            self.tokenizer.apply_chat_template(list(problem.prompt), add_generation_prompt=True, return_dict=False)
+        )
+
+    def encode_prompts(self) -> list[tuple[Problem, tuple[int, ...]]]:
+        """The stage's problems with their prompts; prompts longer than max_prompt_length are left out."""
+        limit = self.config.rollout.max_prompt_length
+        encoded = [(problem, self.encode(problem)) for problem in self._setup.problems]
+        return self._kept([item for item in encoded if len(item[1]) <= limit], len(encoded), "max_prompt_length", limit)
+
+    def encode_solutions(self, max_length: int) -> list[TokenSequence]:
+        """Prompt and worked solution of the problems that have one; longer ones are left out."""
+        solved = [problem for problem in self._setup.problems if problem.solution is not None]
+        eos = self.tokenizer.eos_token_id
+        encoded = [
+            TokenSequence(self.encode(p), (*self.tokenizer.encode(p.solution, add_special_tokens=False), eos))
+            for p in solved
+        ]
+        return self._kept([item for item in encoded if len(item) <= max_length], len(encoded), "max_length", max_length)
+
+    def _kept(self, items: list[T], num_before: int, setting: str, limit: int) -> list[T]:
+        if not items:
+            raise DataError(f"stage {self.stage.name} must have something to train on, got {num_before} before {setting}")
+        if len(items) < num_before:
+            logger.warning("%d of %d are longer than %s=%d: left out", num_before - len(items), num_before, setting, limit)
+        self.total_steps = num_steps(self.settings, len(items))
+        return items
+
+    def share(self, items: list[T]) -> list[T]:
+        """This worker's contiguous part of a global batch."""
+        size = len(items) // self.num_workers
+        return items[self.rank * size : (self.rank + 1) * size]
+
+    # Steps -----------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Give the engines the weights to start from; evaluate them if nothing was evaluated before."""
+        if self.config.eval.at_start and self.progress.step == 0:
+            self.publish_weights(0)
+            self._evaluate("before")
+        elif self.stage.kind == "grpo":
+            self.publish_weights(self.progress.step)
+        self.clock = PhaseClock()
+
+    def remaining_steps(self) -> Iterator[int]:
+        """Steps of this stage that are not done, from 0. Each starts from a seed of its own."""
+        while self.progress.stage_step < self.total_steps:
+            torch.manual_seed(derive_seed(self.seed, self.progress.step, self.rank))
+            yield self.progress.stage_step
+
+    def collect_groups(
+        self, batch: list[tuple[Problem, tuple[int, ...]]], seeds: list[tuple[int, ...]]
+    ) -> list[RolloutGroup]:
+        """Completions and rewards of this worker's prompts, in order.
+
+        Prompts go to the engines in fixed chunks; a chunk is graded while later ones are being written.
+        """
+        size = self.config.rollout.prompts_per_chunk
+        decoding = Decoding.from_config(self.config.rollout)
+        writing, grading = {}, {}
+        with self.clock("rollout"):
+            for index, start in enumerate(range(0, len(batch), size)):
+                requests = [
+                    PromptRequest(ids, seed)
+                    for (_, ids), seed in zip(batch[start : start + size], seeds[start : start + size], strict=True)
+                ]
+                worker = self._setup.rollout_workers[(self.rank + index) % len(self._setup.rollout_workers)]
+                writing[worker.generate.remote(self.weight_id, requests, decoding)] = index
+            while writing:
+                for ref in _wait(list(writing), "completions"):
+                    index = writing.pop(ref)
+                    chunk = batch[index * size : (index + 1) * size]
+                    groups = [
+                        RolloutGroup(problem, ids, completions, self.weight_id)
+                        for (problem, ids), completions in zip(chunk, ray.get(ref), strict=True)
+                    ]
+                    worker = self._setup.reward_workers[(self.rank + index) % len(self._setup.reward_workers)]
+                    grading[index] = worker.score.remote(groups)
+        with self.clock("reward"):
+            refs = [grading[index] for index in sorted(grading)]
+            _wait(refs, "rewards", len(refs))
+            return [group for ref in refs for group in ray.get(ref)]
+
+    def snapshot_reference(self) -> None:
+        """From here on the reference policy is the policy as it is now."""
+        self._reference = snapshot(self.model)
+
+    def reference_policy(self) -> AbstractContextManager[None]:
+        """Within the block the model is the reference policy."""
+        assert self._reference is not None
+        return swapped_in(self.model, self._reference)
+
+    def begin_update(self, rate: float) -> None:
+        """Forget old gradients and set the learning rate."""
+        self._optimizer.zero_grad(set_to_none=True)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+
+    def update_policy(self) -> float:
+        """Sum gradients over workers, clip, step. Returns the norm before clipping."""
+        parameters = list(trainable_tensors(self.model).values())
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            if self.num_workers > 1:
+                dist.all_reduce(parameter.grad)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
+        self._optimizer.step()
+        return norm.item()
+
+    def end_step(self, metrics: dict[str, Any], score: float) -> None:
+        """Count the step, write its metrics, and a checkpoint when one is due."""
+        self.progress.step += 1
+        self.progress.stage_step += 1
+        self._scores.append(score)
+        if self.stage.kind == "grpo":
+            self.progress.reward_history.append(metrics["reward_mean"])
+        if self.rank > 0:
+            return
+        seconds = self.clock.lap(PHASES[self.stage.kind])
+        self.progress.train_seconds += seconds["step_s"]
+        learner_tokens = metrics.pop("learner_tokens")
+        row = {
+            "step": self.progress.step,
+            "stage": self.stage.name,
+            "kind": self.stage.kind,
+            "stage_step": self.progress.stage_step,
+            "time": time.time(),
+            **metrics,
+            "learning_rate": self._optimizer.param_groups[0]["lr"],
+            "learner_tokens_per_s": learner_tokens / seconds["learner_s"],
+            **seconds,
+        }
+        if "num_rollout_tokens" in row:
+            row["rollout_tokens_per_s"] = row.pop("num_rollout_tokens") / seconds["rollout_s"]
+        self._metrics.write(row)
+        self._gauges.set(row)
+        self._checkpoint_if_due()
+
+    def log_groups(
+        self, groups: list[RolloutGroup], summarize: Callable[[Sequence[RolloutGroup]], dict[str, float]]
+    ) -> dict[str, float]:
+        """Metrics over the groups of all workers; now and then their completions go to samples/."""
+        groups = self._gather(groups)
+        step = self.progress.step + 1
+        if self.rank == 0 and step % self.config.output.samples_every_steps == 0:
+            rows = sample_rows(groups, step, self.stage.name)
+            write_jsonl(self._run.samples / f"step_{step:06d}.jsonl", rows)
+        version = groups[0].weight_id.step
+        return summarize(groups) | {
+            "num_rollout_tokens": sum(len(c.token_ids) for group in groups for c in group.completions),
+            "policy_version": version,
+            "staleness": self.progress.step - version,
+        }
+
+    def finish(self) -> None:
+        """Evaluate, save, and mark the stage done, in this order: what is marked is complete."""
+        self._evaluate(self.stage.name)
+        if self.rank == 0:
+            if self.stage == self.config.stages[-1] and self.config.output.save_final_model:
+                save_final_model(self.model, self.tokenizer, self._run.final_model, self.dtype)
+            self.progress.stage_done = True
+            self._save_checkpoint()
+        ray.train.report({"step": self.progress.step, "stage": self.stage.name})
+
+    # Weights and evaluation ------------------------------------------------------------------------
+
+    def publish_weights(self, step: int) -> None:
+        """Hand the policy as it is after ``step`` steps to the store, and load it into every engine."""
+        self.weight_id = WeightId(self._attempt, step)
+        if self.rank == 0:
+            packed = pack_weights(merged_weights(self.model, self.dtype))
+            ray.get(self._setup.weight_store.publish.remote(self.weight_id, packed))
+            refs = [worker.sync.remote(self.weight_id) for worker in self._setup.rollout_workers]
+            ray.get(_wait(refs, "engines to load weights", len(refs)))
+        self._barrier()
+
+    def _evaluate(self, name: str) -> None:
+        config = self.config.eval
+        problems = first_per_level(self._setup.eval_problems, config.problems_per_level)
+        if self.rank == 0 and problems:
+            summary, rows = evaluate(
+                self._setup.rollout_workers, self.weight_id, problems, self.encode, config.max_completion_length
+            )
+            write_jsonl(self._run.samples / f"eval_{name}.jsonl", rows)
+            write_json(self._run.evals / f"{name}.json", {"name": name, "step": self.progress.step, **summary})
+        self._barrier()
+
+    # Checkpoints -----------------------------------------------------------------------------------
+
+    def _checkpoint_if_due(self) -> None:
+        due = self.config.checkpoint
+        minutes = (time.monotonic() - self._checkpoint_time) / 60
+        if self.progress.stage_step % due.every_steps == 0 or minutes >= due.every_minutes:
+            self._save_checkpoint()
+
+    def _save_checkpoint(self) -> None:
+        with self.clock("checkpoint"):
+            if self._scores:
+                self.progress.score = fmean(self._scores)
+                self._scores = []
+            self._run.save_checkpoint(
+                self.progress, trainable_tensors(self.model), self._optimizer.state_dict(), self._reference
+            )
+            self._run.prune_checkpoints(self.config.checkpoint.keep_last)
+        self._checkpoint_time = time.monotonic()
+
+    # Workers ---------------------------------------------------------------------------------------
+
+    def sum_over_workers(self, values: Any) -> Any:
+        """Sum a number, or a list of numbers, over all workers."""
+        if self.num_workers == 1:
+            return values
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return total.tolist()
+
+    def _gather(self, items: list[T]) -> list[T]:
+        if self.num_workers == 1:
+            return items
+        parts: list[list[T]] = [[] for _ in range(self.num_workers)]
+        dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
+
+    def _from_rank_0(self, make: Callable[[], T]) -> T:
+        made = [make() if self.rank == 0 else None]
+        if self.num_workers > 1:
+            dist.broadcast_object_list(made, src=0)
+        return cast(T, made[0])
+
+    def _barrier(self) -> None:
+        if self.num_workers > 1:
+            dist.barrier()
+
+
+def _wait(refs: list[Any], what: str, num_returns: int = 1) -> list[Any]:
+    """The refs that are ready, at least ``num_returns``. Says every minute what is waited for."""
+    while True:
+        ready, rest = ray.wait(refs, num_returns=num_returns, timeout=60)
+        if len(ready) >= num_returns:
+            return ready
+        logger.warning("waiting for %s: %d of %d still to come", what, len(rest), len(refs))

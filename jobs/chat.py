@@ -1,0 +1,27 @@
+"""Ask a trained model a question."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from pipeline.cli import user_errors
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="a finished run")
+    parser.add_argument("question", nargs="?", help="none: read questions line by line")
+    parser.add_argument("--max-new-tokens", type=int, default=256)
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+    arguments = parser.parse_args(argv)
+    with user_errors():
+        from pipeline.chat import ChatModel
+
+        chat = ChatModel(Path(arguments.run_dir))
+        questions = [arguments.question] if arguments.question else map(str.strip, sys.stdin)
+        for question in filter(None, questions):
+            print(chat.answer(question, arguments.max_new_tokens, arguments.temperature), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""The demo: SFT warm-up, then GRPO, on the embedded model and arithmetic. ``make demo`` submits it."""
+
+import sys
+from pathlib import Path
+
+from pipeline.cli import open_run, parse_job_arguments, user_errors
+
+DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "demo.yaml"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code 0: the run ended, and greedy accuracy on held-out problems is higher than before it."""
+    arguments = parse_job_arguments(__doc__ or "", str(DEFAULT_CONFIG), argv)
+    with user_errors():
+        if arguments.dry_run:
+            from actors.dry_run import dry_run
+
+            dry_run(arguments)
+            return 0
+        from rich.console import Console
+
+        from actors.launch import run
+        from pipeline.report import accuracy_table, read_evals
+
+        config, run_directory = open_run(arguments)
+        print(f"run directory: {run_directory.path}")
+        run(config, run_directory)
+        Console(width=100).print(accuracy_table(run_directory.path))
+        print(f"report: {run_directory.path / 'report.html'}")
+        evals = read_evals(run_directory.path)
+        before, after = (evals[index]["overall"]["accuracy_tagged"] for index in (0, -1))
+        print(f"held-out accuracy, all levels: {before:.1%} before, {after:.1%} after")
+        return 0 if after > before else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""GRPO for Qwen2.5-1.5B-Instruct on GSM8K, or any other recipe of stages: ``--config``."""
+
+import sys
+from pathlib import Path
+
+from pipeline.cli import open_run, parse_job_arguments, user_errors
+
+DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "grpo_qwen2.5_1.5b.yaml"
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse_job_arguments(__doc__ or "", str(DEFAULT_CONFIG), argv)
+    with user_errors():
+        if arguments.dry_run:
+            from actors.dry_run import dry_run
+
+            return dry_run(arguments)
+        from actors.launch import run
+
+        config, run_directory = open_run(arguments)
+        print(f"run directory: {run_directory.path}")
+        run(config, run_directory)
+        print(f"report: {run_directory.path / 'report.html'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

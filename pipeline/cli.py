@@ -1,0 +1,66 @@
+"""The command line that all training jobs share. Imports little, so that ``--help`` answers at once."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import ConfigError, GradusError
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+    from pipeline.experiment import RunDirectory
+
+
+@dataclass(frozen=True)
+class JobArguments:
+    config: str
+    overrides: list[str]
+    resume: str | None
+    dry_run: bool
+
+
+def parse_job_arguments(description: str, default_config: str, argv: Sequence[str] | None = None) -> JobArguments:
+    """``--config FILE key=value ... [--resume RUN_DIR] [--dry-run]``"""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--config", default=default_config, metavar="FILE", help="a recipe (default: %(default)s)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as grpo.learning_rate=5e-6")
+    parser.add_argument("--resume", metavar="RUN_DIR", help="go on with this run, or with the newest: latest")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, show what would start, start nothing")
+    return JobArguments(**vars(parser.parse_intermixed_args(argv)))
+
+
+def open_run(arguments: JobArguments) -> "tuple[Config, RunDirectory]":
+    """The configuration and a new run directory; with ``--resume`` those of the run, overrides laid over."""
+    from pipeline.config import load_config
+    from pipeline.experiment import RunDirectory
+
+    config = load_config(arguments.config, arguments.overrides)
+    submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    if submitted and not Path(config.output.root).is_absolute():
+        raise ConfigError(
+            f"output.root must be an absolute path in a submitted job, got {config.output.root}: the job runs in a "
+            "copy of the package that Ray deletes. Add output.root=/absolute/path."
+        )
+    if arguments.resume is None:
+        return config, RunDirectory.create(config)
+    run_directory = RunDirectory.open(arguments.resume, config.output.root)
+    run_directory.load_latest()  # a corrupt checkpoint is better found before anything starts
+    return load_config(run_directory.path / "experiment_config.json", arguments.overrides), run_directory
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """A user's mistake ends the job with one message and exit code 2; a bug keeps its traceback."""
+    try:
+        yield
+    except GradusError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted. Go on with --resume latest.", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,271 @@
+"""The run directory: where everything a run leaves behind goes, and what resuming reads.
+
+A checkpoint is written under a hidden name and renamed when it is whole, so a reader never sees half of
+one. On several nodes the run directory must be on a shared filesystem.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pipeline.config import Config, validate_config
+from pipeline.errors import CheckpointError, ConfigError
+
+
+@dataclass
+class Progress:
+    """How far a run is. Everything else a step needs follows from the seed and the step number."""
+
+    stage: str
+    stage_step: int = 0
+    """Steps of this stage that are done."""
+    step: int = 0
+    """Steps of the whole run that are done."""
+    stage_done: bool = False
+    """All steps are done and the stage's evaluation is written."""
+    reward_history: list[float] = field(default_factory=list)
+    """Mean reward of every GRPO step of the run."""
+    best_score: float | None = None
+    """Highest score of this stage's checkpoints. Higher is better in both kinds of stage."""
+    score: float | None = None
+    """Mean over the steps since the last checkpoint: of the reward, or of minus the SFT loss."""
+    train_seconds: float = 0.0
+    """Spent in this stage's steps."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint, loaded and verified."""
+
+    path: Path
+    progress: Progress
+    tensors: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    reference: dict[str, Tensor] | None
+
+
+class RunDirectory:
+    """``output/experiments/exp_YYYYMMDD_HHMMSS``. Layout: docs/run_directory.md."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = self.path / "metrics"
+        self.samples = self.path / "samples"
+        self.evals = self.path / "eval"
+        self.logs = self.path / "logs"
+        self.final_model = self.path / "final_model"
+
+    @classmethod
+    def create(cls, config: Config) -> "RunDirectory":
+        """A new directory under ``output.root``. Raises ConfigError when it cannot be written."""
+        root = Path(config.output.root).expanduser()
+        name = datetime.now().strftime("exp_%Y%m%d_%H%M%S")
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            for suffix in ("", *(f"_{index}" for index in range(2, 1000))):
+                try:
+                    (root / (name + suffix)).mkdir()
+                except FileExistsError:
+                    continue
+                run = cls(root / (name + suffix))
+                break
+            for directory in (run.checkpoints, run.metrics, run.samples, run.evals, run.logs):
+                directory.mkdir()
+            write_json(run.path / "experiment_config.json", config.model_dump())
+        except OSError as error:
+            raise ConfigError(f"output.root must be writable, got {root}: {error.strerror}.") from None
+        return run
+
+    @classmethod
+    def open(cls, name: str, root: str) -> "RunDirectory":
+        """An existing run by its path, or ``latest`` under ``root``.
+
+        Raises:
+            CheckpointError: no such run.
+        """
+        if name == "latest":
+            runs = sorted(Path(root).expanduser().glob("exp_*/experiment_config.json"), key=lambda p: p.stat().st_mtime)
+            if not runs:
+                raise CheckpointError(f"--resume latest: there is no run under {root}.")
+            return cls(runs[-1].parent)
+        if not (Path(name) / "experiment_config.json").is_file():
+            raise CheckpointError(f"run directory must hold experiment_config.json, got {name}.")
+        return cls(Path(name))
+
+    def load_config(self) -> Config:
+        """The configuration the run was started with."""
+        try:
+            return validate_config(json.loads((self.path / "experiment_config.json").read_text()))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self.path}/experiment_config.json cannot be read: {error}") from None
+
+    def next_attempt(self) -> int:
+        """Counts how often learners were started: it makes weight ids of a restart new. From 1."""
+        path = self.path / "attempt"
+        attempt = int(path.read_text()) + 1 if path.exists() else 1
+        path.write_text(str(attempt))
+        return attempt
+
+    # Checkpoints -----------------------------------------------------------------------------------
+
+    def save_checkpoint(
+        self,
+        progress: Progress,
+        tensors: dict[str, Tensor],
+        optimizer: dict[str, Any],
+        reference: dict[str, Tensor] | None,
+    ) -> Path:
+        """Write one checkpoint, whole or not at all."""
+        final = self.checkpoints / f"step_{progress.step:06d}{'_done' if progress.stage_done else ''}"
+        partial = self.checkpoints / f".{final.name}.partial"
+        for leftover in (partial, final):
+            shutil.rmtree(leftover, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, partial / "policy.safetensors")
+        if reference is not None:
+            save_file(reference, partial / "reference.safetensors")
+        torch.save(optimizer, partial / "optimizer.pt")
+        write_json(partial / "progress.json", asdict(progress))
+        sums = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
+        write_json(partial / "manifest.json", sums)
+        for path in (*partial.iterdir(), partial):
+            _fsync(path)
+        partial.rename(final)
+        _fsync(self.checkpoints)
+        return final
+
+    def checkpoint_paths(self) -> list[Path]:
+        """Whole checkpoints, oldest first."""
+        return sorted(self.checkpoints.glob("step_*"))
+
+    def latest_progress(self) -> Progress | None:
+        """Of the newest whole checkpoint, without loading its tensors; None before the first one."""
+        paths = self.checkpoint_paths()
+        return read_progress(paths[-1]) if paths else None
+
+    def load_latest(self) -> Checkpoint | None:
+        """The newest whole checkpoint, checked against its manifest; None before the first one.
+
+        Raises:
+            CheckpointError: it is corrupt.
+        """
+        paths = self.checkpoint_paths()
+        return load_checkpoint(paths[-1]) if paths else None
+
+    def prune_checkpoints(self, keep_last: int) -> None:
+        """Keep the last k, the best one of the newest stage, and nothing half-written."""
+        for partial in self.checkpoints.glob(".*.partial"):
+            shutil.rmtree(partial, ignore_errors=True)
+        paths = self.checkpoint_paths()
+        kept = set(paths[-keep_last:])
+        best = self.best_checkpoint()
+        for path in paths:
+            if path not in kept and path != best:
+                shutil.rmtree(path)
+
+    def best_checkpoint(self) -> Path | None:
+        """The checkpoint of the newest stage with the highest score; a later one wins a tie."""
+        scored = [(read_progress(path), path) for path in self.checkpoint_paths()]
+        scored = [(p, path) for p, path in scored if p.stage == scored[-1][0].stage and p.score is not None]
+        return max(scored, key=lambda item: (item[0].score, item[0].step))[1] if scored else None
+
+
+def read_progress(checkpoint: Path) -> Progress:
+    try:
+        return Progress(**json.loads((checkpoint / "progress.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise _corrupt(checkpoint, f"progress.json: {error}") from None
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Load and verify one checkpoint. Raises CheckpointError when a file is missing or changed."""
+    try:
+        sums = json.loads((path / "manifest.json").read_text())
+        for name, expected in sums.items():
+            if _sha256(path / name) != expected:
+                raise _corrupt(path, f"{name} changed after it was written")
+        reference = path / "reference.safetensors"
+        return Checkpoint(
+            path=path,
+            progress=read_progress(path),
+            tensors=load_file(path / "policy.safetensors"),
+            optimizer=torch.load(path / "optimizer.pt", weights_only=True),
+            reference=load_file(reference) if reference.exists() else None,
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _corrupt(path, str(error)) from None
+
+
+def _corrupt(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"checkpoint {path} is corrupt ({reason}). Delete this directory to go on from the one before.")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file so that a reader sees the old one or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="replace")
+    os.replace(partial, path)
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write a JSONL file so that a reader sees the old one or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8", errors="replace") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    os.replace(partial, path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class PhaseClock:
+    """Seconds per phase of a step, with nothing left out: a lap ends where the next one starts."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - start
+
+    def lap(self, phases: Sequence[str]) -> dict[str, float]:
+        """``<phase>_s`` for each phase, ``other_s`` and ``step_s``; then starts the next lap.
+
+        Checkpoints are kept apart: ``checkpoint_s`` is in neither ``other_s`` nor ``step_s``.
+        """
+        now = time.perf_counter()
+        checkpoint = self._seconds.pop("checkpoint", 0.0)
+        total = now - self._start - checkpoint
+        row = {f"{phase}_s": self._seconds.get(phase, 0.0) for phase in phases}
+        row |= {"other_s": total - sum(self._seconds.values()), "step_s": total, "checkpoint_s": checkpoint}
+        self._start, self._seconds = now, {}
+        return row

@@ -1,0 +1,106 @@
+"""Group relative policy optimization: the maths, as pure functions on tensors.
+
+Shapes: G groups of N completions; B = completions in a (micro-)batch; T = token positions, padded.
+
+Source: DeepSeekMath, arXiv:2402.03300. Variants: Dr. GRPO, arXiv:2503.20783; DAPO, arXiv:2503.14476.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+LossAggregation = Literal["sequence", "token", "constant"]
+
+
+def group_advantages(
+    rewards: Tensor, *, mask: Tensor | None = None, normalize_std: bool = True, eps: float = 1e-6
+) -> Tensor:
+    """Center each group's rewards and, by default, divide by the group's spread.
+
+    Args:
+        rewards: [G, N], one scalar per completion.
+        mask: [G, N] bool; False leaves a completion out of the group's mean and spread. None: all count.
+        normalize_std: divide by the population standard deviation. False gives Dr. GRPO.
+        eps: added to the standard deviation.
+
+    Returns:
+        [G, N]; rows sum to 0; a row of equal rewards, and every masked completion, is 0.
+
+    Raises:
+        ValueError: rewards is not 2-D, or N < 2.
+    """
+    if rewards.dim() != 2 or rewards.shape[1] < 2:
+        raise ValueError(f"rewards must be [num_groups, group_size >= 2], got {tuple(rewards.shape)}")
+    kept = torch.ones_like(rewards) if mask is None else mask.to(rewards.dtype)
+    count = kept.sum(dim=1, keepdim=True).clamp(min=1)
+    centered = (rewards - (rewards * kept).sum(dim=1, keepdim=True) / count) * kept
+    # Rounding in the mean must not give equal rewards an advantage: std normalisation would blow it up.
+    centered = torch.where(equal_rewards(rewards, mask)[:, None], torch.zeros_like(centered), centered)
+    if not normalize_std:
+        return centered
+    std = (centered.square().sum(dim=1, keepdim=True) / count).sqrt()
+    return centered / (std + eps)
+
+
+def equal_rewards(rewards: Tensor, mask: Tensor | None = None) -> Tensor:
+    """[G] bool: the group's kept rewards [G, N] are all the same, so it teaches nothing."""
+    kept = torch.ones_like(rewards, dtype=torch.bool) if mask is None else mask
+    highest = rewards.masked_fill(~kept, -torch.inf).amax(dim=1)
+    lowest = rewards.masked_fill(~kept, torch.inf).amin(dim=1)
+    return highest <= lowest
+
+
+def token_weights(
+    completion_mask: Tensor,
+    *,
+    aggregation: LossAggregation,
+    num_completions: int,
+    num_tokens: int,
+    max_completion_length: int,
+) -> Tensor:
+    """How much each token's loss counts, so that a plain sum over micro-batches and workers is the loss.
+
+    Args:
+        completion_mask: [B, T], True where a completion token is learned from.
+        aggregation: see GRPOConfig.loss_aggregation.
+        num_completions: completions of the global batch.
+        num_tokens: completion tokens of the global batch.
+        max_completion_length: the constant of Dr. GRPO.
+
+    Returns:
+        [B, T] float32, 0 outside the mask.
+    """
+    mask = completion_mask.float()
+    if aggregation == "token":
+        return mask / max(num_tokens, 1)
+    if aggregation == "constant":
+        return mask / (max(num_completions, 1) * max_completion_length)
+    return mask / (mask.sum(dim=1, keepdim=True).clamp(min=1) * max(num_completions, 1))
+
+
+def clipped_policy_loss(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, *, epsilon: float, epsilon_high: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """PPO's clipped surrogate, per token. arXiv:1707.06347.
+
+    Args:
+        logprobs, old_logprobs: [B, T], now and at the start of the batch; only the first carries gradients.
+        advantages: [B], one per completion.
+
+    Returns:
+        loss [B, T], and clipped [B, T] bool: the clipped term was the smaller one, so no gradient flows.
+    """
+    ratio = torch.exp(logprobs - old_logprobs)
+    bounded = ratio.clamp(1 - epsilon, 1 + (epsilon if epsilon_high is None else epsilon_high))
+    gain, bounded_gain = ratio * advantages[:, None], bounded * advantages[:, None]
+    return -torch.minimum(gain, bounded_gain), bounded_gain < gain
+
+
+def k3_kl(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """Unbiased, never negative estimate of KL(policy, ref policy) per token, [B, T].
+
+    Source: http://joschu.net/blog/kl-approx.html, the estimator k3.
+    """
+    difference = ref_logprobs - logprobs
+    return torch.exp(difference) - difference - 1

@@ -1,0 +1,86 @@
+"""Metrics of a step, from what was rolled out. Names and meanings: docs/metrics.md."""
+
+from collections.abc import Sequence
+from statistics import fmean, pstdev
+from typing import Any
+
+from pipeline.types import Problem, RolloutGroup
+
+
+def rollout_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
+    """Rewards, outcomes and lengths of all groups of a step."""
+    completions = [completion for group in groups for completion in group.completions]
+    rewards = [reward for group in groups for reward in group.rewards]
+    totals = [reward.total for reward in rewards]
+    lengths = [len(completion.token_ids) for completion in completions]
+    outcomes = [reward.outcome for reward in rewards]
+    equal = [len({reward.total for reward in group.rewards}) == 1 for group in groups]
+    return {
+        "reward_mean": fmean(totals),
+        "reward_std": pstdev(totals),
+        **{f"reward/{name}": fmean(reward.parts[name] for reward in rewards) for name in rewards[0].parts},
+        "correct_frac": outcomes.count("correct") / len(outcomes),
+        "unparsed_frac": outcomes.count("unparsed") / len(outcomes),
+        "timeout_frac": outcomes.count("timeout") / len(outcomes),
+        "bad_gold_frac": outcomes.count("bad_gold") / len(outcomes),
+        "zero_variance_frac": sum(equal) / len(equal),
+        "completion_length_min": min(lengths),
+        "completion_length_mean": fmean(lengths),
+        "completion_length_max": max(lengths),
+        "truncated_frac": sum(c.stop_reason == "length" for c in completions) / len(completions),
+    }
+
+
+def sample_rows(groups: Sequence[RolloutGroup], step: int, stage: str) -> list[dict[str, Any]]:
+    """One JSON row per completion, for samples/."""
+    return [
+        {
+            "step": step,
+            "stage": stage,
+            "problem_id": group.problem.id,
+            "level": group.problem.level,
+            "question": group.problem.question,
+            "gold": group.problem.gold,
+            "completion": completion.text,
+            "reward": reward.total,
+            "parts": reward.parts,
+            "outcome": reward.outcome,
+            "stop_reason": completion.stop_reason,
+        }
+        for group in groups
+        for completion, reward in zip(group.completions, group.rewards, strict=True)
+    ]
+
+
+def accuracy_by_level(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Summary of evaluation rows: ``levels`` by name, and ``overall``.
+
+    Args:
+        rows: with level, tagged and last_number (bool), num_tokens, truncated (bool).
+    """
+    names = sorted({row["level"] for row in rows})
+    return {
+        "levels": {name: _accuracy([row for row in rows if row["level"] == name]) for name in names},
+        "overall": _accuracy(rows),
+    }
+
+
+def _accuracy(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    return {
+        "num_problems": len(rows),
+        "accuracy_tagged": fmean(row["tagged"] for row in rows),
+        "accuracy_last_number": fmean(row["last_number"] for row in rows),
+        "completion_length_mean": fmean(row["num_tokens"] for row in rows),
+        "truncated_frac": fmean(row["truncated"] for row in rows),
+    }
+
+
+def first_per_level(problems: Sequence[Problem], count: int) -> list[Problem]:
+    """The first ``count`` problems of every level, in order; the same ones in every evaluation."""
+    taken: dict[str | None, int] = {}
+    kept = []
+    for problem in problems:
+        taken[problem.level] = taken.get(problem.level, 0) + 1
+        if taken[problem.level] <= count:
+            kept.append(problem)
+    return kept

@@ -1,0 +1,169 @@
+"""The policy: loading, LoRA, the trainable tensors, and the weights that an engine gets."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import LoraConfig, ModelConfig
+from pipeline.errors import ModelError
+
+logger = logging.getLogger(__name__)
+
+
+def pick_device(config: ModelConfig) -> torch.device:
+    """The learner's device. Raises ModelError when the one asked for is not there."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if config.device == "auto":
+        return torch.device(next(name for name, there in available.items() if there))
+    if not available[config.device]:
+        there = [name for name, ok in available.items() if ok]
+        raise ModelError(f"model.device must be available here, got {config.device}: torch sees {', '.join(there)}.")
+    return torch.device(config.device)
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    return getattr(torch, name)
+
+
+def load_tokenizer(path: Path, config: ModelConfig) -> Any:
+    """The model's tokenizer. Raises ModelError when it has no chat template or end-of-turn token."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=config.trust_remote_code)
+    if tokenizer.chat_template is None or tokenizer.eos_token_id is None:
+        raise ModelError(f"model {config.name} must have a chat template and an end-of-turn token. Use a chat model.")
+    return tokenizer
+
+
+def load_policy(path: Path, config: ModelConfig) -> nn.Module:
+    """The model in ``master_dtype`` on the learner's device, with fresh adapters when LoRA is configured.
+
+    Under LoRA only the adapters keep ``master_dtype``; the frozen base takes ``dtype``.
+    """
+    from transformers import AutoModelForCausalLM
+
+    base_dtype = config.dtype if config.lora else config.master_dtype
+    device = pick_device(config)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=torch_dtype(base_dtype),
+            device_map=config.device_map,
+            attn_implementation=config.attn_implementation,
+            trust_remote_code=config.trust_remote_code,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(f"model {config.name} cannot be loaded: {str(error).splitlines()[0]}") from None
+    if config.device_map is None:
+        model = model.to(device)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    if config.lora:
+        model = _add_lora(model, config.lora, torch_dtype(config.master_dtype))
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters())
+    logger.info("policy %s on %s: %.1f M of %.1f M parameters train", config.name, device, trainable / 1e6, total / 1e6)
+    return model
+
+
+def _add_lora(model: nn.Module, config: LoraConfig, dtype: torch.dtype) -> nn.Module:
+    from peft import LoraConfig as PeftLoraConfig
+    from peft import get_peft_model
+
+    linear = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    missing = [name for name in config.target_modules if name not in linear]
+    if missing:
+        raise ModelError(f"model.lora.target_modules must be in the model, got {missing}: it has {sorted(linear)}.")
+    init: dict[str, Any] = {"default": True, "gaussian": "gaussian", "pissa": "pissa"}
+    peft_config = PeftLoraConfig(
+        r=config.r,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft divides it: fractions are fine
+        lora_dropout=config.dropout,
+        target_modules=config.target_modules,
+        use_rslora=config.use_rslora,
+        init_lora_weights=init[config.init],
+        task_type="CAUSAL_LM",
+    )
+    model = get_peft_model(model, peft_config)  # type: ignore[arg-type]
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)
+    return model
+
+
+def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Name -> the parameter itself, for all that train: everything, or the adapters."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+@torch.no_grad()
+def load_trainable(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy saved tensors into the model. Raises ModelError when names or shapes differ."""
+    own = trainable_tensors(model)
+    different = {name for name in own.keys() | tensors.keys() if name not in own or name not in tensors}
+    different |= {name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape}
+    if different:
+        raise ModelError(
+            f"checkpoint must hold the tensors that train, {len(different)} differ ({sorted(different)[0]}): "
+            "it was written with another model or LoRA setting."
+        )
+    for name, parameter in own.items():
+        parameter.copy_(tensors[name])
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of what trains: all that a reference policy needs beside the frozen rest."""
+    return {name: parameter.detach().clone() for name, parameter in trainable_tensors(model).items()}
+
+
+@contextmanager
+def swapped_in(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within the block the model is the snapshot. No second model is ever in memory."""
+    own = trainable_tensors(model)
+    current = {name: parameter.data for name, parameter in own.items()}
+    try:
+        for name, parameter in own.items():
+            parameter.data = tensors[name]
+        yield
+    finally:
+        for name, parameter in own.items():
+            parameter.data = current[name]
+
+
+@torch.no_grad()
+def merged_weights(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """Every weight by its name in the plain model, adapters merged in, in ``dtype``, one at a time.
+
+    The model itself is untouched: merging in place and back would change its last bits.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    base = getattr(model, "base_model", model).model if hasattr(model, "peft_config") else model
+    deltas = {
+        f"{name}.base_layer.weight": module.get_delta_weight(module.active_adapters[0])
+        for name, module in base.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+    for name, parameter in base.named_parameters():
+        if ".lora_" in name:
+            continue
+        merged = parameter if name not in deltas else parameter.float() + deltas.pop(name).float()
+        yield name.replace(".base_layer.", "."), merged.detach().to(dtype)
+
+
+def save_final_model(model: nn.Module, tokenizer: Any, directory: Path, dtype: torch.dtype) -> None:
+    """An ordinary checkpoint (adapters merged) that ``AutoModelForCausalLM.from_pretrained`` loads."""
+    plain = model.base_model.model if hasattr(model, "peft_config") else model  # type: ignore[union-attr]
+    weights = {name: tensor.cpu().contiguous() for name, tensor in merged_weights(model, dtype)}
+    config_dtype = plain.config.dtype
+    plain.config.dtype = dtype  # type: ignore[union-attr]
+    plain.save_pretrained(directory, state_dict=weights, safe_serialization=True)  # type: ignore[operator,union-attr]
+    plain.config.dtype = config_dtype  # type: ignore[union-attr]
+    tokenizer.save_pretrained(directory)

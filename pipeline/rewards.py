@@ -1,0 +1,99 @@
+"""Reward functions, found by name, and the sum of their weighted values.
+
+A reward function sees all completions of one prompt and their verdicts, and gives one value per completion::
+
+    @register("short")
+    def short(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
+        return [1.0 / len(completion.token_ids) for completion in group.completions]
+"""
+
+import difflib
+import importlib
+import math
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from pipeline.config import RewardTerm
+from pipeline.errors import RewardError
+from pipeline.types import RewardBreakdown, RolloutGroup
+from pipeline.verifier import SandboxedGrader, Verdict
+
+RewardFunction = Callable[[RolloutGroup, Sequence[Verdict]], Sequence[float]]
+
+_REGISTRY: dict[str, RewardFunction] = {}
+_TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
+
+
+def register(name: str) -> Callable[[RewardFunction], RewardFunction]:
+    def add(function: RewardFunction) -> RewardFunction:
+        _REGISTRY[name] = function
+        return function
+
+    return add
+
+
+@register("correctness")
+def correctness(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
+    """2.0 for the gold answer as it stands, 1.5 for it in another form, else 0.0."""
+    return [0.0 if verdict.outcome != "correct" else 2.0 if verdict.method == "exact" else 1.5 for verdict in verdicts]
+
+
+@register("format")
+def tag_format(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
+    """0.2 for each of the four tags that is present."""
+    return [0.2 * sum(tag in completion.text for tag in _TAGS) for completion in group.completions]
+
+
+def resolve(name: str) -> RewardFunction:
+    """The reward function of a registered name, or of ``module:function``.
+
+    Raises:
+        RewardError: there is none, or its module cannot be imported.
+    """
+    if name in _REGISTRY:
+        return _REGISTRY[name]
+    module_name, separator, function_name = name.partition(":")
+    if not separator:
+        near = difflib.get_close_matches(name, _REGISTRY, n=1, cutoff=0.5) or sorted(_REGISTRY)
+        raise RewardError(f"unknown reward {name!r}. Did you mean {' or '.join(near)}? A plug-in is module:function.")
+    try:
+        function: object = getattr(importlib.import_module(module_name), function_name)
+    except Exception as error:  # a plug-in's module can fail in any way
+        reason = " ".join(str(error).split())
+        raise RewardError(f"reward {name!r} cannot be imported: {type(error).__name__}: {reason}") from error
+    if not callable(function):
+        raise RewardError(f"reward {name!r} must be a function, got {type(function).__name__}.")
+    return cast(RewardFunction, function)
+
+
+def score_group(
+    group: RolloutGroup, terms: Sequence[RewardTerm], grader: SandboxedGrader
+) -> tuple[RewardBreakdown, ...]:
+    """One breakdown per completion, in order.
+
+    Raises:
+        RewardError: a reward is unknown, or gave something other than one finite number per completion.
+    """
+    verdicts = [grader.grade(completion.text, group.problem.gold) for completion in group.completions]
+    values = {term.name: _call(term.name, group, verdicts) for term in terms}
+    return tuple(
+        RewardBreakdown(
+            total=sum(term.weight * values[term.name][index] for term in terms),
+            parts={name: column[index] for name, column in values.items()},
+            outcome=verdict.outcome,
+        )
+        for index, verdict in enumerate(verdicts)
+    )
+
+
+def _call(name: str, group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
+    answer = resolve(name)(group, verdicts)
+    try:
+        values = [float(value) for value in answer]
+    except (TypeError, ValueError):
+        raise RewardError(f"reward {name!r} must give one number per completion, got {answer!r:.100}.") from None
+    if len(values) != len(verdicts):
+        raise RewardError(f"reward {name!r} must give {len(verdicts)} values, one per completion, got {len(values)}.")
+    if not all(map(math.isfinite, values)):
+        raise RewardError(f"reward {name!r} must give finite values, got {values}: one would spoil the whole group.")
+    return values

