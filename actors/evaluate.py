@@ -12,8 +12,6 @@ from pipeline.types import Completion, Problem, PromptRequest, WeightId
 from pipeline.verifier import grade, last_number
 
 
-
-
 def evaluate(
     rollout_workers: Sequence[Any],
     weight_id: WeightId,
@@ -49,8 +47,7 @@ def _row(problem: Problem, completion: Completion) -> dict[str, Any]:
         "completion": completion.text,
         "outcome": verdict.outcome,
         "tagged": verdict.outcome == "correct" and "</answer>" in completion.text,
-        "last_number": number is not None
-        and grade(f"<answer>{number}</answer>", problem.gold).outcome == "correct",
+        "last_number": number is not None and grade(f"<answer>{number}</answer>", problem.gold).outcome == "correct",
         "num_tokens": len(completion.token_ids),
         "truncated": completion.stop_reason == "length",
     }

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.config import RunConfig
+from ray.train.v2.api.exceptions import TrainingFailedError
 
 from actors.learner import grpo_loop, sft_loop
 from actors.plan import ActorPlan, engine_limits, plan_actors
@@ -83,7 +85,25 @@ def _train(setup: StageSetup) -> None:
             worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(learner.num_threads)}},
         ),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        logger.exception("stage %s failed", setup.stage.name)
+        raise _stage_error(setup, error) from error
+
+
+def _stage_error(setup: StageSetup, error: TrainingFailedError) -> GradusError:
+    """What went wrong in the workers: a user's mistake as it is, anything else in a line, with the logs' place."""
+    failures = list(getattr(error, "worker_failures", {}).values())
+    for failure in failures:
+        cause = getattr(failure, "cause", failure)
+        if isinstance(cause, GradusError):
+            return cause
+    last_line = str(failures[0] if failures else error).strip().splitlines()[-1]
+    return ClusterError(
+        f"stage {setup.stage.name} failed: {last_line}. The whole story is in {setup.run_path / 'logs'}; "
+        f"go on from the last checkpoint with --resume {setup.run_path}."
+    )
 
 
 def _run_loop(loop: Any, train_loop_config: dict[str, Any]) -> None:
@@ -92,7 +112,10 @@ def _run_loop(loop: Any, train_loop_config: dict[str, Any]) -> None:
 
 def _start_actors(config: Config, run_path: Path) -> dict[str, Any]:
     """Engines, graders and the weight store, as handles. Engines that die are started again."""
-    store = ray.remote(num_cpus=0)(WeightStore).remote()
+    # Engines find the store by name: an actor with handles among its constructor arguments restarts only while
+    # whoever made it still holds them.
+    store_name = f"weights-{run_path.name}"
+    store = ray.remote(num_cpus=0)(WeightStore).options(name=store_name).remote()
     max_model_len, max_num_seqs = engine_limits(config)
     engine = ray.remote(
         num_cpus=config.rollout.num_cpus,
@@ -110,7 +133,13 @@ def _start_actors(config: Config, run_path: Path) -> dict[str, Any]:
     )(RewardWorker)
     rollout_workers = tuple(
         engine.remote(
-            run_path, index, config.rollout, config.model, max_model_len, max_num_seqs, partial(_pull_weights, store)
+            run_path,
+            index,
+            config.rollout,
+            config.model,
+            max_model_len,
+            max_num_seqs,
+            partial(_pull_weights, store_name),
         )
         for index in range(config.rollout.num_workers)
     )
@@ -127,8 +156,9 @@ class _LoggedRolloutWorker(RolloutWorker):
         super().__init__(*args)
 
 
-def _pull_weights(store: Any, weight_id: WeightId) -> PackedWeights:
-    held, (ref,) = ray.get(store.locate.remote())
+def _pull_weights(store_name: str, weight_id: WeightId) -> PackedWeights:
+    located: tuple[WeightId | None, list[Any]] = ray.get(ray.get_actor(store_name).locate.remote())
+    held, (ref,) = located
     if held != weight_id:
         raise LookupError(f"weights {weight_id} were asked for, the store holds {held}")
     return ray.get(ref)
@@ -198,8 +228,7 @@ def _wait_for_resources(plan: list[ActorPlan], timeout_s: float = 60.0) -> None:
         missing = {name: amount for name, amount in needed.items() if there.get(name, 0.0) < amount}
         if not missing:
             return
-        if time.monotonic() > deadline or os.environ.get("RAY_ADDRESS") is None:
-            unit = 2**30 if "memory" in missing else 1
+        if time.monotonic() > deadline:
             name, amount = next(iter(missing.items()))
             unit = 2**30 if name == "memory" else 1
             raise ClusterError(
@@ -208,6 +237,3 @@ def _wait_for_resources(plan: list[ActorPlan], timeout_s: float = 60.0) -> None:
                 "or learner (--dry-run lists them), or add a node."
             )
         time.sleep(1)
-
-
-__all__ = ["GradusError", "run"]

@@ -44,7 +44,9 @@ def grpo_loop(setup: StageSetup) -> None:
         if stage_step % settings.num_steps == 0 and settings.beta > 0:
             session.snapshot_reference()
         batch = batch_at(problems, settings.batch_size, stage_step, session.seed, session.stage.name)
-        seeds = [completion_seeds(session.seed, session.progress.step, p.id, settings.num_generations) for p, _ in batch]
+        seeds = [
+            completion_seeds(session.seed, session.progress.step, p.id, settings.num_generations) for p, _ in batch
+        ]
         groups = session.collect_groups(session.share(batch), session.share(seeds))
         with session.clock("learner"):
             learned = _learn_groups(session, groups, stage_step)
@@ -103,16 +105,18 @@ def _learn_groups(session: LearnerSession, groups: list[RolloutGroup], stage_ste
     if settings.beta > 0:
         with torch.no_grad(), session.reference_policy():
             ref_logprobs = [_logprobs(session, batch)[0] for batch in batches]
-    old_logprobs: list[Tensor | None] = [None] * len(batches)
+    old_logprobs: list[Tensor] = []
     totals: dict[str, float] = dict.fromkeys(("loss", "kl", "clipped", "entropy", "sampler_diff", "tokens"), 0.0)
     grad_norm = 0.0
     for _ in range(settings.mu):
         session.begin_update(learning_rate(settings, stage_step, session.total_steps))
         for index, batch in enumerate(batches):
             logprobs, logits = _logprobs(session, batch)
-            if old_logprobs[index] is None:  # the first of the mu passes runs on the weights that sampled
-                old_logprobs[index] = logprobs.detach()
-            loss, kl, clipped = _loss(settings, session, batch, rollouts, logprobs, old_logprobs[index], ref_logprobs[index])
+            if index == len(old_logprobs):  # the first of the mu passes runs on the weights that sampled
+                old_logprobs.append(logprobs.detach())
+            loss, kl, clipped = _loss(
+                settings, session, batch, rollouts, logprobs, old_logprobs[index], ref_logprobs[index]
+            )
             loss.backward()
             mask = batch.completion_mask
             sampler_diff = (logprobs.detach() - batch.scatter(rollouts.sampler_logprobs)).abs()

@@ -27,7 +27,7 @@ import psutil
 from pipeline.errors import ClusterError
 
 START_TIMEOUT_S = 120.0
-TERMINATE_TIMEOUT_S = 5.0
+TERMINATE_TIMEOUT_S = 2.0
 # A caller's own cluster must not leak into ours.
 _FOREIGN_VARIABLES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_JOB_HEADERS", "RAY_TMPDIR")
 

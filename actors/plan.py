@@ -33,5 +33,7 @@ def engine_limits(config: Config) -> tuple[int, int]:
     rollout = config.rollout
     longest = max(rollout.max_completion_length, config.eval.max_completion_length)
     settings = [config.stage_settings(stage) for stage in config.stages]
-    chunk = max((s.num_generations * rollout.prompts_per_chunk for s in settings if isinstance(s, GRPOConfig)), default=1)
+    chunk = max(
+        (s.num_generations * rollout.prompts_per_chunk for s in settings if isinstance(s, GRPOConfig)), default=1
+    )
     return rollout.max_prompt_length + longest, max(chunk, EVAL_CHUNK)

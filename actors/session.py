@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any, TypeVar, cast
 
 import ray
+import ray.train
 import torch
 import torch.distributed as dist
 
@@ -143,9 +144,13 @@ class LearnerSession:
 
     def _kept(self, items: list[T], num_before: int, setting: str, limit: int) -> list[T]:
         if not items:
-            raise DataError(f"stage {self.stage.name} must have something to train on, got {num_before} before {setting}")
+            raise DataError(
+                f"stage {self.stage.name} must have something to train on, got {num_before} before {setting}"
+            )
         if len(items) < num_before:
-            logger.warning("%d of %d are longer than %s=%d: left out", num_before - len(items), num_before, setting, limit)
+            logger.warning(
+                "%d of %d are longer than %s=%d: left out", num_before - len(items), num_before, setting, limit
+            )
         self.total_steps = num_steps(self.settings, len(items))
         return items
 

@@ -20,14 +20,15 @@ def main(argv: list[str] | None = None) -> int:
         from rich.console import Console
 
         from actors.launch import run
-        from pipeline.report import accuracy_table, read_evals
+        from pipeline.report import accuracy_table
+        from pipeline.tracking import read_evaluations
 
         config, run_directory = open_run(arguments)
         print(f"run directory: {run_directory.path}")
         run(config, run_directory)
         Console(width=100).print(accuracy_table(run_directory.path))
         print(f"report: {run_directory.path / 'report.html'}")
-        evals = read_evals(run_directory.path)
+        evals = read_evaluations(run_directory.path)
         before, after = (evals[index]["overall"]["accuracy_tagged"] for index in (0, -1))
         print(f"held-out accuracy, all levels: {before:.1%} before, {after:.1%} after")
         return 0 if after > before else 1

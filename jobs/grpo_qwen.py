@@ -1,6 +1,5 @@
 """GRPO for Qwen2.5-1.5B-Instruct on GSM8K, or any other recipe of stages: ``--config``."""
 
-import sys
 from pathlib import Path
 
 from pipeline.cli import open_run, parse_job_arguments, user_errors
@@ -24,4 +23,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

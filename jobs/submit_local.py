@@ -55,7 +55,9 @@ def submit(head: LocalHead, entrypoint: list[str]) -> int:
         client.wait()
     if client_code not in (0, 1):  # the client's own codes for jobs that ended
         return client_code
-    return exit_code(json.loads(head.request(f"/api/jobs/{job_id}")))
+    jobs = json.loads(head.request("/api/jobs/"))
+    # Not among them: the client was refused, and said why.
+    return exit_code(next((job for job in jobs if job["submission_id"] == job_id), {"status": "REFUSED"}))
 
 
 def exit_code(job: dict[str, object]) -> int:

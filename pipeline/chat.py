@@ -15,7 +15,7 @@ class ChatModel:
     def __init__(self, run_path: Path) -> None:
         run = RunDirectory.open(str(run_path), "")
         if not (run.final_model / "config.json").is_file():
-            raise CheckpointError(f"run {run_path} has no final model: it is not finished. Go on with --resume {run_path}.")
+            raise CheckpointError(f"run {run_path} must be finished to chat with it. Go on with --resume {run_path}.")
         config = run.load_config()
         self._system_prompt = config.data.system_prompt
         model_config = config.model.model_copy(update={"lora": None, "name": str(run.final_model)})

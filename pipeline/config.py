@@ -319,7 +319,7 @@ class Config(StrictModel):
 
     def _check_rollouts(self, settings: GRPOConfig) -> None:
         share, chunk = settings.batch_size // self.learner.num_workers, self.rollout.prompts_per_chunk
-        if share % chunk and share > chunk or (share < chunk and self.learner.num_workers > 1):
+        if (share % chunk and share > chunk) or (share < chunk and self.learner.num_workers > 1):
             raise ValueError(
                 f"rollout.prompts_per_chunk must divide each learner's share of a batch, got {chunk} and {share}: "
                 "chunks are never split or mixed"

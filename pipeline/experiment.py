@@ -135,7 +135,8 @@ class RunDirectory:
         for leftover in (partial, final):
             shutil.rmtree(leftover, ignore_errors=True)
         partial.mkdir(parents=True)
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, partial / "policy.safetensors")
+        policy = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        save_file(policy, partial / "policy.safetensors")
         if reference is not None:
             save_file(reference, partial / "reference.safetensors")
         torch.save(optimizer, partial / "optimizer.pt")
@@ -211,7 +212,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _corrupt(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(f"checkpoint {path} is corrupt ({reason}). Delete this directory to go on from the one before.")
+    return CheckpointError(f"checkpoint {path} is corrupt ({reason}). Delete it to go on from the one before.")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -195,8 +195,8 @@ def _curve(axes: Axes, rows: list[Row], key: str, color: str, label: str | None 
             by_stage.setdefault(row.get("stage"), []).append((row["step"], value))
     for points in by_stage.values():
         steps, values = np.array(points).T
-        alone = len(values) == 1
-        axes.plot(steps, values, ".", ms=10 if alone else 5, color=color, alpha=1 if alone else 0.35, mew=0)
+        size, alpha = (10, 1.0) if len(values) == 1 else (5, 0.35) if len(values) < 300 else (3, 0.15)
+        axes.plot(steps, values, ".", ms=size, color=color, alpha=alpha, mew=0)
         axes.plot(steps, _smooth(values), color=color, lw=1.8, label=label)
         label = None
     return bool(by_stage)
@@ -215,14 +215,14 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 def _finish(axes: Axes, title: str, rows: list[Row], *, empty: bool, legend: bool = False) -> None:
     """Title, step axis and stage boundaries; or the note that there is nothing to draw."""
-    axes.set_title(title, pad=20)
+    axes.set_title(title, pad=20 if len({row.get("stage") for row in rows}) <= 3 else 36)
     if empty:
         axes.text(0.5, 0.5, "no data in this run", ha="center", va="center", color=SOFT, transform=axes.transAxes)
         axes.set_xticks([])
         axes.set_yticks([])
         return
     if legend:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=3, handlelength=1.3, columnspacing=1.2)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.19), ncols=3, handlelength=1.3, columnspacing=1.2)
     if rows:
         axes.set_xlabel("step")
         axes.set_xlim(rows[0]["step"] - 0.75, rows[-1]["step"] + 0.75)

@@ -74,7 +74,9 @@ def test_a_venv_cut_short_is_made_again_and_a_whole_one_kept(project: Path, file
     (project / ".venv/bin").mkdir(parents=True)
     (project / ".venv/bin/python").symlink_to(Path(sys.executable).resolve())
     if "pyvenv.cfg" in files:
-        (project / ".venv/pyvenv.cfg").write_text(f"home = {Path(sys.executable).resolve().parent}\n")
+        (project / ".venv/pyvenv.cfg").write_text(
+            f"home = {Path(sys.executable).resolve().parent}\ninclude-system-site-packages = false\n"
+        )
     answer = run(project)
     assert answer.returncode != 0  # the index is empty
     assert "making .venv" in answer.stdout

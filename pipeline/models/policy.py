@@ -84,14 +84,14 @@ def _add_lora(model: nn.Module, config: LoraConfig, dtype: torch.dtype) -> nn.Mo
     init: dict[str, Any] = {"default": True, "gaussian": "gaussian", "pissa": "pissa"}
     peft_config = PeftLoraConfig(
         r=config.r,
-        lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft divides it: fractions are fine
+        lora_alpha=config.alpha,  # peft only divides it: fractions are fine
         lora_dropout=config.dropout,
         target_modules=config.target_modules,
         use_rslora=config.use_rslora,
         init_lora_weights=init[config.init],
         task_type="CAUSAL_LM",
     )
-    model = get_peft_model(model, peft_config)  # type: ignore[arg-type]
+    model = get_peft_model(model, peft_config)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
@@ -145,7 +145,7 @@ def merged_weights(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, 
     """
     from peft.tuners.lora import LoraLayer
 
-    base = getattr(model, "base_model", model).model if hasattr(model, "peft_config") else model
+    base = _without_peft(model)
     deltas = {
         f"{name}.base_layer.weight": module.get_delta_weight(module.active_adapters[0])
         for name, module in base.named_modules()
@@ -160,10 +160,13 @@ def merged_weights(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, 
 
 def save_final_model(model: nn.Module, tokenizer: Any, directory: Path, dtype: torch.dtype) -> None:
     """An ordinary checkpoint (adapters merged) that ``AutoModelForCausalLM.from_pretrained`` loads."""
-    plain = model.base_model.model if hasattr(model, "peft_config") else model  # type: ignore[union-attr]
+    plain = _without_peft(model)
     weights = {name: tensor.cpu().contiguous() for name, tensor in merged_weights(model, dtype)}
-    config_dtype = plain.config.dtype
-    plain.config.dtype = dtype  # type: ignore[union-attr]
-    plain.save_pretrained(directory, state_dict=weights, safe_serialization=True)  # type: ignore[operator,union-attr]
-    plain.config.dtype = config_dtype  # type: ignore[union-attr]
+    plain.config.dtype = dtype
+    plain.save_pretrained(directory, state_dict=weights)
     tokenizer.save_pretrained(directory)
+
+
+def _without_peft(model: nn.Module) -> Any:
+    """The transformers model itself, its linear modules replaced by adapters where LoRA is on."""
+    return model.base_model.model if hasattr(model, "peft_config") else model  # type: ignore[union-attr]

@@ -43,7 +43,7 @@ def _peak_memory_mib() -> float:
 def main() -> None:
     timeout_s, memory_limit_mib = float(sys.argv[1]), int(sys.argv[2])
     logging.disable()
-    compare("x", "1/2")  # builds the parser's tables before the first deadline runs
+    compare("x^2 + 2x + 1", "(x + 1)^2")  # loads what sympy loads late, before the first deadline runs
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())

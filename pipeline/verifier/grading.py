@@ -27,36 +27,15 @@ _WRAPPER = re.compile(r"\\(?:text|textbf|textrm|mathrm|mbox|boxed|fbox)\s*\{([^{
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{([0-9]+)\}\s*\{([0-9]+)\}")
 _COMMAND = re.compile(r"\\(?:begin|end|operatorname|mathbb|mathcal)\s*\{[^{}]*\}|\\[A-Za-z]+")
 _WORD = re.compile(r"[^\W\d_]{3,}")
-_MATH_WORDS = frozenset(
-    [
-        "sqrt",
-        "pi",
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "ln",
-        "log",
-        "exp",
-        "min",
-        "max",
-        "gcd",
-        "lcm",
-        "det",
-        "mod",
-    ]
-    + ["inf", "and", "or"]
-)
-_MULTIPLIERS = frozenset(["hundred", "thousand", "million", "billion", "trillion", "dozen", "pair", "pairs", "half"])
+_MATH_WORD = re.compile(r"sqrt|pi|sin|cos|tan|cot|sec|csc|ln|log|exp|min|max|gcd|lcm|det|mod|inf|and|or", re.IGNORECASE)
+_MULTIPLIER = re.compile(r"hundred|thousand|million|billion|trillion|dozen|pairs?|half", re.IGNORECASE)
 
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
 _PLAIN_NUMBER = re.compile(
     rf"(?:(?P<name>[A-Za-z])\s*=)?(?P<head>(?:[-+\s]|\\?\$)*)"
     rf"(?:(?:(?P<whole>[0-9]+)\s+)?(?P<numerator>{_DIGITS})\s*/\s*(?P<denominator>{_DIGITS})"
     rf"|(?P<decimal>(?:{_DIGITS}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{{1,3}})?))"
-    r"(?:\s*(?P<percent>\\?%)|\s+(?P<unit>[A-Za-z]{2}[A-Za-z '-]*(?:\^\{?[23]\}?)?))?[\s.]*"
+    r"(?:\s*(?P<percent>\\?%)|\s+(?P<unit>[A-Za-z]{2,}(?:[ '-]+[A-Za-z]+)*(?:\s*\^\{?[23]\}?)?))?[\s.]*"
 )
 
 
@@ -131,14 +110,14 @@ def _same_number(answer: str, gold: str) -> bool | None:
 
 
 def _read_number(text: str) -> _Quantity | None:
-    """A plain number, such as ``-1,234.50``, ``x = 5``, ``3/4``, ``1\\frac{1}{2}``, ``$5``, ``50%`` or ``3 eggs``, or None."""
+    """A plain number, such as ``-1,234.50``, ``x = 5``, ``3/4``, ``1\\frac{1}{2}``, ``50%``, ``$5`` or ``3 eggs``."""
     if len(text) > MAX_NUMBER_CHARS:
         return None
     match = _PLAIN_NUMBER.fullmatch(_FRACTION.sub(r" \1/\2", _clean(text)))
     if match is None:
         return None
     unit = (match["unit"] or "").lower().strip()
-    if set(unit.replace("-", " ").split()) & (_MATH_WORDS | _MULTIPLIERS):
+    if any(_MATH_WORD.fullmatch(word) or _MULTIPLIER.fullmatch(word) for word in unit.replace("-", " ").split()):
         return None
     if match["decimal"]:
         value = Fraction(match["decimal"].replace(",", "").removesuffix("."))
@@ -167,4 +146,4 @@ def _same_math(answer: str, gold: str, compare: Compare) -> Reply:
 
 
 def _has_words(text: str) -> bool:
-    return any(word.lower() not in _MATH_WORDS for word in _WORD.findall(_COMMAND.sub(" ", text)))
+    return any(not _MATH_WORD.fullmatch(word) for word in _WORD.findall(_COMMAND.sub(" ", text)))

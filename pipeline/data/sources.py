@@ -1,0 +1,225 @@
+"""Problems from wherever they are: embedded, local parquet or JSONL, Hugging Face or ModelScope."""
+
+import hashlib
+import logging
+import re
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.config import DataConfig
+from pipeline.data import arithmetic
+from pipeline.errors import DataError
+from pipeline.models.hub import CHECK_TIMEOUT_S, first_line, hub_info, import_modelscope, looks_like_path
+from pipeline.types import Message, Problem
+
+logger = logging.getLogger(__name__)
+
+Split = Literal["train", "eval"]
+Row = dict[str, Any]
+_FORMATS = {".parquet": "parquet", ".jsonl": "json"}
+
+
+def load_problems(config: DataConfig, split: Split) -> list[Problem]:
+    """The problems of a split, in the order of the data set.
+
+    ``config.name`` is ``embedded:arithmetic``; a directory of ``<split>.parquet|jsonl``; one such file,
+    whose only split is called ``train`` (so ``train[:90%]`` and ``train[90%:]`` divide it); or the name
+    of a hub data set. Rows without a question or a gold answer are left out and counted in a warning.
+
+    Raises:
+        DataError: there is no such data set, split or field, or no usable row.
+    """
+    if config.name.startswith("embedded:"):
+        _check_embedded(config)
+        config = config.model_copy(update={"fields": arithmetic.FIELDS, "answer_format": "plain"})
+        rows = arithmetic.arithmetic_rows(config.arithmetic, split)
+    else:
+        rows = _read(config, config.train_split if split == "train" else config.eval_split)
+    ids: set[str] = set()
+    problems = [problem for row in rows if (problem := _problem(row, config, split, ids))]
+    if not problems:
+        raise DataError(
+            f"data {config.name} must have rows with a question and a gold answer, and has none of {split}."
+        )
+    if len(problems) < len(rows):
+        skipped = len(rows) - len(problems)
+        logger.warning("%s, %s: left out %d of %d rows", config.name, split, skipped, len(rows))
+    return problems
+
+
+def check_data(config: DataConfig) -> str:
+    """One line on what ``load_problems`` would give. Downloads nothing.
+
+    Local and embedded data is read and counted; of a hub data set only the existence is checked.
+
+    Raises:
+        DataError: the data set cannot be found or used.
+    """
+    if config.name.startswith("embedded:") or _local_path(config.name):
+        train, held_out = load_problems(config, "train"), load_problems(config, "eval")
+        return f"{config.name}: {len(train)} training and {len(held_out)} held-out problems"
+    if config.hub == "modelscope":
+        if not import_modelscope(DataError).HubApi().repo_exists(config.name, repo_type="dataset"):
+            raise DataError(f"data {config.name} cannot be found on ModelScope. Check data.name and the network.")
+        return f"{config.name} on ModelScope"
+    info = hub_info("dataset", config.name, timeout_s=CHECK_TIMEOUT_S)
+    if info is None:
+        return f"{config.name}, in cache: {_cached_builder(config).cache_dir}"
+    return f"{config.name} on the Hugging Face hub, revision {info.sha}"
+
+
+def worked_solution(reasoning: str, answer: str) -> str:
+    """The form the policy should write, which the format reward looks for."""
+    return f"<reasoning>\n{reasoning.strip()}\n</reasoning>\n<answer>\n{answer.strip()}\n</answer>"
+
+
+def last_boxed(text: str) -> str | None:
+    r"""The content of the last ``\boxed{...}``, ``\boxed x`` or ``\fbox{...}``; None without a closed one."""
+    boxes = list(re.finditer(r"\\(?:boxed|fbox)(?![A-Za-z])\s*", text))
+    if not boxes:
+        return None
+    rest = text[boxes[-1].end() :]
+    if not rest.startswith("{"):
+        return re.split(r"[$\n]", rest)[0].strip()
+    depth = 0
+    for token in re.finditer(r"\\.|[{}]", rest, re.DOTALL):  # \{ and \} do not nest
+        depth += {"{": 1, "}": -1}.get(token[0], 0)
+        if depth == 0 and token[0] == "}":
+            return rest[1 : token.start()].strip()
+    return None
+
+
+def _problem(row: Row, config: DataConfig, split: Split, ids: set[str]) -> Problem | None:
+    fields = config.fields
+    question, (reasoning, gold) = _text(row[fields.question]), _read_answer(_text(row[fields.answer]), config)
+    if not question or not gold:
+        return None
+    if fields.solution:
+        reasoning = _text(row[fields.solution])
+    digest = hashlib.sha256(question.encode()).hexdigest()[:12]
+    prompt: list[Message] = [{"role": "user", "content": question}]
+    if config.system_prompt:
+        prompt.insert(0, {"role": "system", "content": config.system_prompt})
+    return Problem(
+        id=_unique(_text(row[fields.id]) if fields.id else f"{split}-{digest}", ids),
+        prompt=tuple(prompt),
+        gold=gold,
+        solution=worked_solution(reasoning, gold) if reasoning else None,
+        level=_text(row[fields.level]) or None if fields.level else None,
+        type=_text(row[fields.type]) or None if fields.type else None,
+        source=config.name,
+    )
+
+
+def _read_answer(text: str, config: DataConfig) -> tuple[str, str]:
+    """The worked solution, empty when there is none, and the gold answer, empty when unusable."""
+    if config.answer_format == "plain":
+        return "", text
+    if config.answer_format == "boxed":
+        return text, last_boxed(text) or ""
+    reasoning, mark, gold = text.rpartition("####")
+    return re.sub(r"<<[^<>]*>>", "", reasoning).strip(), gold.strip() if mark else ""
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    candidate, copy = name, 1
+    while candidate in taken:
+        copy += 1
+        candidate = f"{name}-{copy}"
+    taken.add(candidate)
+    return candidate
+
+
+def _check_embedded(config: DataConfig) -> None:
+    if config.name != arithmetic.NAME:
+        raise DataError(f"data.name must be {arithmetic.NAME} for embedded data, got {config.name}.")
+    if (config.train_split, config.eval_split) != ("train", "test"):
+        raise DataError(
+            f"data.train_split and data.eval_split must be train and test for {arithmetic.NAME}, got "
+            f"{config.train_split} and {config.eval_split}. Its sizes are set in data.arithmetic."
+        )
+
+
+def _read(config: DataConfig, expression: str) -> list[Row]:
+    """All rows of a split expression, each with every configured field."""
+    import datasets
+
+    path = _local_path(config.name)
+    try:
+        if path:
+            dataset = _read_local(path, expression)
+        elif config.hub == "modelscope":
+            dataset = _read_modelscope(config, expression)
+        else:
+            if hub_info("dataset", config.name) is None:
+                _cached_builder(config)
+            dataset = datasets.load_dataset(config.name, config.subset, split=expression)
+    except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
+        cause = error.__cause__ or error
+        raise DataError(f"data {config.name}, split {expression}, cannot be read: {first_line(cause)}") from None
+    missing = [name for name in config.fields.model_dump().values() if name and name not in dataset.column_names]
+    if missing:
+        has = ", ".join(dataset.column_names)
+        raise DataError(f"data {config.name} has no field {', '.join(missing)}: it has {has}. Set data.fields.")
+    return list(dataset)
+
+
+def _local_path(name: str) -> Path | None:
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    if looks_like_path(name) or path.suffix in _FORMATS:
+        raise DataError(f"data file or directory {name} does not exist. Check data.name.")
+    return None
+
+
+def _read_local(path: Path, expression: str) -> Any:
+    import datasets
+
+    files = {"train": path} if path.is_file() else {file.stem: file for file in sorted(path.iterdir()) if _format(file)}
+    names = [part.split("[")[0].strip() for part in expression.split("+")]
+    if unknown := set(names) - set(files):
+        raise ValueError(f"it has the splits {', '.join(files) or 'none'}, not {', '.join(sorted(unknown))}")
+    formats = {_format(files[name]) for name in names}
+    if len(formats) > 1 or None in formats:
+        raise ValueError(
+            f"files must all be .parquet or all .jsonl, got {', '.join(str(files[name]) for name in names)}"
+        )
+    data_files = {name: str(files[name]) for name in names}
+    datasets.disable_progress_bars()
+    with tempfile.TemporaryDirectory() as cache:  # in memory afterwards: nothing is left behind
+        return datasets.load_dataset(
+            str(formats.pop()), data_files=data_files, split=expression, cache_dir=cache, keep_in_memory=True
+        )
+
+
+def _format(file: Path) -> str | None:
+    return _FORMATS.get(file.suffix)
+
+
+def _cached_builder(config: DataConfig) -> Any:
+    """What the datasets library keeps of an earlier download. Raises DataError when that is nothing."""
+    import datasets
+
+    datasets.config.HF_HUB_OFFLINE = True  # else the library tries again for half a minute
+    try:
+        return datasets.load_dataset_builder(config.name, config.subset)
+    except (ValueError, OSError, datasets.exceptions.DatasetsError):
+        raise DataError(
+            f"data {config.name} cannot be downloaded: the hub cannot be reached and it is not in the cache. "
+            "Go online, set HF_ENDPOINT to a mirror, or set data.name to a local path or embedded:arithmetic."
+        ) from None
+
+
+def _read_modelscope(config: DataConfig, expression: str) -> Any:
+    modelscope = import_modelscope(DataError)
+    try:
+        dataset = modelscope.MsDataset.load(config.name, subset_name=config.subset, split=expression)
+    except Exception as error:  # the library has no common error class
+        raise DataError(f"data {config.name} cannot be had from ModelScope: {first_line(error)}") from None
+    return dataset.to_hf_dataset() if hasattr(dataset, "to_hf_dataset") else dataset

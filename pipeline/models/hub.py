@@ -1,0 +1,172 @@
+"""Where a model's files are: a local directory, the embedded model, Hugging Face or ModelScope."""
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.config import ModelConfig
+from pipeline.errors import DataError, ModelError
+from pipeline.models import embedded
+
+logger = logging.getLogger(__name__)
+
+CHECK_TIMEOUT_S = 2.0
+"""How long the quick checks wait for a hub."""
+_ALLOW = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
+# Subfolders hold other formats; "consolidated" is a second copy of the weights.
+_IGNORE = ["*/*", "consolidated*"]
+
+
+def resolve_model(config: ModelConfig) -> Path:
+    """A local directory with the model's checkpoint, downloaded first where needed.
+
+    Only safetensors weights are used, and Python files only with ``trust_remote_code``. When the hub
+    cannot be reached, what an earlier download left in its cache is used.
+
+    Raises:
+        ModelError: there is no such model, or it has no safetensors weights.
+    """
+    if config.name.startswith("embedded:"):
+        _check_embedded_name(config.name)
+        return embedded.build_embedded_model()
+    if path := _local_dir(config.name):
+        return path
+    if config.hub == "modelscope":
+        return _checked(_modelscope_snapshot(config), config.name)
+    # snapshot_download alone waits without limit for a hub that accepts connections and says nothing.
+    offline = hub_info("model", config.name, config.revision) is None
+    return _checked(_snapshot(config, offline=offline), config.name)
+
+
+def check_model(config: ModelConfig) -> str:
+    """One line on what ``resolve_model`` would use. Takes seconds and downloads nothing.
+
+    Raises:
+        ModelError: the model cannot be found.
+    """
+    if config.name.startswith("embedded:"):
+        _check_embedded_name(config.name)
+        path = embedded.embedded_model_dir()
+        return f"{config.name}, " + (f"in cache: {path}" if path.is_dir() else "will be fetched: 93 MB")
+    if local := _local_dir(config.name):
+        return f"local directory {local}"
+    if config.hub == "modelscope":
+        if not _modelscope_has(config.name):
+            raise ModelError(f"model {config.name} cannot be found on ModelScope. Check model.name and the network.")
+        return f"{config.name} on ModelScope"
+    info = hub_info("model", config.name, config.revision, timeout_s=CHECK_TIMEOUT_S)
+    if info is None:
+        return f"{config.name}, in cache: {_checked(_snapshot(config, offline=True), config.name)}"
+    if not any(file.rfilename.endswith(".safetensors") for file in info.siblings or []):
+        raise ModelError(_no_weights(config.name))
+    return f"{config.name} on the Hugging Face hub, revision {info.sha}"
+
+
+def hub_info(
+    kind: Literal["model", "dataset"], name: str, revision: str | None = None, *, timeout_s: float = 10.0
+) -> Any:
+    """What the Hugging Face hub says of a repository; None when it does not answer in time.
+
+    Raises:
+        ModelError, DataError: the hub answered that there is no such repository or revision.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub import errors as hf
+
+    try:
+        return HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=timeout_s)
+    except (hf.RepositoryNotFoundError, hf.RevisionNotFoundError, hf.HFValidationError):
+        error = ModelError if kind == "model" else DataError
+        at = f" at revision {revision}" if revision else ""
+        raise error(
+            f"{kind} {name}{at} cannot be found: it is no local path, and {constants.ENDPOINT} does not have it or "
+            "keeps it private. Check the name; for a private one run `hf auth login`."
+        ) from None
+    except (hf.HTTPError, OSError) as failure:  # type: ignore[attr-defined]
+        logger.warning("%s cannot be reached: %s", constants.ENDPOINT, first_line(failure))
+        return None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, for messages that must stay one line long."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def looks_like_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def _check_embedded_name(name: str) -> None:
+    if name != embedded.NAME:
+        raise ModelError(f"model.name must be {embedded.NAME} for an embedded model, got {name}.")
+
+
+def _local_dir(name: str) -> Path | None:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _checked(path.resolve(), name)
+    if looks_like_path(name):
+        raise ModelError(f"model directory {name} does not exist. Give a directory with config.json, or a hub name.")
+    return None
+
+
+def _checked(path: Path, name: str) -> Path:
+    if not (path / "config.json").is_file():
+        raise ModelError(f"model {name} must have a config.json, and there is none in {path}.")
+    if not any(path.glob("*.safetensors")):
+        raise ModelError(_no_weights(name))
+    return path
+
+
+def _no_weights(name: str) -> str:
+    return (
+        f"model {name} must have *.safetensors weights, and has none: pickled ones can run code and are never "
+        "loaded. Convert it with save_pretrained, or choose another."
+    )
+
+
+def _snapshot(config: ModelConfig, *, offline: bool) -> Path:
+    from huggingface_hub import errors as hf
+    from huggingface_hub import snapshot_download
+
+    allow = [*_ALLOW, "*.py"] if config.trust_remote_code else _ALLOW
+    try:
+        folder = snapshot_download(
+            config.name,
+            revision=config.revision,
+            allow_patterns=allow,
+            ignore_patterns=_IGNORE,
+            local_files_only=offline,
+        )
+    except (hf.HTTPError, OSError, ValueError) as error:  # type: ignore[attr-defined]
+        reason = "the hub cannot be reached and it is not in the cache" if offline else first_line(error)
+        raise ModelError(
+            f"model {config.name} cannot be downloaded: {reason}. Go online, set HF_ENDPOINT to a mirror, or set "
+            f"model.name to a local directory or {embedded.NAME}."
+        ) from None
+    return Path(folder)
+
+
+def _modelscope_snapshot(config: ModelConfig) -> Path:
+    modelscope = import_modelscope(ModelError)
+    allow = [*_ALLOW, "*.py"] if config.trust_remote_code else _ALLOW
+    arguments = {"revision": config.revision, "allow_patterns": allow, "ignore_patterns": _IGNORE}
+    try:
+        return Path(modelscope.snapshot_download(config.name, **arguments))
+    except Exception as online:  # the library has no common error class
+        try:
+            return Path(modelscope.snapshot_download(config.name, local_files_only=True, **arguments))
+        except Exception:
+            raise ModelError(f"model {config.name} cannot be had from ModelScope: {first_line(online)}") from None
+
+
+def _modelscope_has(name: str) -> bool:
+    return bool(import_modelscope(ModelError).HubApi().repo_exists(name, repo_type="model"))
+
+
+def import_modelscope(error: type[ModelError] | type[DataError]) -> Any:
+    try:
+        import modelscope
+    except ImportError:
+        raise error("hub: modelscope needs the modelscope library. Run `pip install modelscope`.") from None
+    return modelscope

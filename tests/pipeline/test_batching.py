@@ -1,0 +1,146 @@
+import random
+
+import pytest
+import torch
+
+from pipeline.batching import TokenSequence, micro_batches, next_token_logits, token_entropy, token_logprobs
+from tests.helpers import tiny_llama
+
+CPU = torch.device("cpu")
+
+
+def sequence(prompt: int, completion: int, seed: int = 0) -> TokenSequence:
+    draw = random.Random(f"{prompt} {completion} {seed}")
+    return TokenSequence(tuple(draw.choices(range(256), k=prompt)), tuple(draw.choices(range(256), k=completion)))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_llama().train()
+
+
+SEQUENCES = [sequence(4, 3), sequence(9, 1), sequence(2, 12), sequence(1, 1), sequence(6, 6), sequence(3, 8)]
+
+
+# Layout ------------------------------------------------------------------------------------------
+
+
+def test_a_micro_batch_holds_the_targets_from_the_first_completion_on():
+    (batch,) = micro_batches([TokenSequence((1, 2, 3), (4,)), TokenSequence((5, 6), (7, 8, 9))], 100, CPU)
+    assert batch.rows == (1, 0)  # the longest first
+    assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9], [1, 2, 3, 4, 0]]
+    assert batch.first == 1  # position 1 predicts position 2, where the earlier completion starts
+    assert batch.targets.tolist() == [[7, 8, 9], [3, 4, 0]]
+    assert batch.completion_mask.tolist() == [[True, True, True], [False, True, False]]
+
+
+def test_scatter_lays_values_of_the_original_rows_over_the_targets():
+    (batch,) = micro_batches([TokenSequence((1, 2, 3), (4,)), TokenSequence((5, 6), (7, 8, 9))], 100, CPU)
+    assert batch.scatter([(-0.25,), (-1.0, -2.0, -3.0)]).tolist() == [[-1.0, -2.0, -3.0], [0.0, -0.25, 0.0]]
+
+
+@pytest.mark.parametrize("max_tokens", [1, 14, 20, 29, 64, 1000])
+def test_no_micro_batch_is_over_budget_unless_it_is_one_sequence(max_tokens):
+    batches = micro_batches(SEQUENCES, max_tokens, CPU)
+    assert sorted(row for batch in batches for row in batch.rows) == list(range(len(SEQUENCES)))
+    assert all(batch.input_ids.numel() <= max_tokens or len(batch.rows) == 1 for batch in batches)
+
+
+def test_the_split_by_hand():
+    # Lengths 7, 10, 14, 2, 12, 11. Longest first: 14 + 12 as 2 x 14 = 28; 11 + 10 as 22, a third would be 33; 7 + 2.
+    assert [batch.rows for batch in micro_batches(SEQUENCES, 30, CPU)] == [(2, 4), (5, 1), (0, 3)]
+
+
+def test_the_split_depends_on_lengths_alone():
+    others = [sequence(len(s.prompt), len(s.completion), seed=1) for s in SEQUENCES]
+    assert [b.rows for b in micro_batches(SEQUENCES, 30, CPU)] == [b.rows for b in micro_batches(others, 30, CPU)]
+    same_length = [sequence(2, 3, seed) for seed in range(5)]
+    assert [b.rows for b in micro_batches(same_length, 10, CPU)] == [(0, 1), (2, 3), (4,)]  # ties stay in order
+
+
+def test_no_sequences_make_no_micro_batch():
+    assert micro_batches([], 100, CPU) == []
+
+
+# Log-probabilities -------------------------------------------------------------------------------
+
+
+def logprobs_by_row(model, sequences, max_tokens, temperature=1.0) -> dict[int, torch.Tensor]:
+    found = {}
+    with torch.no_grad():
+        for batch in micro_batches(sequences, max_tokens, CPU):
+            logprobs = token_logprobs(next_token_logits(model, batch, torch.float32), batch.targets, temperature)
+            for index, row in enumerate(batch.rows):
+                found[row] = logprobs[index][batch.completion_mask[index]]
+    return found
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
+def test_padding_changes_no_logprob(model, temperature):
+    padded = logprobs_by_row(model, SEQUENCES, 1000, temperature)
+    for row, one in enumerate(SEQUENCES):
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([one.prompt + one.completion])).logits[0]  # transformers alone
+        start = len(one.prompt)
+        plain = torch.log_softmax(logits[start - 1 : -1] / temperature, dim=-1)
+        expected = plain.gather(1, torch.tensor(one.completion)[:, None])[:, 0]
+        torch.testing.assert_close(padded[row], expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(logprobs_by_row(model, [one], 1000, temperature)[0], expected, rtol=0, atol=1e-5)
+
+
+def test_what_stands_in_the_padding_does_not_matter(model):
+    (batch,) = micro_batches(SEQUENCES, 1000, CPU)
+    before = token_logprobs(next_token_logits(model, batch, torch.float32), batch.targets)[batch.completion_mask]
+    for index, row in enumerate(batch.rows):
+        batch.input_ids[index, len(SEQUENCES[row]) :] = 77
+    after = token_logprobs(next_token_logits(model, batch, torch.float32), batch.targets)[batch.completion_mask]
+    assert torch.equal(before, after)
+
+
+def test_bfloat16_runs_under_autocast_and_gives_float32_logprobs(model):
+    (batch,) = micro_batches(SEQUENCES, 1000, CPU)
+    logits = next_token_logits(model, batch, torch.bfloat16)
+    assert logits.dtype == torch.bfloat16
+    assert token_logprobs(logits, batch.targets).dtype == torch.float32
+
+
+def test_temperature_by_hand():
+    # softmax([ln 4, 0]) = 4/5, 1/5. At temperature 0.5 the odds are squared: 16/17. At 2 their root: 2/3.
+    logits = torch.tensor([[[4.0, 1.0]]]).log()
+    for temperature, expected in [(1.0, 4 / 5), (0.5, 16 / 17), (2.0, 2 / 3)]:
+        actual = token_logprobs(logits, torch.tensor([[0]]), temperature).exp()
+        torch.testing.assert_close(actual, torch.tensor([[expected]]), rtol=0, atol=1e-6)
+
+
+def test_entropy_by_hand():
+    logits = torch.tensor([[[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, -1e4, -1e4]]])
+    expected = torch.tensor([[4.0, 2.0]]).log()  # uniform over 4, and over 2
+    torch.testing.assert_close(token_entropy(logits), expected, rtol=0, atol=1e-6)
+    sharp = torch.tensor([[[4.0, 1.0]]]).log()  # at temperature 0.5: 16/17 and 1/17
+    entropy = -(16 / 17 * torch.tensor(16 / 17).log() + 1 / 17 * torch.tensor(1 / 17).log())
+    torch.testing.assert_close(token_entropy(sharp, 0.5), entropy.view(1, 1), rtol=0, atol=1e-6)
+
+
+# Sums over micro-batches -------------------------------------------------------------------------
+
+
+def loss_and_gradients(model, max_tokens):
+    model.zero_grad()
+    num_tokens = sum(len(s.completion) for s in SEQUENCES)
+    values = [[row + 0.1 * i for i in range(len(s.completion))] for row, s in enumerate(SEQUENCES)]
+    total = 0.0
+    for batch in micro_batches(SEQUENCES, max_tokens, CPU):
+        logprobs = token_logprobs(next_token_logits(model, batch, torch.float32), batch.targets)
+        loss = -(logprobs * batch.scatter(values)).sum() / num_tokens  # a different weight for every token
+        loss.backward()
+        total += loss.item()
+    return total, {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("max_tokens", [1, 30])
+def test_micro_batches_add_up_to_one_big_batch(model, max_tokens):
+    whole, whole_gradients = loss_and_gradients(model, 1000)
+    parts, gradients = loss_and_gradients(model, max_tokens)
+    assert parts == pytest.approx(whole, rel=1e-6)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, whole_gradients[name], rtol=1e-5, atol=1e-5)
