@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.train import FailureConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2.api.config import RunConfig
-from ray.train.v2.api.exceptions import TrainingFailedError
 
 from actors.learner import grpo_loop, sft_loop
 from actors.plan import ActorPlan, engine_limits, plan_actors
@@ -78,7 +76,7 @@ def _train(setup: StageSetup) -> None:
         scaling_config=ScalingConfig(
             num_workers=learner.num_workers, use_gpu=learner.num_gpus > 0, resources_per_worker=resources
         ),
-        run_config=RunConfig(
+        run_config=RunConfig(  # type: ignore[call-arg]  # the names of Train V2, which is what runs
             name=f"{setup.stage.name}_{time.time_ns()}",  # a name used before would silently resume that run
             storage_path=str(setup.run_path / "ray_train"),
             failure_config=FailureConfig(max_failures=learner.max_failures),
@@ -157,8 +155,8 @@ class _LoggedRolloutWorker(RolloutWorker):
 
 
 def _pull_weights(store_name: str, weight_id: WeightId) -> PackedWeights:
-    located: tuple[WeightId | None, list[Any]] = ray.get(ray.get_actor(store_name).locate.remote())
-    held, (ref,) = located
+    store: Any = ray.get_actor(store_name)
+    held, (ref,) = ray.get(store.locate.remote())
     if held != weight_id:
         raise LookupError(f"weights {weight_id} were asked for, the store holds {held}")
     return ray.get(ref)
@@ -231,9 +229,10 @@ def _wait_for_resources(plan: list[ActorPlan], timeout_s: float = 60.0) -> None:
         if time.monotonic() > deadline:
             name, amount = next(iter(missing.items()))
             unit = 2**30 if name == "memory" else 1
+            what = "GiB of memory" if name == "memory" else f"{name}s"
             raise ClusterError(
-                f"the actors need {amount / unit:g} {'GiB of memory' if name == 'memory' else name + 's'}, the cluster has "
-                f"{there.get(name, 0.0) / unit:g}: lower num_workers, num_cpus, num_gpus or memory_gib of rollout, reward "
-                "or learner (--dry-run lists them), or add a node."
+                f"the cluster must have {amount / unit:g} {what} for all actors, got {there.get(name, 0.0) / unit:.3g} "
+                f"in {timeout_s:g} s. Lower num_workers, num_cpus, num_gpus or memory_gib of learner, rollout or reward "
+                "(--dry-run lists them), or add a node."
             )
         time.sleep(1)

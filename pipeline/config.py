@@ -192,7 +192,7 @@ class RolloutConfig(StrictModel):
     """Ray CPUs that one worker reserves. Logical: num_threads is what the engine computes with."""
     num_gpus: float = Field(0.0, ge=0)
     """GPUs of one worker. 0: the CPU engine."""
-    memory_gib: float = Field(3.0, gt=0)
+    memory_gib: float = Field(2.5, gt=0)
     """Memory one worker is expected to need. Shown by --dry-run, reserved in Ray."""
     num_threads: int = Field(2, ge=1)
     tensor_parallel_size: int = Field(1, ge=1)
@@ -228,7 +228,7 @@ class RewardConfig(StrictModel):
     )
     num_workers: int = Field(1, ge=1)
     num_cpus: float = Field(0.25, ge=0)
-    memory_gib: float = Field(1.0, gt=0)
+    memory_gib: float = Field(0.5, gt=0)
     timeout_s: float = Field(2.0, gt=0)
     """Deadline for grading one completion. Past it the grading child is killed."""
     memory_limit_mib: int = Field(1024, ge=256)
@@ -242,7 +242,7 @@ class LearnerConfig(StrictModel):
     num_cpus: float = Field(0.75, ge=0)
     """Ray CPUs per worker. Logical: num_threads is what it computes with."""
     num_gpus: float = Field(0.0, ge=0)
-    memory_gib: float = Field(6.0, gt=0)
+    memory_gib: float = Field(4.0, gt=0)
     num_threads: int = Field(2, ge=1)
     tokens_per_micro_batch: int = Field(2048, ge=16)
     """Padded tokens in one forward and backward pass. Lower it when memory runs out; the gradient

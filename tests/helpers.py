@@ -1,7 +1,11 @@
 """A tiny random Llama and a byte-level tokenizer with a chat template, made without a network."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from pipeline.types import RolloutGroup
+from pipeline.verifier import Verdict
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -57,3 +61,8 @@ def save_tiny_model(directory: Path, seed: int = 0, *, tie_word_embeddings: bool
     tiny_llama(seed, tie_word_embeddings=tie_word_embeddings).save_pretrained(directory)
     tiny_tokenizer().save_pretrained(directory)
     return directory
+
+
+def letter_reward(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
+    """A reward that random text can earn: the share of its bytes that are letters."""
+    return [sum(c.isascii() and c.isalpha() for c in item.text) / 16 for item in group.completions]

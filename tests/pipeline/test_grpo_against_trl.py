@@ -7,6 +7,7 @@ One default differs: TRL 1.16 multiplies the KL term by the ratio (use_bias_corr
 which changes its gradient even at ratio 1. Ours is the KL term of DeepSeekMath, TRL's with that switch off.
 """
 
+import importlib
 import random
 
 import pytest
@@ -44,11 +45,10 @@ def old_and_ref(sequences) -> tuple[list[list[float]], list[list[float]]]:
 
 @pytest.fixture(scope="module")
 def trainer(tmp_path_factory):
-    import trl.import_utils
     from datasets import Dataset
 
     with pytest.MonkeyPatch.context() as patch:  # vLLM is not used here, and takes as long to import as the rest
-        patch.setattr(trl.import_utils, "is_vllm_available", lambda *_, **__: False)
+        patch.setattr(importlib.import_module("trl.import_utils"), "is_vllm_available", lambda *_, **__: False)
         from trl import GRPOConfig, GRPOTrainer
 
     args = GRPOConfig(
