@@ -76,7 +76,7 @@ def _train(setup: StageSetup) -> None:
         scaling_config=ScalingConfig(
             num_workers=learner.num_workers, use_gpu=learner.num_gpus > 0, resources_per_worker=resources
         ),
-        run_config=RunConfig(  # type: ignore[call-arg]  # the names of Train V2, which is what runs
+        run_config=RunConfig(
             name=f"{setup.stage.name}_{time.time_ns()}",  # a name used before would silently resume that run
             storage_path=str(setup.run_path / "ray_train"),
             failure_config=FailureConfig(max_failures=learner.max_failures),
@@ -109,49 +109,44 @@ def _run_loop(loop: Any, train_loop_config: dict[str, Any]) -> None:
 
 
 def _start_actors(config: Config, run_path: Path) -> dict[str, Any]:
-    """Engines, graders and the weight store, as handles. Engines that die are started again."""
+    """Engines, graders and the weight store, as handles. Engines and graders that die are started again."""
+    rollout, reward = config.rollout, config.reward
+    restarts = {"max_restarts": 5, "max_task_retries": 5}
     # Engines find the store by name: an actor with handles among its constructor arguments restarts only while
     # whoever made it still holds them.
     store_name = f"weights-{run_path.name}"
-    store = ray.remote(num_cpus=0)(WeightStore).options(name=store_name).remote()
-    max_model_len, max_num_seqs = engine_limits(config)
-    engine = ray.remote(
-        num_cpus=config.rollout.num_cpus,
-        num_gpus=config.rollout.num_gpus,
-        memory=int(config.rollout.memory_gib * 2**30),
-        max_restarts=5,
-        max_task_retries=5,
-        runtime_env={"env_vars": engine_environment(config.rollout)},
-    )(_LoggedRolloutWorker)
-    grader = ray.remote(
-        num_cpus=config.reward.num_cpus,
-        memory=int(config.reward.memory_gib * 2**30),
-        max_restarts=5,
-        max_task_retries=5,
-    )(RewardWorker)
-    rollout_workers = tuple(
-        engine.remote(
-            run_path,
-            index,
-            config.rollout,
-            config.model,
-            max_model_len,
-            max_num_seqs,
-            partial(_pull_weights, store_name),
-        )
-        for index in range(config.rollout.num_workers)
-    )
+    store = _actor(WeightStore, run_path, "weight_store", name=store_name, num_cpus=0).remote()
+    engine_options = restarts | {
+        "num_cpus": rollout.num_cpus,
+        "num_gpus": rollout.num_gpus,
+        "memory": int(rollout.memory_gib * 2**30),
+        "runtime_env": {"env_vars": engine_environment(rollout)},
+    }
+    engine_arguments = (rollout, config.model, *engine_limits(config), partial(_pull_weights, store_name))
+    grader_options = restarts | {"num_cpus": reward.num_cpus, "memory": int(reward.memory_gib * 2**30)}
     return {
-        "rollout_workers": rollout_workers,
-        "reward_workers": tuple(grader.remote(config.reward) for _ in range(config.reward.num_workers)),
+        "rollout_workers": tuple(
+            _actor(RolloutWorker, run_path, f"rollout_{index}", **engine_options).remote(*engine_arguments)
+            for index in range(rollout.num_workers)
+        ),
+        "reward_workers": tuple(
+            _actor(RewardWorker, run_path, f"reward_{index}", **grader_options).remote(reward)
+            for index in range(reward.num_workers)
+        ),
         "weight_store": store,
     }
 
 
-class _LoggedRolloutWorker(RolloutWorker):
-    def __init__(self, run_path: Path, index: int, *args: Any) -> None:
-        log_to_file(run_path, f"rollout_{index}")
-        super().__init__(*args)
+def _actor(worker: type, run_path: Path, log_name: str, **options: Any) -> Any:
+    """The class as a Ray actor class whose process logs into the run directory."""
+
+    class Logged(worker):
+        def __init__(self, *arguments: Any) -> None:
+            log_to_file(run_path, log_name)
+            super().__init__(*arguments)
+
+    Logged.__name__ = Logged.__qualname__ = worker.__name__
+    return ray.remote(Logged).options(**options)
 
 
 def _pull_weights(store_name: str, weight_id: WeightId) -> PackedWeights:
@@ -232,7 +227,7 @@ def _wait_for_resources(plan: list[ActorPlan], timeout_s: float = 60.0) -> None:
             what = "GiB of memory" if name == "memory" else f"{name}s"
             raise ClusterError(
                 f"the cluster must have {amount / unit:g} {what} for all actors, got {there.get(name, 0.0) / unit:.3g} "
-                f"in {timeout_s:g} s. Lower num_workers, num_cpus, num_gpus or memory_gib of learner, rollout or reward "
-                "(--dry-run lists them), or add a node."
+                f"in {timeout_s:g} s. Lower num_workers, num_cpus, num_gpus or memory_gib of learner, rollout or "
+                "reward (--dry-run lists them), or add a node."
             )
         time.sleep(1)

@@ -69,6 +69,7 @@ def test_the_two_vllms_are_never_mixed(project: Path, extra: str, installed: str
     assert installed.split("-")[0].replace("_", "-") in answer.stderr and "Remove .venv" in answer.stderr
 
 
+@pytest.mark.slow  # makes environments
 @pytest.mark.parametrize("files", [["bin/python"], ["bin/python", "pyvenv.cfg"]])
 def test_a_venv_cut_short_is_made_again_and_a_whole_one_kept(project: Path, files: list[str]):
     (project / ".venv/bin").mkdir(parents=True)
@@ -84,6 +85,7 @@ def test_a_venv_cut_short_is_made_again_and_a_whole_one_kept(project: Path, file
     assert "making .venv" not in run(project).stdout
 
 
+@pytest.mark.slow
 def test_a_package_cut_short_is_forgotten_and_whole_ones_stay(project: Path):
     subprocess.run([sys.executable, "-m", "venv", project / ".venv"], check=True)
     [site] = (project / ".venv/lib").glob("python3*/site-packages")

@@ -135,6 +135,7 @@ def test_clipping_at_two_tenths(ratio, advantage, loss, clipped, gradient):
     actual.sum().backward()
     close(actual.detach(), [[loss] * 2])
     assert mask.tolist() == [[clipped] * 2]
+    assert logprobs.grad is not None
     close(logprobs.grad, [[gradient] * 2])
     if clipped:
         assert logprobs.grad.tolist() == [[0.0, 0.0]]  # exactly

@@ -3,12 +3,13 @@
 Both sides start from token ids: TRL pads prompts on the left and completions on the right, we pad whole sequences
 on the right and split them into micro-batches. Not covered: how completions are sampled, and TRL's logging.
 
-One default differs: TRL 1.16 multiplies the KL term by the ratio (use_bias_correction_kl, DeepSeek-V3.2, arXiv:2512.02556),
-which changes its gradient even at ratio 1. Ours is the KL term of DeepSeekMath, TRL's with that switch off.
+One default differs: TRL 1.16 multiplies the KL term by the ratio (use_bias_correction_kl; DeepSeek-V3.2,
+arXiv:2512.02556), which changes its gradient even at ratio 1. Ours is DeepSeekMath's, TRL's with that switch off.
 """
 
 import importlib
 import random
+from functools import partial
 
 import pytest
 import torch
@@ -40,7 +41,9 @@ def old_and_ref(sequences) -> tuple[list[list[float]], list[list[float]]]:
             logprobs = token_logprobs(next_token_logits(tiny_llama(), batch, torch.float32), batch.targets, TEMPERATURE)
             for index, row in enumerate(batch.rows):
                 values[row] = logprobs[index][batch.completion_mask[index]].tolist()
-    return tuple([[x + noise.gauss(0, spread) for x in row] for row in values] for spread in (0.4, 0.5))
+    old = [[x + noise.gauss(0, 0.4) for x in row] for row in values]
+    ref = [[x + noise.gauss(0, 0.5) for x in row] for row in values]
+    return old, ref
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +127,9 @@ def our_loss(model, sequences, aggregation, beta, epsilon, epsilon_high, old, re
 
 
 @pytest.mark.parametrize("loss_type", OUR_NAME)
-@pytest.mark.parametrize(("beta", "mu", "epsilon_high"), [(0.0, 1, None), (0.04, 1, None), (0.0, 2, 0.28), (0.04, 2, None)])
+@pytest.mark.parametrize(
+    ("beta", "mu", "epsilon_high"), [(0.0, 1, None), (0.04, 1, None), (0.0, 2, 0.28), (0.04, 2, None)]
+)
 def test_loss_and_gradients_are_those_of_trl(trainer, sequences, old_and_ref, loss_type, beta, mu, epsilon_high):
     old, ref = old_and_ref
     settings = (beta, 0.2, epsilon_high, old if mu > 1 else None, ref)
@@ -135,7 +140,9 @@ def test_loss_and_gradients_are_those_of_trl(trainer, sequences, old_and_ref, lo
     assert max(g.abs().max().item() for g in their_gradients.values()) > 1e-3  # there is something to compare
     assert our_gradients.keys() == their_gradients.keys()
     for name, gradient in our_gradients.items():
-        torch.testing.assert_close(gradient, their_gradients[name], rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            gradient, their_gradients[name], rtol=1e-5, atol=1e-5, msg=partial("{}: {}".format, name)
+        )
 
 
 def test_the_comparison_reaches_both_clips(sequences, old_and_ref):

@@ -19,13 +19,12 @@ from pipeline.models.policy import (
 )
 from tests.helpers import save_tiny_model, tiny_llama, tiny_tokenizer
 
-LORA = {"r": 4, "alpha": 8.0}
 VARIANTS = {
     "full": None,
-    "lora": LoraConfig(**LORA),
-    "rslora": LoraConfig(**LORA, use_rslora=True),
-    "pissa": LoraConfig(**LORA, init="pissa"),
-    "attention only": LoraConfig(**LORA, init="gaussian", target_modules=["q_proj", "v_proj"]),
+    "lora": LoraConfig(r=4, alpha=8.0),
+    "rslora": LoraConfig(r=4, alpha=8.0, use_rslora=True),
+    "pissa": LoraConfig(r=4, alpha=8.0, init="pissa"),
+    "attention only": LoraConfig(r=4, alpha=8.0, init="gaussian", target_modules=["q_proj", "v_proj"]),
 }
 TOKENS = torch.tensor([[5, 17, 200, 31, 8, 90]])
 
@@ -135,8 +134,9 @@ def test_merged_weights_are_those_of_peft(tmp_path, variant, tied):
 
 
 @pytest.mark.xfail(strict=True, reason="the delta of a tied lm_head is dropped without a word")
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
 def test_an_adapter_on_a_tied_output_layer_is_merged_or_refused(tmp_path):
-    lora = LoraConfig(**LORA, target_modules=["lm_head", "q_proj"])
+    lora = LoraConfig(r=4, alpha=8.0, target_modules=["lm_head", "q_proj"])
     try:
         model = trained(save_tiny_model(tmp_path, tie_word_embeddings=True), lora)
     except ModelError:
@@ -236,6 +236,7 @@ def test_the_final_model_is_an_ordinary_checkpoint(tmp_path, variant, tied):
     assert tokenizer.decode(tokenizer.encode("2 + 3 = é")) == "2 + 3 = é"
 
 
+@pytest.mark.xfail(strict=True, reason="save_pretrained writes the dtype of the model in memory over config.dtype")
 def test_the_final_model_says_its_dtype(path, tmp_path):
     from transformers import AutoModelForCausalLM
 

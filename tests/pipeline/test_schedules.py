@@ -1,5 +1,6 @@
 import math
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -66,7 +67,7 @@ def test_seeds_of_neighbours_have_nothing_in_common():
     assert all(0 <= seed < 2**31 for seed in seeds)
     # 480 seeds out of 2^31 come within 8 of each other about 480 x 479 / 2 x 16 / 2^31 = 0.0009 times.
     ordered = sorted(seeds)
-    assert min(b - a for a, b in zip(ordered, ordered[1:], strict=False)) > 8
+    assert min(b - a for a, b in pairwise(ordered)) > 8
 
 
 def test_a_larger_group_keeps_the_seeds_of_a_smaller_one():
