@@ -13,8 +13,8 @@ from torch import Tensor
 from actors.session import LearnerSession, StageSetup
 from pipeline.batching import MicroBatch, TokenSequence, micro_batches, next_token_logits, token_entropy, token_logprobs
 from pipeline.config import GRPOConfig, SFTConfig
-from pipeline.grpo import clipped_policy_loss, equal_rewards, group_advantages, k3_kl, token_weights
-from pipeline.metrics import rollout_metrics
+from pipeline.grpo import equal_rewards, group_advantages, grpo_loss
+from pipeline.metrics import UNGRADED, rollout_metrics
 from pipeline.schedules import batch_at, completion_seeds, learning_rate
 from pipeline.types import RolloutGroup
 
@@ -114,15 +114,23 @@ def _learn_groups(session: LearnerSession, groups: list[RolloutGroup], stage_ste
             logprobs, logits = _logprobs(session, batch)
             if index == len(old_logprobs):  # the first of the mu passes runs on the weights that sampled
                 old_logprobs.append(logprobs.detach())
-            loss, kl, clipped = _loss(
-                settings, session, batch, rollouts, logprobs, old_logprobs[index], ref_logprobs[index]
+            mask = batch.completion_mask
+            loss, kl, clipped = grpo_loss(
+                settings,
+                logprobs,
+                old_logprobs[index],
+                ref_logprobs[index],
+                advantages=rollouts.advantages[list(batch.rows)],
+                completion_mask=mask,
+                num_completions=rollouts.num_completions,
+                num_tokens=rollouts.num_tokens,
+                max_completion_length=session.config.rollout.max_completion_length,
             )
             loss.backward()
-            mask = batch.completion_mask
             sampler_diff = (logprobs.detach() - batch.scatter(rollouts.sampler_logprobs)).abs()
             totals["loss"] += loss.item()
-            totals["kl"] += (kl * mask).sum().item()
-            totals["clipped"] += (clipped & mask).sum().item()
+            totals["kl"] += kl.sum().item()
+            totals["clipped"] += clipped.sum().item()
             totals["entropy"] += (token_entropy(logits.detach(), session.temperature) * mask).sum().item()
             totals["sampler_diff"] += (sampler_diff * mask).sum().item()
             totals["tokens"] += mask.sum().item()
@@ -149,7 +157,7 @@ def _prepare(session: LearnerSession, groups: list[RolloutGroup]) -> _RolloutBat
     """
     settings: GRPOConfig = session.settings
     rewards = torch.tensor([[reward.total for reward in group.rewards] for group in groups])
-    graded = torch.tensor([[r.outcome not in ("timeout", "bad_gold") for r in group.rewards] for group in groups])
+    graded = torch.tensor([[r.outcome not in UNGRADED for r in group.rewards] for group in groups])
     mask = graded if settings.mask_ungraded else torch.ones_like(graded)
     advantages = group_advantages(rewards, mask=mask, normalize_std=settings.normalize_std)
     counted = mask.clone()
@@ -176,35 +184,3 @@ def _logprobs(session: LearnerSession, batch: MicroBatch) -> tuple[Tensor, Tenso
     """Log-probabilities [B, T] of the targets at the sampling temperature, and the logits [B, T, V]."""
     logits = next_token_logits(session.model, batch, session.dtype)
     return token_logprobs(logits, batch.targets, session.temperature), logits
-
-
-def _loss(
-    settings: GRPOConfig,
-    session: LearnerSession,
-    batch: MicroBatch,
-    rollouts: _RolloutBatch,
-    logprobs: Tensor,
-    old_logprobs: Tensor,
-    ref_logprobs: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """This micro-batch's part of the loss, a scalar; its KL estimate and clipped tokens, [B, T]."""
-    per_token, clipped = clipped_policy_loss(
-        logprobs,
-        old_logprobs,
-        rollouts.advantages[list(batch.rows)],
-        epsilon=settings.epsilon,
-        epsilon_high=settings.epsilon_high,
-    )
-    kl = torch.zeros_like(logprobs)
-    if ref_logprobs is not None:
-        kl = k3_kl(logprobs, ref_logprobs)
-        per_token = per_token + settings.beta * kl
-    weights = token_weights(
-        batch.completion_mask,
-        aggregation=settings.loss_aggregation,
-        num_completions=rollouts.num_completions,
-        num_tokens=rollouts.num_tokens,
-        max_completion_length=session.config.rollout.max_completion_length,
-    )
-    # Positions outside the mask hold prompt or padding, where a huge ratio times 0 would be nan.
-    return (torch.where(batch.completion_mask, per_token, 0.0) * weights).sum(), kl.detach(), clipped

@@ -42,6 +42,8 @@ class MicroBatch:
         """Per-token values of the rows' completions, laid out like the targets: [B, T], 0 elsewhere."""
         out = torch.zeros(self.targets.shape)
         flat = torch.tensor([value for row in self.rows for value in values[row]])
+        if len(flat) != int(self.completion_mask.sum()):
+            raise ValueError(f"{len(flat)} values for {int(self.completion_mask.sum())} completion tokens")
         return out.masked_scatter_(self.completion_mask.cpu(), flat).to(self.targets.device)
 
 

@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError
 
 
 class StrictModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False)
 
 
 class LoraConfig(StrictModel):
@@ -116,7 +116,7 @@ class OptimizerConfig(StrictModel):
 
     learning_rate: float = Field(1e-5, gt=0)
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """After warm-up: held, or lowered to 0 at the stage's last step."""
+    """After warm-up: held, or lowered so that the step after the last would get 0."""
     warmup_ratio: float = Field(0.0, ge=0, lt=1)
     """Share of the stage's steps in which the rate rises linearly from 0."""
     weight_decay: float = Field(0.0, ge=0)
@@ -346,8 +346,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     try:
         raw = OmegaConf.load(path)
     except OSError as error:
-        raise ConfigError(f"config file {path} cannot be read: {error.strerror}. Recipes are in configs/.") from None
-    except YAMLError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"config file {path} cannot be read: {reason}. Recipes are in configs/.") from None
+    except (YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"config file {path} must be YAML: {' '.join(str(error).split())}") from None
     pairs = [_parse_override(item) for item in overrides]
     try:

@@ -115,9 +115,9 @@ class RunDirectory:
 
     def next_attempt(self) -> int:
         """Counts how often learners were started: it makes weight ids of a restart new. From 1."""
-        path = self.path / "attempt"
-        attempt = int(path.read_text()) + 1 if path.exists() else 1
-        path.write_text(str(attempt))
+        path = self.path / "attempt.json"
+        attempt = json.loads(path.read_text()) + 1 if path.exists() else 1
+        write_json(path, attempt)
         return attempt
 
     # Checkpoints -----------------------------------------------------------------------------------
@@ -132,13 +132,13 @@ class RunDirectory:
         """Write one checkpoint, whole or not at all."""
         final = self.checkpoints / f"step_{progress.step:06d}{'_done' if progress.stage_done else ''}"
         partial = self.checkpoints / f".{final.name}.partial"
-        for leftover in (partial, final):
-            shutil.rmtree(leftover, ignore_errors=True)
+        _remove_checkpoint(final)
+        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         policy = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
         save_file(policy, partial / "policy.safetensors")
         if reference is not None:
-            save_file(reference, partial / "reference.safetensors")
+            save_file({name: t.contiguous() for name, t in reference.items()}, partial / "reference.safetensors")
         torch.save(optimizer, partial / "optimizer.pt")
         write_json(partial / "progress.json", asdict(progress))
         sums = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
@@ -151,7 +151,7 @@ class RunDirectory:
 
     def checkpoint_paths(self) -> list[Path]:
         """Whole checkpoints, oldest first."""
-        return sorted(self.checkpoints.glob("step_*"))
+        return sorted(self.checkpoints.glob("step_*"), key=lambda path: (len(path.name.split("_")[1]), path.name))
 
     def latest_progress(self) -> Progress | None:
         """Of the newest whole checkpoint, without loading its tensors; None before the first one."""
@@ -176,7 +176,7 @@ class RunDirectory:
         best = self.best_checkpoint()
         for path in paths:
             if path not in kept and path != best:
-                shutil.rmtree(path)
+                _remove_checkpoint(path)
 
     def best_checkpoint(self) -> Path | None:
         """The checkpoint of the newest stage with the highest score; a later one wins a tie."""
@@ -209,6 +209,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise _corrupt(path, str(error)) from None
+
+
+def _remove_checkpoint(path: Path) -> None:
+    """Hide it first: a kill in the middle must not leave half of it under its own name."""
+    if path.exists():
+        hidden = path.with_name(f".{path.name}.partial")
+        shutil.rmtree(hidden, ignore_errors=True)
+        path.rename(hidden)
+        shutil.rmtree(hidden)
 
 
 def _corrupt(path: Path, reason: str) -> CheckpointError:

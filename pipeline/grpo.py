@@ -5,12 +5,10 @@ Shapes: G groups of N completions; B = completions in a (micro-)batch; T = token
 Source: DeepSeekMath, arXiv:2402.03300. Variants: Dr. GRPO, arXiv:2503.20783; DAPO, arXiv:2503.14476.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-LossAggregation = Literal["sequence", "token", "constant"]
+from pipeline.config import GRPOConfig
 
 
 def group_advantages(
@@ -54,7 +52,7 @@ def equal_rewards(rewards: Tensor, mask: Tensor | None = None) -> Tensor:
 def token_weights(
     completion_mask: Tensor,
     *,
-    aggregation: LossAggregation,
+    aggregation: str,
     num_completions: int,
     num_tokens: int,
     max_completion_length: int,
@@ -104,3 +102,47 @@ def k3_kl(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     """
     difference = ref_logprobs - logprobs
     return torch.exp(difference) - difference - 1
+
+
+def grpo_loss(
+    settings: GRPOConfig,
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    ref_logprobs: Tensor | None,
+    *,
+    advantages: Tensor,
+    completion_mask: Tensor,
+    num_completions: int,
+    num_tokens: int,
+    max_completion_length: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """This micro-batch's part of the loss: parts of all micro-batches and workers add up to the loss.
+
+    Args:
+        logprobs, old_logprobs: [B, T]; only the first carries gradients.
+        ref_logprobs: [B, T], or None when ``beta`` is 0.
+        advantages: [B].
+        completion_mask: [B, T]. Outside it nothing counts, whatever stands there.
+        num_completions, num_tokens: of the global batch.
+        max_completion_length: the constant of Dr. GRPO.
+
+    Returns:
+        the loss, a scalar; the KL estimate [B, T]; clipped [B, T] bool. The last two are 0 outside the mask.
+    """
+    # Masked before exp: a huge ratio at a padding position would give nan gradients even when multiplied by 0.
+    logprobs, old_logprobs = logprobs.where(completion_mask, 0.0), old_logprobs.where(completion_mask, 0.0)
+    per_token, clipped = clipped_policy_loss(
+        logprobs, old_logprobs, advantages, epsilon=settings.epsilon, epsilon_high=settings.epsilon_high
+    )
+    kl = torch.zeros_like(logprobs)
+    if ref_logprobs is not None:
+        kl = k3_kl(logprobs, ref_logprobs.where(completion_mask, 0.0))
+        per_token = per_token + settings.beta * kl
+    weights = token_weights(
+        completion_mask,
+        aggregation=settings.loss_aggregation,
+        num_completions=num_completions,
+        num_tokens=num_tokens,
+        max_completion_length=max_completion_length,
+    )
+    return (per_token * weights).sum(), kl.detach(), clipped & completion_mask

@@ -6,6 +6,9 @@ from typing import Any
 
 from pipeline.types import Problem, RolloutGroup
 
+UNGRADED = ("timeout", "bad_gold")
+"""Outcomes that say nothing about the completion."""
+
 
 def rollout_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
     """Rewards, outcomes and lengths of all groups of a step."""
@@ -14,7 +17,7 @@ def rollout_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
     totals = [reward.total for reward in rewards]
     lengths = [len(completion.token_ids) for completion in completions]
     outcomes = [reward.outcome for reward in rewards]
-    equal = [len({reward.total for reward in group.rewards}) == 1 for group in groups]
+    equal = [len({r.total for r in group.rewards if r.outcome not in UNGRADED}) < 2 for group in groups]
     return {
         "reward_mean": fmean(totals),
         "reward_std": pstdev(totals),

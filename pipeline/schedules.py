@@ -69,7 +69,7 @@ def num_steps(settings: SFTConfig | GRPOConfig, num_examples: int) -> int:
     """Steps of a stage that trains on ``num_examples``."""
     if isinstance(settings, GRPOConfig):
         return settings.num_iterations * settings.num_steps
-    steps = math.ceil(settings.num_epochs * num_examples / settings.batch_size)
+    steps = math.ceil(round(settings.num_epochs * num_examples / settings.batch_size, 9))
     return steps if settings.max_steps is None else min(steps, settings.max_steps)
 
 

@@ -1,5 +1,6 @@
 """The policy: loading, LoRA, the trainable tensors, and the weights that an engine gets."""
 
+import copy
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -73,7 +74,7 @@ def load_policy(path: Path, config: ModelConfig) -> nn.Module:
     return model
 
 
-def _add_lora(model: nn.Module, config: LoraConfig, dtype: torch.dtype) -> nn.Module:
+def _add_lora(model: Any, config: LoraConfig, dtype: torch.dtype) -> nn.Module:
     from peft import LoraConfig as PeftLoraConfig
     from peft import get_peft_model
 
@@ -81,6 +82,13 @@ def _add_lora(model: nn.Module, config: LoraConfig, dtype: torch.dtype) -> nn.Mo
     missing = [name for name in config.target_modules if name not in linear]
     if missing:
         raise ModelError(f"model.lora.target_modules must be in the model, got {missing}: it has {sorted(linear)}.")
+    output = model.get_output_embeddings() if getattr(model.config, "tie_word_embeddings", False) else None
+    tied = next((name for name, module in model.named_modules() if module is output), None)
+    if tied in config.target_modules:
+        raise ModelError(
+            f"model.lora.target_modules must not name {tied}: this model ties it to the input embedding, and an "
+            "adapter there cannot be merged. Leave it out."
+        )
     init: dict[str, Any] = {"default": True, "gaussian": "gaussian", "pissa": "pissa"}
     peft_config = PeftLoraConfig(
         r=config.r,
@@ -162,8 +170,10 @@ def save_final_model(model: nn.Module, tokenizer: Any, directory: Path, dtype: t
     """An ordinary checkpoint (adapters merged) that ``AutoModelForCausalLM.from_pretrained`` loads."""
     plain = _without_peft(model)
     weights = {name: tensor.cpu().contiguous() for name, tensor in merged_weights(model, dtype)}
-    plain.config.dtype = dtype
     plain.save_pretrained(directory, state_dict=weights)
+    config = copy.deepcopy(plain.config)  # save_pretrained wrote the dtype of the model in memory
+    config.dtype = dtype
+    config.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
 
 

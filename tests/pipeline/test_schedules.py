@@ -127,7 +127,6 @@ def test_sft_steps_are_passes_over_the_examples():
     assert num_steps(SFTConfig(batch_size=16, num_epochs=1.0, max_steps=7), 16) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="1.1 x 100 is 110.00000000000001 in floats: one step too many")
 def test_fractions_of_a_pass_are_not_rounded_up_by_floats():
     assert num_steps(SFTConfig(batch_size=10, num_epochs=1.1), 100) == 11
 
