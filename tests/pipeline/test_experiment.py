@@ -95,9 +95,9 @@ def test_attempts_count_up_over_restarts(run):
 
 def test_the_attempt_is_never_half_written(run):
     run.next_attempt()
-    with (run.path / "attempt").open() as reader:
+    with (run.path / "attempt.json").open() as reader:
         run.next_attempt()
-        assert reader.read() == "1"  # a new file took its place; this one was never touched
+        assert reader.read() == "1\n"  # a new file took its place; this one was never touched
 
 
 # Checkpoints -------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from pipeline.batching import TokenSequence, micro_batches, next_token_logits, token_logprobs
-from pipeline.grpo import clipped_policy_loss, group_advantages, k3_kl, token_weights
+from pipeline.config import GRPOConfig
+from pipeline.grpo import clipped_policy_loss, group_advantages, grpo_loss
 from tests.helpers import tiny_llama, tiny_tokenizer
 
 MAX_COMPLETION_LENGTH = 9
@@ -103,24 +104,23 @@ def trl_loss(trainer, sequences, loss_type, beta, epsilon, epsilon_high, old, re
 
 
 def our_loss(model, sequences, aggregation, beta, epsilon, epsilon_high, old, ref):
-    """Ours, as actors/learner.py puts it together: summed over micro-batches of at most 24 padded tokens."""
+    """Ours, summed over micro-batches of at most 24 padded tokens."""
+    settings = GRPOConfig(beta=beta, epsilon=epsilon, epsilon_high=epsilon_high, loss_aggregation=aggregation)
     total = 0.0
     for batch in micro_batches(sequences, 24, torch.device("cpu")):
         logprobs = token_logprobs(next_token_logits(model, batch, torch.float32), batch.targets, TEMPERATURE)
         old_logprobs = logprobs.detach() if old is None else batch.scatter(old)
-        per_token, _ = clipped_policy_loss(
-            logprobs, old_logprobs, ADVANTAGES[list(batch.rows)], epsilon=epsilon, epsilon_high=epsilon_high
-        )
-        if beta > 0:
-            per_token = per_token + beta * k3_kl(logprobs, batch.scatter(ref))
-        weights = token_weights(
-            batch.completion_mask,
-            aggregation=aggregation,
+        loss, _, _ = grpo_loss(
+            settings,
+            logprobs,
+            old_logprobs,
+            batch.scatter(ref) if settings.beta > 0 else None,
+            advantages=ADVANTAGES[list(batch.rows)],
+            completion_mask=batch.completion_mask,
             num_completions=len(sequences),
             num_tokens=sum(len(s.completion) for s in sequences),
             max_completion_length=MAX_COMPLETION_LENGTH,
         )
-        loss = (torch.where(batch.completion_mask, per_token, 0.0) * weights).sum()
         loss.backward()
         total += loss.item()
     return total, {name: p.grad for name, p in model.named_parameters()}
