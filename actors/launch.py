@@ -39,38 +39,45 @@ from pipeline.types import Problem, WeightId
 logger = logging.getLogger(__name__)
 
 
-def run(config: Config, run_directory: RunDirectory) -> None:
+def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirectory:
     """Run every stage that is not done yet, then write the report.
 
+    Args:
+        run_directory: of a run to go on with; None makes a new one, once everything else is known to be there.
+
     Raises:
-        GradusError: something the configuration names cannot be had; nothing was trained.
+        GradusError: something the configuration names cannot be had.
     """
-    log_to_file(run_directory.path, "driver")
     for term in config.reward.functions:
         resolve(term.name)
-    resolve_model(config.model)
     eval_problems = load_problems(config.data, "eval") if config.eval.problems_per_level else []
     stages = [(stage, _stage_problems(config, stage)) for stage in config.stages]
+    resolve_model(config.model)
     total_steps = sum(num_steps(config.stage_settings(stage), len(problems)) for stage, problems in stages)
-    with _ray(), _progress_shown(run_directory.path, total_steps):
-        plan = plan_actors(config)
-        _wait_for_resources(plan)
-        actors = _start_actors(config, run_directory.path)
-        for stage, problems in _unfinished(stages, run_directory):
-            setup = StageSetup(config, stage, run_directory.path, tuple(problems), tuple(eval_problems), **actors)
-            _train(setup)
+    with _ray():
+        _wait_for_resources(plan_actors(config))
+        run_directory = run_directory or RunDirectory.create(config)
+        print(f"run directory: {run_directory.path}", flush=True)
+        log_to_file(run_directory.path, "driver")
+        with _progress_shown(run_directory.path, total_steps):
+            actors = _start_actors(config, run_directory.path)
+            for stage, problems in _unfinished(stages, run_directory):
+                setup = StageSetup(config, stage, run_directory.path, tuple(problems), tuple(eval_problems), **actors)
+                with _explained(setup):
+                    _trainer(setup).fit()
     write_report(run_directory.path)
+    return run_directory
 
 
-def _train(setup: StageSetup) -> None:
-    """One stage under Ray Train. A worker group that dies is started again from the last checkpoint."""
+def _trainer(setup: StageSetup) -> TorchTrainer:
+    """One stage as a Ray Train job. A worker group that dies is started again from the last checkpoint."""
     learner = setup.config.learner
     loop = sft_loop if setup.stage.kind == "sft" else grpo_loop
     resources = {"CPU": learner.num_cpus, "memory": learner.memory_gib * 2**30}
     if learner.num_gpus:
         resources["GPU"] = learner.num_gpus
-    trainer = TorchTrainer(
-        partial(_run_loop, loop),
+    return TorchTrainer(
+        lambda loop_config: loop(loop_config["setup"]),
         train_loop_config={"setup": setup},
         torch_config=TorchConfig(timeout_s=6 * 3600),
         scaling_config=ScalingConfig(
@@ -83,8 +90,13 @@ def _train(setup: StageSetup) -> None:
             worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(learner.num_threads)}},
         ),
     )
+
+
+@contextmanager
+def _explained(setup: StageSetup) -> Iterator[None]:
+    """A failure in the block ends as one message; the whole story goes to the driver's log."""
     try:
-        trainer.fit()
+        yield
     except TrainingFailedError as error:
         logger.exception("stage %s failed", setup.stage.name)
         raise _stage_error(setup, error) from error
@@ -102,10 +114,6 @@ def _stage_error(setup: StageSetup, error: TrainingFailedError) -> GradusError:
         f"stage {setup.stage.name} failed: {last_line}. The whole story is in {setup.run_path / 'logs'}; "
         f"go on from the last checkpoint with --resume {setup.run_path}."
     )
-
-
-def _run_loop(loop: Any, train_loop_config: dict[str, Any]) -> None:
-    loop(train_loop_config["setup"])
 
 
 def _start_actors(config: Config, run_path: Path) -> dict[str, Any]:

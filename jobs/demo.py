@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from pipeline.cli import open_run, parse_job_arguments, user_errors
+from pipeline.cli import parse_job_arguments, read_arguments, user_errors
 
 DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "demo.yaml"
 
@@ -17,18 +17,19 @@ def main(argv: list[str] | None = None) -> int:
 
             dry_run(arguments)
             return 0
+        config, resumed = read_arguments(arguments)
         from rich.console import Console
 
         from actors.launch import run
         from pipeline.report import accuracy_table
         from pipeline.tracking import read_evaluations
 
-        config, run_directory = open_run(arguments)
-        print(f"run directory: {run_directory.path}")
-        run(config, run_directory)
-        Console(width=100).print(accuracy_table(run_directory.path))
+        run_directory = run(config, resumed)
         print(f"report: {run_directory.path / 'report.html'}")
         evals = read_evaluations(run_directory.path)
+        if not evals:  # eval.problems_per_level=0
+            return 0
+        Console(width=100).print(accuracy_table(run_directory.path))
         before, after = (evals[index]["overall"]["accuracy_tagged"] for index in (0, -1))
         print(f"held-out accuracy, all levels: {before:.1%} before, {after:.1%} after")
         return 0 if after > before else 1

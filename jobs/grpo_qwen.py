@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.cli import open_run, parse_job_arguments, user_errors
+from pipeline.cli import parse_job_arguments, read_arguments, user_errors
 
 DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "grpo_qwen2.5_1.5b.yaml"
 
@@ -14,11 +14,10 @@ def main(argv: list[str] | None = None) -> None:
             from actors.dry_run import dry_run
 
             return dry_run(arguments)
+        config, resumed = read_arguments(arguments)
         from actors.launch import run
 
-        config, run_directory = open_run(arguments)
-        print(f"run directory: {run_directory.path}")
-        run(config, run_directory)
+        run_directory = run(config, resumed)
         print(f"report: {run_directory.path / 'report.html'}")
 
 

@@ -34,8 +34,8 @@ def parse_job_arguments(description: str, default_config: str, argv: Sequence[st
     return JobArguments(**vars(parser.parse_intermixed_args(argv)))
 
 
-def open_run(arguments: JobArguments) -> "tuple[Config, RunDirectory]":
-    """The configuration and a new run directory; with ``--resume`` those of the run, overrides laid over."""
+def read_arguments(arguments: JobArguments) -> "tuple[Config, RunDirectory | None]":
+    """The checked configuration; with ``--resume`` that of the run, overrides laid over, and the run itself."""
     from pipeline.config import load_config
     from pipeline.experiment import RunDirectory
 
@@ -47,7 +47,7 @@ def open_run(arguments: JobArguments) -> "tuple[Config, RunDirectory]":
             "copy of the package that Ray deletes. Add output.root=/absolute/path."
         )
     if arguments.resume is None:
-        return config, RunDirectory.create(config)
+        return config, None
     run_directory = RunDirectory.open(arguments.resume, config.output.root)
     run_directory.load_latest()  # a corrupt checkpoint is better found before anything starts
     return load_config(run_directory.path / "experiment_config.json", arguments.overrides), run_directory

@@ -215,7 +215,8 @@ def _remove_checkpoint(path: Path) -> None:
     """Hide it first: a kill in the middle must not leave half of it under its own name."""
     if path.exists():
         hidden = path.with_name(f".{path.name}.partial")
-        shutil.rmtree(hidden, ignore_errors=True)
+        if hidden.exists():
+            shutil.rmtree(hidden)
         path.rename(hidden)
         shutil.rmtree(hidden)
 

@@ -1,6 +1,5 @@
 """The policy: loading, LoRA, the trainable tensors, and the weights that an engine gets."""
 
-import copy
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -170,10 +169,11 @@ def save_final_model(model: nn.Module, tokenizer: Any, directory: Path, dtype: t
     """An ordinary checkpoint (adapters merged) that ``AutoModelForCausalLM.from_pretrained`` loads."""
     plain = _without_peft(model)
     weights = {name: tensor.cpu().contiguous() for name, tensor in merged_weights(model, dtype)}
+    dtype_in_memory = plain.config.dtype
     plain.save_pretrained(directory, state_dict=weights)
-    config = copy.deepcopy(plain.config)  # save_pretrained wrote the dtype of the model in memory
-    config.dtype = dtype
-    config.save_pretrained(directory)
+    plain.config.dtype = dtype  # save_pretrained wrote the one in memory
+    plain.config.save_pretrained(directory)
+    plain.config.dtype = dtype_in_memory
     tokenizer.save_pretrained(directory)
 
 

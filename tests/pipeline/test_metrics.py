@@ -45,7 +45,7 @@ def test_rollout_metrics_by_hand():
             "unparsed_frac": 0.125,
             "timeout_frac": 0.125,
             "bad_gold_frac": 0.125,
-            "zero_variance_frac": 0.5,  # b and d
+            "zero_variance_frac": 0.75,  # b and d, and c, whose other completion was not graded
             "completion_length_min": 2,
             "completion_length_mean": 4.0,  # 32 / 8
             "completion_length_max": 8,
