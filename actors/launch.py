@@ -187,10 +187,14 @@ def _unfinished(
     return stages[names.index(progress.stage) + progress.stage_done :]
 
 
+def _is_submitted() -> bool:
+    return "RAY_ADDRESS" in os.environ
+
+
 @contextmanager
 def _ray() -> Iterator[None]:
     """Connect to the cluster a job was submitted to, or start a private Ray on this machine."""
-    submitted = "RAY_ADDRESS" in os.environ
+    submitted = _is_submitted()
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # report() waits for it: 2 s by default
     ray.init(
         address=None if submitted else "local",
@@ -216,8 +220,12 @@ def _progress_shown(run_path: Path, total_steps: int) -> Iterator[None]:
         thread.join(timeout=5)
 
 
-def _wait_for_resources(plan: list[ActorPlan], timeout_s: float = 60.0) -> None:
-    """Raises ClusterError, naming what is missing, when the cluster cannot hold all actors in time."""
+def _wait_for_resources(plan: list[ActorPlan]) -> None:
+    """Raises ClusterError, naming what is missing, when the cluster cannot hold all actors in time.
+
+    A cluster may still be growing; a private Ray on this machine never does.
+    """
+    timeout_s = 60.0 if _is_submitted() else 0.0
     needed = {"CPU": 0.0, "GPU": 0.0, "memory": 0.0}
     for actor in plan:
         needed["CPU"] += actor.count * actor.num_cpus

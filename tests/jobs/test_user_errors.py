@@ -51,6 +51,15 @@ def test_a_mistake_is_named_in_one_message(tmp_path, arguments, named):
 
 
 @pytest.mark.slow
+def test_what_the_cluster_lacks_is_named(tmp_path):
+    done = run_job(
+        "--config", "configs/demo.yaml", f"output.root={tmp_path / 'runs'}", "learner.num_gpus=3", script="demo"
+    )
+    assert done.returncode == 2 and "the cluster must have 3 GPUs for all actors, got 0" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()  # root may write anywhere, but not below a file
     done = run_job("--config", "configs/demo.yaml", f"output.root={tmp_path / 'file' / 'runs'}", script="demo")
