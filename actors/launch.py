@@ -195,7 +195,7 @@ def _is_submitted() -> bool:
 def _ray() -> Iterator[None]:
     """Connect to the cluster a job was submitted to, or start a private Ray on this machine."""
     submitted = _is_submitted()
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # report() waits for it: 2 s by default
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # report() waits for it: 2 s by default
     ray.init(
         address=None if submitted else "local",
         include_dashboard=None if submitted else False,
