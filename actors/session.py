@@ -21,7 +21,8 @@ from actors.weights import pack_weights
 from pipeline.batching import TokenSequence
 from pipeline.config import Config, StageConfig
 from pipeline.errors import DataError
-from pipeline.experiment import PhaseClock, Progress, RunDirectory, write_json, write_jsonl
+from pipeline.experiment import PhaseClock, Progress, RunDirectory
+from pipeline.files import write_json, write_jsonl
 from pipeline.logs import log_to_file
 from pipeline.metrics import first_per_level, sample_rows
 from pipeline.models.hub import resolve_model

@@ -4,7 +4,8 @@ python jobs/fetch.py --config configs/X.yaml [key=value ...]
 """
 
 import argparse
-import sys
+
+from pipeline.cli import user_errors
 
 
 def main() -> None:
@@ -13,19 +14,15 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the recipe")
     arguments = parser.parse_args()
 
-    from pipeline.config import load_config
-    from pipeline.data import load_problems
-    from pipeline.errors import GradusError
-    from pipeline.models.hub import resolve_model
+    with user_errors():
+        from pipeline.config import load_config
+        from pipeline.data import load_problems
+        from pipeline.models.hub import resolve_model
 
-    try:
         config = load_config(arguments.config, arguments.overrides)
         print(f"model {config.model.name}: {resolve_model(config.model)}")
         train, held_out = load_problems(config.data, "train"), load_problems(config.data, "eval")
         print(f"data {config.data.name}: {len(train)} training and {len(held_out)} held-out problems")
-    except GradusError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ class ModelConfig(StrictModel):
     hub: Literal["huggingface", "modelscope"] = "huggingface"
     """Where hub names are looked up. HF_ENDPOINT names a mirror of the Hugging Face hub."""
     revision: str | None = None
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Of the forward and backward pass, of the engine, and of the final model."""
     master_dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the weights that the optimizer updates. bfloat16 halves memory and loses small updates."""

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from pipeline.config import Config, validate_config
 from pipeline.errors import CheckpointError, ConfigError
+from pipeline.files import write_json
 
 
 @dataclass
@@ -223,21 +224,6 @@ def _remove_checkpoint(path: Path) -> None:
 
 def _corrupt(path: Path, reason: str) -> CheckpointError:
     return CheckpointError(f"checkpoint {path} is corrupt ({reason}). Delete it to go on from the one before.")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file so that a reader sees the old one or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="replace")
-    os.replace(partial, path)
-
-
-def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write a JSONL file so that a reader sees the old one or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8", errors="replace") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    os.replace(partial, path)
 
 
 def _sha256(path: Path) -> str:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import CheckpointError
+from pipeline.files import write_atomic, write_json
 from pipeline.plots import PHASES, draw_all, wilson_interval
-from pipeline.tracking import Row, natural_order, number, read_evaluations, read_jsonl, read_metrics, write_atomic
+from pipeline.tracking import Row, natural_order, number, read_evaluations, read_jsonl, read_metrics
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,7 +47,7 @@ def write_report(run_dir: str | Path, output_dir: str | Path | None = None) -> P
     output_dir = Path(output_dir or run_dir)
     try:
         plots = draw_all(run_dir, output_dir / "plots")
-        write_atomic(output_dir / "summary.json", json.dumps(summary, indent=2).encode())
+        write_json(output_dir / "summary.json", summary)
         page = _page(run_dir, summary, config, plots)
         write_atomic(output_dir / "report.html", page.encode())
     except OSError as error:

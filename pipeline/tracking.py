@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 from pipeline.errors import CheckpointError
+from pipeline.files import write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -123,13 +124,6 @@ def read_evaluations(run_dir: str | Path) -> list[Row]:
         evaluation["levels"] = dict(sorted(evaluation["levels"].items(), key=lambda item: natural_order(item[0])))
         evaluations.append(evaluation)
     return sorted(evaluations, key=lambda e: (e["step"], e["name"] != "before"))
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Replace a file in one step: a reader sees the old content or the new, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
 
 
 def follow_progress(run_dir: str | Path, total_steps: int, stop: threading.Event, poll_s: float = 0.5) -> None:

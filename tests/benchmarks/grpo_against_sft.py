@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from pipeline.experiment import write_json
+from pipeline.files import write_json
 from pipeline.tracking import read_metrics
 
 ROOT = Path(__file__).parents[2]

@@ -14,9 +14,8 @@ from pipeline.experiment import (
     RunDirectory,
     load_checkpoint,
     read_progress,
-    write_json,
-    write_jsonl,
 )
+from pipeline.files import write_json, write_jsonl
 
 
 def config(root: Path) -> Config:

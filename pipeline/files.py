@@ -1,0 +1,27 @@
+"""Files that a reader sees whole: the old content or the new."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write under a hidden name beside it, then take its place."""
+    hidden = path.with_name(f".{path.name}.{os.getpid()}")
+    hidden.write_bytes(data)
+    os.replace(hidden, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomic(path, (_dump(value, indent=2) + "\n").encode())
+
+
+def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    write_atomic(path, "".join(_dump(row) + "\n" for row in rows).encode())
+
+
+def _dump(value: Any, indent: int | None = None) -> str:
+    """Readable UTF-8. A lone surrogate, which model text may hold, has no UTF-8 form and becomes ``?``."""
+    return json.dumps(value, indent=indent, ensure_ascii=False).encode(errors="replace").decode()
