@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from actors.plan import plan_actors
+from actors.plan import plan_actors, stage_problems
 from pipeline.cli import JobArguments
 from pipeline.config import load_config
 from pipeline.data import check_data
@@ -18,7 +18,7 @@ def dry_run(arguments: JobArguments) -> None:
     """Print model, data, stages, actors and package.
 
     Raises:
-        GradusError: what the job itself would stop with.
+        GradusError: what the job itself would stop with, as far as it can be known without downloads.
     """
     config = load_config(arguments.config, arguments.overrides)
     for term in config.reward.functions:
@@ -28,6 +28,9 @@ def dry_run(arguments: JobArguments) -> None:
     console.print(f"stages   {', '.join(f'{stage.name} ({stage.kind})' for stage in config.stages)}")
     console.print(f"model    {check_model(config.model)}")
     console.print(f"data     {check_data(config.data)}")
+    if Path(config.data.name).exists() or config.data.name.startswith("embedded:"):  # else it would be downloaded
+        for stage in config.stages:
+            console.print(f"         {stage.name}: {len(stage_problems(config, stage))} problems")
 
     table = Table("actor", "count", "CPUs each", "GPUs each", "memory each, GiB", title="Ray actors")
     for actor in plan_actors(config):
@@ -37,7 +40,7 @@ def dry_run(arguments: JobArguments) -> None:
     console.print(table)
 
     listing = package_listing(Path.cwd())
-    console.print(f"package  {listing.num_files} files, {listing.num_bytes / 2**20:.1f} MiB of {Path.cwd()}")
+    console.print(listing.describe())
     for path, size in listing.largest:
         console.print(f"         {size / 2**10:9.1f} KiB  {path}")
     console.print("nothing was started")

@@ -19,20 +19,20 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from actors.learner import grpo_loop, sft_loop
-from actors.plan import ActorPlan, engine_limits, plan_actors
+from actors.plan import ActorPlan, engine_limits, plan_actors, stage_problems
 from actors.reward import RewardWorker
 from actors.rollout import RolloutWorker, engine_environment
 from actors.session import StageSetup
 from actors.weights import PackedWeights, WeightStore
 from pipeline.config import Config, StageConfig
 from pipeline.data import load_problems
-from pipeline.errors import ClusterError, DataError, GradusError
+from pipeline.errors import CheckpointError, ClusterError, GradusError
 from pipeline.experiment import RunDirectory
 from pipeline.logs import log_to_file
 from pipeline.models.hub import resolve_model
 from pipeline.report import write_report
 from pipeline.rewards import resolve
-from pipeline.schedules import num_steps, select_problems
+from pipeline.schedules import num_steps
 from pipeline.tracking import follow_progress
 from pipeline.types import Problem, WeightId
 
@@ -51,17 +51,19 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
     for term in config.reward.functions:
         resolve(term.name)
     eval_problems = load_problems(config.data, "eval") if config.eval.problems_per_level else []
-    stages = [(stage, _stage_problems(config, stage)) for stage in config.stages]
+    stages = [(stage, stage_problems(config, stage)) for stage in config.stages]
+    unfinished = _unfinished(stages, run_directory)
     resolve_model(config.model)
     total_steps = sum(num_steps(config.stage_settings(stage), len(problems)) for stage, problems in stages)
     with _ray():
         _wait_for_resources(plan_actors(config))
         run_directory = run_directory or RunDirectory.create(config)
+        run_directory.save_config(config)
         print(f"run directory: {run_directory.path}", flush=True)
         log_to_file(run_directory.path, "driver")
         with _progress_shown(run_directory.path, total_steps):
-            actors = _start_actors(config, run_directory.path)
-            for stage, problems in _unfinished(stages, run_directory):
+            actors = _start_actors(config, run_directory.path) if unfinished else {}
+            for stage, problems in unfinished:
                 setup = StageSetup(config, stage, run_directory.path, tuple(problems), tuple(eval_problems), **actors)
                 with _explained(setup):
                     _trainer(setup).fit()
@@ -109,7 +111,8 @@ def _stage_error(setup: StageSetup, error: TrainingFailedError) -> GradusError:
         cause = getattr(failure, "cause", failure)
         if isinstance(cause, GradusError):
             return cause
-    last_line = str(failures[0] if failures else error).strip().splitlines()[-1]
+    failure = failures[0] if failures else error
+    last_line = f"{type(failure).__name__}: {(str(failure).strip().splitlines() or [''])[-1]}"
     return ClusterError(
         f"stage {setup.stage.name} failed: {last_line}. The whole story is in {setup.run_path / 'logs'}; "
         f"go on from the last checkpoint with --resume {setup.run_path}."
@@ -165,40 +168,30 @@ def _pull_weights(store_name: str, weight_id: WeightId) -> PackedWeights:
     return ray.get(ref)
 
 
-def _stage_problems(config: Config, stage: StageConfig) -> list[Problem]:
-    problems = select_problems(load_problems(config.data, "train"), stage.problems)
-    if stage.kind == "sft":
-        problems = [problem for problem in problems if problem.solution is not None]
-    if not problems:
-        raise DataError(
-            f"stage {stage.name} must have problems{' with worked solutions' if stage.kind == 'sft' else ''}, "
-            f"got none of {config.data.name} with {stage.problems.model_dump(exclude_none=True) or 'no filter'}."
-        )
-    return problems
-
-
 def _unfinished(
-    stages: list[tuple[StageConfig, list[Problem]]], run_directory: RunDirectory
+    stages: list[tuple[StageConfig, list[Problem]]], run_directory: RunDirectory | None
 ) -> list[tuple[StageConfig, list[Problem]]]:
-    progress = run_directory.latest_progress()
+    progress = run_directory.latest_progress() if run_directory else None
     if progress is None:
         return stages
     names = [stage.name for stage, _ in stages]
+    if progress.stage not in names:
+        raise CheckpointError(f"stages must hold {progress.stage}, where the run stopped, got {names}.")
     return stages[names.index(progress.stage) + progress.stage_done :]
 
 
-def _is_submitted() -> bool:
+def _joins_cluster() -> bool:
     return "RAY_ADDRESS" in os.environ
 
 
 @contextmanager
 def _ray() -> Iterator[None]:
     """Connect to the cluster a job was submitted to, or start a private Ray on this machine."""
-    submitted = _is_submitted()
+    joins = _joins_cluster()
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # report() waits for it: 2 s by default
     ray.init(
-        address=None if submitted else "local",
-        include_dashboard=None if submitted else False,
+        address=None if joins else "local",
+        include_dashboard=None if joins else False,
         logging_level=logging.WARNING,
         log_to_driver=False,
     )
@@ -225,7 +218,7 @@ def _wait_for_resources(plan: list[ActorPlan]) -> None:
 
     A cluster may still be growing; a private Ray on this machine never does.
     """
-    timeout_s = 60.0 if _is_submitted() else 0.0
+    timeout_s = 60.0 if _joins_cluster() else 0.0
     needed = {"CPU": 0.0, "GPU": 0.0, "memory": 0.0}
     for actor in plan:
         needed["CPU"] += actor.count * actor.num_cpus
@@ -233,7 +226,7 @@ def _wait_for_resources(plan: list[ActorPlan]) -> None:
         needed["memory"] += actor.count * actor.memory_gib * 2**30
     deadline = time.monotonic() + timeout_s
     while True:
-        there = ray.cluster_resources()
+        there = ray.available_resources()
         missing = {name: amount for name, amount in needed.items() if there.get(name, 0.0) < amount}
         if not missing:
             return
@@ -242,8 +235,8 @@ def _wait_for_resources(plan: list[ActorPlan]) -> None:
             unit = 2**30 if name == "memory" else 1
             what = "GiB of memory" if name == "memory" else f"{name}s"
             raise ClusterError(
-                f"the cluster must have {amount / unit:g} {what} for all actors, got {there.get(name, 0.0) / unit:.3g} "
-                f"in {timeout_s:g} s. Lower num_workers, num_cpus, num_gpus or memory_gib of learner, rollout or "
-                "reward (--dry-run lists them), or add a node."
+                f"the cluster must have {amount / unit:g} {what} free for all actors, got "
+                f"{there.get(name, 0.0) / unit:.3g} in {timeout_s:g} s. Lower num_workers, num_cpus, num_gpus or "
+                "memory_gib of learner, rollout or reward (--dry-run lists them), or add a node."
             )
         time.sleep(1)

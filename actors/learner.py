@@ -14,7 +14,7 @@ from actors.session import LearnerSession, StageSetup
 from pipeline.batching import MicroBatch, TokenSequence, micro_batches, next_token_logits, token_entropy, token_logprobs
 from pipeline.config import GRPOConfig, SFTConfig
 from pipeline.grpo import equal_rewards, group_advantages, grpo_loss
-from pipeline.metrics import UNGRADED, rollout_metrics
+from pipeline.metrics import UNGRADED
 from pipeline.schedules import batch_at, completion_seeds, learning_rate
 from pipeline.types import RolloutGroup
 
@@ -44,8 +44,9 @@ def grpo_loop(setup: StageSetup) -> None:
         if stage_step % settings.num_steps == 0 and settings.beta > 0:
             session.snapshot_reference()
         batch = batch_at(problems, settings.batch_size, stage_step, session.seed, session.stage.name)
-        seeds = [
-            completion_seeds(session.seed, session.progress.step, p.id, settings.num_generations) for p, _ in batch
+        seeds = [  # the place counts too: a small data set may repeat a problem within a batch
+            completion_seeds(session.seed, session.progress.step, f"{place}:{problem.id}", settings.num_generations)
+            for place, (problem, _) in enumerate(batch)
         ]
         groups = session.collect_groups(session.share(batch), session.share(seeds))
         with session.clock("learner"):
@@ -53,7 +54,7 @@ def grpo_loop(setup: StageSetup) -> None:
         with session.clock("weight_sync"):
             session.publish_weights(session.progress.step + 1)
         metrics = {"iteration": stage_step // settings.num_steps + 1, **learned}
-        metrics |= session.log_groups(groups, rollout_metrics)
+        metrics |= session.log_groups(groups)
         session.end_step(metrics, score=metrics["reward_mean"])
     session.finish()
 
@@ -85,7 +86,7 @@ def _learn_solutions(session: LearnerSession, examples: list[TokenSequence], sta
 
 @dataclass
 class _RolloutBatch:
-    """One worker's completions, ready to learn from. ``kept`` of them teach something."""
+    """One worker's completions that teach something."""
 
     sequences: list[TokenSequence]
     advantages: Tensor
@@ -111,10 +112,12 @@ def _learn_groups(session: LearnerSession, groups: list[RolloutGroup], stage_ste
     for _ in range(settings.mu):
         session.begin_update(learning_rate(settings, stage_step, session.total_steps))
         for index, batch in enumerate(batches):
+            mask = batch.completion_mask
             logprobs, logits = _logprobs(session, batch)
             if index == len(old_logprobs):  # the first of the mu passes runs on the weights that sampled
                 old_logprobs.append(logprobs.detach())
-            mask = batch.completion_mask
+                sampler_diff = (old_logprobs[index] - batch.scatter(rollouts.sampler_logprobs)).abs()
+                totals["sampler_diff"] += (sampler_diff * mask).sum().item() * settings.mu
             loss, kl, clipped = grpo_loss(
                 settings,
                 logprobs,
@@ -127,13 +130,12 @@ def _learn_groups(session: LearnerSession, groups: list[RolloutGroup], stage_ste
                 max_completion_length=session.config.rollout.max_completion_length,
             )
             loss.backward()
-            sampler_diff = (logprobs.detach() - batch.scatter(rollouts.sampler_logprobs)).abs()
             totals["loss"] += loss.item()
             totals["kl"] += kl.sum().item()
             totals["clipped"] += clipped.sum().item()
             totals["entropy"] += (token_entropy(logits.detach(), session.temperature) * mask).sum().item()
-            totals["sampler_diff"] += (sampler_diff * mask).sum().item()
             totals["tokens"] += mask.sum().item()
+            del logits, logprobs, loss  # before the next forward pass needs the memory
         grad_norm += session.update_policy() / settings.mu
     totals["learner_tokens"] = sum(len(sequence) for sequence in rollouts.sequences) * settings.mu
     sums = dict(zip(totals, session.sum_over_workers(list(totals.values())), strict=True))

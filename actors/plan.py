@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
-from pipeline.config import Config, GRPOConfig
+from pipeline.config import Config, GRPOConfig, StageConfig
+from pipeline.data import load_problems
+from pipeline.errors import DataError
+from pipeline.schedules import select_problems
+from pipeline.types import Problem
 
 EVAL_CHUNK = 32
 """Prompts of an evaluation that share an engine's batch. Fixed, so that results do not depend on engines."""
@@ -37,3 +41,16 @@ def engine_limits(config: Config) -> tuple[int, int]:
         (s.num_generations * rollout.prompts_per_chunk for s in settings if isinstance(s, GRPOConfig)), default=1
     )
     return rollout.max_prompt_length + longest, max(chunk, EVAL_CHUNK)
+
+
+def stage_problems(config: Config, stage: StageConfig) -> list[Problem]:
+    """The training problems of a stage. Raises DataError when there are none."""
+    problems = select_problems(load_problems(config.data, "train"), stage.problems)
+    if stage.kind == "sft":
+        problems = [problem for problem in problems if problem.solution is not None]
+    if not problems:
+        raise DataError(
+            f"stage {stage.name} must have problems{' with worked solutions' if stage.kind == 'sft' else ''}, "
+            f"got none of {config.data.name} with {stage.problems.model_dump(exclude_none=True) or 'no filter'}."
+        )
+    return problems

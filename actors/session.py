@@ -1,8 +1,9 @@
 """What a learner worker stands on: its model and optimizer, its ranks, checkpoints, metrics and actors."""
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,11 @@ from actors.rollout import Decoding
 from actors.weights import pack_weights
 from pipeline.batching import TokenSequence
 from pipeline.config import Config, StageConfig
-from pipeline.errors import DataError
+from pipeline.errors import CheckpointError, DataError
 from pipeline.experiment import PhaseClock, Progress, RunDirectory
 from pipeline.files import write_json, write_jsonl
 from pipeline.logs import log_to_file
-from pipeline.metrics import first_per_level, sample_rows
+from pipeline.metrics import first_per_level, rollout_metrics, sample_rows
 from pipeline.models.hub import resolve_model
 from pipeline.models.policy import (
     load_policy,
@@ -84,6 +85,10 @@ class LearnerSession:
         self.tokenizer = load_tokenizer(path, self.config.model)
         self.model = load_policy(path, self.config.model)
         self.model.train()
+        if self.stage.kind == "grpo":  # old, new and reference logprobs must differ by the weights alone
+            for module in self.model.modules():
+                if isinstance(module, torch.nn.Dropout):
+                    module.p = 0.0
         self.device = pick_device(self.config.model)
         self._reference: dict[str, torch.Tensor] | None = None
         self._optimizer = torch.optim.AdamW(
@@ -93,8 +98,8 @@ class LearnerSession:
             weight_decay=self.settings.weight_decay,
             fused=self.device.type in ("cpu", "cuda"),
         )
+        self._attempt = self._from_rank_0(self._take_run)
         self.progress = self._restore()
-        self._attempt = self._from_rank_0(self._run.next_attempt)
         self._checkpoint_time = time.monotonic()
         self._scores: list[float] = []
         self.total_steps = 0
@@ -104,6 +109,10 @@ class LearnerSession:
             truncate_metrics(self._run.path, self.progress.step)
             self._metrics = MetricsWriter(self._run.path)
             self._gauges = Gauges(self._run.path.name)
+
+    def _take_run(self) -> int:
+        self._run.lock()
+        return self._run.next_attempt()
 
     def _restore(self) -> Progress:
         checkpoint = self._run.load_latest()
@@ -216,7 +225,8 @@ class LearnerSession:
 
     def reference_policy(self) -> AbstractContextManager[None]:
         """Within the block the model is the reference policy."""
-        assert self._reference is not None
+        if self._reference is None:
+            raise CheckpointError(f"stage {self.stage.name} was begun with beta 0: set grpo.beta=0 to go on with it.")
         return swapped_in(self.model, self._reference)
 
     def begin_update(self, rate: float) -> None:
@@ -247,7 +257,6 @@ class LearnerSession:
         if self.rank > 0:
             return
         seconds = self.clock.lap(PHASES[self.stage.kind])
-        self.progress.train_seconds += seconds["step_s"]
         learner_tokens = metrics.pop("learner_tokens")
         row = {
             "step": self.progress.step,
@@ -266,9 +275,7 @@ class LearnerSession:
         self._gauges.set(row)
         self._checkpoint_if_due()
 
-    def log_groups(
-        self, groups: list[RolloutGroup], summarize: Callable[[Sequence[RolloutGroup]], dict[str, float]]
-    ) -> dict[str, float]:
+    def log_groups(self, groups: list[RolloutGroup]) -> dict[str, float]:
         """Metrics over the groups of all workers; now and then their completions go to samples/."""
         groups = self._gather(groups)
         step = self.progress.step + 1
@@ -276,7 +283,7 @@ class LearnerSession:
             rows = sample_rows(groups, step, self.stage.name)
             write_jsonl(self._run.samples / f"step_{step:06d}.jsonl", rows)
         version = groups[0].weight_id.step
-        return summarize(groups) | {
+        return rollout_metrics(groups) | {
             "num_rollout_tokens": sum(len(c.token_ids) for group in groups for c in group.completions),
             "policy_version": version,
             "staleness": self.progress.step - version,
@@ -306,7 +313,10 @@ class LearnerSession:
 
     def _evaluate(self, name: str) -> None:
         config = self.config.eval
-        problems = first_per_level(self._setup.eval_problems, config.problems_per_level)
+        fitting = [p for p in self._setup.eval_problems if len(self.encode(p)) <= self.config.rollout.max_prompt_length]
+        problems = first_per_level(fitting, config.problems_per_level)
+        if len(fitting) < len(self._setup.eval_problems):
+            logger.warning("%d held-out problems are too long: left out", len(self._setup.eval_problems) - len(fitting))
         if self.rank == 0 and problems:
             summary, rows = evaluate(
                 self._setup.rollout_workers, self.weight_id, problems, self.encode, config.max_completion_length
@@ -327,6 +337,7 @@ class LearnerSession:
         with self.clock("checkpoint"):
             if self._scores:
                 self.progress.score = fmean(self._scores)
+                self.progress.best_score = max(self.progress.score, self.progress.best_score or -math.inf)
                 self._scores = []
             self._run.save_checkpoint(
                 self.progress, trainable_tensors(self.model), self._optimizer.state_dict(), self._reference

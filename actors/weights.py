@@ -39,18 +39,17 @@ class PackedWeights:
 
 def pack_weights(named_tensors: Iterable[tuple[str, Any]]) -> PackedWeights:
     """Copy (name, torch tensor) pairs into one buffer, each part aligned to 64 bytes."""
-    import torch
-
-    parts, specs, offset = [], [], 0
+    tensors, specs, offset = [], [], 0
     for name, tensor in named_tensors:
-        flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
-        specs.append(TensorSpec(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), offset, flat.size))
-        parts.append(flat)
-        offset += -(-flat.size // 64) * 64
-    buffer = np.empty(offset, dtype=np.uint8)
-    for spec, flat in zip(specs, parts, strict=True):
-        buffer[spec.offset : spec.offset + spec.num_bytes] = flat
-    return PackedWeights(buffer, tuple(specs))
+        specs.append(
+            TensorSpec(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), offset, tensor.nbytes)
+        )
+        tensors.append(tensor)
+        offset += -(-tensor.nbytes // 64) * 64
+    packed = PackedWeights(np.empty(offset, dtype=np.uint8), tuple(specs))
+    for (_, view), tensor in zip(packed.tensors(), tensors, strict=True):
+        view.copy_(tensor.detach())
+    return packed
 
 
 class WeightStore:

@@ -15,7 +15,9 @@ class ChatModel:
     def __init__(self, run_path: Path) -> None:
         run = RunDirectory.open(str(run_path), "")
         if not (run.final_model / "config.json").is_file():
-            raise CheckpointError(f"run {run_path} must be finished to chat with it. Go on with --resume {run_path}.")
+            raise CheckpointError(
+                f"run {run_path} must have a final model to chat with: it is not finished, or was told not to save one."
+            )
         config = run.load_config()
         self._system_prompt = config.data.system_prompt
         model_config = config.model.model_copy(update={"lora": None, "name": str(run.final_model)})

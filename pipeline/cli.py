@@ -26,6 +26,7 @@ class JobArguments:
 
 def parse_job_arguments(description: str, default_config: str, argv: Sequence[str] | None = None) -> JobArguments:
     """``--config FILE key=value ... [--resume RUN_DIR] [--dry-run]``"""
+    sys.path.append(os.getcwd())  # rewards named module:function beside the job; Ray's workers look there too
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--config", default=default_config, metavar="FILE", help="a recipe (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as grpo.learning_rate=5e-6")
@@ -39,17 +40,21 @@ def read_arguments(arguments: JobArguments) -> "tuple[Config, RunDirectory | Non
     from pipeline.config import load_config
     from pipeline.experiment import RunDirectory
 
-    config = load_config(arguments.config, arguments.overrides)
-    submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    if submitted and not Path(config.output.root).is_absolute():
-        raise ConfigError(
-            f"output.root must be an absolute path in a submitted job, got {config.output.root}: the job runs in a "
-            "copy of the package that Ray deletes. Add output.root=/absolute/path."
-        )
     if arguments.resume is None:
+        config = load_config(arguments.config, arguments.overrides)
+        submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+        if submitted and not Path(config.output.root).is_absolute():
+            raise ConfigError(
+                f"output.root must be an absolute path in a submitted job, got {config.output.root}: the job runs in "
+                "a copy of the package that Ray deletes. Add output.root=/absolute/path."
+            )
         return config, None
-    run_directory = RunDirectory.open(arguments.resume, config.output.root)
-    run_directory.load_latest()  # a corrupt checkpoint is better found before anything starts
+    root = ""
+    if arguments.resume == "latest":
+        only_root = [item for item in arguments.overrides if item.startswith("output.root=")]
+        root = load_config(arguments.config, only_root).output.root
+    run_directory = RunDirectory.open(arguments.resume, root)
+    run_directory.verify_latest()  # a corrupt checkpoint is better found before anything starts
     return load_config(run_directory.path / "experiment_config.json", arguments.overrides), run_directory
 
 

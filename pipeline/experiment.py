@@ -4,9 +4,11 @@ A checkpoint is written under a hidden name and renamed when it is whole, so a r
 one. On several nodes the run directory must be on a shared filesystem.
 """
 
+import fcntl
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -43,8 +45,6 @@ class Progress:
     """Highest score of this stage's checkpoints. Higher is better in both kinds of stage."""
     score: float | None = None
     """Mean over the steps since the last checkpoint: of the reward, or of minus the SFT loss."""
-    train_seconds: float = 0.0
-    """Spent in this stage's steps."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class RunDirectory:
                 break
             for directory in (run.checkpoints, run.metrics, run.samples, run.evals, run.logs):
                 directory.mkdir()
-            write_json(run.path / "experiment_config.json", config.model_dump())
+            run.save_config(config)
         except OSError as error:
             raise ConfigError(f"output.root must be writable, got {root}: {error.strerror}.") from None
         return run
@@ -106,6 +106,9 @@ class RunDirectory:
         if not (Path(name) / "experiment_config.json").is_file():
             raise CheckpointError(f"run directory must hold experiment_config.json, got {name}.")
         return cls(Path(name))
+
+    def save_config(self, config: Config) -> None:
+        write_json(self.path / "experiment_config.json", config.model_dump())
 
     def load_config(self) -> Config:
         """The configuration the run was started with."""
@@ -133,7 +136,6 @@ class RunDirectory:
         """Write one checkpoint, whole or not at all."""
         final = self.checkpoints / f"step_{progress.step:06d}{'_done' if progress.stage_done else ''}"
         partial = self.checkpoints / f".{final.name}.partial"
-        _remove_checkpoint(final)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         policy = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
@@ -146,6 +148,7 @@ class RunDirectory:
         write_json(partial / "manifest.json", sums)
         for path in (*partial.iterdir(), partial):
             _fsync(path)
+        _remove_checkpoint(final)
         partial.rename(final)
         _fsync(self.checkpoints)
         return final
@@ -167,6 +170,27 @@ class RunDirectory:
         """
         paths = self.checkpoint_paths()
         return load_checkpoint(paths[-1]) if paths else None
+
+    def verify_latest(self) -> None:
+        """Raises CheckpointError when the newest whole checkpoint changed after it was written."""
+        if paths := self.checkpoint_paths():
+            verify_checkpoint(paths[-1])
+
+    def lock(self, timeout_s: float = 60.0) -> None:
+        """Hold the run until this process ends: two jobs that train in one directory would mix their results.
+
+        Raises:
+            CheckpointError: another process holds it. A killed one may need a moment to be gone.
+        """
+        self._lock_file = (self.path / ".lock").open("w")
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                return fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise CheckpointError(f"run {self.path} is in use by another job. Wait for it to end.") from None
+                time.sleep(0.5)
 
     def prune_checkpoints(self, keep_last: int) -> None:
         """Keep the last k, the best one of the newest stage, and nothing half-written."""
@@ -193,29 +217,37 @@ def read_progress(checkpoint: Path) -> Progress:
         raise _corrupt(checkpoint, f"progress.json: {error}") from None
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Load and verify one checkpoint. Raises CheckpointError when a file is missing or changed."""
+def verify_checkpoint(path: Path) -> None:
+    """Raises CheckpointError when a file is missing or changed."""
     try:
         sums = json.loads((path / "manifest.json").read_text())
         for name, expected in sums.items():
             if _sha256(path / name) != expected:
                 raise _corrupt(path, f"{name} changed after it was written")
+    except (OSError, ValueError) as error:
+        raise _corrupt(path, str(error)) from None
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Load and verify one checkpoint. Raises CheckpointError when a file is missing or changed."""
+    verify_checkpoint(path)
+    try:
         reference = path / "reference.safetensors"
         return Checkpoint(
             path=path,
             progress=read_progress(path),
             tensors=load_file(path / "policy.safetensors"),
-            optimizer=torch.load(path / "optimizer.pt", weights_only=True),
+            optimizer=torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True),
             reference=load_file(reference) if reference.exists() else None,
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
         raise _corrupt(path, str(error)) from None
 
 
 def _remove_checkpoint(path: Path) -> None:
     """Hide it first: a kill in the middle must not leave half of it under its own name."""
     if path.exists():
-        hidden = path.with_name(f".{path.name}.partial")
+        hidden = path.with_name(f".{path.name}.old.partial")
         if hidden.exists():
             shutil.rmtree(hidden)
         path.rename(hidden)

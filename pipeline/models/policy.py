@@ -153,16 +153,16 @@ def merged_weights(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, 
     from peft.tuners.lora import LoraLayer
 
     base = _without_peft(model)
-    deltas = {
-        f"{name}.base_layer.weight": module.get_delta_weight(module.active_adapters[0])
-        for name, module in base.named_modules()
-        if isinstance(module, LoraLayer)
+    layers = {
+        f"{name}.base_layer.weight": module for name, module in base.named_modules() if isinstance(module, LoraLayer)
     }
     for name, parameter in base.named_parameters():
         if ".lora_" in name:
             continue
-        merged = parameter if name not in deltas else parameter.float() + deltas.pop(name).float()
-        yield name.replace(".base_layer.", "."), merged.detach().to(dtype)
+        merged = parameter.detach()
+        if layer := layers.get(name):
+            merged = merged.float() + layer.get_delta_weight(layer.active_adapters[0]).float()
+        yield name.replace(".base_layer.", "."), merged.to(dtype)
 
 
 def save_final_model(model: nn.Module, tokenizer: Any, directory: Path, dtype: torch.dtype) -> None:

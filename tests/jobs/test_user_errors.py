@@ -55,7 +55,7 @@ def test_what_the_cluster_lacks_is_named(tmp_path):
     done = run_job(
         "--config", "configs/demo.yaml", f"output.root={tmp_path / 'runs'}", "learner.num_gpus=3", script="demo"
     )
-    assert done.returncode == 2 and "the cluster must have 3 GPUs for all actors, got 0" in done.stderr
+    assert done.returncode == 2 and "the cluster must have 3 GPUs free for all actors, got 0" in done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "runs").exists()
 
 

@@ -112,7 +112,7 @@ def trained_optimizer() -> tuple[torch.nn.Parameter, torch.optim.Optimizer]:
 
 def test_a_checkpoint_comes_back_as_it_was(run):
     parameter, optimizer = trained_optimizer()
-    progress = Progress("grpo", 3, 36, False, [0.5, 1.25], 1.5, 1.0, 12.5)
+    progress = Progress("grpo", 3, 36, False, [0.5, 1.25], 1.5, 1.0)
     tensors = {"a": parameter, "b": torch.arange(6.0).view(2, 3).bfloat16().t()}
     path = run.save_checkpoint(progress, tensors, optimizer.state_dict(), {"a": torch.tensor([7.0, 8.0])})
     assert path == run.checkpoints / "step_000036"
