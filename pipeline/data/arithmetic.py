@@ -14,8 +14,8 @@ from pipeline.config import ArithmeticConfig, FieldNames
 NAME = "embedded:arithmetic"
 FIELDS = FieldNames(question="question", answer="answer", solution="solution", level="level")
 
-_LEVELS = {"1": (3, 1), "2": (2, 2), "3": (3, 2), "4": (4, 2), "5": (5, 2)}
-"""Level -> (number of terms, digits of each)."""
+_LEVELS = {"1": (3, 1), "2": (4, 1), "3": (2, 2), "4": (5, 1), "5": (3, 2)}
+"""Level -> (number of terms, digits of each), in the order in which the embedded model finds them harder."""
 _SEED = 20_261_121
 
 

@@ -52,9 +52,9 @@ def recipe(tmp_path_factory) -> Path:
         "sft": {"batch_size": 4, "max_steps": SFT_STEPS, "learning_rate": 1e-3},
         "grpo": {"batch_size": 4, "num_generations": 4, "num_steps": GRPO_STEPS, "mu": 2, "beta": 0.02}
         | {"learning_rate": 3e-3, "epsilon": 0.1},
-        "rollout": {"max_prompt_length": 64, "max_completion_length": 16, "prompts_per_chunk": 2},
+        "rollout": {"max_prompt_length": 64, "max_completion_length": 16, "prompts_per_chunk": 2} | {"memory_gib": 1.5},
         "reward": {"functions": [{"name": "tests.helpers:letter_reward"}, {"name": "format", "weight": 0.5}]},
-        "learner": {"tokens_per_micro_batch": 256, "num_cpus": 0.5},
+        "learner": {"tokens_per_micro_batch": 256, "num_cpus": 0.5, "memory_gib": 1.0},
         "eval": {"problems_per_level": 8, "max_completion_length": 16},
         "checkpoint": {"every_steps": 1},
         "output": {"samples_every_steps": 2},
