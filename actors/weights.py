@@ -68,6 +68,7 @@ class WeightStore:
 
         if self._id is not None and weight_id < self._id:
             raise ValueError(f"weights {weight_id} are older than {self._id}")
+        self._ref = None  # freed first: a whole model less in memory
         self._ref = ray.put(weights)
         self._id = weight_id
 
