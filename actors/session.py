@@ -245,6 +245,7 @@ class LearnerSession:
                 dist.all_reduce(parameter.grad)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
         self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)  # frees them while completions and checkpoints are written
         return norm.item()
 
     def end_step(self, metrics: dict[str, Any], score: float) -> None:
