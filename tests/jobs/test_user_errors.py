@@ -100,7 +100,9 @@ def test_a_dry_run_shows_actors_and_package_and_starts_nothing(tmp_path, config)
     model = save_tiny_model(tmp_path / "model")
     (tmp_path / "data").mkdir()
     for split in ("train", "test"):
-        (tmp_path / "data" / f"{split}.jsonl").write_text(json.dumps({"question": "1 + 1?", "answer": "#### 2"}) + "\n")
+        (tmp_path / "data" / f"{split}.jsonl").write_text(
+            json.dumps({"question": "1 + 1?", "answer": "1 + 1 = 2 #### 2"}) + "\n"
+        )
     local = [] if config == "demo" else [f"model.name={model}", f"data.name={tmp_path / 'data'}"]
     done = run_job("--config", f"configs/{config}.yaml", "--dry-run", *local, f"output.root={tmp_path / 'runs'}")
     assert done.returncode == 0, done.stderr

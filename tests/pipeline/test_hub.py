@@ -164,4 +164,4 @@ def test_fetch_prints_a_config_error_without_a_traceback(tmp_path):
     environment = {**os.environ, "PYTHONPATH": python_path()}
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60)
     assert result.returncode == 2
-    assert result.stderr.startswith("config file") and "Traceback" not in result.stderr
+    assert result.stderr.startswith("error: config file") and "Traceback" not in result.stderr
