@@ -5,7 +5,7 @@ from dataclasses import replace
 from pipeline.config import RewardConfig
 from pipeline.rewards import resolve, score_group
 from pipeline.types import RolloutGroup
-from pipeline.verifier import SandboxedGrader
+from pipeline.verifier import Grader
 
 
 class RewardWorker:
@@ -15,7 +15,7 @@ class RewardWorker:
         self._terms = config.functions
         for term in self._terms:
             resolve(term.name)
-        self._grader = SandboxedGrader(config.timeout_s, config.memory_limit_mib)
+        self._grader = Grader(config.num_children, config.timeout_s, config.memory_limit_mib)
         self._grader.start()
 
     def score(self, groups: list[RolloutGroup]) -> list[RolloutGroup]:

@@ -231,6 +231,8 @@ class RewardConfig(StrictModel):
     memory_gib: float = Field(0.5, gt=0)
     timeout_s: float = Field(2.0, gt=0)
     """Deadline for grading one completion. Past it the grading child is killed."""
+    num_children: int = Field(1, ge=1)
+    """Killable processes of each worker, for what text and plain numbers do not decide."""
     memory_limit_mib: int = Field(1024, ge=256)
     """Memory of a grading child."""
 

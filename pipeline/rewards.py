@@ -16,7 +16,7 @@ from typing import cast
 from pipeline.config import RewardTerm
 from pipeline.errors import RewardError
 from pipeline.types import RewardBreakdown, RolloutGroup
-from pipeline.verifier import SandboxedGrader, Verdict
+from pipeline.verifier import Grader, Verdict
 
 RewardFunction = Callable[[RolloutGroup, Sequence[Verdict]], Sequence[float]]
 
@@ -67,14 +67,14 @@ def resolve(name: str) -> RewardFunction:
 
 
 def score_group(
-    group: RolloutGroup, terms: Sequence[RewardTerm], grader: SandboxedGrader
+    group: RolloutGroup, terms: Sequence[RewardTerm], grader: Grader
 ) -> tuple[RewardBreakdown, ...]:
     """One breakdown per completion, in order.
 
     Raises:
         RewardError: a reward is unknown, or gave something other than one finite number per completion.
     """
-    verdicts = [grader.grade(completion.text, group.problem.gold) for completion in group.completions]
+    verdicts = grader.grade_batch([(completion.text, group.problem.gold) for completion in group.completions])
     values = {term.name: _call(term.name, group, verdicts) for term in terms}
     return tuple(
         RewardBreakdown(

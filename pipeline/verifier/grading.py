@@ -1,149 +1,133 @@
-"""Judge an answer against a gold answer: exact text, exact numbers, and the rest by a child process.
+"""Judge a completion. What text and plain numbers decide is decided here; the rest is left to a child process.
 
 Nothing here evaluates text as code, and numbers are bounded before they are expanded.
 """
 
 import re
 import string
-from collections.abc import Callable
-from fractions import Fraction
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
-from pipeline.verifier.extract import extract
-from pipeline.verifier.verdict import Method, Outcome, Verdict
-
-Reply = Literal["equal", "different", "bad_gold", "timeout"]
-Compare = Callable[[str, str], Reply]
-"""Compares the answer and the gold answer as mathematics."""
-
-MAX_NUMBER_CHARS = 1000
-MAX_MATH_CHARS = 2000
-"""Longer answers are wrong without being parsed."""
-
-_DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]")
-_DOLLAR = re.compile(r"(?<!\\)\$")
-_THIN_SPACE = re.compile(r"(?<!\\)\\[!,;: ]")
-_WRAPPER = re.compile(r"\\(?:text|textbf|textrm|mathrm|mbox|boxed|fbox)\s*\{([^{}]*)\}")
-_FRACTION = re.compile(r"\\[dt]?frac\s*\{([0-9]+)\}\s*\{([0-9]+)\}")
-_COMMAND = re.compile(r"\\(?:begin|end|operatorname|mathbb|mathcal)\s*\{[^{}]*\}|\\[A-Za-z]+")
-_WORD = re.compile(r"[^\W\d_]{3,}")
-_MATH_WORD = re.compile(r"sqrt|pi|sin|cos|tan|cot|sec|csc|ln|log|exp|min|max|gcd|lcm|det|mod|inf|and|or", re.IGNORECASE)
-_MULTIPLIER = re.compile(r"hundred|thousand|million|billion|trillion|dozen|pairs?|half", re.IGNORECASE)
-
-_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
-_PLAIN_NUMBER = re.compile(
-    rf"(?:(?P<name>[A-Za-z])\s*=)?(?P<head>(?:[-+\s]|\\?\$)*)"
-    rf"(?:(?:(?P<whole>[0-9]+)\s+)?(?P<numerator>{_DIGITS})\s*/\s*(?P<denominator>{_DIGITS})"
-    rf"|(?P<decimal>(?:{_DIGITS}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{{1,3}})?))"
-    r"(?:\s*(?P<percent>\\?%)|\s+(?P<unit>[A-Za-z]{2,}(?:[ '-]+[A-Za-z]+)*(?:\s*\^\{?[23]\}?)?))?[\s.]*"
+from pipeline.verifier.extract import extract, find_answer, is_hedge
+from pipeline.verifier.quantity import (
+    Quantity,
+    close_quantity,
+    european_decimal,
+    read_quantity,
+    same_quantity,
 )
 
+from pipeline.verifier.text import clean, compact
+from pipeline.verifier.verdict import Comparison, Job, Method, Outcome, Verdict
+from pipeline.verifier.words import choice_letter, looks_like_words, same_choice, same_words
 
-class _Quantity(NamedTuple):
-    value: Fraction
-    name: str
-    """``x`` in ``x = 5``; empty for none."""
-    unit: str
-    """Lower case and singular; empty for none."""
+MAX_MATH_CHARS = 4000
+"""Longer answers that are not literally the gold one are wrong without being read; such golds are bad."""
 
 
-def judge(completion: str, gold: str, compare: Compare, *, all_methods: bool = False) -> Verdict:
-    """The verdict on a completion; ``compare`` is called only when text and numbers do not decide.
+_SENTENCE = re.compile(r"\s*[A-Z][^=]*?\s(?:is|are|equals)\s+(\$[^$]+\$|\\\((?:(?!\\\)).)+\\\))\s*\.?\s*", re.DOTALL)
 
-    ``exact`` is tried first, then ``numeric`` (exact rational arithmetic), then ``symbolic`` (``compare``).
-    Two plain numbers of different value are different: ``symbolic``, which rounds, is not asked.
-    """
-    if not set(_compact(gold)) - set(string.punctuation):
+
+@dataclass(frozen=True, slots=True)
+class Gold:
+    """A gold answer, read once."""
+
+    text: str
+    compact: str
+    clean: str
+    quantity: Quantity | None
+    is_choice: bool
+    is_usable: bool
+    is_list: bool
+
+
+@lru_cache(20_000)
+def read_gold(text: str) -> Gold:
+    """The parsed gold answer. Repeated golds are read once."""
+    tidy = clean(_value_of_sentence(text)) if len(text) <= MAX_MATH_CHARS else ""
+    letter = choice_letter(tidy)
+    return Gold(
+        text=text,
+        compact=compact(text),
+        clean=tidy,
+        quantity=read_quantity(tidy),
+        is_choice=letter is not None and tidy.strip("( ")[:1].isupper(),
+        is_usable=bool(set(compact(text)) - set(string.punctuation)) or "∅" in text,
+        is_list="," in tidy or " or " in tidy or "\\pm" in tidy,
+    )
+
+
+def _value_of_sentence(gold: str) -> str:
+    r"""``The least value is \(248\).`` -> ``248``: some data sets write whole sentences."""
+    match = _SENTENCE.fullmatch(gold)
+    return match[1] if match else gold.replace("\\approx", " ", gold.lstrip("$ ").startswith("\\approx"))
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A judgement that waits for a comparison."""
+
+    answer: str
+    strict: bool
+    job: Job
+
+
+def begin(completion: str, gold_text: str, *, all_methods: bool = False) -> Verdict | Pending:
+    """The verdict, where text and plain numbers decide it; else what the child has to compare."""
+    gold = read_gold(gold_text)
+    if not gold.is_usable:
         return Verdict("bad_gold", answer=extract(completion))
-    answer = extract(completion)
-    if answer is None:
+    answer = find_answer(completion)
+    if answer is None or (is_hedge(answer) and not gold.is_list and not same_words(answer, gold.clean)):
         return Verdict("unparsed")
-    strict = _compact(answer) == _compact(gold)
-    numeric = _same_number(answer, gold)
-    undecided = not strict and numeric is None
-    reply = _same_math(answer, gold, compare) if undecided or all_methods else None
+    strict = compact(answer) == gold.compact
+    if strict and not all_methods:
+        return Verdict("correct", "exact", answer)
+    if len(answer) > MAX_MATH_CHARS or not gold.clean:
+        decided: Comparison | None = Comparison(strict, strict, None if gold.clean else "bad_gold")
+    else:
+        decided = _decide(clean(answer), gold)
+    if decided is None:
+        return Pending(answer, strict, Job(clean(answer), gold.clean, all_methods))
+    return conclude(answer, strict, decided, all_methods=all_methods)
 
-    method: Method | None = None
-    if strict:
-        method = "exact"
-    elif numeric:
-        method = "numeric"
-    elif undecided and reply == "equal":
-        method = "symbolic"
-    outcome: Outcome = "correct" if method else "incorrect"
-    if undecided and (reply == "timeout" or reply == "bad_gold"):
-        outcome = reply
+
+def _decide(answer: str, gold: Gold) -> Comparison | None:
+    """What needs no mathematics: plain numbers, choices, words. None: ask the child."""
+    if gold.is_choice and (same := same_choice(answer, gold.clean)) is not None:
+        return Comparison(same, same)
+    if gold.quantity is not None:
+        quantity = read_quantity(answer, prose=True)
+        if quantity is None and (decimal := european_decimal(answer)):
+            quantity = read_quantity(decimal)
+        if quantity is None:
+            return None
+        same = same_quantity(quantity, gold.quantity)
+        return Comparison(same, same or close_quantity(quantity, gold.quantity))
+    if gold.clean.isalpha() and len(gold.clean) > 2 and looks_like_words(answer) and same_words(answer, gold.clean):
+        return Comparison(True, True)
+    return None
+
+
+def conclude(answer: str, strict: bool, found: Comparison, *, all_methods: bool = False) -> Verdict:
+    """The verdict that follows from a comparison."""
+    method: Method | None = "exact" if strict else "symbolic" if found.symbolic else "numeric" if found.numeric else None
+    outcome: Outcome = "correct" if method else found.failure or "incorrect"
     if not all_methods:
         return Verdict(outcome, method, answer)
-    return Verdict(outcome, method, answer, strict, None if reply == "timeout" else reply == "equal", bool(numeric))
+    return Verdict(outcome, method, answer, strict, found.symbolic, found.numeric)
 
 
-def _compact(text: str) -> str:
-    """The text without white space, math delimiters and one final full stop. An unpaired ``$`` is currency."""
-    return "".join(_without_math_delimiters(text).split()).removesuffix(".")
+Compare = Callable[[list[Job]], list[Comparison]]
 
 
-def _without_math_delimiters(text: str) -> str:
-    text = _DELIMITER.sub("", text)
-    return _DOLLAR.sub("", text) if len(_DOLLAR.findall(text)) % 2 == 0 else text
-
-
-def _clean(text: str) -> str:
-    """One spelling for what LaTeX and Unicode write in several ways; the meaning stays the same."""
-    text = _without_math_delimiters(text).strip("* \n")
-    text = text.translate({ord("−"): "-", ord("–"): "-", ord("\n"): " "}).replace("{,}", ",")
-    return _WRAPPER.sub(r" \1 ", _THIN_SPACE.sub("", text)).strip()
-
-
-def _same_number(answer: str, gold: str) -> bool | None:
-    """None: at least one of the two is not a plain number."""
-    left, right = _read_number(answer), _read_number(gold)
-    if left is None or right is None:
-        return None
-    if any(a and b and a != b for a, b in [(left.name, right.name), (left.unit, right.unit)]):
-        return False
-    if left.value == right.value:
-        return True
-    if "%" in (left.unit, right.unit) and left.unit != right.unit:
-        return left.value == right.value / 100 if right.unit else left.value / 100 == right.value
-    return False
-
-
-def _read_number(text: str) -> _Quantity | None:
-    """A plain number, such as ``-1,234.50``, ``x = 5``, ``3/4``, ``1\\frac{1}{2}``, ``50%``, ``$5`` or ``3 eggs``."""
-    if len(text) > MAX_NUMBER_CHARS:
-        return None
-    match = _PLAIN_NUMBER.fullmatch(_FRACTION.sub(r" \1/\2", _clean(text)))
-    if match is None:
-        return None
-    unit = (match["unit"] or "").lower().strip()
-    if any(_MATH_WORD.fullmatch(word) or _MULTIPLIER.fullmatch(word) for word in unit.replace("-", " ").split()):
-        return None
-    if match["decimal"]:
-        value = Fraction(match["decimal"].replace(",", "").removesuffix("."))
-    else:
-        denominator = int(match["denominator"].replace(",", ""))
-        if denominator == 0:
-            return None
-        value = Fraction(int(match["numerator"].replace(",", "")), denominator) + int(match["whole"] or 0)
-    if match["percent"] or unit in ("percent", "pct"):
-        unit = "%"
-    elif "$" in match["head"]:
-        unit = "dollar"
-    return _Quantity(-value if match["head"].count("-") % 2 else value, match["name"] or "", unit.removesuffix("s"))
-
-
-def _same_math(answer: str, gold: str, compare: Compare) -> Reply:
-    """Words are compared as words: to a LaTeX parser "cat" and "act" are the same product of letters."""
-    if len(gold) > MAX_MATH_CHARS:
-        return "bad_gold"
-    if len(answer) > MAX_MATH_CHARS:
-        return "different"
-    answer, gold = _clean(answer), _clean(gold)
-    if _has_words(answer) or _has_words(gold):
-        return "equal" if _compact(answer).casefold() == _compact(gold).casefold() else "different"
-    return compare(answer, gold)
-
-
-def _has_words(text: str) -> bool:
-    return any(not _MATH_WORD.fullmatch(word) for word in _WORD.findall(_COMMAND.sub(" ", text)))
+def judge(pairs: Sequence[tuple[str, str]], compare: Compare, *, all_methods: bool = False) -> list[Verdict]:
+    """Verdicts on (completion, gold) pairs, in order; what is left open goes to ``compare`` in one batch."""
+    begun = [begin(completion, gold, all_methods=all_methods) for completion, gold in pairs]
+    waiting = [each for each in begun if isinstance(each, Pending)]
+    found = iter(compare([each.job for each in waiting]) if waiting else ())
+    return [
+        each if isinstance(each, Verdict) else conclude(each.answer, each.strict, next(found), all_methods=all_methods)
+        for each in begun
+    ]

@@ -1,7 +1,7 @@
 """What the verifier answers."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Outcome = Literal["correct", "incorrect", "unparsed", "timeout", "bad_gold"]
 Method = Literal["exact", "symbolic", "numeric"]
@@ -22,3 +22,24 @@ class Verdict:
     symbolic: bool | None = None
     numeric: bool | None = None
     """Each comparison on its own; filled by ``grade(..., all_methods=True)`` only."""
+
+
+class Job(NamedTuple):
+    """A pair of answers for a child process to compare."""
+
+    answer: str
+    gold: str
+    all_methods: bool = False
+
+
+class Comparison(NamedTuple):
+    """What came of it."""
+
+    symbolic: bool | None = None
+    numeric: bool | None = None
+    """None: not worked out."""
+    failure: Literal["timeout", "bad_gold"] | None = None
+
+    @property
+    def is_equal(self) -> bool:
+        return bool(self.symbolic or self.numeric)

@@ -1,0 +1,136 @@
+"""One spelling for what LaTeX, Unicode and Markdown write in several ways. Pure text in, pure text out, linear time."""
+
+import re
+import unicodedata
+
+TEXT_OPEN, TEXT_CLOSE = "\ue000", "\ue001"
+r"""Private marks around what stood in ``\text{...}``: words there are never variables."""
+
+_SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱˣ", "0123456789+-()nix", strict=True))
+_SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋₍₎", "0123456789+-()", strict=True))
+_SUPERSCRIPT_RUN = re.compile(f"[{''.join(_SUPERSCRIPTS)}]+")
+_SUBSCRIPT_RUN = re.compile(f"[{''.join(_SUBSCRIPTS)}]+")
+_SYMBOLS = {
+    **dict.fromkeys("−–—‒﹣－‐‑", "-"),
+    **dict.fromkeys("×✕✖", r"\times "),
+    **dict.fromkeys("·⋅∙•", r"\cdot "),
+    **dict.fromkeys("‘’ʼ′", "'"),
+    **dict.fromkeys("“”„«»", '"'),
+    **dict.fromkeys("⟨〈", r"\langle "),
+    **dict.fromkeys("⟩〉", r"\rangle "),
+    **dict.fromkeys("∅⌀", r"\emptyset "),
+    "÷": "/", "∕": "/", "⁄": "/", "∗": "*", "±": r"\pm ", "∓": r"\mp ", "√": r"\sqrt ", "∛": r"\sqrt[3] ",
+    "∜": r"\sqrt[4] ", "≤": r"\le ", "⩽": r"\le ", "≦": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≧": r"\ge ",
+    "≠": r"\ne ", "≈": r"\approx ", "≃": r"\approx ", "≅": r"\approx ", "≡": r"\equiv ", "∈": r"\in ", "∪": r"\cup ",
+    "∩": r"\cap ", "∞": r"\infty ", "∧": r"\land ", "∨": r"\lor ", "°": r"^\circ ", "º": r"^\circ ", "⌊": r"\lfloor ",
+    "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "∖": r"\setminus ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
+    "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "∣": "|", "∶": ":", "：": ":", "，": ",", "、": ",", "。": ".",
+    "→": r"\to ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "δ": r"\delta ", "ε": r"\epsilon ",
+    "θ": r"\theta ", "ϑ": r"\theta ", "λ": r"\lambda ", "μ": r"\mu ", "π": r"\pi ", "ρ": r"\rho ", "σ": r"\sigma ", "τ": r"\tau ",
+    "φ": r"\phi ", "ϕ": r"\phi ", "ω": r"\omega ", "Δ": r"\Delta ", "Ω": r"\Omega ",
+}  # fmt: skip
+_TRANSLATION = {ord(symbol): text for symbol, text in _SYMBOLS.items()}
+_VULGAR = re.compile("[¼-¾⅐-⅞]")
+_ASCII_ONLY = re.compile(r"[\x20-\x7e\s]*")
+_MARKS_AND_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ue000-\ue001]")
+
+_DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]")
+_DOLLAR = re.compile(r"(?<!\\)\$")
+_ESCAPED_CURRENCY = re.compile(r"\\(?=[$€£¥])|\\dollar\b")
+_WRAPPER = re.compile(
+    r"\\(text|textbf|textit|textrm|textsf|texttt|textnormal|mbox|hbox|mathrm|mathbf|mathit|mathsf|mathtt|boldsymbol|bm"
+    r"|operatorname|boxed|fbox|emph|underline|ensuremath|mathord|displaystyle)\*?\s*\{([^{}]*)\}"
+)
+_PLAIN_WRAPPERS = frozenset({"boxed", "fbox", "boldsymbol", "bm", "mathbf", "mathit", "underline", "ensuremath", "emph",
+                             "mathord", "displaystyle"})  # fmt: skip
+_SIZE = re.compile(
+    r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|middle|rm|bf|it|normalsize|boxed|fbox)"
+    r"(?![A-Za-z])\.?"
+)
+_FRACTION = re.compile(r"\\[dtcs]frac(?![A-Za-z])|\\nicefrac(?![A-Za-z])|\\sfrac(?![A-Za-z])")
+_SPACE = re.compile(r"(?<!\\)\\[!,;:> ]|~|\\(?:quad|qquad|thinspace|enspace|hspace\{[^{}]*\}|phantom\{[^{}]*\})(?![A-Za-z])")
+_BLANKS = re.compile(r"\s+")
+_DOUBLED = re.compile(r"\\(?=\\[A-Za-z]{2})")
+_LATEX_COMMA = re.compile(r",\\!\s*")
+_CHOOSE = re.compile(r"\{([^{}]{1,50})\\choose(?![A-Za-z])([^{}]{1,50})\}")
+_LEAN = re.compile(r"^\s*fun\s+\w+\s*(?::\s*\w+\s*)?=>")
+_MARKDOWN = re.compile(r"\*\*|__|`+")
+
+
+def compact(text: str) -> str:
+    """The text without white space, math delimiters and one final full stop: what ``exact`` compares."""
+    return "".join(without_delimiters(text).split()).removesuffix(".")
+
+
+def without_delimiters(text: str) -> str:
+    r"""Drops ``$``, ``\(``, ``\)``, ``\[`` and ``\]``. An unpaired ``$`` is currency and stays."""
+    text = _DELIMITER.sub("", text)
+    if "$" in text and len(_DOLLAR.findall(text)) % 2 == 0 and not _two_prices(text):
+        text = _DOLLAR.sub("", text)
+    return text
+
+
+def _two_prices(text: str) -> bool:
+    """``$5 and $6``: dollars in front of numbers that no dollar closes."""
+    return len(re.findall(r"(?<!\\)\$\s?[0-9]", text)) == len(_DOLLAR.findall(text))
+
+
+def ascii_math(text: str) -> str:
+    r"""Unicode mathematics as LaTeX: ``√3`` is ``\sqrt 3``, ``x²`` is ``x^{2}``, ``½`` is `` 1/2``, ``−`` is ``-``."""
+    if _ASCII_ONLY.fullmatch(text):
+        return text
+    text = _MARKS_AND_CONTROLS.sub("", text)
+    text = _SUPERSCRIPT_RUN.sub(lambda run: "^{" + "".join(_SUPERSCRIPTS[c] for c in run[0]) + "}", text)
+    text = _SUBSCRIPT_RUN.sub(lambda run: "_{" + "".join(_SUBSCRIPTS[c] for c in run[0]) + "}", text)
+    text = _VULGAR.sub(lambda sign: " " + unicodedata.normalize("NFKC", sign[0]).replace("\u2044", "/") + " ", text)
+    text = unicodedata.normalize("NFKC", text.translate(_TRANSLATION)).translate(_TRANSLATION)
+    return "".join(str(unicodedata.digit(c)) if not c.isascii() and c.isdigit() else c for c in text)
+
+
+def clean(text: str) -> str:
+    """One spelling of an answer; its meaning stays the same. White space is single blanks."""
+    text = _LEAN.sub("", ascii_math(text)).replace("{,}", ",").replace("{:}", ":")
+    if "\\" in text or "$" in text:
+        text = _clean_latex(text)
+    text = _MARKDOWN.sub("", text).replace("\\%", "%")
+    text = _BLANKS.sub(" ", text).strip(' "')
+    while text.endswith((".", ",", ";", "!", ":")) and not text.endswith("...") and not text.endswith(("\\,", "\\!", "\\;", "\\:")):
+        if text.endswith("!") and text[-2:-1] not in ("", " ") and not text[-2:-1].isalpha():
+            break  # a factorial
+        text = text[:-1].rstrip()
+    return _unwrapped(text)
+
+
+def _unwrapped(text: str) -> str:
+    """All of an answer inside one ``\\text{}`` is not more of a word than the same without it."""
+    inner = text[1:-1]
+    if not (text.startswith(TEXT_OPEN) and text.endswith(TEXT_CLOSE)) or TEXT_OPEN in inner or inner.strip().isalpha():
+        return text
+    return inner.strip(' ".')
+
+
+def _clean_latex(text: str) -> str:
+    text = _ESCAPED_CURRENCY.sub("", without_delimiters(text)) if "\\$" not in text else _escaped_dollars(text)
+    if "\\begin" not in text:
+        text = _DOUBLED.sub("", text)
+    text = _LATEX_COMMA.sub(",", text).replace("\\pounds", "£").replace("\\euro", "€").replace("\\!", "").replace("\\lbrace", "\\{").replace("\\rbrace", "\\}")
+    for _ in range(3):  # \text{} inside \boxed{} inside \mathrm{}
+        text, changed = _WRAPPER.subn(_unwrap, text)
+        if not changed:
+            break
+    text = _CHOOSE.sub(r"\\binom{\1}{\2}", text).replace("\\colon", ":")
+    return _SPACE.sub(" ", _FRACTION.sub(r"\\frac", _SIZE.sub(" ", text)))
+
+
+def _escaped_dollars(text: str) -> str:
+    r"""``\$`` is always currency, and what other ``$`` there are delimit."""
+    parts = [without_delimiters(part) for part in text.split("\\$")]
+    if len(_DOLLAR.findall(text)) % 2 == 0:
+        parts = [_DOLLAR.sub("", part) for part in parts]
+    return "$".join(parts)
+
+
+def _unwrap(match: re.Match[str]) -> str:
+    if match[1] in _PLAIN_WRAPPERS:
+        return f" {match[2]} " if not match[2].isalpha() else match[2]
+    return f"{TEXT_OPEN}{match[2]}{TEXT_CLOSE}"
