@@ -192,6 +192,10 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
     area = event.partition(".")[0]
     if area == "open":
         is_refused = bool(arguments[2] & _CHANGES_FILES)
+    elif area == "exec":
+        is_refused = arguments[0].co_filename.startswith("<")  # an import executes a file
+    elif area == "compile":
+        is_refused = arguments[0] is not None or str(arguments[1]).startswith("<")
     else:
         is_refused = area in _REFUSED_AREAS or (area == "os" and event not in _ALLOWED_OS_EVENTS)
     if is_refused:

@@ -13,6 +13,8 @@ from fractions import Fraction
 from typing import Any
 
 import sympy
+import sympy.assumptions.wrapper
+import sympy.sets.setexpr  # both are loaded late otherwise, when a worker may compile nothing any more
 from sympy import Expr, Integer, Rational, Symbol
 
 from pipeline.verifier.quantity import MIN_DIGITS, RELATIVE_TOLERANCE, european_decimal, without_lead
@@ -38,7 +40,6 @@ _BASED = re.compile(
 _BASE_WORDS = {word: base for base, word in enumerate(
     "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split(), start=2)}  # fmt: skip
 _TO = re.compile(r"(\S+) to (\S+)(?: to (\S+))?")
-_LIBRARY_ONLY = re.compile(r"\\(?:int|sum|prod|lim|partial|frac\s*\{d)")
 _REALS = ("mathbb R",)
 _MOST_VARIABLES = 12
 
@@ -86,7 +87,7 @@ def _read(text: str, *, thousands: bool = True) -> Node:
     try:
         return read(text, thousands=thousands)
     except (ReadError, RecursionError):
-        return _read_parts(text) or _read_by_library(text) or Node("words", (text,))
+        return _read_parts(text) or Node("words", (text,))
 
 
 def _in_base(digits: str, name: str, negative: bool) -> Node | None:
@@ -115,18 +116,6 @@ def _read_parts(text: str) -> Node | None:
             items.append(Node("words", (part,)))
     separator = "or" if re.search(r"\sor\s", marked) else ","
     return Node("list", ((separator,) * (len(items) - 1), *items))
-
-
-def _read_by_library(text: str) -> Node | None:
-    """What only math-verify's parser knows: integrals, sums, limits."""
-    if not _LIBRARY_ONLY.search(text) or len(text) > 300:
-        return None
-    from latex2sympy2_extended import latex2sympy
-
-    try:
-        return Node("sympy", (latex2sympy(text.replace(TEXT_OPEN, "").replace(TEXT_CLOSE, "")),))
-    except Exception:  # its grammar, and sympy's constructors under it, raise whatever they like
-        return None
 
 
 # Shapes ------------------------------------------------------------------------------------------------
@@ -846,8 +835,6 @@ def to_sympy(node: Node) -> Expr:
             return _power(*map(to_sympy, node.args))
         case "call":
             return _call(node.args[0], [to_sympy(arg) for arg in node.args[1:]])
-        case "sympy":
-            return node.args[0].doit() if isinstance(node.args[0], Expr) else _refuse()
         case "unit" if node.args[1] == "%":
             return to_sympy(node.args[0]) / 100
         case "unit" if "circ" in node.args[1] or node.args[1].startswith("degree"):

@@ -5,7 +5,8 @@ from collections import deque
 
 _SECTION_TAG = re.compile(r"<(/?)(answer|reasoning|think|thinking)>", re.IGNORECASE)
 _BOX_OR_BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
-_BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(-?[0-9][0-9,.]*|\\?[A-Za-z]+(?![A-Za-z{]))|\{([^$\n]{1,300}))")
+_WHOLE_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}")
+_BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(-?[0-9][0-9,.]*|\\?[A-Za-z]+(?![A-Za-z{]))|\{([^$\n}][^$\n]{0,300}))")
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 _PHRASE = re.compile(
     r"\b(?:answers?\s+(?:is|are|would be|should be|must be|comes? (?:out )?to|equals?)\b|(?:final\s+)?answers?[\s*_]*[:=]"
@@ -40,6 +41,7 @@ _HEDGE = re.compile(
 )
 _OR = re.compile(r"\s*,?\s+or\s+", re.IGNORECASE)
 _CANDIDATE = re.compile(r"[0-9]|^\(?[A-J]\)?$")
+_BOLD = re.compile(r"(?<![\w)])\*\*([^*\n]+)\*\*(?![\w(])")
 _NAMED = re.compile(r"[A-Za-z_0-9(){}]+\s*(?:=|<|>|\\le|\\ge|≤|≥|\\in)")
 _NOT_BEFORE = re.compile(r"\b(?:not|isn't|never|nor)\s+(?:\S+\s+)?$", re.IGNORECASE)
 _CHOICE_LINE = re.compile(r"(?:^|\n)\s*\(?([A-J])\)?[.:)]?\s*$")
@@ -62,7 +64,7 @@ def extract(completion: str, *, fallback: bool = True) -> str | None:
 
 def find_answer(completion: str, *, fallback: bool = True) -> str | None:
     """As ``extract``, hedges included."""
-    outside, section, inside = _sections(completion)
+    outside, section, inside = _sections(completion)  # inside is empty when the reasoning was cut off
     if section is not None:
         return _from_section(section)
     answer = _from_text(outside, fallback=fallback)
@@ -92,7 +94,7 @@ def is_hedge(answer: str) -> bool:
 
 
 def _sections(text: str) -> tuple[str, str | None, str]:
-    """The text outside the reasoning, the last complete answer section (None: there is none), and the reasoning.
+    """The text outside the reasoning, the last complete answer section (None: there is none), and closed reasoning.
 
     The chat template may have opened the reasoning, and a length limit may have cut it off. An answer section inside
     the reasoning does not count.
@@ -134,7 +136,7 @@ def _sections(text: str) -> tuple[str, str | None, str]:
     (inside if opened else outside).append(text[place:])
     if section is None:
         section = unclosed_section  # the reasoning before it was never closed
-    return " ".join(outside), section, " ".join(inside)
+    return " ".join(outside), section, "" if opened else " ".join(inside)
 
 
 def _from_section(section: str) -> str | None:
@@ -142,7 +144,7 @@ def _from_section(section: str) -> str | None:
     section = section.strip()
     if not section:
         return None
-    marked = _last_boxes(section) or (_after_hashes(section) if "####" in section else None)
+    marked = _closed_boxes(section) or (_after_hashes(section) if "####" in section else None)
     if not marked and len(section) < 2000 and not section.startswith("Answer Choice"):
         marked = _after_phrase(section)
     return marked or _tidy(section)
@@ -172,23 +174,33 @@ def _tidy(answer: str) -> str:
 
 
 def _last_boxes(text: str) -> str | None:
+    return _closed_boxes(text) or _open_box(text)
+
+
+def _closed_boxes(text: str) -> str | None:
     """The content of the last box, or of the last ones when only "and" or a comma stands between them."""
     boxes = _boxes(text)
     if not boxes:
-        return _open_box(text, 0)
+        return None
     answers = [boxes[-1]]
     for box in reversed(boxes[:-1]):
         gap = text[box[1] + 1 : answers[0][0] - 7]
         if len(gap) > _MAX_BOX_GAP or not _BOX_JOINER.fullmatch(gap.removesuffix("\\").removesuffix("\\b")):
             break
         answers.insert(0, box)
-    contents = [text[start:end].strip() for start, end in answers]
-    return _open_box(text, boxes[-1][1]) or ", ".join(dict.fromkeys(contents)) or None
+    contents = [_innermost(text[start:end].strip()) for start, end in answers]
+    return ", ".join(dict.fromkeys(contents)) or None
 
 
-def _open_box(text: str, start: int) -> str | None:
-    r"""The last ``\boxed 9``, or ``\boxed{9`` whose brace never closes, after ``start``."""
-    bare = deque(_BARE_BOX.finditer(text, start), maxlen=1)
+def _innermost(content: str) -> str:
+    while match := _WHOLE_BOX.fullmatch(content):
+        content = match[1].strip()
+    return content
+
+
+def _open_box(text: str) -> str | None:
+    r"""The last ``\boxed 9``, or ``\boxed{9`` whose brace never closes."""
+    bare = deque(_BARE_BOX.finditer(text), maxlen=1)
     return (bare[0][1] or bare[0][2]).strip().rstrip(".,") or None if bare else None
 
 
@@ -265,7 +277,7 @@ def _sentence(text: str) -> str:
 
 def _unbroken(sentence: str) -> str:
     """Bold inside a sentence marks the answer: "**42** apples" is "42 apples"."""
-    return sentence.replace("**", "").replace("`", "").strip()
+    return _BOLD.sub(r"\1", sentence).replace("`", "").strip()
 
 
 def _last_marked(text: str) -> str | None:

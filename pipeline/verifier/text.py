@@ -54,7 +54,6 @@ _DOUBLED = re.compile(r"\\(?=\\[A-Za-z]{2})")
 _LATEX_COMMA = re.compile(r",\\!\s*")
 _CHOOSE = re.compile(r"\{([^{}]{1,50})\\choose(?![A-Za-z])([^{}]{1,50})\}")
 _LEAN = re.compile(r"^\s*fun\s+\w+\s*(?::\s*\w+\s*)?=>")
-_MARKDOWN = re.compile(r"\*\*|__|`+")
 
 
 def compact(text: str) -> str:
@@ -92,12 +91,11 @@ def clean(text: str) -> str:
     text = _LEAN.sub("", ascii_math(text)).replace("{,}", ",").replace("{:}", ":")
     if "\\" in text or "$" in text:
         text = _clean_latex(text)
-    text = _MARKDOWN.sub("", text).replace("\\%", "%")
-    text = _BLANKS.sub(" ", text).strip(' "')
+    text = _BLANKS.sub(" ", text.replace("\\%", "%")).strip(' "*_`')
     while text.endswith((".", ",", ";", "!", ":")) and not text.endswith("...") and not text.endswith(("\\,", "\\!", "\\;", "\\:")):
         if text.endswith("!") and text[-2:-1] not in ("", " ") and not text[-2:-1].isalpha():
             break  # a factorial
-        text = text[:-1].rstrip()
+        text = text[:-1].rstrip(" *`")
     return _unwrapped(text)
 
 

@@ -8,7 +8,7 @@ from pipeline.config import RewardConfig, RewardTerm
 from pipeline.errors import RewardError
 from pipeline.rewards import resolve, score_group
 from pipeline.types import Completion, Problem, RolloutGroup, WeightId
-from pipeline.verifier import SandboxedGrader
+from pipeline.verifier import Grader
 
 DEFAULT_TERMS = RewardConfig().functions
 
@@ -21,7 +21,7 @@ def make_group(*texts: str, gold: str = "72") -> RolloutGroup:
 
 @pytest.fixture(scope="module")
 def grader():
-    with SandboxedGrader() as shared:
+    with Grader() as shared:
         yield shared
 
 

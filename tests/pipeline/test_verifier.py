@@ -1,30 +1,30 @@
 import json
-import os
-import signal
+import re
 import subprocess
 import sys
 import textwrap
-import threading
 import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pipeline.verifier import SandboxedGrader, Verdict, extract, grade, last_number
-from pipeline.verifier.grading import MAX_NUMBER_CHARS, judge
+from pipeline.data.sources import last_boxed
+from pipeline.verifier import Grader, Verdict, extract, grade, grade_batch, last_number
+from pipeline.verifier.grading import judge
+from pipeline.verifier.quantity import MAX_CHARS
+from pipeline.verifier.verdict import Comparison
+from tests.hostile_texts import hostile
 
-GSM8K = Path(__file__).parents[3] / "shared/data/gsm8k/train.jsonl"
+DATA = Path(__file__).parents[1] / "data"
+SHARED = Path(__file__).parents[3] / "shared/data"
+GSM8K, MATH = SHARED / "gsm8k/train.jsonl", SHARED / "math"
 
 
 @pytest.fixture(scope="module")
-def grader():
-    with SandboxedGrader(timeout_s=2.0) as shared:
-        yield shared
-
-
-@pytest.fixture(scope="module")
-def hasty_grader():
-    with SandboxedGrader(timeout_s=0.5) as shared:
+def grader() -> Iterator[Grader]:
+    with Grader(num_children=2) as shared:
         yield shared
 
 
@@ -32,24 +32,8 @@ def answered(answer: str) -> str:
     return f"<reasoning>So 1 + 1 = 2.</reasoning>\n<answer>{answer}</answer>"
 
 
-def is_running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
-def wait_until_gone(pid: int, timeout_s: float = 10.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while is_running(pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return not is_running(pid)
-
-
-def child_pid(grader: SandboxedGrader) -> int:
-    assert grader._process is not None
-    return grader._process.pid
+def read(name: str) -> list[dict]:
+    return [json.loads(line) for line in (DATA / name).read_text().splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +45,7 @@ def child_pid(grader: SandboxedGrader) -> int:
         ("<answer>5</answer></answer>", "5"),
         ("<answer>5<answer>6</answer>", "6"),
         ("The answer is 7. #### 8 <answer></answer> \\boxed{9}", None),
-        ("<answer>$\\boxed{72}$</answer>", "$\\boxed{72}$"),
+        ("<answer>$\\boxed{72}$</answer>", "72"),
         ("so it is \\boxed{1}, no, $\\boxed{\\frac{1}{2}}$.", "\\frac{1}{2}"),
         ("\\boxed{\\{1, 2\\}} and \\boxed{3", "\\{1, 2\\}"),
         ("\\boxed{\\boxed{5}}", "5"),
@@ -75,9 +59,9 @@ def child_pid(grader: SandboxedGrader) -> int:
         ("Thus the answer is: 42", "42"),
         ("Final answer: 3.5.", "3.5"),
         ("**Final Answer:** **12**", "12"),
-        ("The final answer is $\\frac{3}{4}$. I hope it is correct.", "$\\frac{3}{4}$"),
+        ("The final answer is $\\frac{3}{4}$. I hope it is correct.", "\\frac{3}{4}"),
         ("The answer is 72 because 48 + 24 = 72.", "72"),
-        ("The answer is:\n\n$$x = 5$$", "$$x = 5$$"),
+        ("The answer is:\n\n$$x = 5$$", "x = 5"),
         ("She earned 12 + 30 = 42 dollars in 3 days", "3"),
         ("no idea", None),
         ("", None),
@@ -119,30 +103,30 @@ def test_last_number(text, number):
         (" $72$. ", "72", "exact"),
         ("\\(\\frac{1}{2}\\)", "\\frac{1} {2}", "exact"),
         ("Tuesday", "Tuesday", "exact"),
-        ("72.0", "72", "numeric"),
-        ("$72", "72", "numeric"),
-        ("$1,000", "1000", "numeric"),
-        ("-$1,000.50", "-1000.5", "numeric"),
-        ("1,000,000", "1000000", "numeric"),
-        ("1,\\!000", "1000", "numeric"),
-        ("−5", "-5", "numeric"),
-        ("+5", "5", "numeric"),
-        ("072", "72", "numeric"),
-        (".5", "1/2", "numeric"),
-        ("\\frac{1}{2}", "0.5", "numeric"),
-        ("-\\dfrac{3}{4}", "-0.75", "numeric"),
-        ("1\\frac{1}{2}", "3/2", "numeric"),
-        ("1 1/2", "1.5", "numeric"),
-        ("1e3", "1000", "numeric"),
-        ("50%", "50", "numeric"),
-        ("50\\%", "0.5", "numeric"),
-        ("0.5", "50%", "numeric"),
-        ("72 clips", "72", "numeric"),
-        ("72\\text{ cm}^2", "72", "numeric"),
-        ("18 dollars", "$18", "numeric"),
-        ("x = 1,080", "1080", "numeric"),
-        ("**72**", "72", "numeric"),
-        ("\\boxed{72}", "72", "numeric"),
+        ("72.0", "72", "symbolic"),
+        ("$72", "72", "symbolic"),
+        ("$1,000", "1000", "symbolic"),
+        ("-$1,000.50", "-1000.5", "symbolic"),
+        ("1,000,000", "1000000", "symbolic"),
+        ("1,\\!000", "1000", "symbolic"),
+        ("−5", "-5", "symbolic"),
+        ("+5", "5", "symbolic"),
+        ("072", "72", "symbolic"),
+        (".5", "1/2", "symbolic"),
+        ("\\frac{1}{2}", "0.5", "symbolic"),
+        ("-\\dfrac{3}{4}", "-0.75", "symbolic"),
+        ("1\\frac{1}{2}", "3/2", "symbolic"),
+        ("1 1/2", "1.5", "symbolic"),
+        ("1e3", "1000", "symbolic"),
+        ("50%", "50", "symbolic"),
+        ("50\\%", "0.5", "symbolic"),
+        ("0.5", "50%", "symbolic"),
+        ("72 clips", "72", "symbolic"),
+        ("72\\text{ cm}^2", "72", "symbolic"),
+        ("18 dollars", "$18", "symbolic"),
+        ("x = 1,080", "1080", "symbolic"),
+        ("**72**", "72", "exact"),
+        ("\\boxed{72}", "72", "exact"),
         ("tuesday", "Tuesday", "symbolic"),
         ("\\text{Tuesday}", "Tuesday", "symbolic"),
         ("48 + 24 = 72", "72", "symbolic"),
@@ -154,11 +138,24 @@ def test_last_number(text, number):
         ("(1, 2.0)", "(1,2)", "symbolic"),
         ("2 and 1", "\\{1, 2\\}", "symbolic"),
         ("\\begin{pmatrix}1&2\\\\ 3&4\\end{pmatrix}", "\\begin{bmatrix}1&2\\\\3&4.0\\end{bmatrix}", "symbolic"),
-        ("(B)", "B", "symbolic"),
+        ("(B)", "B", "exact"),
+        ("B: language family", "B", "symbolic"),
+        ("0.33333", "1/3", "numeric"),
+        ("3.14159", "\\pi", "numeric"),
+        ("2 hours 30 minutes", "150 minutes", "symbolic"),
+        ("0.05 m", "5 cm", "symbolic"),
+        ("3:30 PM", "15:30", "symbolic"),
+        ("\\frac{6}{8}", "3:4", "symbolic"),
+        ("1101_2", "13", "symbolic"),
+        ("x > 3", "(3, \\infty)", "symbolic"),
+        ("4x + 6y = 12", "2x + 3y = 6", "symbolic"),
+        ("\\pm 2", "2, -2", "symbolic"),
+        ("1/2^98", "\\frac{2}{2^{99}}", "symbolic"),
     ],
 )
 def test_right_answers_and_the_method_that_finds_them(answer, gold, method, grader):
-    assert grader.grade(answered(answer), gold) == Verdict("correct", method, answer.strip())
+    verdict = grader.grade(answered(answer), gold)
+    assert (verdict.outcome, verdict.method) == ("correct", method)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +165,10 @@ def test_right_answers_and_the_method_that_finds_them(answer, gold, method, grad
         ("-72", "72"),
         ("72.01", "72"),
         ("720", "72"),
-        ("0.333333", "1/3"),
+        ("0.333", "1/3"),
+        ("3.14", "\\pi"),
+        ("1000.001", "1000"),
+        ("0.99999", "1"),
         ("71, 72", "72"),
         ("72 or 71", "72"),
         ("72} or 71", "72"),
@@ -183,6 +183,15 @@ def test_right_answers_and_the_method_that_finds_them(answer, gold, method, grad
         ("cat", "act"),
         ("Monday", "Tuesday"),
         ("I am not sure", "72"),
+        ("not 72", "72"),
+        ("1/2^98", "1/2^99"),
+        ("5 m", "5 cm"),
+        ("(2, 1)", "(1, 2)"),
+        ("x \\ge 3", "x > 3"),
+        ("2", "\\pm 2"),
+        ("3:1", "3"),
+        ("July 20", "June 20"),
+        ("99!", "100!"),
         ("72", "Tuesday"),
         ("1/0", "5"),
         ("\\frac{1}{", "5"),
@@ -191,7 +200,8 @@ def test_right_answers_and_the_method_that_finds_them(answer, gold, method, grad
     ],
 )
 def test_wrong_answers(answer, gold, grader):
-    assert grader.grade(answered(answer), gold) == Verdict("incorrect", None, answer)
+    verdict = grader.grade(answered(answer), gold)
+    assert verdict.outcome in ("incorrect", "unparsed") and verdict.method is None
 
 
 @pytest.mark.parametrize("gold", ["", "  \n", "$", "$$", ".", "\\(\\)", "???", "\\frac{1}{", "+ *", "9" * 5000])
@@ -213,39 +223,27 @@ def test_all_methods_are_each_told_and_leave_the_verdict_alone(grader):
         return verdict.method, verdict.strict, verdict.symbolic, verdict.numeric
 
     assert told("72", "72") == ("exact", True, True, True)
-    assert told("72.0", "72") == ("numeric", False, True, True)
-    assert told("\\sqrt{4}", "2") == ("symbolic", False, True, False)
+    assert told("72.0", "72") == ("symbolic", False, True, True)
+    assert told("\\sqrt{4}", "2") == ("symbolic", False, True, True)
     assert told("73", "72") == (None, False, False, False)
-    assert told("0.333333", "1/3") == (None, False, True, False)  # math-verify rounds floats to 6 decimals
+    assert told("0.333333", "1/3") == ("numeric", False, False, True)
 
 
-HOSTILE = {
-    "power tower": "9^{9^{9^{9}}}",
-    "python power tower": "9**9**9**9",
-    "factorial tower": "((((10!)!)!)!)!",
-    "nested parentheses": "(" * 900 + "1" + ")" * 900,
-    "nested fractions": "\\frac{" * 300 + "1" + "}{2}" * 300,
-    "open fractions": "\\frac{" * 300,
-    "huge exponent": "1e999999999",
-    "huge negative exponent": "1e-999999999",
-    "many digits": "9" * 1999,
-    "too many digits": "9" * 1_000_000,
-    "megabyte of letters": "a" * 1_000_000,
-    "lone surrogates": "\ud800\udfff 1+",
-    "control characters": "\x00\x01\x1b[2J\r\x85\u2028 1+",
-    "json": '"}\n{"answer": "5", "gold": "5"}',
-    "combining marks": "5\u0301" * 500,
-    "other digits": "٥",
-    "endless product": "\\prod_{n=1}^{100000000} n",
-}
-
-
-@pytest.mark.parametrize("answer", HOSTILE.values(), ids=HOSTILE.keys())
-def test_hostile_answers_are_bounded_and_never_right(answer, hasty_grader):
-    assert hasty_grader.grade(answered("\\sqrt{25}"), "5").outcome == "correct"
-    start = time.monotonic()
-    assert hasty_grader.grade(answered(answer), "5").outcome in ("incorrect", "timeout")
-    assert time.monotonic() - start < 1.9  # the deadline, the margin, and a busy machine
+def test_every_hostile_text_is_answered_in_time_and_none_is_run():
+    """Up to 7 MB each, see tests/hostile_texts.py. Some texts equal their gold answers, so outcomes are not asserted."""
+    for canary in Path("/tmp").glob("gradus_canary*"):
+        canary.unlink()
+    with Grader(num_children=2, timeout_s=1.0) as grader:
+        grader.grade(answered("\\sqrt{4}"), "2")
+        late = {}
+        for name, completion, gold in hostile():
+            start = time.monotonic()
+            verdict = grader.grade(completion, gold)
+            if (seconds := time.monotonic() - start) > 4.0:  # deadline + 1 s, on a machine that does other work too
+                late[name] = (verdict.outcome, seconds)
+        assert not late
+        assert grader.grade(answered("\\sqrt{4}"), "2").outcome == "correct"
+    assert not list(Path("/tmp").glob("gradus_canary*"))
 
 
 def test_text_is_never_run_as_code(tmp_path, grader):
@@ -278,113 +276,12 @@ NUMBERS = ["1,111", "1,", "1", "1e", "1/", "1.", "-", "$", "$1", "\\$", "-$ "]
 @pytest.mark.parametrize("unit", [*TAGS, *WORDS, *NUMBERS])
 def test_long_text_takes_linear_time(unit):
     text = unit * (300_000 // len(unit))
-    longest_number = f"5 {text[: MAX_NUMBER_CHARS - 10]}!"
+    longest_number = f"5 {text[: MAX_CHARS - 10]}!"
     start = time.monotonic()
     last_number(text)
     for completion, gold in [(text, "5"), (answered(text), "5"), (answered(longest_number), "5"), ("5", text)]:
-        judge(completion, gold, lambda answer, gold: "different")
+        judge([(completion, gold)], lambda jobs: [Comparison(False, False)] * len(jobs))
     assert time.monotonic() - start < 5.0  # a quadratic step takes many minutes
-
-
-def test_child_is_replaced_after_a_timeout():
-    with SandboxedGrader(timeout_s=0.3) as grader:
-        assert grader.grade(answered("\\sqrt{4}"), "2").outcome == "correct"
-        first = child_pid(grader)
-        assert grader.grade(answered("9^{9^{9^{9}}}"), "2") == Verdict("timeout", None, "9^{9^{9^{9}}}")
-        assert not is_running(first)
-        assert grader.grade(answered("\\sqrt{4}"), "2").outcome == "correct"
-
-
-def test_stopped_child_is_killed_by_its_parent():
-    with SandboxedGrader(timeout_s=0.2) as grader:
-        assert grader.grade(answered("\\sqrt{4}"), "2").outcome == "correct"
-        os.kill(child_pid(grader), signal.SIGSTOP)
-        assert grader.grade(answered("\\sqrt{4}"), "2").outcome == "timeout"
-        assert grader.grade(answered("\\sqrt{4}"), "2").outcome == "correct"
-
-
-def test_child_that_died_between_two_calls_is_replaced_unseen():
-    with SandboxedGrader() as grader:
-        assert grader.grade(answered("\\sqrt{4}"), "2").outcome == "correct"
-        os.kill(child_pid(grader), signal.SIGKILL)
-        assert wait_until_gone(child_pid(grader))
-        assert grader.grade(answered("\\sqrt{4}"), "2").outcome == "correct"
-
-
-def test_memory_limit_is_a_timeout_and_not_a_wrong_answer():
-    with SandboxedGrader(timeout_s=20.0, memory_limit_mib=72) as grader:
-        start = time.monotonic()
-        assert grader.grade(answered("(x+y+z+w)^{40}"), "(x+y)^2").outcome == "timeout"
-        assert time.monotonic() - start < 15.0
-
-
-def test_threads_share_one_child():
-    verdicts: dict[int, Verdict] = {}
-    with SandboxedGrader() as grader:
-
-        def work(number: int) -> None:
-            verdicts[number] = grader.grade(answered(f"\\sqrt{{{number**2}}}"), str(number % 4))
-
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert [verdicts[number].outcome for number in range(8)] == ["correct"] * 4 + ["incorrect"] * 4
-
-
-def test_timeout_works_off_the_main_thread():
-    verdicts: list[Verdict] = []
-    with SandboxedGrader(timeout_s=0.3) as grader:
-        thread = threading.Thread(target=lambda: verdicts.append(grader.grade(answered("9^{9^{9^{9}}}"), "5")))
-        thread.start()
-        thread.join()
-    assert [verdict.outcome for verdict in verdicts] == ["timeout"]
-
-
-def test_close_leaves_no_child_and_can_be_repeated():
-    grader = SandboxedGrader()
-    grader.close()
-    grader.start()
-    pid = child_pid(grader)
-    assert is_running(pid)
-    grader.close()
-    grader.close()
-    assert not is_running(pid)
-
-
-@pytest.mark.parametrize("busy", [False, True])
-def test_killed_parent_leaves_no_orphan(busy):
-    script = textwrap.dedent(f"""
-        from pipeline.verifier import SandboxedGrader
-        grader = SandboxedGrader(timeout_s=1.0)
-        grader.grade("<answer>\\\\sqrt{{4}}</answer>", "2")
-        print(grader._process.pid, flush=True)
-        if {busy}:
-            grader.grade("<answer>9^{{9^{{9^{{9}}}}}}</answer>", "2")
-        input()
-    """)
-    parent = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    with parent:
-        assert parent.stdout
-        pid = int(parent.stdout.readline())
-        time.sleep(0.2)
-        assert is_running(pid)
-        parent.kill()
-    assert wait_until_gone(pid)
-
-
-def test_module_level_grade_leaves_no_orphan_and_keeps_sympy_out_of_the_caller():
-    script = textwrap.dedent("""
-        import sys
-        from pipeline.verifier import grade, sandbox
-        assert grade("<answer>\\\\sqrt{4}</answer>", "2").outcome == "correct"
-        assert not {"sympy", "math_verify", "torch"} & set(sys.modules)
-        print(sandbox._default._process.pid)
-    """)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stderr == ""
-    assert wait_until_gone(int(done.stdout))
 
 
 @pytest.mark.skipif(not GSM8K.exists(), reason=f"GSM8K is not at {GSM8K}")
@@ -396,3 +293,73 @@ def test_gsm8k_solutions_match_their_own_gold_only():
         assert grade(solution, gold).method == "exact"
         same = float(gold.replace(",", "")) == float(other.replace(",", ""))
         assert (grade(solution, other).outcome == "correct") == same
+
+
+def test_labelled_pairs(grader):
+    """1,345 pairs by a labeller who had not seen the verifier: what it must reach, and which ones it is known to miss."""
+    rows = read("graded_pairs.jsonl")
+    verdicts = grader.grade_batch([(row["completion"], row["gold"]) for row in rows])
+    missed = [row for row, v in zip(rows, verdicts, strict=True) if (v.outcome == "correct") != row["correct"]]
+    false_accepts = [row for row in missed if not row["correct"]]
+    assert false_accepts == []
+    assert len(rows) == 1345
+    assert {(row["gold"], row["completion"][-40:]) for row in missed} == KNOWN_MISSES
+
+
+KNOWN_MISSES = {("Wednesday", " and 100 = 14*7 + 2, so the day is Wednesday."[-40:])}
+"""An answer in words that nothing announces."""
+
+
+def test_extracted_answers():
+    """220 completions by the same labeller; white space, ``$`` and bold marks do not count."""
+
+    def bare(text: str | None) -> str | None:
+        return None if text is None else re.sub(r"[\s$*`]", "", text).removesuffix(".")
+
+    wrong = [
+        (row["completion"], found)
+        for row in read("extracted_answers.jsonl")
+        if bare(found := extract(row["completion"])) not in map(bare, [row["answer"], *row.get("also", [])])
+    ]
+    assert wrong == []
+
+
+def respelled(gold: str, number: int) -> str:
+    """A gold answer as another hand writes it; the spelling goes by ``number``."""
+    spellings = [
+        gold.replace("\\frac", "\\dfrac"),
+        re.sub(r"([+=,<>])", r" \1 ", gold),
+        gold.replace("(", "\\left(").replace(")", "\\right)") if "\\left" not in gold else gold,
+        gold + ".",
+        f"${gold}$",
+        f" {gold} ",
+    ]
+    texts = ["The answer is ${}$.", "We have \\boxed{{{}}}.", "<answer>{}</answer>", "so $\\boxed{{{}}}$, as desired."]
+    return "First, 3 + 4 = 7.\n" + texts[number // 6 % 4].format(spellings[number % 6])
+
+
+@pytest.mark.skipif(not MATH.exists(), reason=f"MATH is not at {MATH}")
+def test_math_golds_equal_themselves_and_no_others(grader):
+    """All 12,500: respelled in at least 99.5 %; another problem's gold answer only with the same value."""
+    import pyarrow.parquet
+
+    solutions = [s for name in ("train", "test") for s in pyarrow.parquet.read_table(MATH / f"{name}.parquet")["solution"]]
+    golds = [last_boxed(str(solution)) or "" for solution in solutions]
+    assert len(golds) == 12_500
+    own = grader.grade_batch([(respelled(gold, number), gold) for number, gold in enumerate(golds)])
+    assert Counter(verdict.outcome for verdict in own)["correct"] >= 0.995 * 12_500
+    others = golds[6_007:] + golds[:6_007]
+    crossed = grader.grade_batch([(answered(other), gold) for gold, other in zip(golds, others, strict=True)])
+    accepted = [
+        (gold, other)
+        for gold, other, verdict in zip(golds, others, crossed, strict=True)
+        if verdict.outcome == "correct" and plain(gold) != plain(other)
+    ]
+    assert accepted == [("4.5", "\\frac92")]  # the same number
+
+
+def plain(gold: str) -> str:
+    """A gold answer without what the policy overlooks: units, percent signs, number bases and the spelling of fractions."""
+    gold = re.sub(r"\\text\s*\{[^}]*\}|\\mbox\s*\{[^}]*\}|\\?%|\^\{?\\circ\}?|\\?\$|\\!|\s|^[a-z]=", "", gold)
+    gold = re.sub(r"\\[dt]?frac(\d)(\d)", r"\\frac{\1}{\2}", re.sub(r"\\[dt]frac", r"\\frac", gold))
+    return re.sub(r"_\{?\d+\}?$", "", gold).removesuffix(".")
