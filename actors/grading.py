@@ -12,7 +12,7 @@ import ray
 import ray.exceptions
 
 import pipeline
-from pipeline.errors import ClusterError
+from pipeline.errors import ClusterError, GradusError
 from pipeline.grade_file import CHUNKS_PER_WORKER, Chunk, GradedChunk, GradeSettings, grade_chunk
 
 
@@ -78,6 +78,8 @@ def _result(ref: Any) -> GradedChunk:
     try:
         return ray.get(ref)
     except ray.exceptions.RayTaskError as error:
-        raise error.cause from None
+        if isinstance(error.cause, GradusError):
+            raise error.cause from None
+        raise
     except ray.exceptions.RayError as error:
         raise ClusterError(f"the cluster lost a chunk: {' '.join(str(error).split())[:300]}") from None

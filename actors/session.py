@@ -23,9 +23,9 @@ from pipeline.batching import TokenSequence
 from pipeline.config import Config, StageConfig
 from pipeline.errors import CheckpointError, DataError
 from pipeline.experiment import PhaseClock, Progress, RunDirectory
-from pipeline.files import write_json, write_jsonl
+from pipeline.files import append_jsonl, write_json, write_jsonl
 from pipeline.logs import log_to_file
-from pipeline.metrics import first_per_level, rollout_metrics, sample_rows
+from pipeline.metrics import first_per_level, rollout_metrics, sample_rows, ungraded_rows
 from pipeline.models.hub import resolve_model
 from pipeline.models.policy import (
     load_policy,
@@ -40,7 +40,7 @@ from pipeline.models.policy import (
     trainable_tensors,
 )
 from pipeline.schedules import derive_seed, num_steps
-from pipeline.tracking import MetricsWriter, truncate_metrics
+from pipeline.tracking import MetricsWriter, truncate_metrics, truncate_ungraded, ungraded_path
 from pipeline.types import Problem, PromptRequest, RolloutGroup, WeightId
 
 logger = logging.getLogger(__name__)
@@ -107,6 +107,7 @@ class LearnerSession:
         self.clock = PhaseClock()
         if self.rank == 0:
             truncate_metrics(self._run.path, self.progress.step)
+            truncate_ungraded(self._run.path, self.progress.step)
             self._metrics = MetricsWriter(self._run.path)
             self._gauges = Gauges(self._run.path.name)
 
@@ -277,12 +278,15 @@ class LearnerSession:
         self._checkpoint_if_due()
 
     def log_groups(self, groups: list[RolloutGroup]) -> dict[str, float]:
-        """Metrics over the groups of all workers; now and then their completions go to samples/."""
+        """Metrics over the groups of all workers; now and then their completions go to samples/,
+        and always some of those that could not be graded."""
         groups = self._gather(groups)
         step = self.progress.step + 1
         if self.rank == 0 and step % self.config.output.samples_every_steps == 0:
             rows = sample_rows(groups, step, self.stage.name)
             write_jsonl(self._run.samples / f"step_{step:06d}.jsonl", rows)
+        if self.rank == 0 and (ungraded := ungraded_rows(groups, step, self.stage.name)):
+            append_jsonl(ungraded_path(self._run.path), ungraded)
         version = groups[0].weight_id.step
         return rollout_metrics(groups) | {
             "num_rollout_tokens": sum(len(c.token_ids) for group in groups for c in group.completions),

@@ -130,7 +130,7 @@ def _print_summary(tally: "Tally", seconds: float, unit: str) -> None:
     from rich.table import Table
 
     total = tally.outcomes.total()
-    table = Table(title=f"{total:,} completions in {seconds:.1f} s, {total / seconds:,.0f} items/s")
+    table = Table()
     table.add_column("outcome")
     for name in ("completions", "share"):
         table.add_column(name, justify="right")
@@ -139,6 +139,7 @@ def _print_summary(tally: "Tally", seconds: float, unit: str) -> None:
         for method in ("exact", "symbolic", "numeric") if outcome == "correct" else ():
             table.add_row(f"  by {method}", *_count(tally.methods[method], total), style="dim")
     Console().print(table)
+    print(f"{total:,} completions in {seconds:.1f} s: {total / seconds:,.0f} items/s")
     for outcome, examples in tally.examples.items():
         for example in examples:
             print(f"{outcome}, {unit} {example.number}: gold {_short(example.gold)}, answer {_short(example.answer)}")

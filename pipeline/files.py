@@ -29,6 +29,12 @@ def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_atomic(path, "".join(_dump(row) + "\n" for row in rows).encode())
 
 
+def append_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Not atomic: a kill can cut the last line short."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(_dump(row) + "\n" for row in rows))
+
+
 def _dump(value: Any, indent: int | None = None) -> str:
     """Readable UTF-8. A lone surrogate, which model text may hold, has no UTF-8 form and becomes ``?``."""
     return json.dumps(value, indent=indent, ensure_ascii=False).encode(errors="replace").decode()

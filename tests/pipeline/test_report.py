@@ -108,6 +108,23 @@ def test_samples_with_missing_or_huge_fields_are_no_error(tmp_path, sample):
     assert "1 of 1" in shown and len(shown) < 20_000
 
 
+def test_completions_that_could_not_be_graded_are_shown(run, tmp_path):
+    heading = "Completions that could not be graded"
+    assert heading not in Page(run / "report.html").text
+    write_rows(tmp_path, [{"step": 7}])
+    (tmp_path / "samples").mkdir()
+    late = {"step": 7, "stage": "rl", "outcome": "timeout", "completion": HOSTILE, "gold": HOSTILE}
+    samples = [late | {"problem_id": f"late-{index}-"} for index in (0, 0, 1, 2, 3, 4, 5)]
+    samples += [{"step": 7, "outcome": "bad_gold", "problem_id": "bad-gold-"}]
+    (tmp_path / "samples" / "ungraded.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    page = Page(write_report(tmp_path))
+    assert heading in page.text and "step 7 · rl" in page.text
+    assert "timeout · 5 of 7 kept" in page.text and "bad gold · 1 of 1 kept" in page.text
+    assert [page.text.count(f"late-{index}-") for index in range(6)] == [1, 1, 1, 1, 1, 0]
+    assert page.text.count("bad-gold-") == 1
+    assert not {"script"} & {tag for tag, _ in page.tags} and page.text.count("<img src=x onerror=alert(1)>") == 10
+
+
 def test_output_dir_leaves_the_run_untouched(run, tmp_path):
     before = fingerprint(run)
     path = write_report(run, tmp_path / "a" / "b")

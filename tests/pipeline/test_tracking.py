@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import CheckpointError
+from pipeline.files import append_jsonl
 from pipeline.tracking import (
     MetricsWriter,
     follow_progress,
@@ -16,6 +17,8 @@ from pipeline.tracking import (
     read_evaluations,
     read_metrics,
     truncate_metrics,
+    truncate_ungraded,
+    ungraded_path,
 )
 from tests.helpers_run import make_run, write_rows
 
@@ -80,6 +83,21 @@ def test_cutting_back_drops_later_rows_and_tells_how_many(tmp_path):
     assert truncate_metrics(tmp_path, 3) == 2
     assert steps(tmp_path) == [1, 2, 3]
     assert [path.name for path in metrics_path(tmp_path).parent.glob("*.jsonl*")] == ["metrics.jsonl"]
+
+
+def test_ungraded_examples_are_cut_back_like_metrics(tmp_path):
+    path = ungraded_path(tmp_path)
+    assert truncate_ungraded(tmp_path, 3) == 0 and not path.exists()
+    path.parent.mkdir()
+    append_jsonl(path, [{"step": 2, "completion": "√2 \ud800"}, {"step": 2}, {"step": 3}])
+    kept = path.read_bytes()
+    append_jsonl(path, [{"step": 4}, {"step": 5}])
+    with path.open("a") as file:
+        file.write('{"step": 6, "comp')
+    assert truncate_ungraded(tmp_path, 3) == 2
+    assert path.read_bytes() == kept
+    assert json.loads(kept.split(b"\n")[0])["completion"] == "√2 ?"
+    assert truncate_ungraded(tmp_path, 0) == 3 and path.read_bytes() == b""
 
 
 def test_tensorboard_forgets_the_steps_that_are_repeated(tmp_path):

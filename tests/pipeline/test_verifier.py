@@ -150,6 +150,8 @@ def test_last_number(text, number):
         ("x > 3", "(3, \\infty)", "symbolic"),
         ("4x + 6y = 12", "2x + 3y = 6", "symbolic"),
         ("\\pm 2", "2, -2", "symbolic"),
+        ("0.333...", "1/3", "symbolic"),
+        ("\\frac{\\pi}{2}", "90^\\circ", "symbolic"),
         ("1/2^98", "\\frac{2}{2^{99}}", "symbolic"),
     ],
 )
@@ -192,6 +194,8 @@ def test_right_answers_and_the_method_that_finds_them(answer, gold, method, grad
         ("3:1", "3"),
         ("July 20", "June 20"),
         ("99!", "100!"),
+        ("\\sqrt{10^{100}+1}", "10^{50}"),
+        ("e^{\\pi\\sqrt{163}}", "262537412640768744"),
         ("72", "Tuesday"),
         ("1/0", "5"),
         ("\\frac{1}{", "5"),
