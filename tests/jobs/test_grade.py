@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from pipeline.grade_file import Chunk, GradedChunk, GradeSettings, Tally, grade_
 
 ROOT = Path(__file__).parents[2]
 BOMB = r"\boxed{9^{9^{9}}+x}"
-ROWS = [
+ROWS: list[dict] = [
     {"id": 1, "completion": "so <answer>7</answer>", "gold": "7"},
     {"id": 2, "completion": r"thus \boxed{\frac{1}{2}}", "gold": "0.5"},
     {"id": 3, "completion": "<answer>8</answer>", "gold": 7},
@@ -51,7 +51,7 @@ def read_lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def here(settings: GradeSettings, chunks: Iterable[Chunk]) -> Iterator[GradedChunk]:
+def here(settings: GradeSettings, chunks: Iterable[Chunk]) -> Generator[GradedChunk, None, None]:
     """A Spread that stays in this process."""
     yield from (grade_chunk(settings, chunk) for chunk in chunks)
 
