@@ -3,7 +3,11 @@
 Nothing here is meant to be *executed*: should a payload run, it only creates a
 file under /tmp/gradus_canary*, sleeps, or ends the worker.  Check
 glob.glob("/tmp/gradus_canary*") after the run (and delete before).
+
+The table is laid out by hand.
 """
+
+# fmt: off
 import random
 
 CANARY = "/tmp/gradus_canary"
@@ -284,10 +288,10 @@ def hostile(everything: bool = False) -> list[tuple[str, str, str]]:
     box(Y + "piecewise", "\\begin{cases}" + "\\\\".join("x^{%d} & x > %d" % (i, i) for i in range(500)) + "\\end{cases}", "x")
 
     # ------------------------------------------------------------ inject
-    I = "inject:"
+    INJECT = "inject:"
 
     def inj(name, template, gold="1", wrap=tag):
-        wrap(I + name, template.replace("@", canary()), gold)
+        wrap(INJECT + name, template.replace("@", canary()), gold)
 
     inj("import_os_system", "__import__('os').system('touch @')", "0")
     inj("import_os_system_box", "__import__('os').system('touch @')", "0", box)
@@ -334,7 +338,7 @@ def hostile(everything: bool = False) -> list[tuple[str, str, str]]:
     inj("pickle_text", "cos\nsystem\n(S'touch @'\ntR.", "0")
     inj("pickle_bytes", "b'\\x80\\x04\\x95\\x00cposix\\nsystem\\n(S\\'touch @\\'\\ntR.'", "0")
     cmd = "touch " + canary()
-    tag(I + "pickle_control_chars", "\x80\x04\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c" + chr(len(cmd)) + cmd
+    tag(INJECT + "pickle_control_chars", "\x80\x04\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c" + chr(len(cmd)) + cmd
         + "\x94\x85\x94R\x94.", "0")
     inj("yaml_tag", "!!python/object/apply:os.system ['touch @']", "0")
     inj("yaml_document", "---\n- !!python/object/new:os.system [touch @]\n...", "0")
@@ -531,16 +535,6 @@ def hostile(everything: bool = False) -> list[tuple[str, str, str]]:
 
 def _tree(depth: int) -> str:
     s = "1"
-    for i in range(depth):
+    for _ in range(depth):
         s = "(" + s + "," + s + ")"
     return s
-
-
-if __name__ == "__main__":
-    import collections
-    import time
-    t = time.perf_counter()
-    h = hostile()
-    t = time.perf_counter() - t
-    print(len(h), "rows", dict(collections.Counter(n.split(":")[0] for n, _, _ in h)))
-    print("%.2f s, %.1f M characters" % (t, sum(len(c) + len(g) for _, c, g in h) / 1e6))

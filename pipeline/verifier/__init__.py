@@ -1,13 +1,16 @@
-"""Find the final answer in a completion and judge it. Safe on any text, from any thread. docs/verifier.md has the policy.
+"""Find the final answer in a completion and judge it. Safe on any text, from any thread: see docs/verifier.md.
 
-Importing this stays light: sympy and math-verify are loaded by child processes only.
+Importing this stays light: sympy is loaded by child processes only.
 
     extract.py      where the answer stands in a completion
     text.py         one spelling for LaTeX, Unicode and Markdown
     grading.py      what is decided here: text, plain numbers (quantity.py, units.py), words (words.py)
     sandbox.py      the pool of children (child.py) that decides the rest:
-    equivalence.py      by trees of what was written (reader.py) and sympy
+    equivalence.py      compares by shape the trees (tree.py) that reader.py makes of tokens.py,
+    real_sets.py        intervals and inequalities as pieces of the line,
+    scalars.py          and the leaves as sympy expressions
     grader.py       all of it in one call, with a cache
+    verdict.py      what it answers
 """
 
 from pipeline.verifier.extract import extract, last_number

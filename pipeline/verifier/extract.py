@@ -6,13 +6,18 @@ from collections import deque
 _SECTION_TAG = re.compile(r"<(/?)(answer|reasoning|think|thinking)>", re.IGNORECASE)
 _BOX_OR_BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _WHOLE_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}")
-_BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(-?[0-9][0-9,.]*|\\?[A-Za-z]+(?![A-Za-z{]))|\{([^$\n}][^$\n]{0,300}))")
+_BARE_BOX = re.compile(
+    r"\\(?:boxed|fbox)\s*(?:(-?[0-9][0-9,.]*|\\?[A-Za-z]+(?![A-Za-z{]))"  # \boxed 9
+    r"|\{([^$\n}][^$\n]{0,300}))"  # \boxed{9
+)
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 _PHRASE = re.compile(
-    r"\b(?:answers?\s+(?:is|are|would be|should be|must be|comes? (?:out )?to|equals?)\b|(?:final\s+)?answers?[\s*_]*[:=]"
+    r"\b(?:answers?\s+(?:is|are|would be|should be|must be|comes? (?:out )?to|equals?)\b"
+    r"|(?:final\s+)?answers?[\s*_]*[:=]"
     r"|answer\s*\n+"
     r"|(?:antwort|lösung|ergebnis)\s+(?:ist|lautet|beträgt)\b|(?:antwort|lösung|ergebnis)\s*:"
-    r"|r[ée]ponse\s+(?:finale\s+)?est\b|r[ée]ponse(?:\s+finale)?\s*:|respuesta\s+(?:final\s+)?es\b|respuesta(?:\s+final)?\s*:"
+    r"|r[ée]ponse\s+(?:finale\s+)?est\b|r[ée]ponse(?:\s+finale)?\s*:"
+    r"|respuesta\s+(?:final\s+)?es\b|respuesta(?:\s+final)?\s*:"
     r"|resposta\s+(?:final\s+)?é\b|resposta(?:\s+final)?\s*:|risposta\s+(?:finale\s+)?è|risposta(?:\s+finale)?\s*:"
     r"|ответ\s*[:—-]|ответ\s+равен)"
     r"|(?:答案(?:是|为|為|：|:)|答えは|答え[:：]|정답은|답은|답[:：])",
@@ -21,8 +26,10 @@ _PHRASE = re.compile(
 _ANSWER_LINE = re.compile(r"[\s:=*_>]*(?:-\s)?(?:```[a-z]*\n\s*)?(?:\$\$|\\\[)?\s*")
 _ASIDE = re.compile(r"([-−$€£0-9][^,]*),\s+(?!(?:and|or|und|et|y|e|o|oder|ou)\b)[^\W\d_]{3,}")
 _CUT = re.compile(
-    r"\.(?=\s|$|\*)|[;?](?=\s|$)|(?<=[A-Za-z])!(?=\s|$)|。|\n|,?\s+(?:because|since|as we|which|so that|so the|so we|where|when|but|after|given|and the"
-    r"|and we|and so|due to|by the|if the|for the|from the|therefore|thus|hence|not\s)|\s+—\s|,\s+(?:not|as|so|because|and not)\b",
+    r"\.(?=\s|$|\*)|[;?](?=\s|$)|(?<=[A-Za-z])!(?=\s|$)|。|\n|\s+—\s"
+    r"|,?\s+(?:because|since|as we|which|so that|so the|so we|where|when|but|after|given|and the|and we|and so|due to"
+    r"|by the|if the|for the|from the|therefore|thus|hence|not\s)"
+    r"|,\s+(?:not|as|so|because|and not)\b",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(
@@ -33,10 +40,17 @@ _NUMBER = re.compile(
 _DOLLAR = re.compile(r"(?<!\\)\$")
 _FENCE = re.compile(r"```[a-zA-Z]*\n?([^`]*)```")
 _MARKED = re.compile(r"\*\*([^*\n]{1,200})\*\*|`([^`\n]{1,200})`|__([^_\n]{1,200})__")
-_FORMULA = re.compile(r"\$\$([^$]{1,500})\$\$|\$([^$\n]{1,300})\$|\\\(([^\n]{1,300}?)\\\)|\\\[([^\\]{0,5}(?:\\[^\]]|[^\\]){1,500})\\\]")
+_FORMULA = re.compile(
+    r"\$\$([^$]{1,500})\$\$"
+    r"|\$([^$\n]{1,300})\$"
+    r"|\\\(([^\n]{1,300}?)\\\)"
+    r"|\\\[([^\\]{0,5}(?:\\[^\]]|[^\\]){1,500})\\\]"
+)
 _HEDGE = re.compile(
-    r"^(?:not|neither|either|maybe|perhaps|possibly|between|probably|isn't|is not|cannot be|can't be|it is not|it's not)\b|\?$"
-    r"|\b(?:maybe|perhaps|possibly|or maybe|not sure|or possibly|either)\b",
+    r"^(?:not|neither|either|maybe|perhaps|possibly|between|probably|isn't|is not|cannot be|can't be|it is not"
+    r"|it's not)\b"
+    r"|\b(?:maybe|perhaps|possibly|or maybe|not sure|or possibly|either)\b"
+    r"|\?$",
     re.IGNORECASE,
 )
 _OR = re.compile(r"\s*,?\s+or\s+", re.IGNORECASE)
@@ -56,7 +70,8 @@ def extract(completion: str, *, fallback: bool = True) -> str | None:
 
     The last complete ``<answer>`` section; when there is one, nothing else counts. Otherwise, outside the reasoning
     and in this order: ``\\boxed{}`` (several side by side are a list), ``#### n``, "the answer is n" (or "final
-    answer: n", also in other languages), the last bold or code span, and, with ``fallback``, the last formula or number.
+    answer: n", also in other languages), the last bold or code span, and, with ``fallback``, the last formula or
+    number.
     """
     answer = find_answer(completion, fallback=fallback)
     return None if answer is None or is_hedge(answer) else answer

@@ -1,4 +1,4 @@
-"""Grading in one call: what is cheap in the caller's process, the rest in killable children, repeated pairs from a cache."""
+"""Grading in one call: the cheap part in the caller's process, the rest in killable children, repeats from a cache."""
 
 import threading
 from collections import OrderedDict

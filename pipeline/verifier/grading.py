@@ -10,22 +10,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from pipeline.verifier.extract import extract, find_answer, is_hedge
-from pipeline.verifier.quantity import (
-    Quantity,
-    close_quantity,
-    european_decimal,
-    read_quantity,
-    same_quantity,
-)
-
+from pipeline.verifier.quantity import Quantity, close_quantity, european_decimal, read_quantity, same_quantity
 from pipeline.verifier.text import clean, compact
 from pipeline.verifier.verdict import Comparison, Job, Method, Outcome, Verdict
 from pipeline.verifier.words import choice_letter, looks_like_words, same_choice, same_words
 
 MAX_MATH_CHARS = 4000
 """Longer answers that are not literally the gold one are wrong without being read; such golds are bad."""
-
-
 _SENTENCE = re.compile(r"\s*[A-Z][^=]*?\s(?:is|are|equals)\s+(\$[^$]+\$|\\\((?:(?!\\\)).)+\\\))\s*\.?\s*", re.DOTALL)
 
 
@@ -112,7 +103,11 @@ def _decide(answer: str, gold: Gold) -> Comparison | None:
 
 def conclude(answer: str, strict: bool, found: Comparison, *, all_methods: bool = False) -> Verdict:
     """The verdict that follows from a comparison."""
-    method: Method | None = "exact" if strict else "symbolic" if found.symbolic else "numeric" if found.numeric else None
+    method: Method | None = None
+    if strict:
+        method = "exact"
+    elif found.is_equal:
+        method = "symbolic" if found.symbolic else "numeric"
     outcome: Outcome = "correct" if method else found.failure or "incorrect"
     if not all_methods:
         return Verdict(outcome, method, answer)

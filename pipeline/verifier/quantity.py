@@ -5,6 +5,7 @@ Numbers are bounded before they are expanded; nothing here takes more than linea
 
 import re
 from fractions import Fraction
+from itertools import pairwise
 from typing import NamedTuple
 
 from pipeline.verifier.text import TEXT_CLOSE, TEXT_OPEN
@@ -19,24 +20,32 @@ MIN_DIGITS = 4
 
 _INT = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[1-9][0-9]{0,2}(?:[ '][0-9]{3})+(?![0-9])|[0-9]+)"
 _TEXT = f"[{TEXT_OPEN}{TEXT_CLOSE} ]*"
+_POWER_OF_TEN = (
+    r"\s*(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*(?:\{\s*(?P<power>[-+]?[0-9]{1,3})\s*\}|(?P<power1>[-+]?[0-9]{1,3}))"
+)
 _NUMBER = re.compile(
-    rf"(?:(?P<name>[A-Za-z](?:_\{{?\w+\}}?)?|[a-z]\([a-z0-9]\))\s*=\s*)?"
-    rf"(?P<sign>(?:[-+\s]|minus |negative )*)(?P<currency>[$€£¥₹]?)\s*(?P<sign2>-?)\s*"
+    # x = -$
+    r"(?:(?P<name>[A-Za-z](?:_\{?\w+\}?)?|[a-z]\([a-z0-9]\))\s*=\s*)?"
+    r"(?P<sign>(?:[-+\s]|minus |negative )*)(?P<currency>[$€£¥₹]?)\s*(?P<sign2>-?)\s*"
+    # 1 1/2, 1\frac{1}{2}, 1\frac12
     rf"(?:(?:(?P<whole>{_INT})(?:\s+|\s*(?=\\)))?"
     rf"(?:(?P<above>{_INT})\s*/\s*(?P<below>{_INT})"
-    rf"|\\frac\s*(?:\{{\s*(?P<top>-?{_INT})\s*\}}|(?P<top1>[0-9]))\s*(?:\{{\s*(?P<bottom>{_INT})\s*\}}|(?P<bottom1>[0-9])(?![0-9])))"
-    rf"|(?P<decimal>{_INT}(?:\.[0-9]*)?|\.[0-9]+)"
-    rf"(?:[eE](?P<exponent>[-+]?[0-9]{{1,3}})|\s*(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*(?:\{{\s*(?P<power>[-+]?[0-9]{{1,3}})\s*\}}|(?P<power1>[-+]?[0-9]{{1,3}})))?)"
+    rf"|\\frac\s*(?:\{{\s*(?P<top>-?{_INT})\s*\}}|(?P<top1>[0-9]))"
+    rf"\s*(?:\{{\s*(?P<bottom>{_INT})\s*\}}|(?P<bottom1>[0-9])(?![0-9])))"
+    # 1,234.5, 1.5e3, 1.5 \times 10^3
+    rf"|(?P<decimal>{_INT}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE](?P<exponent>[-+]?[0-9]{{1,3}})|{_POWER_OF_TEN})?)"
+    # %, degrees, words, cm^2
     rf"(?P<unit>(?:\s*%|\s*\^?\s*\{{?\\circ\}}?|\s*\\degree)?{_TEXT}"
     rf"(?:[^\W\d_]|\s|[.'/$€£¥₹¢{TEXT_OPEN}{TEXT_CLOSE}()-]|\^\s*\{{?[23]\}}?(?![0-9]))*)"
 )
 _EUROPEAN = re.compile(r"(?P<sign>-?)(?P<whole>[0-9]{1,3}(?:\.[0-9]{3})*|[0-9]+),(?P<decimals>[0-9]{1,2}|[0-9]{4,})")
 _LEAD = re.compile(
-    r"(?:(?:is|are|equals?|exactly|about|approximately|approx\.?|around|roughly|only|just|total(?: of)?|a total of|there"
-    r"(?: are| is)?|it is|it's|=|\\approx|~|\\simeq|\\sim)(?![A-Za-z])\s*)+",
+    r"(?:(?:is|are|equals?|exactly|about|approximately|approx\.?|around|roughly|only|just|total(?: of)?|a total of"
+    r"|there(?: are| is)?|it is|it's|=|\\approx|~|\\simeq|\\sim)(?![A-Za-z])\s*)+",
     re.IGNORECASE,
 )
-_WORDS_BEFORE = re.compile(r"(?:[^\W\d_]+[ ,:]*|\s)+(?=[-+$€£¥₹]?\.?[0-9])")
+_WORDS_BEFORE = re.compile(r"(?:[^\W\d_]++[ ,:]*+|\s)++(?=[-+$€£¥₹]?\.?[0-9])")
+"""Possessive: with backtracking, n letters take 2^n steps."""
 _CHANGES_MEANING = re.compile(
     r"\b(?:not|no|never|less|more|fewer|greater|least|most|between|than|over|under|above|below|except|half|twice|double"
     r"|triple|square|cube|root|sqrt|third|quarter|by|times|plus|or|and|either|maybe|perhaps|mod|log|ln|sin|cos|tan|exp|to"
@@ -45,17 +54,20 @@ _CHANGES_MEANING = re.compile(
 )
 _NOT_A_UNIT = re.compile(
     r"\b(?:or|and|not|plus|minus|times|over|sqrt|pi|sin|cos|tan|log|ln|exp|mod|of|squared|if|to|base|e|i|am|pm|a\.m|p\.m|"
-    r"half|halves|third|quarter|pi|factorial|remainder|r)\b"
+    r"half|halves|third|quarter|factorial|remainder|r)\b"
 )
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_ONES = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+]  # fmt: skip
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _NUMBER_WORDS = {word: value for value, word in enumerate(_ONES)}
 _NUMBER_WORDS |= {word: 10 * value for value, word in enumerate(_TENS, start=2)}
+_LARGE_WORDS = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
 _COMPOUND_PART = re.compile(
-    rf"(?:^|(?<=[\s,{TEXT_OPEN}{TEXT_CLOSE}]))(?:and{_TEXT})?([0-9][0-9,]*(?:\.[0-9]+)?){_TEXT}([A-Za-z]+){_TEXT}(?:,{_TEXT})?(?:and\b{_TEXT})?"
+    rf"(?:^|(?<=[\s,{TEXT_OPEN}{TEXT_CLOSE}]))(?:and{_TEXT})?"
+    rf"([0-9][0-9,]*(?:\.[0-9]+)?){_TEXT}([A-Za-z]+)"
+    rf"{_TEXT}(?:,{_TEXT})?(?:and\b{_TEXT})?"
 )
 _MAX_UNIT_CHARS = 60
 
@@ -70,7 +82,7 @@ class Quantity(NamedTuple):
 
 
 def read_quantity(text: str, *, prose: bool = False) -> Quantity | None:
-    r"""A plain number: ``-1,234.50``, ``x = 5``, ``3/4``, ``1\frac{1}{2}``, ``50%``, ``$5``, ``3 eggs``, ``2.5e3 km/h``.
+    r"""A plain number: ``-1,234.50``, ``x = 5``, ``3/4``, ``1\frac{1}{2}``, ``50%``, ``$5``, ``3 eggs``, ``2e3 km/h``.
 
     Args:
         text: an answer as ``clean`` leaves it.
@@ -138,10 +150,11 @@ def _compound(text: str) -> Quantity | None:
     if len(parts) < 2 or _COMPOUND_PART.sub("", text).strip(f" ,{TEXT_OPEN}{TEXT_CLOSE}"):
         return None
     units = [read_unit(TEXT_OPEN + unit + TEXT_CLOSE) for _, unit in parts]
-    falling = all(a.factor > b.factor and a.dimensions == b.dimensions for a, b in zip(units, units[1:], strict=False))
+    falling = all(a.factor > b.factor and a.dimensions == b.dimensions for a, b in pairwise(units))
     if not falling:
         return None
-    total = sum(Fraction(number.replace(",", "")) * unit.factor for (number, _), unit in zip(parts, units, strict=True))
+    numbers = [Fraction(number.replace(",", "")) for number, _ in parts]
+    total = sum((number * unit.factor for number, unit in zip(numbers, units, strict=True)), start=Fraction(0))
     return Quantity(total, Unit(units[0].dimensions, Fraction(1)), "", 0)
 
 
@@ -156,13 +169,13 @@ def _in_words(text: str) -> Quantity | None:
             group += _NUMBER_WORDS[word]
         elif word == "hundred" and used:
             group *= 100
-        elif word in ("thousand", "million", "billion") and used:
-            total, group = total + group * 1000 ** (("thousand", "million", "billion").index(word) + 1), 0
+        elif word in _LARGE_WORDS and used:
+            total, group = total + group * _LARGE_WORDS[word], 0
         elif not (word == "and" and used):
             break
         used += 1
     rest = " ".join(words[used:])
-    if not used or _NOT_A_UNIT.search(rest) or len(rest) > _MAX_UNIT_CHARS:
+    if not used or _NOT_A_UNIT.search(rest) or rest.startswith("quarters") or len(rest) > _MAX_UNIT_CHARS:
         return None
     if not all(word.isalpha() for word in words[used:]):
         return None
@@ -197,7 +210,7 @@ def close_quantity(answer: Quantity, gold: Quantity) -> bool:
 
 
 def close_numbers(answer: Fraction, gold: Fraction, answer_decimals: int, gold_decimals: int) -> bool:
-    """Equal, or within 1e-5 of each other when neither is an integer and a decimal of 4 places or more is among them."""
+    """Equal, or within 1e-5 when neither is an integer and one is a decimal of 4 places or more."""
     if answer == gold:
         return True
     if answer.denominator == 1 or gold.denominator == 1 or max(answer_decimals, gold_decimals) < MIN_DIGITS:

@@ -24,10 +24,11 @@ _SYMBOLS = {
     "≠": r"\ne ", "≈": r"\approx ", "≃": r"\approx ", "≅": r"\approx ", "≡": r"\equiv ", "∈": r"\in ", "∪": r"\cup ",
     "∩": r"\cap ", "∞": r"\infty ", "∧": r"\land ", "∨": r"\lor ", "°": r"^\circ ", "º": r"^\circ ", "⌊": r"\lfloor ",
     "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "∖": r"\setminus ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
-    "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "∣": "|", "∶": ":", "：": ":", "，": ",", "、": ",", "。": ".",
+    "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}",
+    "∣": "|", "∶": ":", "：": ":", "，": ",", "、": ",", "。": ".",
     "→": r"\to ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "δ": r"\delta ", "ε": r"\epsilon ",
-    "θ": r"\theta ", "ϑ": r"\theta ", "λ": r"\lambda ", "μ": r"\mu ", "π": r"\pi ", "ρ": r"\rho ", "σ": r"\sigma ", "τ": r"\tau ",
-    "φ": r"\phi ", "ϕ": r"\phi ", "ω": r"\omega ", "Δ": r"\Delta ", "Ω": r"\Omega ",
+    "θ": r"\theta ", "ϑ": r"\theta ", "λ": r"\lambda ", "μ": r"\mu ", "π": r"\pi ", "ρ": r"\rho ", "σ": r"\sigma ",
+    "τ": r"\tau ", "φ": r"\phi ", "ϕ": r"\phi ", "ω": r"\omega ", "Δ": r"\Delta ", "Ω": r"\Omega ",
 }  # fmt: skip
 _TRANSLATION = {ord(symbol): text for symbol, text in _SYMBOLS.items()}
 _VULGAR = re.compile("[¼-¾⅐-⅞]")
@@ -48,17 +49,25 @@ _SIZE = re.compile(
     r"(?![A-Za-z])\.?"
 )
 _FRACTION = re.compile(r"\\[dtcs]frac(?![A-Za-z])|\\nicefrac(?![A-Za-z])|\\sfrac(?![A-Za-z])")
-_SPACE = re.compile(r"(?<!\\)\\[!,;:> ]|~|\\(?:quad|qquad|thinspace|enspace|hspace\{[^{}]*\}|phantom\{[^{}]*\})(?![A-Za-z])")
+_SPACE = re.compile(
+    r"(?<!\\)\\[!,;:> ]|~|\\(?:quad|qquad|thinspace|enspace|hspace\{[^{}]*\}|phantom\{[^{}]*\})(?![A-Za-z])"
+)
 _BLANKS = re.compile(r"\s+")
+_OUTSIDE_NUMBERS = re.compile(r" (?![0-9])|(?<![0-9]) ")
+_EXCLAIMED = re.compile(r"(?:^|[^\\\w])[^\W\d_]{2,}!$")
 _DOUBLED = re.compile(r"\\(?=\\[A-Za-z]{2})")
 _LATEX_COMMA = re.compile(r",\\!\s*")
+_COMMANDS = {"\\pounds": "£", "\\euro": "€", "\\!": "", "\\lbrace": "\\{", "\\rbrace": "\\}"}
 _CHOOSE = re.compile(r"\{([^{}]{1,50})\\choose(?![A-Za-z])([^{}]{1,50})\}")
 _LEAN = re.compile(r"^\s*fun\s+\w+\s*(?::\s*\w+\s*)?=>")
 
 
 def compact(text: str) -> str:
-    """The text without white space, math delimiters and one final full stop: what ``exact`` compares."""
-    return "".join(without_delimiters(text).split()).removesuffix(".")
+    """The text without white space, math delimiters and one final full stop: what ``exact`` compares.
+
+    A blank between digits stays: ``3 1/2`` is not ``31/2``.
+    """
+    return _OUTSIDE_NUMBERS.sub("", " ".join(without_delimiters(text).split())).removesuffix(".")
 
 
 def without_delimiters(text: str) -> str:
@@ -92,11 +101,16 @@ def clean(text: str) -> str:
     if "\\" in text or "$" in text:
         text = _clean_latex(text)
     text = _BLANKS.sub(" ", text.replace("\\%", "%")).strip(' "*_`')
-    while text.endswith((".", ",", ";", "!", ":")) and not text.endswith("...") and not text.endswith(("\\,", "\\!", "\\;", "\\:")):
-        if text.endswith("!") and text[-2:-1] not in ("", " ") and not text[-2:-1].isalpha():
-            break  # a factorial
+    while _ends_in_a_mark(text):
         text = text[:-1].rstrip(" *`")
     return _unwrapped(text)
+
+
+def _ends_in_a_mark(text: str) -> bool:
+    """Whether punctuation ends the text: no dots of ``0.33...``, no LaTeX space, no factorial as in ``n!``."""
+    if text.endswith("!"):
+        return bool(_EXCLAIMED.search(text)) or text[-2:-1] in ("", " ")
+    return text.endswith((".", ",", ";", ":")) and not text.endswith(("...", "\\,", "\\;", "\\:"))
 
 
 def _unwrapped(text: str) -> str:
@@ -111,7 +125,9 @@ def _clean_latex(text: str) -> str:
     text = _ESCAPED_CURRENCY.sub("", without_delimiters(text)) if "\\$" not in text else _escaped_dollars(text)
     if "\\begin" not in text:
         text = _DOUBLED.sub("", text)
-    text = _LATEX_COMMA.sub(",", text).replace("\\pounds", "£").replace("\\euro", "€").replace("\\!", "").replace("\\lbrace", "\\{").replace("\\rbrace", "\\}")
+    text = _LATEX_COMMA.sub(",", text)
+    for command, meaning in _COMMANDS.items():
+        text = text.replace(command, meaning)
     for _ in range(3):  # \text{} inside \boxed{} inside \mathrm{}
         text, changed = _WRAPPER.subn(_unwrap, text)
         if not changed:

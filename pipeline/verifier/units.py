@@ -28,8 +28,9 @@ _TABLE = {
         "feet": "0.3048", "yd": "0.9144", "yard": "0.9144", "mi": "1609.344", "mile": "1609.344",
     },
     "mass": {
-        "mg": "0.001", "milligram": "0.001", "g": "1", "gm": "1", "gram": "1", "kg": "1000", "kilogram": "1000", "kilo": "1000",
-        "lb": "453.59237", "pound": "453.59237", "oz": "28.349523125", "ounce": "28.349523125",
+        "mg": "0.001", "milligram": "0.001", "g": "1", "gm": "1", "gram": "1", "kg": "1000",
+        "kilogram": "1000", "kilo": "1000", "lb": "453.59237", "pound": "453.59237", "oz": "28.349523125",
+        "ounce": "28.349523125",
     },
     "time": {
         "s": "1", "sec": "1", "second": "1", "min": "60", "minute": "60", "h": "3600", "hr": "3600", "hour": "3600",
@@ -53,7 +54,6 @@ _TABLE = {
 _KNOWN = {word: Unit(((what, 1),), Fraction(size)) for what, words in _TABLE.items() for word, size in words.items()}
 _KNOWN["mph"] = Unit((("length", 1), ("time", -1)), Fraction("1609.344") / 3600)
 _KNOWN["kph"] = _KNOWN["kmh"] = Unit((("length", 1), ("time", -1)), Fraction(1000, 3600))
-_PREFIX_SIGNS = frozenset("$€£¥₹")
 _GENERIC = frozenset(("unit", "total", "in total", "altogether", "in all", "exactly", "answer", "only"))
 _FILLER = re.compile(r"\b(?:of|the|a|an|in total|total|altogether|in all|exactly|each|left|now|more|away|long|old)\b")
 _SCALES = {
@@ -61,6 +61,12 @@ _SCALES = {
 }  # fmt: skip
 _SCALE = re.compile(rf"({'|'.join(_SCALES)})s?\b\s*")
 _POWER = re.compile(r"\s*\^?\s*\{?\s*([23])\s*\}?$")
+_EXPONENT = re.compile(r"\^\s*\{?\s*-?[0-9]\s*\}?")
+_WORD_AND_POWER = re.compile(r"([a-z]+)\s?[23](?![0-9])")
+_PART_OF_A_NUMBER = re.compile(
+    r"(?:squared|cubed|factorial|(?:half|halves|thirds?|fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?|tenths?"
+    r"|hundredths?|thousandths?)(?:\s+of\b.*)?)"
+)
 _POWER_WORDS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
 
 
@@ -82,8 +88,14 @@ def read_unit(text: str) -> Unit:
         return NO_UNIT
     if not marked and len(text) <= 2 and text.isascii() and text not in _KNOWN:
         raise ValueError(f"{text} is a variable, not a unit")
-    if not marked and re.search(r"\^", text) and not re.search(r"\\circ|[a-z]{3}|(?:cm|mm|km|m|ft|in|mi|yd|s)\s*\^", text):
+    if (
+        not marked
+        and re.search(r"\^", text)
+        and not re.search(r"\\circ|[a-z]{3}|(?:cm|mm|km|m|ft|in|mi|yd|s)\s*\^", text)
+    ):
         raise ValueError(f"{text} is a product, not a unit")
+    if _PART_OF_A_NUMBER.fullmatch(text) or _has_number(text):
+        raise ValueError(f"{text} goes on with the number")
     above, *below = re.split(r"\s*/\s*|\s+per\s+|\s+an?\s+(?=hour|minute|day|week)", text)
     dimensions: Counter[str] = Counter()
     factor = Fraction(1)
@@ -93,6 +105,12 @@ def read_unit(text: str) -> Unit:
             dimensions[what] += sign * power * exponent
         factor *= unit.factor ** (sign * power)
     return Unit(tuple(sorted((what, power) for what, power in dimensions.items() if power)), factor)
+
+
+def _has_number(text: str) -> bool:
+    """``times 3`` and ``out of 6``, but not ``cm^2`` or ``cm2``."""
+    text = _WORD_AND_POWER.sub(lambda match: "" if _known(match[1]) else match[0], _EXPONENT.sub("", text))
+    return any(c.isdigit() for c in text)
 
 
 def _read_part(text: str) -> tuple[Unit, int]:
@@ -136,7 +154,3 @@ def compatible(answer: Unit, gold: Unit) -> bool:
             return left_words <= right_words or right_words <= left_words
         return {left, right} == {"angle", "temperature"}
     return False
-
-
-def is_currency_sign(sign: str) -> bool:
-    return sign in _PREFIX_SIGNS

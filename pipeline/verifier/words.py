@@ -14,9 +14,9 @@ _ARTICLE = re.compile(r"^(?:the|a|an|it is|it's|they are|there are|there is)\s+"
 _SYNONYMS = {
     "no solutions": "no solution", "no real solution": "no solution", "no real solutions": "no solution",
     "none": "no solution", "there are no solutions": "no solution", "no such solution": "no solution",
-    "the empty set": "empty set", "dne": "does not exist", "doesnt exist": "does not exist", "not exist": "does not exist",
-    "undefined": "undefined", "not defined": "undefined", "true": "true", "correct": "true", "false": "false",
-    "incorrect": "false", "y": "yes", "n": "no", "real numbers": "all real numbers", "all reals": "all real numbers",
+    "the empty set": "empty set", "dne": "does not exist", "doesnt exist": "does not exist",
+    "not exist": "does not exist", "not defined": "undefined", "correct": "true", "incorrect": "false",
+    "y": "yes", "n": "no", "real numbers": "all real numbers", "all reals": "all real numbers",
 }  # fmt: skip
 _MAX_CHARS = 2000
 

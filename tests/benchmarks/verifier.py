@@ -11,7 +11,6 @@ import json
 import logging
 import random
 import resource
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,7 +103,10 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.disable()
     table = Table("pairs", "number", "ours, items/s/core", "math-verify", "ratio")
-    samples = {"GSM8K": gsm8k_pairs(arguments.data, arguments.num_pairs), "MATH": math_pairs(arguments.data, arguments.num_pairs)}
+    samples = {
+        "GSM8K": gsm8k_pairs(arguments.data, arguments.num_pairs),
+        "MATH": math_pairs(arguments.data, arguments.num_pairs),
+    }
     for name, pairs in samples.items():
         ours, theirs = len(pairs) / our_seconds(pairs), len(pairs) / their_seconds(pairs)
         table.add_row(name, str(len(pairs)), f"{ours:.0f}", f"{theirs:.0f}", f"{ours / theirs:.1f}")

@@ -1,8 +1,5 @@
 import json
 import re
-import subprocess
-import sys
-import textwrap
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.sources import last_boxed
-from pipeline.verifier import Grader, Verdict, extract, grade, grade_batch, last_number
+from pipeline.verifier import Grader, Verdict, extract, grade, last_number
 from pipeline.verifier.grading import judge
 from pipeline.verifier.quantity import MAX_CHARS
 from pipeline.verifier.verdict import Comparison
@@ -153,6 +150,12 @@ def test_last_number(text, number):
         ("0.333...", "1/3", "symbolic"),
         ("\\frac{\\pi}{2}", "90^\\circ", "symbolic"),
         ("1/2^98", "\\frac{2}{2^{99}}", "symbolic"),
+        ("12 345", "12345", "symbolic"),
+        ("5 cm2", "5\\text{ cm}^2", "symbolic"),
+        ("5 third graders", "5", "symbolic"),
+        ("Yes!", "yes", "symbolic"),
+        ("|-x - 1|", "|x + 1|", "symbolic"),
+        ("y > 5", "(5, \\infty)", "symbolic"),
     ],
 )
 def test_right_answers_and_the_method_that_finds_them(answer, gold, method, grader):
@@ -197,6 +200,29 @@ def test_right_answers_and_the_method_that_finds_them(answer, gold, method, grad
         ("\\sqrt{10^{100}+1}", "10^{50}"),
         ("e^{\\pi\\sqrt{163}}", "262537412640768744"),
         ("72", "Tuesday"),
+        ("3 1/2", "31/2"),
+        ("31/2", "3 1/2"),
+        ("3 4", "34"),
+        ("n!", "n"),
+        ("5 times 3", "5"),
+        ("5 plus 3", "5"),
+        ("5 divided by 2", "5"),
+        ("5 out of 6", "5"),
+        ("5% of 20", "5"),
+        ("5 to 7 hours", "5"),
+        ("5 remainder 2", "5"),
+        ("5 squared", "5"),
+        ("5 tenths", "5"),
+        ("two thirds", "2"),
+        ("three quarters", "3"),
+        ("5 not 6", "5"),
+        ("y = 3 when x = 2", "2"),
+        ("3 at x = 2", "2"),
+        ("|x + 1|", "x + 1"),
+        ("\\max(x, -5)", "x"),
+        ("x > 5", "y > 5"),
+        ("0 < x < 1", "0 < y < 1"),
+        ("\\tan 90^\\circ", "\\log 0"),
         ("1/0", "5"),
         ("\\frac{1}{", "5"),
         ("$", "5"),
@@ -234,7 +260,7 @@ def test_all_methods_are_each_told_and_leave_the_verdict_alone(grader):
 
 
 def test_every_hostile_text_is_answered_in_time_and_none_is_run():
-    """Up to 7 MB each, see tests/hostile_texts.py. Some texts equal their gold answers, so outcomes are not asserted."""
+    """Up to 7 MB each, see tests/hostile_texts.py. Some equal their gold answers, so outcomes are not asserted."""
     for canary in Path("/tmp").glob("gradus_canary*"):
         canary.unlink()
     with Grader(num_children=2, timeout_s=1.0) as grader:
@@ -273,17 +299,19 @@ TAGS = [
     "}",
     "####",
 ]
-WORDS = ["answer is ", "answer ", "answer: ", " ", "\n", "*", ".", "a.", "ab ", "\\text{", "\\(", "\\frac{1}{2}"]
+WORDS = ["answer is ", "answer ", "answer: ", " ", "\n", "*", ".", "a", "a.", "ab ", "\\text{", "\\(", "\\frac{1}{2}"]
 NUMBERS = ["1,111", "1,", "1", "1e", "1/", "1.", "-", "$", "$1", "\\$", "-$ "]
 
 
 @pytest.mark.parametrize("unit", [*TAGS, *WORDS, *NUMBERS])
 def test_long_text_takes_linear_time(unit):
     text = unit * (300_000 // len(unit))
-    longest_number = f"5 {text[: MAX_CHARS - 10]}!"
+    longest_number, longest_words = f"5 {text[: MAX_CHARS - 10]}!", text[: MAX_CHARS - 10]
     start = time.monotonic()
     last_number(text)
-    for completion, gold in [(text, "5"), (answered(text), "5"), (answered(longest_number), "5"), ("5", text)]:
+    for answer in (text, longest_number, longest_words):
+        judge([(answered(answer), "5")], lambda jobs: [Comparison(False, False)] * len(jobs))
+    for completion, gold in [(text, "5"), ("5", text)]:
         judge([(completion, gold)], lambda jobs: [Comparison(False, False)] * len(jobs))
     assert time.monotonic() - start < 5.0  # a quadratic step takes many minutes
 
@@ -300,7 +328,7 @@ def test_gsm8k_solutions_match_their_own_gold_only():
 
 
 def test_labelled_pairs(grader):
-    """1,345 pairs by a labeller who had not seen the verifier: what it must reach, and which ones it is known to miss."""
+    """1,345 pairs by a labeller who had not seen the verifier, and which of them it is known to miss."""
     rows = read("graded_pairs.jsonl")
     verdicts = grader.grade_batch([(row["completion"], row["gold"]) for row in rows])
     missed = [row for row, v in zip(rows, verdicts, strict=True) if (v.outcome == "correct") != row["correct"]]
@@ -347,7 +375,8 @@ def test_math_golds_equal_themselves_and_no_others(grader):
     """All 12,500: respelled in at least 99.5 %; another problem's gold answer only with the same value."""
     import pyarrow.parquet
 
-    solutions = [s for name in ("train", "test") for s in pyarrow.parquet.read_table(MATH / f"{name}.parquet")["solution"]]
+    tables = [pyarrow.parquet.read_table(MATH / f"{name}.parquet") for name in ("train", "test")]
+    solutions = [solution for table in tables for solution in table["solution"]]
     golds = [last_boxed(str(solution)) or "" for solution in solutions]
     assert len(golds) == 12_500
     own = grader.grade_batch([(respelled(gold, number), gold) for number, gold in enumerate(golds)])
@@ -363,7 +392,7 @@ def test_math_golds_equal_themselves_and_no_others(grader):
 
 
 def plain(gold: str) -> str:
-    """A gold answer without what the policy overlooks: units, percent signs, number bases and the spelling of fractions."""
+    """A gold answer without what the policy overlooks: units, percent signs, bases and spellings of fractions."""
     gold = re.sub(r"\\text\s*\{[^}]*\}|\\mbox\s*\{[^}]*\}|\\?%|\^\{?\\circ\}?|\\?\$|\\!|\s|^[a-z]=", "", gold)
     gold = re.sub(r"\\[dt]?frac(\d)(\d)", r"\\frac{\1}{\2}", re.sub(r"\\[dt]frac", r"\\frac", gold))
     return re.sub(r"_\{?\d+\}?$", "", gold).removesuffix(".")

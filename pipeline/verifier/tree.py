@@ -1,0 +1,136 @@
+"""The tree of an answer as it was written, and what can be asked of it without any mathematics."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+
+class Node(NamedTuple):
+    """A tree of what was written.
+
+    Heads: number (value, decimals), based (digits, base, value), symbol, add, mul, div, pow, neg, pm, mp,
+    call (name, *args), group (open, close, *items), list (separators, *items), relation (operators, *operands), union,
+    intersection, setminus, set_of (relation), ratio, unit (expression, text), matrix (*rows), words,
+    time (hour, minute, second, "a" or "p" or "").
+    """
+
+    head: str
+    args: tuple[Any, ...]
+
+
+Leaf = Callable[[Node, Node], bool]
+"""Compares two scalars: (answer, gold)."""
+
+INFINITY = Node("symbol", ("infty",))
+MINUS_INFINITY = Node("neg", (INFINITY,))
+REALS = Node("symbol", ("mathbb R",))
+EMPTY_SET = Node("group", ("{", "}"))
+_CONSTANTS = ("pi", "infty", "e", "i")
+_FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
+
+
+def number(value: int | Fraction) -> Node:
+    return Node("number", (Fraction(value), 0))
+
+
+def items_of(node: Node) -> tuple[Node, ...]:
+    if node.head == "list":
+        return node.args[1:]
+    return node.args[2:] if node.head == "group" else (node,)
+
+
+def is_equation(node: Node) -> bool:
+    return node.head == "relation" and node.args[0] == ("=",)
+
+
+def reversed_relation(node: Node) -> Node:
+    """``3 < x`` for ``x > 3``."""
+    operators, *operands = node.args
+    flipped = tuple(_FLIPPED.get(operator, operator) for operator in reversed(operators))
+    return Node("relation", (flipped, *reversed(operands)))
+
+
+# Names -------------------------------------------------------------------------------------------------
+
+
+def has_variable(node: Node) -> bool:
+    if node.head == "symbol":
+        return node.args[0] not in _CONSTANTS
+    return any(has_variable(arg) for arg in node.args if isinstance(arg, Node))
+
+
+def name_of(node: Node) -> str:
+    r"""``x``, ``f(x)`` or ``\angle ABC``; empty when it is not a name."""
+    if node.head == "symbol" and node.args[0] not in _CONSTANTS:
+        return node.args[0]
+    if node.head == "mul":
+        function, argument = node.args
+        if function.head == argument.head == "symbol":
+            return f"{function.args[0]}{argument.args[0]}"
+    if node.head == "group":
+        names = [name_of(item) for item in items_of(node)]
+        return ",".join(names) if all(names) else ""
+    return ""
+
+
+def name_and_value(node: Node) -> tuple[str, Node]:
+    r"""``x = 3``, ``3 = x``, ``f(x) = x^2`` and ``x \in A``: what is named, and what it is.
+
+    Of ``x = 1 + 2 = 3`` the last.
+    """
+    if node.head != "relation":
+        return "", node
+    operators, first, *rest = node.args
+    if operators == ("in",):
+        return name_of(first), rest[0]
+    if set(operators) != {"="}:
+        return "", node
+    if name := name_of(first):
+        return name, rest[-1]
+    if len(rest) == 1 and (name := name_of(rest[0])):
+        return name, first
+    is_sum_worked_out = len(rest) > 1 or not (has_variable(first) or has_variable(rest[0]))
+    return "", rest[-1] if is_sum_worked_out else node
+
+
+def same_name(answer: str, gold: str) -> bool:
+    """Whether two names can be the same: ``f`` is not ``g``, but ``f(x)`` may be called ``area``."""
+    return answer.lower() == gold.lower() or (len(answer) != len(gold) and min(len(answer), len(gold)) > 1)
+
+
+# Plus-minus --------------------------------------------------------------------------------------------
+
+
+def expand_signs(node: Node) -> Node:
+    r"""``2 \pm \sqrt 3`` and ``x = \pm 2`` as the lists that they stand for."""
+    if not _has_signs(node):
+        return node
+    if node.head == "list" or (node.head == "group" and node.args[0] == "{"):
+        items = [each for item in items_of(node) for each in _both_signs(item)]
+        return Node("list", (("or",) * (len(items) - 1), *items))
+    return Node("list", (("or",), _choose(node, "pm"), _choose(node, "mp")))
+
+
+def _both_signs(item: Node) -> tuple[Node, ...]:
+    return items_of(expand_signs(item)) if _has_signs(item) else (item,)
+
+
+def _has_signs(node: Any) -> bool:
+    if not isinstance(node, tuple):
+        return False
+    if isinstance(node, Node):
+        return node.head in ("pm", "mp") or any(map(_has_signs, node.args))
+    return any(map(_has_signs, node))
+
+
+def _choose(node: Any, plus: str) -> Any:
+    """The tree with every sign chosen: ``plus`` ("pm" or "mp") becomes +, the other -."""
+    if not isinstance(node, tuple):
+        return node
+    if not isinstance(node, Node):
+        return tuple(_choose(each, plus) for each in node)
+    args = tuple(_choose(arg, plus) for arg in node.args)
+    if node.head in ("pm", "mp"):
+        left, right = args
+        return Node("add", (left, right if node.head == plus else Node("neg", (right,))))
+    return Node(node.head, args)
