@@ -88,6 +88,11 @@ def find_answer(completion: str, *, fallback: bool = True) -> str | None:
     return answer
 
 
+def marked_answer(text: str) -> str | None:
+    """What stands in the last boxes, or behind ``####``; None without either."""
+    return _closed_boxes(text) or _after_hashes(text)
+
+
 def last_number(text: str) -> str | None:
     """The last number anywhere in the text, with its sign, ``$``, ``%`` or denominator."""
     last = deque(_NUMBER.finditer(text), maxlen=1)
@@ -159,7 +164,7 @@ def _from_section(section: str) -> str | None:
     section = section.strip()
     if not section:
         return None
-    marked = _closed_boxes(section) or (_after_hashes(section) if "####" in section else None)
+    marked = marked_answer(section)
     if not marked and len(section) < 2000 and not section.startswith("Answer Choice"):
         marked = _after_phrase(section)
     return marked or _tidy(section)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pipeline.verifier.extract import extract, find_answer, is_hedge
+from pipeline.verifier.extract import extract, find_answer, is_hedge, marked_answer
 from pipeline.verifier.quantity import Quantity, close_quantity, european_decimal, read_quantity, same_quantity
 from pipeline.verifier.text import clean, compact
 from pipeline.verifier.verdict import Comparison, Job, Method, Outcome, Verdict
@@ -36,7 +36,8 @@ class Gold:
 @lru_cache(20_000)
 def read_gold(text: str) -> Gold:
     """The parsed gold answer. Repeated golds are read once."""
-    tidy = clean(_value_of_sentence(text)) if len(text) <= MAX_MATH_CHARS else ""
+    text = _stated_value(text)
+    tidy = clean(text) if len(text) <= MAX_MATH_CHARS else ""
     letter = choice_letter(tidy)
     return Gold(
         text=text,
@@ -49,8 +50,13 @@ def read_gold(text: str) -> Gold:
     )
 
 
-def _value_of_sentence(gold: str) -> str:
-    r"""``The least value is \(248\).`` -> ``248``: some data sets write whole sentences."""
+def _stated_value(gold: str) -> str:
+    r"""The answer of a gold text that says more: a worked solution with ``#### 18`` or a box, or a whole sentence.
+
+    ``The least value is \(248\).`` is 248: some data sets write it so.
+    """
+    if "####" in gold or "\\boxed" in gold or "\\fbox" in gold:
+        return marked_answer(gold) or gold
     match = _SENTENCE.fullmatch(gold)
     return match[1] if match else gold.replace("\\approx", " ", gold.lstrip("$ ").startswith("\\approx"))
 

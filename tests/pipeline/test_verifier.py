@@ -241,6 +241,14 @@ def test_unreadable_gold_is_no_free_reward(gold, grader):
     assert grader.grade(answered("5"), gold).outcome == "bad_gold"
 
 
+@pytest.mark.parametrize(
+    "gold", ["48 + 24 = 72\n#### 72", "It is \\boxed{72}.", "$72$", "The sum is $72$.", "\\boxed{72}", "\\fbox{72}."]
+)
+def test_a_gold_text_may_say_more_than_the_answer(gold, grader):
+    assert grader.grade(answered("72"), gold) == Verdict("correct", "exact", "72")
+    assert grader.grade(answered("48"), gold).outcome == "incorrect"
+
+
 def test_completion_without_an_answer_is_unparsed(grader):
     assert grader.grade("I do not know.", "72") == Verdict("unparsed")
 
