@@ -66,9 +66,7 @@ def resolve(name: str) -> RewardFunction:
     return cast(RewardFunction, function)
 
 
-def score_group(
-    group: RolloutGroup, terms: Sequence[RewardTerm], grader: Grader
-) -> tuple[RewardBreakdown, ...]:
+def score_group(group: RolloutGroup, terms: Sequence[RewardTerm], grader: Grader) -> tuple[RewardBreakdown, ...]:
     """One breakdown per completion, in order.
 
     Raises:

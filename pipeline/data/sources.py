@@ -31,11 +31,11 @@ def load_problems(config: DataConfig, split: Split) -> list[Problem]:
         DataError: there is no such data set, split or field, or no usable row.
     """
     if config.name.startswith("embedded:"):
-        _check_embedded(config)
+        check_embedded(config)
         config = config.model_copy(update={"fields": arithmetic.FIELDS, "answer_format": "plain"})
         rows = arithmetic.arithmetic_rows(config.arithmetic, split)
     else:
-        rows = _read(config, config.train_split if split == "train" else config.eval_split)
+        rows = read_rows(config, config.train_split if split == "train" else config.eval_split)
     ids: set[str] = set()
     problems = [problem for row in rows if (problem := _problem(row, config, split, ids))]
     if not problems:
@@ -56,7 +56,7 @@ def check_data(config: DataConfig) -> str:
     Raises:
         DataError: the data set cannot be found or used.
     """
-    if config.name.startswith("embedded:") or _local_path(config.name):
+    if config.name.startswith("embedded:") or local_path(config.name):
         train, held_out = load_problems(config, "train"), load_problems(config, "eval")
         return f"{config.name}: {len(train)} training and {len(held_out)} held-out problems"
     if config.hub == "modelscope":
@@ -92,27 +92,27 @@ def last_boxed(text: str) -> str | None:
 
 def _problem(row: Row, config: DataConfig, split: Split, ids: set[str]) -> Problem | None:
     fields = config.fields
-    question, (reasoning, gold) = _text(row[fields.question]), _read_answer(_text(row[fields.answer]), config)
+    question, (reasoning, gold) = as_text(row[fields.question]), read_answer(as_text(row[fields.answer]), config)
     if not question or not gold:
         return None
     if fields.solution:
-        reasoning = _text(row[fields.solution])
+        reasoning = as_text(row[fields.solution])
     digest = hashlib.sha256(question.encode()).hexdigest()[:12]
     prompt: list[Message] = [{"role": "user", "content": question}]
     if config.system_prompt:
         prompt.insert(0, {"role": "system", "content": config.system_prompt})
     return Problem(
-        id=_unique(_text(row[fields.id]) if fields.id else f"{split}-{digest}", ids),
+        id=unique_name(as_text(row[fields.id]) if fields.id else f"{split}-{digest}", ids),
         prompt=tuple(prompt),
         gold=gold,
         solution=worked_solution(reasoning, gold) if reasoning else None,
-        level=_text(row[fields.level]) or None if fields.level else None,
-        type=_text(row[fields.type]) or None if fields.type else None,
+        level=as_text(row[fields.level]) or None if fields.level else None,
+        type=as_text(row[fields.type]) or None if fields.type else None,
         source=config.name,
     )
 
 
-def _read_answer(text: str, config: DataConfig) -> tuple[str, str]:
+def read_answer(text: str, config: DataConfig) -> tuple[str, str]:
     """The worked solution, empty when there is none, and the gold answer, empty when unusable."""
     if config.answer_format == "plain":
         return "", text
@@ -122,11 +122,13 @@ def _read_answer(text: str, config: DataConfig) -> tuple[str, str]:
     return re.sub(r"<<[^<>]*>>", "", reasoning).strip(), gold.strip() if mark else ""
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A field as the pipeline sees it: without outer white space, empty when it is missing."""
     return "" if value is None else str(value).strip()
 
 
-def _unique(name: str, taken: set[str]) -> str:
+def unique_name(name: str, taken: set[str]) -> str:
+    """The name, or name-2, name-3 and so on, whichever is not taken. It is from now on."""
     candidate, copy = name, 1
     while candidate in taken:
         copy += 1
@@ -135,7 +137,8 @@ def _unique(name: str, taken: set[str]) -> str:
     return candidate
 
 
-def _check_embedded(config: DataConfig) -> None:
+def check_embedded(config: DataConfig) -> None:
+    """Raises DataError for an embedded name or split that there is not."""
     if config.name != arithmetic.NAME:
         raise DataError(f"data.name must be {arithmetic.NAME} for embedded data, got {config.name}.")
     if (config.train_split, config.eval_split) != ("train", "test"):
@@ -145,11 +148,18 @@ def _check_embedded(config: DataConfig) -> None:
         )
 
 
-def _read(config: DataConfig, expression: str) -> list[Row]:
-    """All rows of a split expression, each with every configured field."""
+def read_rows(config: DataConfig, expression: str, *, fix: str = "Set data.fields.") -> list[Row]:
+    """All rows of a split expression, each with every configured field.
+
+    Args:
+        fix: what the user is told to do about a field that is not there.
+
+    Raises:
+        DataError: there is no such data set, split or field.
+    """
     import datasets
 
-    path = _local_path(config.name)
+    path = local_path(config.name)
     try:
         if path:
             dataset = _read_local(path, expression)
@@ -165,40 +175,45 @@ def _read(config: DataConfig, expression: str) -> list[Row]:
     missing = [name for name in config.fields.model_dump().values() if name and name not in dataset.column_names]
     if missing:
         has = ", ".join(dataset.column_names)
-        raise DataError(f"data {config.name} has no field {', '.join(missing)}: it has {has}. Set data.fields.")
+        raise DataError(f"data {config.name} has no field {', '.join(missing)}: it has {has}. {fix}")
     return list(dataset)
 
 
-def _local_path(name: str) -> Path | None:
+def local_path(name: str) -> Path | None:
+    """None when the name can only be that of a hub data set. Raises DataError for a path that is not there."""
     path = Path(name).expanduser()
     if path.exists():
         return path
     if looks_like_path(name) or path.suffix in _FORMATS:
-        raise DataError(f"data file or directory {name} does not exist. Check data.name.")
+        raise DataError(f"data file or directory {name} does not exist. Check the path.")
     return None
 
 
 def _read_local(path: Path, expression: str) -> Any:
     import datasets
 
-    files = {"train": path} if path.is_file() else {file.stem: file for file in sorted(path.iterdir()) if _format(file)}
+    files = (
+        {"train": path} if path.is_file() else {file.stem: file for file in sorted(path.iterdir()) if file_format(file)}
+    )
     names = [part.split("[")[0].strip() for part in expression.split("+")]
     if unknown := set(names) - set(files):
         raise ValueError(f"it has the splits {', '.join(files) or 'none'}, not {', '.join(sorted(unknown))}")
-    formats = {_format(files[name]) for name in names}
+    formats = {file_format(files[name]) for name in names}
     if len(formats) > 1 or None in formats:
         raise ValueError(
             f"files must all be .parquet or all .jsonl, got {', '.join(str(files[name]) for name in names)}"
         )
     data_files = {name: str(files[name]) for name in names}
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs comes back as an exception
     with tempfile.TemporaryDirectory() as cache:  # in memory afterwards: nothing is left behind
         return datasets.load_dataset(
             str(formats.pop()), data_files=data_files, split=expression, cache_dir=cache, keep_in_memory=True
         )
 
 
-def _format(file: Path) -> str | None:
+def file_format(file: Path) -> str | None:
+    """What the datasets library calls it; None for a file that is no data."""
     return _FORMATS.get(file.suffix)
 
 
@@ -212,7 +227,7 @@ def _cached_builder(config: DataConfig) -> Any:
     except (ValueError, OSError, datasets.exceptions.DatasetsError):
         raise DataError(
             f"data {config.name} cannot be downloaded: the hub cannot be reached and it is not in the cache. "
-            "Go online, set HF_ENDPOINT to a mirror, or set data.name to a local path or embedded:arithmetic."
+            "Go online, set HF_ENDPOINT to a mirror, or name a local path or embedded:arithmetic."
         ) from None
 
 

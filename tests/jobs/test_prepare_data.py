@@ -1,0 +1,137 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.prepare_data import main
+from tests.pipeline import test_hub
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def no_signal_handlers(monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    rows = [
+        {
+            "problem": f"p{number}",
+            "level": f"Level {1 + number % 2}",
+            "type": "ab"[number % 2],
+            "solution": r"\boxed{1}",
+        }
+        for number in range(40)
+    ]
+    rows.append({"problem": "no level", "level": "Level ?", "type": "a", "solution": r"\boxed{1}"})
+    rows.append({"problem": "alone", "level": "Level 3", "type": "a", "solution": r"\boxed{1}"})
+    path = tmp_path / "set.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("│┃ \n").replace("┃", "│").split("│")]
+
+
+def test_split_prints_counts_and_what_was_left_out(tmp_path, data, capsys):
+    main(["split", "--data", data, "--output", str(tmp_path / "out"), "--test-fraction", "0.25"])
+    lines = capsys.readouterr().out.splitlines()
+    rows = [cells(line) for line in lines if line.startswith(("│", "┃"))]
+    assert rows == [
+        ["level", "train", "test", "both", "test share"],
+        ["Level 1", "15", "5", "20", "25.00%"],
+        ["Level 2", "15", "5", "20", "25.00%"],
+        ["Level 3", "1", "0", "1", "0.00%"],
+        ["total", "31", "10", "41", "24.39%"],
+    ]
+    assert lines[-4:] == [
+        "rows left out: 1",
+        "  1 without a usable level (set.jsonl row 41)",
+        "note: level Level 3 cannot be split: its 1 row is in train",
+        str(tmp_path / "out"),
+    ]
+
+
+def test_stratifying_by_type_shows_types_too(tmp_path, data, capsys):
+    main(["split", "--data", data, "--output", str(tmp_path / "out"), "--stratify-by", "level,type"])
+    rows = [cells(line) for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert ["a", "17", "4", "21", "19.05%"] in rows and ["b", "16", "4", "20", "20.00%"] in rows
+
+
+MISTAKES = {
+    "missing file": (["--data", "nowhere.parquet"], "nowhere.parquet does not exist"),
+    "missing column": (["--question-field", "q"], "has no field q: it has problem, level, type, solution"),
+    "fraction": (["--test-fraction", "1.2"], "--test-fraction must be above 0 and below 1, got 1.2"),
+    "output in use": (["--output", "full"], "output full is not empty"),
+    "output is a file": (["--output", "set.jsonl"], "set.jsonl must be a directory, and is a file"),
+    "output below a file": (["--output", "set.jsonl/out"], "output set.jsonl/out cannot be written"),
+    "not data": (["--data", "broken.jsonl"], "broken.jsonl, split train, cannot be read"),
+    "directory without data": (["--data", "./empty"], "./empty must hold .parquet or .jsonl files"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "named"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_named_in_one_message(tmp_path, data, monkeypatch, capsys, arguments, named):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.jsonl").write_text('{"problem": ')
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as left:
+        main(["split", "--data", data, "--output", "out", *arguments])
+    error = capsys.readouterr().err
+    assert left.value.code == 2
+    assert error.startswith("error: ") and named in error and len(error.splitlines()) == 1 and len(error) < 400
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def split_hub_data(output: Path, endpoint: str) -> subprocess.CompletedProcess:
+    """In a process of its own: HF_ENDPOINT is read at import."""
+    command = [sys.executable, "jobs/prepare_data.py", "split", "--data", "qwedsacf/competition_math"]
+    environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(output.parent / "cache")}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    command += ["--output", str(output)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=120)
+
+
+def test_a_hub_data_set_is_split_like_its_copy_on_disk(tmp_path, data, monkeypatch):
+    files = {"train.jsonl": Path(data).read_text()}
+    monkeypatch.setitem(test_hub.REPOS, "datasets/qwedsacf/competition_math", files)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), test_hub.Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        done = split_hub_data(tmp_path / "hub", f"http://127.0.0.1:{server.server_port}")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert done.returncode == 0, done.stderr
+    assert "qwedsacf/competition_math row 41" in done.stdout
+    main(["split", "--data", data, "--output", str(tmp_path / "local")])
+    hub, local = (pq.read_table(tmp_path / name / "test.parquet").to_pylist() for name in ("hub", "local"))
+    assert [row["id"] for row in hub] == [row["id"] for row in local]
+    assert {row["source"] for row in hub} == {"qwedsacf/competition_math"}
+
+
+def test_an_unreachable_hub_is_named(tmp_path):
+    done = split_hub_data(tmp_path / "out", "http://127.0.0.1:9")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    error = done.stderr[done.stderr.index("error: ") :]
+    assert "qwedsacf/competition_math cannot be downloaded" in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, jobs.prepare_data; print([m for m in ('datasets', 'pyarrow', 'pydantic') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
