@@ -31,11 +31,13 @@ def batch_at(items: Sequence[T], batch_size: int, step: int, *seed: object) -> l
 
     A batch may span two passes; within a pass every item occurs once.
     """
-    batch = []
-    for position in range(step * batch_size, (step + 1) * batch_size):
-        epoch, index = divmod(position, len(items))
-        batch.append(items[_permutation(len(items), derive_seed(*seed, "epoch", epoch))[index]])
-    return batch
+    return [item_at(items, position, *seed) for position in range(step * batch_size, (step + 1) * batch_size)]
+
+
+def item_at(items: Sequence[T], position: int, *seed: object) -> T:
+    """The item at a position (from 0) of the endless walk that goes over a new permutation every pass."""
+    epoch, index = divmod(position, len(items))
+    return items[_permutation(len(items), derive_seed(*seed, "epoch", epoch))[index]]
 
 
 _permutations: dict[tuple[int, int], list[int]] = {}
