@@ -225,7 +225,10 @@ class Comparison:
 def compare_with_baseline(
     chains: Sequence[ChainOutcomes], baseline: str, metric: str = "average_accuracy", num_draws: int = NUM_DRAWS
 ) -> Comparison:
-    """The setting with the highest ``metric`` and whether it differs from the baseline by more than the noise.
+    """The setting with the highest ``metric``, and whether it differs from the baseline by more than the noise.
+
+    Args:
+        metric: one of which more is better.
 
     Raises:
         ValueError: no chain of the baseline, or none but the baseline, or no seed in common.
@@ -311,8 +314,8 @@ def trend(
     falls = interval[1] < 0 and all(value < 0 for value in by_seed.values())
     verdict = "falls" if falls else "does not clearly fall"
     statement = (
-        f"{metric.replace('_', ' ').capitalize()} {verdict} as the {name} rises: {_signed(slope * 0.1)} points for each "
-        f"0.1 [{_signed(interval[0] * 0.1)}, {_signed(interval[1] * 0.1)}]."
+        f"{metric.replace('_', ' ').capitalize()} {verdict} as the {name} rises: {_signed(slope * 0.1)} points for "
+        f"each 0.1 [{_signed(interval[0] * 0.1)}, {_signed(interval[1] * 0.1)}]."
     )
     return Trend(slope, interval, by_seed, falls, statement)
 
