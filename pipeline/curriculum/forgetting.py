@@ -18,7 +18,7 @@ forgetting between chains of equal length, and average accuracy between any.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.schedules import derive_seed
+from pipeline.tracking import natural_order
 
 Array = NDArray[np.float64]
 NUM_DRAWS = 2000
@@ -61,6 +62,37 @@ class ChainOutcomes:
         """[num_levels]: the row after the first stage that trained on the level; 0 when none did."""
         rows = range(1, 1 + len(self.stages))
         return tuple(next((row for row in rows if lv in self.trained_levels[row - 1]), 0) for lv in self.levels)
+
+
+def chain_outcomes(
+    setting: str,
+    seed: int,
+    stages: Sequence[tuple[str, Iterable[str]]],
+    evaluations: Sequence[Sequence[Mapping[str, Any]]],
+    measure: str = "tagged",
+) -> ChainOutcomes:
+    """From the rows of a chain's evaluations.
+
+    Args:
+        stages: name and trained levels of each.
+        evaluations: [1 + num_stages], before training first. Each row has level, problem_id and ``measure``.
+
+    Raises:
+        ValueError: the evaluations are not of the same problems.
+    """
+    tables = [{(row["level"], row["problem_id"]): float(row[measure]) for row in rows} for rows in evaluations]
+    if any(table.keys() != tables[0].keys() for table in tables):
+        raise ValueError(f"evaluations of {setting}, seed {seed}, must be of the same problems, got different ones")
+    levels = sorted({level for level, _ in tables[0]}, key=natural_order)
+    problems = {level: sorted(key for key in tables[0] if key[0] == level) for level in levels}
+    return ChainOutcomes(
+        setting=setting,
+        seed=seed,
+        levels=tuple(levels),
+        stages=tuple(name for name, _ in stages),
+        trained_levels=tuple(frozenset(trained) for _, trained in stages),
+        correct=tuple(np.array([[table[key] for key in problems[level]] for table in tables]) for level in levels),
+    )
 
 
 # Metrics: matrices [..., rows, levels] to [...] --------------------------------------------------

@@ -15,6 +15,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+from pipeline.config import SearchConfig
+from pipeline.curriculum.stages import ChainSpec
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.files import write_json
 
@@ -201,29 +203,65 @@ class ChainSearch:
         return chain.group or chain.name
 
 
-def plan_rungs(num_groups: int, num_stages: int, chains_per_group: int, budget_stages: int) -> list[Rung]:
-    """A rung after every stage, each keeping the same share of groups, the largest for which the budget is enough.
-
-    Stages shared by chains count as often as there are chains, so the search may come out below the budget.
+def make_search(chains: Sequence[ChainSpec], keys: Sequence[Sequence[str]], config: SearchConfig) -> ChainSearch:
+    """The search over these chains: seeds of a setting stop together, baselines never.
 
     Args:
-        budget_stages: stages trained at most.
+        keys: of each chain's stages, by ``stage_keys``.
+    """
+    plans = [
+        ChainPlan(chain.name, tuple(chain_keys), group=chain.setting, protected=chain.is_baseline)
+        for chain, chain_keys in zip(chains, keys, strict=True)
+    ]
+    rungs = plan_rungs(plans, config.halving.budget_stages) if config.halving else []
+    return ChainSearch(plans, rungs, config.max_retries)
+
+
+def plan_rungs(chains: Sequence[ChainPlan], budget_stages: int) -> list[Rung]:
+    """Rungs that each keep the same share of groups, the largest share for which the budget is enough.
+
+    A rung comes after every stage by which no two groups are the same any more: all replay ratios share their first
+    stage, so there is nothing to decide after it. A shared stage is paid for once; baselines are not counted, and
+    neither are retries.
 
     Raises:
-        ConfigError: the budget is not enough for one stage of every chain and all stages of one group.
+        ConfigError: the budget is not enough for all stages before the first rung and all stages of one group.
 
     Source: successive halving, arXiv:1502.07943, with the share chosen by the budget.
     """
+    racing = [chain for chain in chains if not chain.protected]
+    cost = 0
     for percent in range(100, -1, -1):
-        sizes = [max(1, math.floor(num_groups * (percent / 100) ** stage + 1e-9)) for stage in range(num_stages)]
-        if sum(sizes) * chains_per_group <= budget_stages:
-            pairs = zip(range(1, num_stages), sizes, sizes[1:], strict=False)
+        sizes = _group_sizes(racing, percent / 100)
+        cost = _num_trained(racing, sizes)
+        if cost <= budget_stages:
+            pairs = zip(range(1, len(sizes)), sizes, sizes[1:], strict=False)
             return [Rung(stage, after) for stage, before, after in pairs if after < before]
-    least = (num_groups + num_stages - 1) * chains_per_group
     raise ConfigError(
-        f"search.halving.budget_stages must be at least {least}, got {budget_stages}: {num_groups} settings train one "
-        f"stage and the best of them {num_stages}, with {chains_per_group} seeds."
+        f"search.halving.budget_stages must be at least {cost}, got {budget_stages}: that is every setting up to where "
+        "the first can be stopped, and the best one to its end. Raise it, or search fewer settings."
     )
+
+
+def _group_sizes(racing: Sequence[ChainPlan], share: float) -> list[int]:
+    """[num_stages]: how many groups train each stage."""
+    groups: dict[str, list[ChainPlan]] = {}
+    for chain in racing:
+        groups.setdefault(chain.group or chain.name, []).append(chain)
+    num_stages = max((len(chain.keys) for chain in racing), default=0)
+    sizes, num_rungs = [len(groups)] * min(1, num_stages), 0
+    for stage in range(1, num_stages):
+        so_far = {frozenset(chain.keys[:stage][-1] for chain in held) for held in groups.values()}
+        num_rungs += len(so_far) == len(groups)
+        sizes.append(max(1, math.floor(len(groups) * share**num_rungs + 1e-9)))
+    return sizes
+
+
+def _num_trained(racing: Sequence[ChainPlan], sizes: Sequence[int]) -> int:
+    """Stages trained when so many groups train each stage, at most."""
+    largest = max(Counter(chain.group or chain.name for chain in racing).values(), default=0)
+    keys = [{chain.keys[stage] for chain in racing if stage < len(chain.keys)} for stage in range(len(sizes))]
+    return sum(min(size * largest, len(distinct)) for size, distinct in zip(sizes, keys, strict=True))
 
 
 # Markers -----------------------------------------------------------------------------------------

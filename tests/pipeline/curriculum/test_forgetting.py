@@ -7,6 +7,7 @@ import pytest
 from pipeline.curriculum.forgetting import (
     METRICS,
     ChainOutcomes,
+    chain_outcomes,
     compare_with_baseline,
     forgetting_by_level,
     summarize,
@@ -109,6 +110,23 @@ def test_a_level_counts_from_the_stage_that_trained_on_it_first():
 def test_outcomes_of_the_wrong_shape_are_an_error():
     with pytest.raises(ValueError, match=r"correct must be \[3, num_problems\]"):
         ChainOutcomes("s", 0, ("1",), ("a", "b"), (frozenset("1"), frozenset("1")), (np.zeros((2, 5)),))
+
+
+def test_outcomes_come_from_the_rows_of_evaluations():
+    def rows(**right):
+        found = [{"level": name[1:2], "problem_id": name, "tagged": value, "other": 1} for name, value in right.items()]
+        return found[::-1] if right["l2a"] else found  # in any order
+
+    evaluations = [
+        rows(l1a=False, l1b=True, l2a=False),
+        rows(l1a=True, l1b=True, l2a=False),
+        rows(l1a=True, l1b=False, l2a=True),
+    ]
+    result = chain_outcomes("s", 3, [("level_1", ["1"]), ("level_2", ["2"])], evaluations)
+    assert result.matrix().tolist() == [[0.5, 0.0], [1.0, 0.0], [0.5, 1.0]]
+    assert result.levels == ("1", "2") and result.first_trained() == (1, 2) and result.seed == 3
+    with pytest.raises(ValueError, match="evaluations of s, seed 3, must be of the same problems"):
+        chain_outcomes("s", 3, [("level_1", ["1"])], [evaluations[0], evaluations[1][:2]])
 
 
 # Intervals ---------------------------------------------------------------------------------------

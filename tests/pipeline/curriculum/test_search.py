@@ -1,11 +1,15 @@
+import contextlib
 import json
 import random
 import zlib
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from pipeline.curriculum.search import ChainPlan, ChainSearch, Rung, plan_rungs, read_markers, write_marker
+from pipeline.config import HalvingConfig, SearchConfig, load_config
+from pipeline.curriculum.search import ChainPlan, ChainSearch, Rung, make_search, plan_rungs, read_markers, write_marker
+from pipeline.curriculum.stages import chain_specs, stage_keys, stage_specs
 from pipeline.errors import CheckpointError, ConfigError
 
 DIAMOND = [
@@ -192,19 +196,53 @@ def test_equal_scores_keep_the_first():
     ],
 )
 def test_rungs_fit_the_budget(budget, rungs):
-    assert plan_rungs(8, 4, 1, budget) == [Rung(*rung) for rung in rungs]
+    assert plan_rungs(lanes(8, 4), budget) == [Rung(*rung) for rung in rungs]
 
 
 def test_a_budget_is_for_all_seeds():
-    assert plan_rungs(8, 4, 2, 30) == plan_rungs(8, 4, 1, 15)
-    with pytest.raises(ConfigError, match=r"budget_stages must be at least 22, got 21: 8 settings .* with 2 seeds"):
-        plan_rungs(8, 4, 2, 21)
+    assert plan_rungs(lanes(16, 4, group_size=2), 30) == plan_rungs(lanes(8, 4), 15)
+    with pytest.raises(ConfigError, match=r"budget_stages must be at least 22, got 21: "):
+        plan_rungs(lanes(16, 4, group_size=2), 21)
+
+
+def test_no_rung_comes_where_settings_are_still_the_same():
+    chains = [ChainPlan(str(i), ("shared", *(f"{i}.{stage}" for stage in (1, 2, 3)))) for i in range(4)]
+    assert plan_rungs(chains, 13) == []  # 1 + 4 + 4 + 4
+    assert plan_rungs(chains, 8) == [Rung(2, 2), Rung(3, 1)]  # 1 + 4 + 2 + 1
+    baseline = ChainPlan("mixed", ("m",), protected=True)
+    assert plan_rungs([*chains, baseline], 8) == plan_rungs(chains, 8)
+    assert plan_rungs([baseline], 1) == []
+
+
+def test_the_search_of_the_replay_demo():
+    config = load_config(Path(__file__).parents[3] / "configs" / "search_replay_demo.yaml")
+    chains = chain_specs(config)
+    all_keys = []
+    for chain in chains:
+        specs = stage_specs(chain.config, ["1", "2", "3", "4", "5"])
+        all_keys.append(stage_keys(chain.config, specs, [spec.name for spec in specs], "held-out"))
+    search = make_search(chains, all_keys, SearchConfig())
+    assert len(simulate(search, random.Random(0)).finished) == 36
+    halved = make_search(chains, all_keys, SearchConfig(halving=HalvingConfig(budget_stages=20)))
+    # 2 seeds, the first stage shared by the ratios: 2 x (1 + 4 + 2 + 2 + 1) = 20
+    assert halved.rungs == (Rung(2, 2), Rung(4, 1))
+    run = simulate(halved, random.Random(0))
+    assert len(run.finished) == 20 + 2
+    statuses = [found["status"] for found in halved.outcome().values()]
+    assert statuses.count("finished") == 2 + 2 and statuses.count("stopped") == 6
+    assert statuses[-2:] == ["finished"] * 2  # the baseline
 
 
 def test_a_search_stays_in_its_budget():
     for budget in (11, 15, 20, 25, 31, 32):
-        search = ChainSearch(lanes(8, 4), plan_rungs(8, 4, 1, budget))
+        search = ChainSearch(lanes(8, 4), plan_rungs(lanes(8, 4), budget))
         assert len(simulate(search, random.Random(0)).finished) <= budget
+    for seed in range(200):
+        chains = [chain for chain in random_plan(random.Random(seed))[0] if not chain.protected]
+        for budget in range(1, 30) if chains else ():
+            with contextlib.suppress(ConfigError):
+                search = ChainSearch(chains, plan_rungs(chains, budget))
+                assert len(simulate(search, random.Random(0)).finished) <= budget
 
 
 # Any order of completion -------------------------------------------------------------------------
