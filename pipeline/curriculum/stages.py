@@ -30,7 +30,7 @@ from pipeline.config import (
     with_settings,
 )
 from pipeline.errors import ConfigError
-from pipeline.schedules import derive_seed, num_steps
+from pipeline.schedules import derive_seed, num_steps, select_problems
 from pipeline.tracking import natural_order
 from pipeline.types import Problem
 
@@ -107,6 +107,19 @@ def stage_specs(config: Config, data_levels: Sequence[str]) -> list[StageSpec]:
         specs.append(_spec(config, stage, name, levels, tuple(sources)))
         sources.append(index)
     return specs
+
+
+def choose_problems(spec: StageSpec, problems: Sequence[Problem], seed: int) -> list[Problem]:
+    """A stage's own problems, in data set order. SFT takes those with a worked solution.
+
+    Of a level with more than ``max_per_level`` a random part is taken, the same in every stage and order: data sets
+    are often sorted, and the first 100 of each level of MATH are all algebra.
+    """
+    able = [problem for problem in problems if spec.kind == "grpo" or problem.solution is not None]
+    chosen = select_problems(able, spec.problems.model_copy(update={"max_per_level": None}))
+    shuffled = sorted(chosen, key=lambda problem: derive_seed(seed, "choose", problem.id))
+    kept = {problem.id for problem in select_problems(shuffled, spec.problems)}
+    return [problem for problem in chosen if problem.id in kept]
 
 
 def total_steps(spec: StageSpec, num_examples_by_level: Mapping[str | None, int]) -> int:

@@ -7,6 +7,7 @@ import pytest
 from pipeline.config import Config, PromotionConfig, load_config, validate_config
 from pipeline.curriculum.stages import (
     chain_specs,
+    choose_problems,
     problems_digest,
     root_key,
     stage_decision,
@@ -105,6 +106,24 @@ def test_the_mixed_baseline_makes_as_many_steps_as_the_levels_together():
         assert steps == ([7, 7, 3] if "sft" in section else [7, 7, 7])  # 100 / 16, 40 / 16 rounded up
         assert total_steps(mixed, counts) == sum(steps)
         assert mixed.levels == ("1", "2", "3") and mixed.replay is None
+
+
+def test_problems_of_a_stage_are_a_random_part_of_each_level():
+    problems = [
+        Problem(f"{level}.{i}", ({"role": "user", "content": "x"},), "1", "1" if i % 2 else None, level, "ab"[i >= 200])
+        for level in ("1", "2")
+        for i in range(400)
+    ]
+    first, second = stage_specs(make({"max_train_samples_per_level": 50}), ["1", "2"])
+    chosen = choose_problems(first, problems, seed=0)
+    assert len(chosen) == 50 and {p.level for p in chosen} == {"1"} and all(p.solution for p in chosen)
+    assert chosen == sorted(chosen, key=problems.index) == choose_problems(first, problems, seed=0)
+    assert 12 <= sum(p.type == "a" for p in chosen) <= 38  # 25 expected, standard deviation 3
+    assert chosen != choose_problems(first, problems, seed=1)
+    (mixed,) = stage_specs(make({"max_train_samples_per_level": 50, "level_order": "mixed"}), ["1", "2"])
+    assert choose_problems(mixed, problems, seed=0) == chosen + choose_problems(second, problems, seed=0)
+    (rl,) = stage_specs(make({}, [{"name": "rl", "kind": "grpo"}]), ["1", "2"])
+    assert choose_problems(rl, problems, seed=0) == problems
 
 
 @pytest.mark.parametrize(
