@@ -248,6 +248,7 @@ def test_ended_in_the_middle_it_leaves_no_output_and_no_process(tmp_path, number
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background inherits "ignored"
     )
     job = psutil.Process(process.pid)
     deadline = time.monotonic() + 60
