@@ -389,6 +389,14 @@ KNOWN_MISSES = {("Wednesday", " and 100 = 14*7 + 2, so the day is Wednesday."[-4
 """An answer in words that nothing announces."""
 
 
+def test_what_smollm2_writes(grader):
+    """Sums by the embedded model, before any training and in training; labelled by reading, doubtful ones left out."""
+    rows = read("smollm2_completions.jsonl")
+    verdicts = grader.grade_batch([(row["completion"], row["gold"]) for row in rows])
+    wrong = [(row, v) for row, v in zip(rows, verdicts, strict=True) if (v.outcome == "correct") != row["correct"]]
+    assert (len(rows), wrong) == (87, [])
+
+
 def test_extracted_answers():
     """220 completions by the same labeller; white space, ``$`` and bold marks do not count."""
 
