@@ -257,7 +257,10 @@ def test_ended_in_the_middle_it_leaves_no_output_and_no_process(tmp_path, number
         time.sleep(0.1)
     children = started(job)
     process.send_signal(number)
-    _, error = process.communicate(timeout=30)
+    try:
+        _, error = process.communicate(timeout=30)
+    finally:
+        process.kill()  # it would go on for hours
     assert process.returncode == code and "Traceback" not in error
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
