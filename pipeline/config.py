@@ -236,7 +236,7 @@ class RewardConfig(StrictModel):
     """Deadline for grading one completion. Past it the grading child is killed."""
     num_children: int = Field(1, ge=1)
     """Killable processes of each worker, for what text and plain numbers do not decide."""
-    memory_limit_mib: int = Field(1024, ge=256)
+    memory_limit_mib: int = Field(512, ge=256)
     """Memory of a grading child."""
 
 

@@ -24,7 +24,7 @@ GSM8K, MATH = SHARED / "gsm8k/train.jsonl", SHARED / "math"
 
 @pytest.fixture(scope="module")
 def grader() -> Iterator[Grader]:
-    with Grader(num_children=2) as shared:
+    with Grader(num_children=2, timeout_s=10.0) as shared:  # a busy machine must not decide
         yield shared
 
 
