@@ -64,7 +64,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--force", action="store_true", help="replace the output if it is there")
     add("--num-workers", type=_number(int, 1, 10_000), metavar="N", help="default: one for each core")
     add("--timeout-s", type=_number(float, 0.01, 3600), default=2.0, metavar="S", help="for a pair (default: 2)")
-    add("--memory-limit-mib", type=_number(int, 256, 2**20), default=1024, metavar="N", help="for a pair (1024)")
+    add("--memory-limit-mib", type=_number(int, 256, 2**20), default=512, metavar="N", help="for a pair (512)")
     add("--all-methods", action="store_true", help="also write strict, symbolic and numeric: what each finds alone")
     add("--ray", action="store_true", help="on the cluster that RAY_ADDRESS names, else on a Ray started for it")
     return parser.parse_args(argv)

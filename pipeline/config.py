@@ -79,6 +79,9 @@ class ArithmeticConfig(StrictModel):
     eval_per_level: int = Field(200, ge=1)
     worked_per_level: list[int] = Field(default=[400, 400, 40, 20, 10], min_length=5, max_length=5)
     """How many training problems of each level come with a worked solution."""
+    terse_frac: float = Field(0.5, ge=0, le=1)
+    """Share of the worked solutions that give the result in one line. The others work from partial sum to partial sum,
+    which is what pays; SFT learns both habits, and GRPO finds out which one to keep."""
 
 
 class DataConfig(StrictModel):
@@ -342,7 +345,7 @@ class RewardConfig(StrictModel):
     """Deadline for grading one completion. Past it the grading child is killed."""
     num_children: int = Field(1, ge=1)
     """Killable processes of each worker, for what text and plain numbers do not decide."""
-    memory_limit_mib: int = Field(1024, ge=256)
+    memory_limit_mib: int = Field(512, ge=256)
     """Memory of a grading child."""
 
 

@@ -43,7 +43,7 @@ class GradeSettings:
     all_methods: bool = False
     """Also write ``strict``, ``symbolic`` and ``numeric``."""
     timeout_s: float = 2.0
-    memory_limit_mib: int = 1024
+    memory_limit_mib: int = 512
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -141,7 +141,8 @@ def _draw_accuracy(axes: Axes, evaluations: list[Row]) -> None:
     """A bar per evaluation, grouped by level: tagged accuracy with its interval; a dot for last-number."""
     levels = list(dict.fromkeys(level for evaluation in evaluations for level in evaluation["levels"]))
     width = 0.8 / max(len(evaluations), 1)
-    blues = matplotlib.colormaps["Blues"](np.linspace(0.45, 0.95, max(len(evaluations) - 1, 1)))
+    trained = [evaluation["name"] for evaluation in evaluations if evaluation["name"] != "before"]
+    blues = dict(zip(trained, matplotlib.colormaps["Blues"](np.linspace(0.45, 0.95, len(trained))), strict=True))
     for index, evaluation in enumerate(evaluations):
         found = [(x, evaluation["levels"][level]) for x, level in enumerate(levels) if level in evaluation["levels"]]
         xs = [x + (index - (len(evaluations) - 1) / 2) * width for x, _ in found]
@@ -149,7 +150,7 @@ def _draw_accuracy(axes: Axes, evaluations: list[Row]) -> None:
         spans = [wilson_interval(result["accuracy_tagged"], result["num_problems"]) for _, result in found]
         errors = np.abs(np.transpose(spans) - tagged) if found else None
         error_style = {"ecolor": INK, "elinewidth": 0.8, "alpha": 0.55}
-        color = GREY if evaluation["name"] == "before" else blues[max(index - 1, 0)]
+        color = blues.get(evaluation["name"], GREY)
         axes.bar(xs, tagged, width * 0.92, color=color, label=evaluation["name"], yerr=errors, error_kw=error_style)
         last = [result["accuracy_last_number"] for _, result in found]
         label = "last number" if evaluation is evaluations[-1] else None

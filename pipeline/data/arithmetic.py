@@ -14,7 +14,7 @@ from pipeline.config import ArithmeticConfig, FieldNames
 NAME = "embedded:arithmetic"
 FIELDS = FieldNames(question="question", answer="answer", solution="solution", level="level")
 
-_LEVELS = {"1": (3, 1), "2": (4, 1), "3": (2, 2), "4": (5, 1), "5": (3, 2)}
+_LEVELS = {"1": (3, 1), "2": (4, 1), "3": (5, 1), "4": (6, 1), "5": (3, 2)}
 """Level -> (number of terms, digits of each), in the order in which the embedded model finds them harder."""
 _SEED = 20_261_121
 
@@ -31,7 +31,8 @@ def arithmetic_rows(config: ArithmeticConfig, split: Literal["train", "eval"]) -
         num_eval, num_train = split_sizes(level, config)
         start, stop = (0, num_eval) if split == "eval" else (num_eval, num_eval + num_train)
         for index, (expression, answer) in enumerate(islice(_distinct_sums(level), start, stop)):
-            solution = partial_sums(expression) if split == "train" and index < worked else None
+            is_worked = split == "train" and index < worked
+            solution = sum_worked_out(expression, answer, index, config.terse_frac) if is_worked else None
             question = f"What is {expression}?"
             rows.append({"question": question, "answer": answer, "solution": solution, "level": level})
     return rows
@@ -57,6 +58,12 @@ def num_distinct(num_terms: int, num_digits: int) -> int:
 def sum_key(expression: str) -> tuple[int, ...]:
     """Equal for sums that differ only in the order of their terms: ``3 + 4`` and ``4 + 3``."""
     return tuple(sorted(int(term) for term in expression.replace("- ", "-").replace("+ ", "").split()))
+
+
+def sum_worked_out(expression: str, answer: str, index: int, terse_frac: float) -> str:
+    """By ``index``, the partial sums or, as evenly spread as can be, the result in one line."""
+    is_terse = int((index + 1) * terse_frac) > int(index * terse_frac)
+    return f"{expression} = {answer}" if is_terse else partial_sums(expression)
 
 
 def partial_sums(expression: str) -> str:

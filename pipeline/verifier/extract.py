@@ -59,6 +59,7 @@ _BOLD = re.compile(r"(?<![\w)])\*\*([^*\n]+)\*\*(?![\w(])")
 _NAMED = re.compile(r"[A-Za-z_0-9(){}]+\s*(?:=|<|>|\\le|\\ge|≤|≥|\\in)")
 _NOT_BEFORE = re.compile(r"\b(?:not|isn't|never|nor)\s+(?:\S+\s+)?$", re.IGNORECASE)
 _CHOICE_LINE = re.compile(r"(?:^|\n)\s*\(?([A-J])\)?[.:)]?\s*$")
+_MAX_BOXES = 100
 _MAX_BOX_GAP = 30
 _MAX_HEDGE_CHARS = 500
 _BOX_JOINER = re.compile(r"[\s$,;.]*(?:and|or)?[\s$,;]*(?:\\text\{\s*(?:and|or)\s*\})?[\s$]*(?:[a-zA-Z]\s*=\s*)?")
@@ -202,13 +203,13 @@ def _closed_boxes(text: str) -> str | None:
     boxes = _boxes(text)
     if not boxes:
         return None
-    answers = [boxes[-1]]
-    for box in reversed(boxes[:-1]):
-        gap = text[box[1] + 1 : answers[0][0] - 7]
+    answers = [boxes[-1]]  # from the last on
+    for box in reversed(boxes[-_MAX_BOXES:-1]):
+        gap = text[box[1] + 1 : answers[-1][0] - 7]
         if len(gap) > _MAX_BOX_GAP or not _BOX_JOINER.fullmatch(gap.removesuffix("\\").removesuffix("\\b")):
             break
-        answers.insert(0, box)
-    contents = [_innermost(text[start:end].strip()) for start, end in answers]
+        answers.append(box)
+    contents = [_innermost(text[start:end].strip()) for start, end in reversed(answers)]
     return ", ".join(dict.fromkeys(contents)) or None
 
 

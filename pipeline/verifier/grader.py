@@ -17,7 +17,7 @@ class Grader:
     Children start with the first pair that needs one, or with ``start``; starting does not count against a deadline.
     """
 
-    def __init__(self, num_children: int = 1, timeout_s: float = 2.0, memory_limit_mib: int = 1024) -> None:
+    def __init__(self, num_children: int = 1, timeout_s: float = 2.0, memory_limit_mib: int = 512) -> None:
         self._pool = SandboxPool(num_children, timeout_s, memory_limit_mib)
         self._cache: OrderedDict[Job, Comparison] = OrderedDict()
         self._lock = threading.Lock()

@@ -67,7 +67,7 @@ class SandboxPool:
         self,
         num_children: int | None = None,
         timeout_s: float = 2.0,
-        memory_limit_mib: int = 1024,
+        memory_limit_mib: int = 512,
         *,
         comparer: str = "pipeline.verifier.equivalence:compare",
     ) -> None:

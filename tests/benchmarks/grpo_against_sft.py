@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import Any
 
 from pipeline.files import write_json
@@ -58,7 +58,7 @@ def run_seed(seed: int, output: Path, overrides: list[str]) -> dict[str, Any]:
     run = train(root / "grpo", *common)
     rows = read_metrics(run)
     seconds = {kind: [row["step_s"] for row in rows if row["kind"] == kind] for kind in ("sft", "grpo")}
-    steps = round(sum(seconds["grpo"]) / fmean(seconds["sft"][1:]))
+    steps = round(sum(seconds["grpo"]) / median(seconds["sft"]))  # the first steps warm up, and a machine has hiccups
     fork_after_sft(run, root / "more_sft")
     settings = f"{{max_steps: {steps}, num_epochs: 999.0, warmup_ratio: 0.0}}"
     stages = f"stages=[{{name: sft, kind: sft}}, {{name: more_sft, kind: sft, settings: {settings}}}]"

@@ -248,6 +248,7 @@ def test_ended_in_the_middle_it_leaves_no_output_and_no_process(tmp_path, number
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background inherits "ignored"
     )
     job = psutil.Process(process.pid)
     deadline = time.monotonic() + 60
@@ -256,7 +257,10 @@ def test_ended_in_the_middle_it_leaves_no_output_and_no_process(tmp_path, number
         time.sleep(0.1)
     children = started(job)
     process.send_signal(number)
-    _, error = process.communicate(timeout=30)
+    try:
+        _, error = process.communicate(timeout=30)
+    finally:
+        process.kill()  # it would go on for hours
     assert process.returncode == code and "Traceback" not in error
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive

@@ -118,6 +118,15 @@ def test_partial_sums():
     assert arithmetic.partial_sums("12 + 34 - 50") == "12 + 34 = 46\n46 - 50 = -4"
 
 
+def test_every_second_worked_solution_is_terse():
+    rows = arithmetic.arithmetic_rows(ArithmeticConfig(worked_per_level=[4, 0, 0, 0, 0]), "train")
+    assert [row["solution"].count("\n") for row in rows[:4]] == [1, 0, 1, 0]  # three terms are two partial sums
+    assert rows[1]["solution"] == f"{rows[1]['question'][8:-1]} = {rows[1]['answer']}"
+    for terse_frac, expected in [(0.0, 0), (0.25, 1), (1.0, 4)]:
+        solutions = [arithmetic.sum_worked_out("1 + 2 + 3", "6", index, terse_frac) for index in range(4)]
+        assert solutions.count("1 + 2 + 3 = 6") == expected
+
+
 def test_the_order_of_terms_does_not_make_another_problem():
     assert arithmetic.sum_key("3 + 4") == arithmetic.sum_key("4 + 3")
     assert arithmetic.sum_key("30 - 12 + 5") == arithmetic.sum_key("5 + 30 - 12")
@@ -146,7 +155,7 @@ def test_arithmetic_levels_rise_and_solutions_are_right():
     for problem in problems:
         terms = arithmetic.sum_key(problem.question.removeprefix("What is ").removesuffix("?"))
         assert sum(terms) == int(problem.gold)
-        assert len(terms) == {"1": 3, "2": 4, "3": 2, "4": 5, "5": 3}[str(problem.level)]
+        assert len(terms) == {"1": 3, "2": 4, "3": 5, "4": 6, "5": 3}[str(problem.level)]
         assert problem.solution is None or problem.solution.endswith(
             f"= {problem.gold}\n</reasoning>\n<answer>\n{problem.gold}\n</answer>"
         )

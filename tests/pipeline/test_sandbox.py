@@ -92,6 +92,9 @@ ACTIONS: dict[str, Callable[[], object]] = {
     "fork": os.fork,
     "kill": lambda: os.kill(os.getppid(), 0),
     "ctypes": lambda: ctypes.CDLL(None).getpid(),
+    "eval": lambda: eval("1 + 1"),
+    "exec text": lambda: exec("pass"),
+    "compile": lambda: compile("1 + 1", "answer", "eval"),
     "write here": lambda: Path("canary").write_text("x"),
     "write": lambda: Path("/tmp/gradus-canary").write_text("x"),
     "append": lambda: HERE.open("a"),
@@ -244,7 +247,8 @@ def test_workers_may_read_and_import(action, pool):
 
 @pytest.mark.parametrize(
     "action",
-    """connect;resolve;unix socket;system;run;spawn;exec;fork;kill;ctypes;write here;write;append;truncate
+    """connect;resolve;unix socket;system;run;spawn;exec;fork;kill;ctypes;eval;exec text;compile
+    write here;write;append;truncate
     update;low-level write;make a directory;remove""".replace("\n", ";").split(";"),
 )
 def test_workers_are_refused_what_they_do_not_need(action, pool):

@@ -1,5 +1,8 @@
 import json
 import re
+import subprocess
+import sys
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +24,7 @@ GSM8K, MATH = SHARED / "gsm8k/train.jsonl", SHARED / "math"
 
 @pytest.fixture(scope="module")
 def grader() -> Iterator[Grader]:
-    with Grader(num_children=2) as shared:
+    with Grader(num_children=2, timeout_s=10.0) as shared:  # a busy machine must not decide
         yield shared
 
 
@@ -294,6 +297,42 @@ def test_text_is_never_run_as_code(tmp_path, grader):
     assert not canary.exists()
 
 
+def test_nothing_is_compiled_or_executed_while_answers_are_compared():
+    """In one process, under an audit hook; in the children a hook refuses it (tests/pipeline/test_sandbox.py)."""
+    script = textwrap.dedent("""
+        import json, sys
+        from pipeline.verifier.equivalence import compare
+        from pipeline.verifier.grading import judge
+        from pipeline.verifier.verdict import Comparison
+
+        def compare_here(jobs):
+            found = [compare(*job) for job in jobs]
+            return [Comparison(failure="bad_gold") if each is None else Comparison(*each) for each in found]
+
+        pairs = [(row["completion"], row["gold"]) for row in map(json.loads, open(sys.argv[1]))]
+        injected = "__import__('os').system('touch /tmp/gradus_canary_audit')"
+        pairs += [(f"<answer>{text}</answer>", gold) for text in (injected, f"\\\\sqrt{{{injected}}}", f"f({injected})")
+                  for gold in ("\\\\sqrt{2}", text)]
+        judge(pairs[:1], compare_here)
+        seen = []
+
+        def watch(event, arguments):
+            is_text = event == "exec" and arguments[0].co_filename.startswith("<")  # importing a module executes a file
+            if is_text or event == "compile":
+                seen.append((event, str(arguments)[:200]))
+
+        sys.addaudithook(watch)
+        eval("1")
+        assert [event for event, _ in seen] == ["compile", "exec"], seen
+        judge(pairs, compare_here, all_methods=True)
+        print(len(pairs), len(seen), seen[2:4])
+    """)
+    command = [sys.executable, "-c", script, str(DATA / "graded_pairs.jsonl")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "1351 2 []\n", done.stderr[-1000:]
+    assert not Path("/tmp/gradus_canary_audit").exists()
+
+
 TAGS = [
     "<answer>",
     "</answer>",
@@ -348,6 +387,14 @@ def test_labelled_pairs(grader):
 
 KNOWN_MISSES = {("Wednesday", " and 100 = 14*7 + 2, so the day is Wednesday."[-40:])}
 """An answer in words that nothing announces."""
+
+
+def test_what_smollm2_writes(grader):
+    """Sums by the embedded model, before any training and in training; labelled by reading, doubtful ones left out."""
+    rows = read("smollm2_completions.jsonl")
+    verdicts = grader.grade_batch([(row["completion"], row["gold"]) for row in rows])
+    wrong = [(row, v) for row, v in zip(rows, verdicts, strict=True) if (v.outcome == "correct") != row["correct"]]
+    assert (len(rows), wrong) == (87, [])
 
 
 def test_extracted_answers():
