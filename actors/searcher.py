@@ -14,7 +14,8 @@ logger = logging.getLogger(__name__)
 
 
 class StageSearcher(Searcher):
-    """Gives Tune the stages of a ChainSearch. A trial's config holds ``stage``: key, chain and index.
+    """Gives Tune the stages of a ChainSearch. A trial's config holds ``stage``: key, chain, index, and the slot it
+    has to itself while it runs.
 
     A trial that ends in an error, or without a score, counts as a failure of its stage; the next trial of that stage
     goes on from its last checkpoint, which is found by the stage's key.
@@ -23,40 +24,45 @@ class StageSearcher(Searcher):
     saves (``save``) knows less than these when the driver is killed.
     """
 
-    def __init__(self, search: ChainSearch, score: str = "score") -> None:
+    def __init__(self, search: ChainSearch, num_slots: int, score: str = "score") -> None:
         super().__init__(metric=score, mode="max")
         self._search = search
-        self._stages: dict[str, str] = {}
-        """Key of the stage of every running trial, by trial id."""
+        self._free = list(range(num_slots))
+        self._running: dict[str, tuple[str, int]] = {}
+        """Key and slot of every running trial's stage, by trial id."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The config of a new trial, None while all that is left waits for running stages, or FINISHED."""
+        """The config of a new trial, None while there is no slot or all that is left waits for running stages, or
+        FINISHED."""
         if self._search.is_over:
             return Searcher.FINISHED
         ready = self._search.ready()
-        if not ready:
+        if not ready or not self._free:
             return None
-        stage = ready[0]
+        stage, slot = ready[0], self._free.pop(0)
         self._search.start(stage.key)
-        self._stages[trial_id] = stage.key
+        self._running[trial_id] = stage.key, slot
         logger.info("trial %s: stage %d of %s, %s", trial_id, stage.index + 1, stage.chain, stage.key)
-        return {"stage": {"key": stage.key, "chain": stage.chain, "index": stage.index}}
+        return {"stage": {"key": stage.key, "chain": stage.chain, "index": stage.index, "slot": slot}}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        key = self._stages.pop(trial_id, None)
-        if key is None:
+        if trial_id not in self._running:
             return
+        key, slot = self._running.pop(trial_id)
+        self._free.append(slot)
         score = (result or {}).get(self.metric)
         if error or not isinstance(score, int | float) or not math.isfinite(score):
-            logger.warning("trial %s: stage %s failed (%s)", trial_id, key, "error" if error else f"score {score}")
             self._search.fail(key)
+            print(f"stage {key} failed ({'error' if error else f'score {score}'})", flush=True)
         else:
             self._search.finish(key, float(score))
+            done, seconds = self._search.num_done, (result or {}).get("time_total_s", 0.0)
+            print(f"stage {done}/{len(self._search.keys)}  {key}  accuracy {score:.1%}  {seconds:.0f} s", flush=True)
 
     def save(self, checkpoint_path: str) -> None:
-        Path(checkpoint_path).write_text(json.dumps({"search": self._search.to_state(), "stages": self._stages}))
+        Path(checkpoint_path).write_text(json.dumps([self._search.to_state(), self._free, self._running]))
 
     def restore(self, checkpoint_path: str) -> None:
-        state = json.loads(Path(checkpoint_path).read_text())
-        self._search.set_state(state["search"])
-        self._stages = state["stages"]
+        state, self._free, running = json.loads(Path(checkpoint_path).read_text())
+        self._search.set_state(state)
+        self._running = {trial_id: (key, slot) for trial_id, (key, slot) in running.items()}

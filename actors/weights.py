@@ -59,8 +59,14 @@ class WeightStore:
     """
 
     def __init__(self) -> None:
+        self._attempt = 0
         self._id: WeightId | None = None
         self._ref: Any = None
+
+    def next_attempt(self) -> int:
+        """Counts the learner groups that publish here, from 1: it makes the weight ids of each new."""
+        self._attempt += 1
+        return self._attempt
 
     def publish(self, weight_id: WeightId, weights: PackedWeights) -> None:
         """Replace what is held. Ids of an older attempt are refused: a dying learner may still send."""

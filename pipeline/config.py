@@ -411,8 +411,12 @@ class Config(StrictModel):
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"stages must have different names, got {names}: files are named after them")
+        if taken := [name for name in names if name == "checkpoint_last" or name.startswith("step_")]:
+            raise ValueError(f"stages must not be named like checkpoints, got {taken}: their results are linked there")
         if self.curriculum is None and (special := [s.name for s in self.stages if s.each_level or s.replay_ratio]):
             raise ValueError(f"curriculum must be set for each_level and replay_ratio of stages, got none: {special}")
+        if self.curriculum and self.curriculum.promotion and not self.eval.problems_per_level:
+            raise ValueError("eval.problems_per_level must be above 0 for curriculum.promotion, got 0")
         for index, stage in enumerate(self.stages):
             try:
                 settings = self.stage_settings(stage)

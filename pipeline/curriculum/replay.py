@@ -121,6 +121,11 @@ class Mixture(Generic[T]):
         """The batch of a step from 0. Steps past ``num_examples`` (a repeated stage) keep the share."""
         return [self.at(position) for position in range(step * batch_size, (step + 1) * batch_size)]
 
+    def new_until(self, num_positions: int) -> list[T]:
+        """The new examples among the first positions, each once, in order."""
+        num_new = num_positions - num_positions * self.num_replayed // self.num_examples
+        return [item_at(self.new, index, *self.seed) for index in range(min(num_new, len(self.new)))]
+
 
 def mix(new: Sequence[T], buffered: Sequence[T], ratio: float, num_examples: int, *seed: object) -> Mixture[T]:
     """Mix a stage's own examples with those of the replay buffer.
@@ -131,7 +136,7 @@ def mix(new: Sequence[T], buffered: Sequence[T], ratio: float, num_examples: int
 
     Args:
         num_examples: all that the stage trains on: steps x batch size.
-        seed: as of ``batch_at``. Without replay the batches are those of ``batch_at``.
+        seed: of the order.
     """
     num_replayed = round(ratio * num_examples) if buffered else 0
     return Mixture(new, buffered, num_examples, num_replayed, seed)

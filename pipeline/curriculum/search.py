@@ -72,6 +72,15 @@ class ChainSearch:
         self._running: set[str] = set()
         self._failures: Counter[str] = Counter()
 
+    @property
+    def keys(self) -> frozenset[str]:
+        """Of all stages."""
+        return frozenset(key for chain in self.chains for key in chain.keys)
+
+    @property
+    def num_done(self) -> int:
+        return len(self._scores)
+
     # What happens ----------------------------------------------------------------------------------
 
     def start(self, key: str) -> None:
@@ -92,8 +101,7 @@ class ChainSearch:
 
     def restore(self, scores: Mapping[str, float]) -> None:
         """Take over what was finished earlier. Keys of other searches are left out, running stages start again."""
-        known = {key for chain in self.chains for key in chain.keys}
-        self._scores |= {key: score for key, score in scores.items() if key in known}
+        self._scores |= {key: score for key, score in scores.items() if key in self.keys}
         self._running.clear()
 
     # What follows ----------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def fit(search: ChainSearch, directory: Path, **settings: Any) -> dict[str, dict
     tuner = tune.Tuner(
         tune.with_resources(run_stage, {"CPU": 0.5}),
         param_space={"directory": str(directory), "failures": {}, **settings},
-        tune_config=tune.TuneConfig(search_alg=StageSearcher(search), num_samples=-1),
+        tune_config=tune.TuneConfig(search_alg=StageSearcher(search, num_slots=2), num_samples=-1),
         run_config=tune.RunConfig(name=f"tune_{time.time_ns()}", storage_path=str(directory), verbose=0),
     )
     tuner.fit()

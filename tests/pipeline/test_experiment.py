@@ -87,18 +87,6 @@ def test_a_broken_run_configuration_is_named(run):
         run.load_config()
 
 
-def test_attempts_count_up_over_restarts(run):
-    assert [run.next_attempt(), run.next_attempt()] == [1, 2]
-    assert RunDirectory(run.path).next_attempt() == 3
-
-
-def test_the_attempt_is_never_half_written(run):
-    run.next_attempt()
-    with (run.path / "attempt.json").open() as reader:
-        run.next_attempt()
-        assert reader.read() == "1\n"  # a new file took its place; this one was never touched
-
-
 # Checkpoints -------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.curriculum.replay import ReplayBuffer, ReplayItem, mix
 from pipeline.errors import CheckpointError
-from pipeline.schedules import batch_at
+from pipeline.schedules import item_at
 from pipeline.types import Problem
 
 CHI_SQUARE_99_DF = 148.23
@@ -194,7 +194,16 @@ def test_no_window_has_more_than_its_share():
 def test_without_replay_the_batches_are_the_plain_ones():
     mixture = mix(NEW, [], 0.3, 120, 5, "stage")
     for step in range(12):
-        assert [name for name, _ in mixture.batch(10, step)] == batch_at(NEW, 10, step, 5, "stage")
+        assert [name for name, _ in mixture.batch(10, step)] == [
+            item_at(NEW, position, 5, "stage") for position in range(10 * step, 10 * step + 10)
+        ]
+
+
+def test_what_was_trained_on_so_far_is_the_new_part_of_the_batches():
+    mixture = mix(NEW, OLD, 0.3, 1000, 3)
+    for num_positions in (0, 1, 40, 1000):
+        seen = [item for item, replayed in (mixture.at(position) for position in range(num_positions)) if not replayed]
+        assert mixture.new_until(num_positions) == list(dict.fromkeys(seen))
 
 
 def test_batches_depend_on_the_seed_alone():
