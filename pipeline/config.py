@@ -73,15 +73,16 @@ class FieldNames(StrictModel):
 
 
 class ArithmeticConfig(StrictModel):
-    """The embedded set ``embedded:arithmetic``: five levels of chained sums, by reasoning-gym."""
+    """The embedded sets, by reasoning-gym: ``embedded:arithmetic``, five levels of chained sums, and
+    ``embedded:operations``, five operations. Of the latter every problem is worked out, in steps."""
 
     train_per_level: int = Field(600, ge=1)
     eval_per_level: int = Field(200, ge=1)
     worked_per_level: list[int] = Field(default=[400, 400, 40, 20, 10], min_length=5, max_length=5)
-    """How many training problems of each level come with a worked solution."""
+    """How many training problems of each level come with a worked solution. ``embedded:arithmetic`` alone."""
     terse_frac: float = Field(0.5, ge=0, le=1)
     """Share of the worked solutions that give the result in one line. The others work from partial sum to partial sum,
-    which is what pays; SFT learns both habits, and GRPO finds out which one to keep."""
+    which is what pays; SFT learns both habits, and GRPO finds out which one to keep. ``embedded:arithmetic`` alone."""
 
 
 class DataConfig(StrictModel):
