@@ -239,7 +239,7 @@ class RunDirectory:
 def link(path: Path, target: Path) -> None:
     """Make ``path`` a relative symbolic link, in place of the one that may be there. Never half-done."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}.link")
+    new = path.with_name(f".{path.name}.link")
     new.unlink(missing_ok=True)
     new.symlink_to(os.path.relpath(target.resolve(), path.parent.resolve()))
     new.replace(path)
