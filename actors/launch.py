@@ -25,6 +25,7 @@ from actors.plan import (
     chain_record,
     engine_limits,
     held_out_problems,
+    needed_resources,
     plan_actors,
     plan_stages,
     replay_buffer,
@@ -263,11 +264,7 @@ def wait_for_resources(plan: list[ActorPlan]) -> None:
     A cluster may still be growing; a private Ray on this machine never does.
     """
     timeout_s = 60.0 if _joins_cluster() else 0.0
-    needed = {"CPU": 0.0, "GPU": 0.0, "memory": 0.0}
-    for actor in plan:
-        needed["CPU"] += actor.count * actor.num_cpus
-        needed["GPU"] += actor.count * actor.num_gpus
-        needed["memory"] += actor.count * actor.memory_gib * 2**30
+    needed = needed_resources(plan)
     deadline = time.monotonic() + timeout_s
     while True:
         there = ray.available_resources()

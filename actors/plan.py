@@ -51,6 +51,15 @@ def plan_actors(config: Config) -> list[ActorPlan]:
     ]
 
 
+def needed_resources(actors: Sequence[ActorPlan]) -> dict[str, float]:
+    """What all of them reserve, by Ray's names: memory in bytes."""
+    return {
+        "CPU": sum(actor.count * actor.num_cpus for actor in actors),
+        "GPU": sum(actor.count * actor.num_gpus for actor in actors),
+        "memory": sum(actor.count * actor.memory_gib for actor in actors) * 2**30,
+    }
+
+
 def engine_limits(config: Config) -> tuple[int, int]:
     """(tokens of the longest prompt and completion, sequences decoded together) over all stages."""
     rollout = config.rollout

@@ -6,6 +6,7 @@ through StageSearcher. A trial trains one stage in a directory of its own, ``sta
 """
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from pipeline.curriculum.report import write_search_report
 from ray import tune
 
 from actors.launch import connected_ray, fit_stage, start_actors, wait_for_resources
-from actors.plan import ActorPlan, PlannedChain, chain_record, plan_actors, plan_chains, replay_buffer
+from actors.plan import ActorPlan, PlannedChain, chain_record, needed_resources, plan_actors, plan_chains, replay_buffer
 from actors.searcher import StageSearcher
 from actors.session import StageSetup
 from pipeline.config import Config, SearchConfig
@@ -27,6 +27,7 @@ from pipeline.experiment import RunDirectory, link, read_progress
 from pipeline.files import write_json
 from pipeline.logs import log_to_file
 from pipeline.models.hub import resolve_model
+from pipeline.report import write_report
 from pipeline.rewards import resolve
 
 TRIAL_CPUS = 0.01
@@ -64,19 +65,16 @@ def run_search(config: Config, run_directory: RunDirectory | None = None) -> Run
         run_directory.lock()
         path = run_directory.path
         log_to_file(path, "driver")
-        write_json(
-            path / "chains.json", {"kind": "search", "chains": [chain_record(c.spec, c.stages, c.keys) for c in chains]}
-        )
+        records = [chain_record(chain.spec, chain.stages, chain.keys) for chain in chains]
+        write_json(path / "chains.json", {"kind": "search", "chains": records})
         search.restore({key: result["score"] for key, result in read_markers(path / "results").items()})
         print(f"run directory: {path}", flush=True)
         print(f"{len(chains)} chains, {len(search.keys)} stages, {num_slots} at a time", flush=True)
         if not search.is_over:
             slots = tuple(start_actors(config, path, slot) for slot in range(num_slots))
             _fit(search, Trial(path, {chain.spec.name: chain for chain in chains}, slots))
-        for chain in chains:
-            _link_results(path, chain)
         write_json(path / "outcome.json", _outcome(path, chains, search))
-    write_search_report(run_directory.path)
+    write_report(run_directory.path)
     return run_directory
 
 
@@ -93,21 +91,14 @@ def count_slots(config: Config, num_chains: int) -> int:
     """
     plan = slot_plan(config)
     wait_for_resources(plan)
-    most = min((config.search or SearchConfig()).max_concurrent_stages or num_chains, num_chains)
-    return next(times for times in range(most, 0, -1) if times == 1 or _fits(plan, times))
-
-
-def _fits(plan: Sequence[ActorPlan], times: int) -> bool:
-    there = ray.available_resources()
-    needed = {
-        "CPU": sum(actor.count * actor.num_cpus for actor in plan),
-        "GPU": sum(actor.count * actor.num_gpus for actor in plan),
-        "memory": sum(actor.count * actor.memory_gib for actor in plan) * 2**30,
-    }
-    return all(there.get(name, 0.0) >= amount * times for name, amount in needed.items())
+    there, needed = ray.available_resources(), needed_resources(plan)
+    num_fitting = min(int(there.get(name, 0.0) / amount) for name, amount in needed.items() if amount)
+    asked = (config.search or SearchConfig()).max_concurrent_stages or num_chains
+    return max(1, min(num_fitting, asked, num_chains))
 
 
 def _fit(search: ChainSearch, trial: Trial) -> None:
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the newer one prints a banner even when asked for nothing
     # Its actors are what a stage costs. The trial itself asks for next to nothing, so that it never waits for them.
     trainable = tune.with_resources(tune.with_parameters(run_stage, trial=trial), {"CPU": TRIAL_CPUS})
     tune.Tuner(
@@ -149,7 +140,8 @@ def run_stage(settings: dict[str, Any], trial: Trial) -> None:
         except GradusError as error:
             write_json(run.path / "error.json", str(error))
             raise
-    progress = read_progress(_stage_result(trial.run_path, chain, index))
+    checkpoint = _stage_result(trial.run_path, chain, index)
+    progress = read_progress(checkpoint)
     score = json.loads((run.evals / f"{stage.spec.name}.json").read_text())["overall"]["accuracy_tagged"]
     result = {
         "name": stage.spec.name,
@@ -162,6 +154,7 @@ def run_stage(settings: dict[str, Any], trial: Trial) -> None:
         "started_from": progress.started_from,
         "ended_with": progress.ended_with,
     }
+    _link_result(trial, key, checkpoint)
     write_marker(trial.run_path / "results", key, result)
     tune.report({"score": score})
 
@@ -172,13 +165,13 @@ def _stage_result(run_path: Path, chain: PlannedChain, index: int) -> Path:
     return path
 
 
-def _link_results(run_path: Path, chain: PlannedChain) -> None:
-    """``checkpoints/<chain>/<stage>`` for every finished stage, and ``checkpoint_last`` for the newest of them."""
-    finished = read_markers(run_path / "results")
-    for index, (stage, key) in enumerate(zip(chain.stages, chain.keys, strict=True)):
-        if key in finished:
+def _link_result(trial: Trial, key: str, result: Path) -> None:
+    """``checkpoints/<chain>/<stage>`` in every chain that has the stage; it is the newest of each that goes on."""
+    for chain in trial.chains.values():
+        if key in chain.keys:
+            stage = chain.stages[chain.keys.index(key)]
             for name in (stage.spec.name, "checkpoint_last"):
-                link(run_path / "checkpoints" / chain.spec.name / name, _stage_result(run_path, chain, index))
+                link(trial.run_path / "checkpoints" / chain.spec.name / name, result)
 
 
 def _outcome(run_path: Path, chains: Sequence[PlannedChain], search: ChainSearch) -> dict[str, dict[str, Any]]:

@@ -15,14 +15,16 @@ def main(argv: list[str] | None = None) -> None:
 
             return dry_run(arguments)
         config, resumed = read_arguments(arguments)
-        from pipeline.curriculum.report import search_tables
         from rich.console import Console
 
         from actors.search import run_search
+        from pipeline.curriculum.report import search_statements, search_tables
 
         run_directory = run_search(config, resumed)
         for table in search_tables(run_directory.path):
-            Console(width=120).print(table)
+            Console(width=100).print(table)
+        for statement in search_statements(run_directory.path):
+            print(statement)
         print(f"report: {run_directory.path / 'report.html'}")
 
 
