@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from actors.plan import plan_actors, plan_stages
+from actors.plan import plan_actors, plan_chains, plan_stages
 from pipeline.cli import JobArguments
 from pipeline.config import load_config
 from pipeline.data import check_data, load_problems
@@ -34,6 +34,12 @@ def dry_run(arguments: JobArguments) -> None:
             console.print(
                 f"         {stage.spec.name}: {len(stage.problems)} problems, {stage.num_steps} steps{replay}"
             )
+        if config.search:
+            chains = plan_chains(config)
+            num_different = len({key for chain in chains for key in chain.keys})
+            console.print(f"search   {len(chains)} chains, {num_different} different stages")
+            for chain in chains:
+                console.print(f"         {chain.spec.name}: {', '.join(stage.spec.name for stage in chain.stages)}")
 
     table = Table("actor", "count", "CPUs each", "GPUs each", "memory each, GiB", title="Ray actors")
     for actor in plan_actors(config):

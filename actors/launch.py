@@ -62,7 +62,8 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
     for term in config.reward.functions:
         resolve(term.name)
     problems = load_problems(config.data, "train")
-    held_out = held_out_problems(config)
+    evaluates = config.eval.problems_per_level > 0
+    held_out = held_out_problems(config, load_problems(config.data, "eval")) if evaluates else []
     stages = plan_stages(config, problems)
     num_done = _num_done(stages, run_directory)
     resolve_model(config.model)

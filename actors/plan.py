@@ -102,12 +102,10 @@ def plan_stages(config: Config, problems: Sequence[Problem]) -> list[StagePlan]:
     return [StagePlan(spec, _stage_problems(config, spec, problems)) for spec in specs]
 
 
-def held_out_problems(config: Config) -> list[Problem]:
+def held_out_problems(config: Config, problems: Sequence[Problem]) -> list[Problem]:
     """Problems to evaluate on: none when evaluation is off, and of the curriculum's levels if it names some."""
-    if not config.eval.problems_per_level:
-        return []
     levels = config.curriculum.levels if config.curriculum else None
-    return select_problems(load_problems(config.data, "eval"), ProblemFilter(levels=levels))
+    return select_problems(problems, ProblemFilter(levels=levels)) if config.eval.problems_per_level else []
 
 
 def _stage_problems(config: Config, spec: StageSpec, problems: Sequence[Problem]) -> tuple[Problem, ...]:
@@ -177,7 +175,7 @@ def plan_chains(config: Config) -> list[PlannedChain]:
         DataError: a stage without problems.
     """
     chains = []
-    loaded: dict[str, list[Problem]] = {}  # once, not for every chain
+    loaded: dict[str, tuple[tuple[Problem, ...], tuple[Problem, ...]]] = {}  # once, not for every chain
     for spec in chain_specs(config):
         if _engine_settings(spec.config) != _engine_settings(config):
             raise ConfigError(
@@ -186,19 +184,20 @@ def plan_chains(config: Config) -> list[PlannedChain]:
             )
         data = spec.config.data.model_dump_json()
         if data not in loaded:
-            loaded[data] = load_problems(spec.config.data, "train")
-        chains.append(_plan_chain(spec, loaded[data]))
+            problems = load_problems(spec.config.data, "train")
+            loaded[data] = tuple(problems), tuple(load_problems(spec.config.data, "eval"))
+        chains.append(_plan_chain(spec, *loaded[data]))
     return chains
 
 
-def _plan_chain(spec: ChainSpec, problems: Sequence[Problem]) -> PlannedChain:
-    held_out = held_out_problems(spec.config)
+def _plan_chain(spec: ChainSpec, problems: tuple[Problem, ...], all_held_out: tuple[Problem, ...]) -> PlannedChain:
+    held_out = held_out_problems(spec.config, all_held_out)
     if not held_out:
         raise ConfigError("eval.problems_per_level must be above 0 in a search, got 0: accuracy is what it compares.")
     stages = plan_stages(spec.config, problems)
     digests = [problems_digest(stage.problems) for stage in stages]
     keys = stage_keys(spec.config, [stage.spec for stage in stages], digests, problems_digest(held_out))
-    return PlannedChain(spec, tuple(stages), tuple(keys), tuple(problems), tuple(held_out))
+    return PlannedChain(spec, tuple(stages), tuple(keys), problems, tuple(held_out))
 
 
 def _engine_settings(config: Config) -> Any:

@@ -231,7 +231,8 @@ class LearnerSession:
             return passed >= self.total_steps
         if passed < self.total_steps and (passed % rule.every_steps or (passed == 0 and progress.level_accuracies)):
             return False
-        progress.level_accuracies.append(self._level_accuracy())
+        with self.clock("evaluation"):
+            progress.level_accuracies.append(self._level_accuracy())
         steps_left = passed < self.total_steps
         decision = stage_decision(
             rule, progress.level_accuracies, steps_left=steps_left, num_repeats=progress.num_repeats

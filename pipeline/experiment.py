@@ -327,11 +327,11 @@ class PhaseClock:
     def lap(self, phases: Sequence[str]) -> dict[str, float]:
         """``<phase>_s`` for each phase, ``other_s`` and ``step_s``; then starts the next lap.
 
-        Checkpoints are kept apart: ``checkpoint_s`` is in neither ``other_s`` nor ``step_s``.
+        Checkpoints and evaluations are kept apart: they are in neither ``other_s`` nor ``step_s``.
         """
         now = time.perf_counter()
         checkpoint = self._seconds.pop("checkpoint", 0.0)
-        total = now - self._start - checkpoint
+        total = now - self._start - checkpoint - self._seconds.pop("evaluation", 0.0)
         row = {f"{phase}_s": self._seconds.get(phase, 0.0) for phase in phases}
         row |= {"other_s": total - sum(self._seconds.values()), "step_s": total, "checkpoint_s": checkpoint}
         self._start, self._seconds = now, {}

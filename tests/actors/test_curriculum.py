@@ -41,7 +41,7 @@ def write_recipe(directory: Path, num_levels: int, **sections: Any) -> Path:
         "data": {"name": str(directory), "answer_format": "hash", "system_prompt": "", "fields": {"level": "level"}},
         "curriculum": {},
         "stages": [{"name": "level", "kind": "sft", "each_level": True}],
-        "sft": {"batch_size": 4, "max_steps": 4, "learning_rate": 1e-3},
+        "sft": {"batch_size": 4, "max_steps": 4, "learning_rate": 1e-3, "lr_schedule": "linear"},
         "grpo": {"batch_size": 4, "num_generations": 2, "num_steps": 2, "learning_rate": 1e-3},
         "rollout": {"max_prompt_length": 64, "max_completion_length": 8, "memory_gib": 1.5, "num_cpus": 0.4},
         "reward": {"functions": [{"name": "tests.helpers:letter_reward"}]},
