@@ -23,6 +23,7 @@ from actors.plan import (
     ActorPlan,
     StagePlan,
     chain_record,
+    check_held_out,
     engine_limits,
     held_out_problems,
     needed_resources,
@@ -59,12 +60,15 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
     Raises:
         GradusError: something the configuration names cannot be had.
     """
+    if run_directory:
+        run_directory.require_kind("chain")
     for term in config.reward.functions:
         resolve(term.name)
     problems = load_problems(config.data, "train")
     evaluates = config.eval.problems_per_level > 0
     held_out = held_out_problems(config, load_problems(config.data, "eval")) if evaluates else []
     stages = plan_stages(config, problems)
+    check_held_out(config, stages, held_out)
     num_done = _num_done(stages, run_directory)
     resolve_model(config.model)
     with connected_ray():
@@ -80,10 +84,8 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
         log_to_file(run_directory.path, "driver")
         with _progress_shown(run_directory.path, sum(stage.num_steps for stage in stages)):
             actors = start_actors(config, run_directory.path) if num_done < len(stages) else {}
-            names = [stage.spec.name for stage in stages]
             for stage in stages[num_done:]:
-                results = run_directory.stage_checkpoints()
-                buffer = replay_buffer(config, stage.spec, [results[name] for name in names if name in results])
+                buffer = replay_buffer(config, stage.spec, list(run_directory.stage_checkpoints().values()))
                 fit_stage(
                     StageSetup(
                         config=config,
@@ -156,7 +158,7 @@ def _stage_error(setup: StageSetup, error: TrainingFailedError) -> GradusError:
     last_line = f"{type(failure).__name__}: {(str(failure).strip().splitlines() or [''])[-1]}"
     return ClusterError(
         f"stage {setup.stage.name} failed: {last_line}. The whole story is in {setup.run_path / 'logs'}; "
-        f"go on from the last checkpoint with --resume {setup.run_path}."
+        "--resume goes on from the last checkpoint."
     )
 
 
@@ -167,13 +169,13 @@ def start_actors(config: Config, run_path: Path, slot: int = 0) -> dict[str, Any
         slot: sets them apart from others of the run. A set serves one stage at a time.
     """
     rollout, reward = config.rollout, config.reward
-    restarts = {"max_restarts": 5, "max_task_retries": 5}
+    restarts = {"max_restarts": 20, "max_task_retries": 5}
     # Engines find the store by name: an actor with handles among its constructor arguments restarts only while
     # whoever made it still holds them.
     counts = {actor.name: actor.count for actor in plan_actors(config)}
     tag = f"_{slot}" if slot else ""
     store_name = f"weights-{run_path.name}{tag}"
-    store = _actor(WeightStore, run_path, f"weight_store{tag}", name=store_name, num_cpus=0).remote()
+    store = _actor(WeightStore, run_path, f"weight_store{tag}", name=store_name, num_cpus=0, max_restarts=20).remote()
     engine_options = restarts | {
         "num_cpus": rollout.num_cpus,
         "num_gpus": rollout.num_gpus,
@@ -223,7 +225,11 @@ def _num_done(stages: list[StagePlan], run_directory: RunDirectory | None) -> in
     names = [stage.spec.name for stage in stages]
     if progress.stage not in names:
         raise CheckpointError(f"stages must hold {progress.stage}, where the run stopped, got {names}.")
-    return names.index(progress.stage) + progress.stage_done
+    num_done = names.index(progress.stage) + progress.stage_done
+    done = list(run_directory.stage_checkpoints()) if run_directory else []
+    if any(stage.spec.replay for stage in stages) and done != names[:num_done]:
+        raise CheckpointError(f"the stages that are done must be the first of {names}, got {done}.")
+    return num_done
 
 
 def _joins_cluster() -> bool:

@@ -76,7 +76,7 @@ def _learn_solutions(
         (losses.sum() / num_tokens).backward()
         hits = (logits.detach().argmax(dim=-1) == micro_batch.targets) & mask
         rows = torch.stack([losses.detach().sum(dim=1), hits.sum(dim=1), mask.sum(dim=1), mask.any(dim=1)], dim=1)
-        totals.index_add_(0, replayed[list(micro_batch.rows)].long(), rows.double().cpu())
+        totals.index_add_(0, replayed[list(micro_batch.rows)].long(), rows.cpu().double())
     grad_norm = session.update_policy()
     new, again = torch.tensor(session.sum_over_workers(totals.flatten().tolist())).view(2, 4).tolist()
     loss, num_hits, _, num_examples = (a + b for a, b in zip(new, again, strict=True))

@@ -108,6 +108,16 @@ def held_out_problems(config: Config, problems: Sequence[Problem]) -> list[Probl
     return select_problems(problems, ProblemFilter(levels=levels)) if config.eval.problems_per_level else []
 
 
+def check_held_out(config: Config, stages: Sequence[StagePlan], problems: Sequence[Problem]) -> None:
+    """Raises DataError when a level that a curriculum trains on has no held-out problems to be evaluated on."""
+    if config.curriculum and config.eval.problems_per_level:
+        there = {problem.level for problem in problems}
+        if missing := [level for stage in stages for level in stage.levels if level not in there]:
+            raise DataError(
+                f"held-out data must have problems of every level that is trained on, got none of {missing}."
+            )
+
+
 def _stage_problems(config: Config, spec: StageSpec, problems: Sequence[Problem]) -> tuple[Problem, ...]:
     chosen = choose_problems(spec, problems, config.seed)
     if not chosen:
@@ -179,8 +189,9 @@ def plan_chains(config: Config) -> list[PlannedChain]:
     for spec in chain_specs(config):
         if _engine_settings(spec.config) != _engine_settings(config):
             raise ConfigError(
-                f"search must not change what engines and graders are started with (model, rollout, reward), "
-                f"got {spec.name}: they stay up from the first stage to the last. Run two searches."
+                "search must not change which actors there are and what they are started with (model, rollout, reward, "
+                "resources of the learner, kinds of stages, longest completion, largest group), "
+                f"got {spec.name}: engines stay up from the first stage to the last. Run two searches."
             )
         data = spec.config.data.model_dump_json()
         if data not in loaded:
@@ -191,14 +202,16 @@ def plan_chains(config: Config) -> list[PlannedChain]:
 
 
 def _plan_chain(spec: ChainSpec, problems: tuple[Problem, ...], all_held_out: tuple[Problem, ...]) -> PlannedChain:
-    held_out = held_out_problems(spec.config, all_held_out)
-    if not held_out:
+    if not spec.config.eval.problems_per_level:
         raise ConfigError("eval.problems_per_level must be above 0 in a search, got 0: accuracy is what it compares.")
+    held_out = held_out_problems(spec.config, all_held_out)
     stages = plan_stages(spec.config, problems)
+    check_held_out(spec.config, stages, held_out)
     digests = [problems_digest(stage.problems) for stage in stages]
     keys = stage_keys(spec.config, [stage.spec for stage in stages], digests, problems_digest(held_out))
     return PlannedChain(spec, tuple(stages), tuple(keys), problems, tuple(held_out))
 
 
 def _engine_settings(config: Config) -> Any:
-    return config.model.model_dump(exclude={"lora"}), config.rollout, config.reward, engine_limits(config)
+    model = config.model.model_dump(exclude={"lora"})
+    return model, config.rollout, config.reward, engine_limits(config), plan_actors(config)

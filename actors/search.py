@@ -8,7 +8,7 @@ through StageSearcher. A trial trains one stage in a directory of its own, ``sta
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from actors.launch import connected_ray, fit_stage, start_actors, wait_for_resou
 from actors.plan import ActorPlan, PlannedChain, chain_record, needed_resources, plan_actors, plan_chains, replay_buffer
 from actors.searcher import StageSearcher
 from actors.session import StageSetup
-from pipeline.config import Config, SearchConfig
+from pipeline.config import Config
 from pipeline.curriculum.search import ChainSearch, make_search, read_markers, write_marker
 from pipeline.errors import GradusError
 from pipeline.experiment import RunDirectory, link, read_progress
@@ -53,17 +53,24 @@ def run_search(config: Config, run_directory: RunDirectory | None = None) -> Run
     Raises:
         GradusError: something the configuration names cannot be had.
     """
+    if config.search is None or config.curriculum is None:
+        raise ConfigError(
+            "a search needs the sections search and curriculum, such as configs/search_replay_demo.yaml has."
+        )
+    if run_directory:
+        run_directory.require_kind("search")
     for term in config.reward.functions:
         resolve(term.name)
     chains = plan_chains(config)
-    search = make_search([c.spec for c in chains], [c.keys for c in chains], config.search or SearchConfig())
+    search = make_search([c.spec for c in chains], [c.keys for c in chains], config.search)
     resolve_model(config.model)
     with connected_ray():
         num_slots = count_slots(config, len(chains))
         run_directory = run_directory or RunDirectory.create(config)
-        run_directory.save_config(config)
         run_directory.lock()
+        run_directory.save_config(config)
         path = run_directory.path
+        (path / "stages").mkdir(exist_ok=True)
         log_to_file(path, "driver")
         records = [chain_record(chain.spec, chain.stages, chain.keys) for chain in chains]
         write_json(path / "chains.json", {"kind": "search", "chains": records})
@@ -73,6 +80,9 @@ def run_search(config: Config, run_directory: RunDirectory | None = None) -> Run
         if not search.is_over:
             slots = tuple(start_actors(config, path, slot) for slot in range(num_slots))
             _fit(search, Trial(path, {chain.spec.name: chain for chain in chains}, slots))
+            if not search.is_over:  # Tune ends early, without a word, on Ctrl-C
+                raise KeyboardInterrupt
+        link_results(path, chains)
         write_json(path / "outcome.json", _outcome(path, chains, search))
     write_report(run_directory.path)
     return run_directory
@@ -93,7 +103,7 @@ def count_slots(config: Config, num_chains: int) -> int:
     wait_for_resources(plan)
     there, needed = ray.available_resources(), needed_resources(plan)
     num_fitting = min(int(there.get(name, 0.0) / amount) for name, amount in needed.items() if amount)
-    asked = (config.search or SearchConfig()).max_concurrent_stages or num_chains
+    asked = (config.search and config.search.max_concurrent_stages) or num_chains
     return max(1, min(num_fitting, asked, num_chains))
 
 
@@ -118,6 +128,7 @@ def run_stage(settings: dict[str, Any], trial: Trial) -> None:
     started = time.time()
     chain, index = trial.chains[settings["stage"]["chain"]], settings["stage"]["index"]
     config, stage, key = chain.spec.config, chain.stages[index], chain.keys[index]
+    (trial.run_path / "stages" / key / "error.json").unlink(missing_ok=True)
     run = RunDirectory.create_at(trial.run_path / "stages" / key, config)
     log_to_file(run.path, "trial")
     before = [_stage_result(trial.run_path, chain, earlier) for earlier in range(index)]
@@ -137,8 +148,9 @@ def run_stage(settings: dict[str, Any], trial: Trial) -> None:
     if not run.stage_checkpoints():
         try:
             fit_stage(setup)
-        except GradusError as error:
-            write_json(run.path / "error.json", str(error))
+        except Exception as error:
+            last_line = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[-1]}"
+            write_json(run.path / "error.json", str(error) if isinstance(error, GradusError) else last_line)
             raise
     checkpoint = _stage_result(trial.run_path, chain, index)
     progress = read_progress(checkpoint)
@@ -154,8 +166,8 @@ def run_stage(settings: dict[str, Any], trial: Trial) -> None:
         "started_from": progress.started_from,
         "ended_with": progress.ended_with,
     }
-    _link_result(trial, key, checkpoint)
     write_marker(trial.run_path / "results", key, result)
+    link_results(trial.run_path, trial.chains.values())
     tune.report({"score": score})
 
 
@@ -165,13 +177,14 @@ def _stage_result(run_path: Path, chain: PlannedChain, index: int) -> Path:
     return path
 
 
-def _link_result(trial: Trial, key: str, result: Path) -> None:
-    """``checkpoints/<chain>/<stage>`` in every chain that has the stage; it is the newest of each that goes on."""
-    for chain in trial.chains.values():
-        if key in chain.keys:
-            stage = chain.stages[chain.keys.index(key)]
-            for name in (stage.spec.name, "checkpoint_last"):
-                link(trial.run_path / "checkpoints" / chain.spec.name / name, result)
+def link_results(run_path: Path, chains: Iterable[PlannedChain]) -> None:
+    """``checkpoints/<chain>/<stage>`` for every finished stage, and ``checkpoint_last`` for the last of them."""
+    finished = read_markers(run_path / "results")
+    for chain in chains:
+        for index, (stage, key) in enumerate(zip(chain.stages, chain.keys, strict=True)):
+            if key in finished:
+                for name in (stage.spec.name, "checkpoint_last"):
+                    link(run_path / "checkpoints" / chain.spec.name / name, _stage_result(run_path, chain, index))
 
 
 def _outcome(run_path: Path, chains: Sequence[PlannedChain], search: ChainSearch) -> dict[str, dict[str, Any]]:

@@ -53,11 +53,15 @@ class StageSearcher(Searcher):
         score = (result or {}).get(self.metric)
         if error or not isinstance(score, int | float) or not math.isfinite(score):
             self._search.fail(key)
-            print(f"stage {key} failed ({'error' if error else f'score {score}'})", flush=True)
+            print(f"stage {key} failed ({'error' if error else f'score {score}'}); {self._what_next(key)}", flush=True)
         else:
             self._search.finish(key, float(score))
             done, seconds = self._search.num_done, (result or {}).get("time_total_s", 0.0)
             print(f"stage {done}/{len(self._search.keys)}  {key}  accuracy {score:.1%}  {seconds:.0f} s", flush=True)
+
+    def _what_next(self, key: str) -> str:
+        again = key in {stage.key for stage in self._search.ready()}
+        return "it is tried again" if again else "its chains end here"
 
     def save(self, checkpoint_path: str) -> None:
         Path(checkpoint_path).write_text(json.dumps([self._search.to_state(), self._free, self._running]))

@@ -191,6 +191,8 @@ class LearnerSession:
             raise DataError(f"stage {self.stage.name} must have something to train on, got {given} before {setting}")
         if len(new) < given:
             logger.warning("%d of %d are longer than %s=%d: left out", given - len(new), given, setting, limit)
+        if self._setup.replayed and not replayed:
+            logger.warning("nothing in the replay buffer can be used in stage %s: nothing is replayed", self.stage.name)
         self.total_steps = total_steps(self.stage, Counter(problem.level for problem, _ in new))
         ratio = self.stage.replay.ratio if self.stage.replay else 0.0
         num_examples = self.total_steps * self.settings.batch_size
@@ -227,12 +229,14 @@ class LearnerSession:
         """All steps are done or, with a promotion rule, held-out accuracy on the stage's level decides."""
         progress, rule = self.progress, self.stage.promotion
         passed = progress.stage_step - progress.pass_start
-        if rule is None:
-            return passed >= self.total_steps
+        if rule is None or progress.stage_done:
+            return passed >= self.total_steps or progress.stage_done
         if passed < self.total_steps and (passed % rule.every_steps or (passed == 0 and progress.level_accuracies)):
             return False
         with self.clock("evaluation"):
             progress.level_accuracies.append(self._level_accuracy())
+        if passed == 0:  # where the stage started; it makes steps whatever it could do before
+            return False
         steps_left = passed < self.total_steps
         decision = stage_decision(
             rule, progress.level_accuracies, steps_left=steps_left, num_repeats=progress.num_repeats
@@ -401,6 +405,8 @@ class LearnerSession:
         fitting = [problem for problem in self._setup.eval_problems if len(self.encode(problem)) <= limit]
         if len(fitting) < len(self._setup.eval_problems):
             logger.warning("%d held-out problems are too long: left out", len(self._setup.eval_problems) - len(fitting))
+        if self._setup.eval_problems and not fitting:
+            raise DataError(f"held-out problems must fit into rollout.max_prompt_length={limit}, got none that does.")
         return first_per_level(fitting, self.config.eval.problems_per_level)
 
     def _answer(self, problems: list[Problem]) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -1,5 +1,6 @@
 """Versioned weights: packed by the learner, held by the store, pulled by the engines."""
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -59,12 +60,13 @@ class WeightStore:
     """
 
     def __init__(self) -> None:
-        self._attempt = 0
+        self._attempt = time.time_ns()
         self._id: WeightId | None = None
         self._ref: Any = None
 
     def next_attempt(self) -> int:
-        """Counts the learner groups that publish here, from 1: it makes the weight ids of each new."""
+        """A new number for each learner group that publishes here: it makes their weight ids new. It grows, also over
+        a restart of this actor."""
         self._attempt += 1
         return self._attempt
 

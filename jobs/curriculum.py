@@ -18,14 +18,14 @@ def main(argv: list[str] | None = None) -> None:
         from rich.console import Console
 
         from actors.launch import run
-        from pipeline.curriculum.report import search_statements, search_tables
+        from pipeline.curriculum.report import search_tables
         from pipeline.report import accuracy_table
 
         run_directory = run(config, resumed)
-        for table in (accuracy_table(run_directory.path), *search_tables(run_directory.path)):
-            Console(width=100).print(table)
-        for statement in search_statements(run_directory.path):
-            print(statement)
+        if config.eval.problems_per_level:
+            Console(width=100).print(accuracy_table(run_directory.path))
+            if config.curriculum:
+                Console(width=100).print(*search_tables(run_directory.path))
         print(f"report: {run_directory.path / 'report.html'}")
 
 

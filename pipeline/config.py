@@ -214,7 +214,7 @@ class PromotionConfig(StrictModel):
     """When a stage of one level ends early or is repeated, by held-out accuracy on that level."""
 
     threshold: float | None = Field(None, gt=0, le=1)
-    """The stage ends when accuracy reaches it. Ended below it, the stage is repeated. None: neither."""
+    """The stage ends at the first evaluation that reaches it. Ended below it, it is repeated. None: neither."""
     patience: int | None = Field(None, ge=1)
     """The stage ends after so many evaluations in a row without a new best. None: never."""
     max_repeats: int = Field(0, ge=0)
@@ -274,13 +274,14 @@ class HalvingConfig(StrictModel):
     """Successive halving: after every stage the weakest settings stop. arXiv:1502.07943."""
 
     budget_stages: int = Field(ge=1)
-    """Stages trained at most, over all settings and seeds, baselines and the saving by shared stages apart."""
+    """Stages trained at most, over all settings and seeds. A shared stage counts once, baselines do not count."""
 
 
 class SearchConfig(StrictModel):
     """Many chains: (grid x draws, and the baselines) x seeds."""
 
-    seeds: list[int] = Field(default=[0], min_length=1)
+    seeds: list[int] | None = Field(None, min_length=1)
+    """None: the configuration's one."""
     grid: dict[str, Any] = {}
     """Settings by their place in this file, each with a list of values; all combinations are run:
     ``{curriculum: {replay_ratio: [0.0, 0.3]}}``."""
@@ -412,8 +413,8 @@ class Config(StrictModel):
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"stages must have different names, got {names}: files are named after them")
-        if taken := [name for name in names if name == "checkpoint_last" or name.startswith("step_")]:
-            raise ValueError(f"stages must not be named like checkpoints, got {taken}: their results are linked there")
+        if both := [stage.name for stage in self.stages if stage.each_level and stage.problems.levels is not None]:
+            raise ValueError(f"stages with each_level must leave problems.levels to curriculum.levels, got {both}")
         if self.curriculum is None and (special := [s.name for s in self.stages if s.each_level or s.replay_ratio]):
             raise ValueError(f"curriculum must be set for each_level and replay_ratio of stages, got none: {special}")
         if self.curriculum and self.curriculum.promotion and not self.eval.problems_per_level:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -26,6 +26,8 @@ from pipeline.config import Config, validate_config
 from pipeline.curriculum.replay import ReplayItem
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.files import sha256, write_json
+
+_KINDS = {"chain": "a run of one chain", "search": "a search"}
 
 
 @dataclass
@@ -130,6 +132,13 @@ class RunDirectory:
             return validate_config(json.loads((self.path / "experiment_config.json").read_text()))
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.path}/experiment_config.json cannot be read: {error}") from None
+
+    def require_kind(self, kind: Literal["chain", "search"]) -> None:
+        """Raises CheckpointError when the run is of the other kind: a search has chains, each other run is one."""
+        found = "search" if (self.path / "stages").is_dir() else "chain"
+        if found != kind:
+            job = "jobs/search_replay.py" if found == "search" else "the job that started it"
+            raise CheckpointError(f"{self.path} must be resumed by {job}: it is {_KINDS[found]}, not {_KINDS[kind]}.")
 
     # Checkpoints -----------------------------------------------------------------------------------
 
@@ -239,7 +248,7 @@ class RunDirectory:
 def link(path: Path, target: Path) -> None:
     """Make ``path`` a relative symbolic link, in place of the one that may be there. Never half-done."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.link")
+    new = path.with_name(f".{path.name}.{os.getpid()}.link")
     new.unlink(missing_ok=True)
     new.symlink_to(os.path.relpath(target.resolve(), path.parent.resolve()))
     new.replace(path)

@@ -45,7 +45,7 @@ class Rung:
 
 @dataclass(frozen=True)
 class ReadyStage:
-    """A stage that can start. It is named after the first chain that has it, whichever chain asked for it."""
+    """A stage that can start, and the chain whose next stage it is: of several the one with most stages left."""
 
     key: str
     chain: str
@@ -109,15 +109,16 @@ class ChainSearch:
     def ready(self) -> list[ReadyStage]:
         """Stages that can start, those first whose chain has most stages left. At most one per chain."""
         going_on, limit = self._decide()
-        found: dict[str, int] = {}
+        found: dict[str, tuple[int, ReadyStage]] = {}
         for chain in self.chains:
             index = self._num_done(chain)
             if index == len(chain.keys) or self._is_dead(chain) or chain.keys[index] in self._running:
                 continue
             if chain.protected or (self._group(chain) in going_on and index < limit):
-                key = chain.keys[index]
-                found[key] = max(found.get(key, 0), len(chain.keys) - index)
-        return [self._first_with(key) for key in sorted(found, key=lambda key: -found[key])]
+                key, num_left = chain.keys[index], len(chain.keys) - index
+                if num_left > found.get(key, (0,))[0]:
+                    found[key] = num_left, ReadyStage(key, chain.name, index)
+        return [stage for _, stage in sorted(found.values(), key=lambda item: -item[0])]
 
     @property
     def is_over(self) -> bool:
@@ -201,10 +202,6 @@ class ChainSearch:
     def _is_dead(self, chain: ChainPlan) -> bool:
         index = self._num_done(chain)
         return index < len(chain.keys) and self._failures[chain.keys[index]] > self.max_retries
-
-    def _first_with(self, key: str) -> ReadyStage:
-        chain = next(chain for chain in self.chains if key in chain.keys)
-        return ReadyStage(key, chain.name, chain.keys.index(key))
 
     @staticmethod
     def _group(chain: ChainPlan) -> str:

@@ -139,6 +139,8 @@ def _level_order(curriculum: CurriculumConfig, data_levels: Sequence[str]) -> li
             f"curriculum.levels and level_order must be levels of the training data, got {missing}: "
             f"it has {sorted(set(data_levels), key=natural_order) or 'none'}. Set data.fields.level, or other levels."
         )
+    if not levels:
+        raise ConfigError("each_level needs training data with levels, got none. Set data.fields.level.")
     if order == "mixed":
         return [tuple(levels)]
     return [(level,) for level in (reversed(levels) if order == "reverse" else asked)]
@@ -164,6 +166,8 @@ def _distinct_names(names: Sequence[str]) -> list[str]:
         distinct.append(name if seen[name] == 1 else f"{name}-again{seen[name]}")
     if len(set(distinct)) < len(distinct):
         raise ConfigError(f"stages must have different names, got {distinct}: files are named after them.")
+    if taken := [name for name in distinct if name in ("before", "checkpoint_last") or name.startswith("step_")]:
+        raise ConfigError(f"stages must not be named like a checkpoint or an evaluation of the run, got {taken}.")
     return distinct
 
 
@@ -281,7 +285,11 @@ _RESOURCES = {"num_workers", "num_cpus", "num_gpus", "memory_gib", "num_threads"
 
 
 def _evaluation(config: Config, eval_digest: str) -> dict[str, Any]:
-    return {"eval": config.eval.model_dump(exclude={"at_start"}), "eval_problems": eval_digest}
+    return {
+        "eval": config.eval.model_dump(exclude={"at_start"}),
+        "eval_problems": eval_digest,
+        "max_prompt_length": config.rollout.max_prompt_length,  # longer ones are not evaluated
+    }
 
 
 def _digest(value: Any) -> str:
@@ -300,10 +308,11 @@ def chain_specs(config: Config) -> list[ChainSpec]:
         ConfigError: a setting of the search does not exist or has a wrong value.
     """
     search = config.search or SearchConfig()
-    settings = [(values, False) for values in _search_settings(config, search)]
+    drawn = {_setting_name(values): values for values in _search_settings(config, search)}  # each once
+    settings = [(values, False) for values in drawn.values()]
     settings += [(dict(_leaves(values)), True) for values in search.baselines]
     chains = []
-    for (values, is_baseline), seed in itertools.product(settings, search.seeds):
+    for (values, is_baseline), seed in itertools.product(settings, search.seeds or [config.seed]):
         setting = _setting_name(values) or "default"
         chains.append(
             ChainSpec(
@@ -312,7 +321,7 @@ def chain_specs(config: Config) -> list[ChainSpec]:
                 seed=seed,
                 is_baseline=is_baseline,
                 values={**values, "seed": seed},
-                config=with_settings(config, {**values, "seed": seed}),
+                config=with_settings(config, {**values, "seed": seed}).model_copy(update={"search": None}),
             )
         )
     names = [chain.name for chain in chains]
@@ -323,6 +332,8 @@ def chain_specs(config: Config) -> list[ChainSpec]:
 
 def _search_settings(config: Config, search: SearchConfig) -> Iterator[dict[str, Any]]:
     grid = dict(_leaves(search.grid))
+    if "seed" in {*grid, *search.space}:
+        raise ConfigError("search.grid and search.space must not have seed: set search.seeds.")
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"search.grid.{key} must be a list of values, got {values!r}.")
@@ -375,4 +386,4 @@ def _setting_name(values: Mapping[str, Any]) -> str:
 def _value_name(value: Any) -> str:
     if isinstance(value, list):
         return "+".join(map(_value_name, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
