@@ -22,7 +22,7 @@ from actors.searcher import StageSearcher
 from actors.session import StageSetup
 from pipeline.config import Config
 from pipeline.curriculum.search import ChainSearch, make_search, read_markers, write_marker
-from pipeline.errors import GradusError
+from pipeline.errors import ConfigError, GradusError
 from pipeline.experiment import RunDirectory, link, read_progress
 from pipeline.files import write_json
 from pipeline.logs import log_to_file
@@ -54,9 +54,7 @@ def run_search(config: Config, run_directory: RunDirectory | None = None) -> Run
         GradusError: something the configuration names cannot be had.
     """
     if config.search is None or config.curriculum is None:
-        raise ConfigError(
-            "a search needs the sections search and curriculum, such as configs/search_replay_demo.yaml has."
-        )
+        raise ConfigError("a search must have the sections search and curriculum: see configs/search_replay_demo.yaml.")
     if run_directory:
         run_directory.require_kind("search")
     for term in config.reward.functions:
