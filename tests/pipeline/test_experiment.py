@@ -87,6 +87,15 @@ def test_a_broken_run_configuration_is_named(run):
         run.load_config()
 
 
+def test_a_run_is_resumed_by_a_job_of_its_kind(run):
+    run.require_kind("chain")
+    with pytest.raises(CheckpointError, match="must be resumed by the job that started it: it is a run of one chain"):
+        run.require_kind("search")
+    (run.path / "stages").mkdir()
+    with pytest.raises(CheckpointError, match=r"must be resumed by jobs/search_replay\.py: it is a search"):
+        run.require_kind("chain")
+
+
 # Checkpoints -------------------------------------------------------------------------------------
 
 

@@ -60,6 +60,14 @@ def test_a_shared_stage_is_named_after_the_first_chain_that_has_it():
     assert [(stage.chain, stage.index) for stage in search.ready()] == [("a", 1), ("c", 1)]
 
 
+def test_a_stage_that_starts_afresh_belongs_to_the_chain_that_can_start_it():
+    search = ChainSearch([ChainPlan("forward", ("a", "x")), ChainPlan("reverse", ("x", "b"))])
+    assert [(stage.key, stage.chain, stage.index) for stage in search.ready()] == [
+        ("a", "forward", 0),
+        ("x", "reverse", 0),
+    ]
+
+
 def test_a_stage_that_is_not_ready_cannot_start():
     search = ChainSearch(DIAMOND)
     search.start("s1")

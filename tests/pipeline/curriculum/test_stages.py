@@ -140,11 +140,17 @@ def test_problems_of_a_stage_are_a_random_part_of_each_level():
         ({"replay_ratio": 1.0}, [EACH], r"^curriculum\.replay_ratio: .*less than 1"),
         (None, [EACH], r"^curriculum must be set for each_level and replay_ratio of stages, got none: \['level'\]"),
         ({}, [{**EACH, "carry": {"weights": False, "optimizer": True}}], r"optimizer must be false where weights is"),
+        (
+            {},
+            [{**EACH, "problems": {"levels": ["1"]}}],
+            r"leave problems\.levels to curriculum\.levels, got \['level'\]",
+        ),
+        ({"promotion": {"patience": 1}}, [EACH], r"eval\.problems_per_level must be above 0 for curriculum\.promotion"),
     ],
 )
 def test_a_wrong_curriculum_is_told_when_the_file_is_read(curriculum, stages, message):
     with pytest.raises(ConfigError, match=message):
-        validate_config({"stages": stages, "curriculum": curriculum})
+        validate_config({"stages": stages, "curriculum": curriculum, "eval": {"problems_per_level": 0}})
 
 
 def test_a_level_that_the_data_lacks_is_named():
@@ -152,6 +158,15 @@ def test_a_level_that_the_data_lacks_is_named():
         stage_specs(make({"levels": ["1", "4"]}), ["10", "2", "1"])
     with pytest.raises(ConfigError, match=r"it has none\. Set data\.fields\.level"):
         stage_specs(make({"levels": ["1"]}), [])
+    with pytest.raises(ConfigError, match=r"levels, got none\. Set data\.fields\.level"):
+        stage_specs(make(), [])
+
+
+@pytest.mark.parametrize("name", ["step", "before", "checkpoint_last"])
+def test_a_stage_is_not_named_like_what_else_is_beside_its_result(name):
+    stage = {"name": name, "kind": "sft", "each_level": name == "step"}
+    with pytest.raises(ConfigError, match="must not be named like a checkpoint or an evaluation"):
+        stage_specs(make({}, [stage]), ["1"])
 
 
 # Promotion ---------------------------------------------------------------------------------------
@@ -219,6 +234,7 @@ def test_settings_of_a_later_stage_do_not_change_earlier_ones():
         {"model": {"lora": {"r": 4}}},
         {"learner": {"tokens_per_micro_batch": 64}},
         {"eval": {"problems_per_level": 7}},
+        {"rollout": {"max_prompt_length": 99}},  # longer held-out prompts are left out
         {"curriculum": {"promotion": {"patience": 1}}},
         {"curriculum": {"level_order": "mixed"}},
     ],
@@ -313,6 +329,13 @@ def test_a_search_space_is_drawn_the_same_every_time():
     assert chains[5].name.startswith("level_order=2+1,learning_rate=")
 
 
+def test_what_is_drawn_twice_is_run_once():
+    search = {"space": {"sft": {"batch_size": [4, 8]}}, "num_draws": 9, "baselines": []}
+    chains = chain_specs(make(search=search, seed=3))
+    assert sorted(chain.name for chain in chains) == ["batch_size=4,seed=3", "batch_size=8,seed=3"]
+    assert all(chain.config.search is None for chain in chains)
+
+
 @pytest.mark.parametrize(
     ("search", "message"),
     [
@@ -320,7 +343,8 @@ def test_a_search_space_is_drawn_the_same_every_time():
         ({"grid": {"curriculum": {"replay_ratio": [0.1, 2.0]}}}, r"curriculum\.replay_ratio: .*less than 1"),
         ({"grid": {"curriculum": {"replay_ratio": 0.1}}}, r"search\.grid\.curriculum\.replay_ratio must be a list"),
         ({"space": {"sft": {"learning_rate": {"low": 1.0, "high": 0.5}}}}, r"search\.space\.sft.* low must"),
-        ({"grid": {"curriculum": {"replay_ratio": [0.1, 0.1]}}}, r"name every chain once"),
+        ({"grid": {"seed": [1, 2]}}, r"must not have seed: set search\.seeds"),
+        ({"baselines": [{"curriculum": {"level_order": "mixed"}}] * 2}, r"name every chain once"),
     ],
 )  # fmt: skip
 def test_a_wrong_search_is_told_before_anything_starts(search, message):
