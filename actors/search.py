@@ -100,7 +100,7 @@ def count_slots(config: Config, num_chains: int) -> int:
     plan = slot_plan(config)
     wait_for_resources(plan)
     there, needed = ray.available_resources(), needed_resources(plan)
-    num_fitting = min(int(there.get(name, 0.0) / amount) for name, amount in needed.items() if amount)
+    num_fitting = min(int(there.get(name, 0.0) / amount + 1e-9) for name, amount in needed.items() if amount)
     asked = (config.search and config.search.max_concurrent_stages) or num_chains
     return max(1, min(num_fitting, asked, num_chains))
 
@@ -125,38 +125,23 @@ def run_stage(settings: dict[str, Any], trial: Trial) -> None:
     """One trial: train and evaluate one stage, from its last checkpoint or from the result of its parent."""
     started = time.time()
     chain, index = trial.chains[settings["stage"]["chain"]], settings["stage"]["index"]
-    config, stage, key = chain.spec.config, chain.stages[index], chain.keys[index]
-    (trial.run_path / "stages" / key / "error.json").unlink(missing_ok=True)
-    run = RunDirectory.create_at(trial.run_path / "stages" / key, config)
+    stage, key = chain.stages[index].spec, chain.keys[index]
+    error_file = trial.run_path / "stages" / key / "error.json"
+    error_file.unlink(missing_ok=True)
+    run = RunDirectory.create_at(error_file.parent, chain.spec.config)
     log_to_file(run.path, "trial")
-    before = [_stage_result(trial.run_path, chain, earlier) for earlier in range(index)]
-    buffer = replay_buffer(config, stage.spec, before)
-    setup = StageSetup(
-        config=config,
-        stage=stage.spec,
-        run_path=run.path,
-        problems=stage.problems,
-        eval_problems=chain.held_out,
-        buffer=buffer,
-        replayed=tuple(buffer.pick(chain.problems)) if buffer else (),
-        parent=before[-1] if before and stage.spec.carry.weights else None,
-        is_last=False,
-        **trial.slots[settings["stage"]["slot"]],
-    )
     if not run.stage_checkpoints():
         try:
-            fit_stage(setup)
+            fit_stage(_setup(trial, chain, index, settings["stage"]["slot"]))
         except Exception as error:
             last_line = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[-1]}"
-            write_json(run.path / "error.json", str(error) if isinstance(error, GradusError) else last_line)
+            write_json(error_file, str(error) if isinstance(error, GradusError) else last_line)
             raise
-    checkpoint = _stage_result(trial.run_path, chain, index)
-    progress = read_progress(checkpoint)
-    score = json.loads((run.evals / f"{stage.spec.name}.json").read_text())["overall"]["accuracy_tagged"]
+    progress = read_progress(_stage_result(trial.run_path, chain, index))
+    score = json.loads((run.evals / f"{stage.name}.json").read_text())["overall"]["accuracy_tagged"]
     result = {
-        "name": stage.spec.name,
+        "name": stage.name,
         "chain": chain.spec.name,
-        "parent": chain.keys[index - 1] if setup.parent else None,
         "score": score,
         "num_steps": progress.stage_step,
         "started": started,
@@ -167,6 +152,24 @@ def run_stage(settings: dict[str, Any], trial: Trial) -> None:
     write_marker(trial.run_path / "results", key, result)
     link_results(trial.run_path, trial.chains.values())
     tune.report({"score": score})
+
+
+def _setup(trial: Trial, chain: PlannedChain, index: int, slot: int) -> StageSetup:
+    stage = chain.stages[index]
+    before = [_stage_result(trial.run_path, chain, earlier) for earlier in range(index)]
+    buffer = replay_buffer(chain.spec.config, stage.spec, before)
+    return StageSetup(
+        config=chain.spec.config,
+        stage=stage.spec,
+        run_path=trial.run_path / "stages" / chain.keys[index],
+        problems=stage.problems,
+        eval_problems=chain.held_out,
+        buffer=buffer,
+        replayed=tuple(buffer.pick(chain.problems)) if buffer else (),
+        parent=before[-1] if before and stage.spec.carry.weights else None,
+        is_last=False,
+        **trial.slots[slot],
+    )
 
 
 def _stage_result(run_path: Path, chain: PlannedChain, index: int) -> Path:
