@@ -241,6 +241,8 @@ def connected_ray() -> Iterator[None]:
     """Connect to the cluster a job was submitted to, or start a private Ray on this machine."""
     joins = _joins_cluster()
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # report() waits for it: 2 s by default
+    if not joins:
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # one process less to start for every stage
     ray.init(
         address=None if joins else "local",
         include_dashboard=None if joins else False,

@@ -111,7 +111,11 @@ def _fit(search: ChainSearch, trial: Trial) -> None:
     trainable = tune.with_resources(tune.with_parameters(run_stage, trial=trial), {"CPU": TRIAL_CPUS})
     tune.Tuner(
         trainable,
-        tune_config=tune.TuneConfig(search_alg=StageSearcher(search, len(trial.slots)), num_samples=-1),
+        tune_config=tune.TuneConfig(
+            search_alg=StageSearcher(search, len(trial.slots)),
+            num_samples=-1,
+            reuse_actors=True,  # a new process would import torch and Ray Train again for every stage
+        ),
         run_config=tune.RunConfig(
             name=f"search_{time.time_ns()}",  # a name used before would silently resume that search
             storage_path=str(trial.run_path / "ray_tune"),
@@ -129,7 +133,7 @@ def run_stage(settings: dict[str, Any], trial: Trial) -> None:
     error_file = trial.run_path / "stages" / key / "error.json"
     error_file.unlink(missing_ok=True)
     run = RunDirectory.create_at(error_file.parent, chain.spec.config)
-    log_to_file(run.path, "trial")
+    log_to_file(trial.run_path, "trials")
     if not run.stage_checkpoints():
         try:
             fit_stage(_setup(trial, chain, index, settings["stage"]["slot"]))

@@ -28,8 +28,8 @@ class StageSearcher(Searcher):
         super().__init__(metric=score, mode="max")
         self._search = search
         self._free = list(range(num_slots))
-        self._running: dict[str, tuple[str, int]] = {}
-        """Key and slot of every running trial's stage, by trial id."""
+        self._running: dict[str, tuple[str, int, str]] = {}
+        """Key, slot and name for people of every running trial's stage, by trial id."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The config of a new trial, None while there is no slot or all that is left waits for running stages, or
@@ -41,23 +41,25 @@ class StageSearcher(Searcher):
             return None
         stage, slot = ready[0], self._free.pop(0)
         self._search.start(stage.key)
-        self._running[trial_id] = stage.key, slot
+        self._running[trial_id] = stage.key, slot, f"{stage.chain} stage {stage.index + 1}"
         logger.info("trial %s: stage %d of %s, %s", trial_id, stage.index + 1, stage.chain, stage.key)
         return {"stage": {"key": stage.key, "chain": stage.chain, "index": stage.index, "slot": slot}}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if trial_id not in self._running:
             return
-        key, slot = self._running.pop(trial_id)
+        key, slot, name = self._running.pop(trial_id)
         self._free.append(slot)
         score = (result or {}).get(self.metric)
         if error or not isinstance(score, int | float) or not math.isfinite(score):
             self._search.fail(key)
-            print(f"stage {key} failed ({'error' if error else f'score {score}'}); {self._what_next(key)}", flush=True)
+            what = "error" if error else f"score {score}"
+            print(f"{name} ({key}) failed ({what}); {self._what_next(key)}", flush=True)
         else:
             self._search.finish(key, float(score))
             done, seconds = self._search.num_done, (result or {}).get("time_total_s", 0.0)
-            print(f"stage {done}/{len(self._search.keys)}  {key}  accuracy {score:.1%}  {seconds:.0f} s", flush=True)
+            count = f"{done}/{len(self._search.keys)}"
+            print(f"{count}  {name} ({key})  accuracy {score:.1%}  {seconds:.0f} s", flush=True)
 
     def _what_next(self, key: str) -> str:
         again = key in {stage.key for stage in self._search.ready()}
@@ -69,4 +71,4 @@ class StageSearcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         state, self._free, running = json.loads(Path(checkpoint_path).read_text())
         self._search.set_state(state)
-        self._running = {trial_id: (key, slot) for trial_id, (key, slot) in running.items()}
+        self._running = {trial_id: (key, slot, name) for trial_id, (key, slot, name) in running.items()}
