@@ -5,10 +5,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from actors.plan import plan_actors, stage_problems
+from actors.plan import plan_actors, plan_chains, plan_stages
 from pipeline.cli import JobArguments
 from pipeline.config import load_config
-from pipeline.data import check_data
+from pipeline.data import check_data, load_problems
 from pipeline.models.hub import check_model
 from pipeline.packaging import package_listing
 from pipeline.rewards import resolve
@@ -29,8 +29,17 @@ def dry_run(arguments: JobArguments) -> None:
     console.print(f"model    {check_model(config.model)}")
     console.print(f"data     {check_data(config.data)}")
     if Path(config.data.name).exists() or config.data.name.startswith("embedded:"):  # else it would be downloaded
-        for stage in config.stages:
-            console.print(f"         {stage.name}: {len(stage_problems(config, stage))} problems")
+        for stage in plan_stages(config, load_problems(config.data, "train")):
+            replay = f", {stage.spec.replay.ratio:.0%} replayed" if stage.spec.replay else ""
+            console.print(
+                f"         {stage.spec.name}: {len(stage.problems)} problems, {stage.num_steps} steps{replay}"
+            )
+        if config.search:
+            chains = plan_chains(config)
+            num_different = len({key for chain in chains for key in chain.keys})
+            console.print(f"search   {len(chains)} chains, {num_different} different stages")
+            for chain in chains:
+                console.print(f"         {chain.spec.name}: {', '.join(stage.spec.name for stage in chain.stages)}")
 
     table = Table("actor", "count", "CPUs each", "GPUs each", "memory each, GiB", title="Ray actors")
     for actor in plan_actors(config):

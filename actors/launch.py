@@ -19,22 +19,34 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from actors.learner import grpo_loop, sft_loop
-from actors.plan import ActorPlan, engine_limits, plan_actors, stage_problems
+from actors.plan import (
+    ActorPlan,
+    StagePlan,
+    chain_record,
+    check_held_out,
+    engine_limits,
+    held_out_problems,
+    needed_resources,
+    plan_actors,
+    plan_stages,
+    replay_buffer,
+)
 from actors.reward import RewardWorker
 from actors.rollout import RolloutWorker, engine_environment
 from actors.session import StageSetup
 from actors.weights import PackedWeights, WeightStore
-from pipeline.config import Config, StageConfig
+from pipeline.config import Config
+from pipeline.curriculum.stages import ChainSpec
 from pipeline.data import load_problems
 from pipeline.errors import CheckpointError, ClusterError, GradusError
 from pipeline.experiment import RunDirectory
+from pipeline.files import write_json
 from pipeline.logs import log_to_file
 from pipeline.models.hub import resolve_model
 from pipeline.report import write_report
 from pipeline.rewards import resolve
-from pipeline.schedules import num_steps
 from pipeline.tracking import follow_progress
-from pipeline.types import Problem, WeightId
+from pipeline.types import WeightId
 
 logger = logging.getLogger(__name__)
 
@@ -48,27 +60,58 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
     Raises:
         GradusError: something the configuration names cannot be had.
     """
+    if run_directory:
+        run_directory.require_kind("chain")
     for term in config.reward.functions:
         resolve(term.name)
-    eval_problems = load_problems(config.data, "eval") if config.eval.problems_per_level else []
-    stages = [(stage, stage_problems(config, stage)) for stage in config.stages]
-    unfinished = _unfinished(stages, run_directory)
+    problems = load_problems(config.data, "train")
+    evaluates = config.eval.problems_per_level > 0
+    held_out = held_out_problems(config, load_problems(config.data, "eval")) if evaluates else []
+    stages = plan_stages(config, problems)
+    check_held_out(config, stages, held_out)
+    num_done = _num_done(stages, run_directory)
     resolve_model(config.model)
-    total_steps = sum(num_steps(config.stage_settings(stage), len(problems)) for stage, problems in stages)
-    with _ray():
-        _wait_for_resources(plan_actors(config))
+    with connected_ray():
+        wait_for_resources(plan_actors(config))
         run_directory = run_directory or RunDirectory.create(config)
         run_directory.save_config(config)
+        if config.curriculum:
+            chain = ChainSpec("chain", "default", config.seed, False, {}, config)
+            record = chain_record(chain, stages, [None] * len(stages))
+            write_json(run_directory.path / "chains.json", {"kind": "chain", "chains": [record]})
         print(f"run directory: {run_directory.path}", flush=True)
+        run_directory.refresh_links()
         log_to_file(run_directory.path, "driver")
-        with _progress_shown(run_directory.path, total_steps):
-            actors = _start_actors(config, run_directory.path) if unfinished else {}
-            for stage, problems in unfinished:
-                setup = StageSetup(config, stage, run_directory.path, tuple(problems), tuple(eval_problems), **actors)
-                with _explained(setup):
-                    _trainer(setup).fit()
+        with _progress_shown(run_directory.path, sum(stage.num_steps for stage in stages)):
+            actors = start_actors(config, run_directory.path) if num_done < len(stages) else {}
+            for stage in stages[num_done:]:
+                buffer = replay_buffer(config, stage.spec, list(run_directory.stage_checkpoints().values()))
+                fit_stage(
+                    StageSetup(
+                        config=config,
+                        stage=stage.spec,
+                        run_path=run_directory.path,
+                        problems=stage.problems,
+                        eval_problems=tuple(held_out),
+                        buffer=buffer,
+                        replayed=tuple(buffer.pick(problems)) if buffer else (),
+                        parent=None,
+                        is_last=stage is stages[-1],
+                        **actors,
+                    )
+                )
     write_report(run_directory.path)
     return run_directory
+
+
+def fit_stage(setup: StageSetup) -> None:
+    """Train one stage to its end, and evaluate it.
+
+    Raises:
+        GradusError: it failed more often than ``learner.max_failures`` allows.
+    """
+    with _explained(setup):
+        _trainer(setup).fit()
 
 
 def _trainer(setup: StageSetup) -> TorchTrainer:
@@ -115,18 +158,24 @@ def _stage_error(setup: StageSetup, error: TrainingFailedError) -> GradusError:
     last_line = f"{type(failure).__name__}: {(str(failure).strip().splitlines() or [''])[-1]}"
     return ClusterError(
         f"stage {setup.stage.name} failed: {last_line}. The whole story is in {setup.run_path / 'logs'}; "
-        f"go on from the last checkpoint with --resume {setup.run_path}."
+        "--resume goes on from the last checkpoint."
     )
 
 
-def _start_actors(config: Config, run_path: Path) -> dict[str, Any]:
-    """Engines, graders and the weight store, as handles. Engines and graders that die are started again."""
+def start_actors(config: Config, run_path: Path, slot: int = 0) -> dict[str, Any]:
+    """Engines, graders and the weight store, as handles. Engines and graders that die are started again.
+
+    Args:
+        slot: sets them apart from others of the run. A set serves one stage at a time.
+    """
     rollout, reward = config.rollout, config.reward
-    restarts = {"max_restarts": 5, "max_task_retries": 5}
+    restarts = {"max_restarts": 20, "max_task_retries": 5}
     # Engines find the store by name: an actor with handles among its constructor arguments restarts only while
     # whoever made it still holds them.
-    store_name = f"weights-{run_path.name}"
-    store = _actor(WeightStore, run_path, "weight_store", name=store_name, num_cpus=0).remote()
+    counts = {actor.name: actor.count for actor in plan_actors(config)}
+    tag = f"_{slot}" if slot else ""
+    store_name = f"weights-{run_path.name}{tag}"
+    store = _actor(WeightStore, run_path, f"weight_store{tag}", name=store_name, num_cpus=0, max_restarts=20).remote()
     engine_options = restarts | {
         "num_cpus": rollout.num_cpus,
         "num_gpus": rollout.num_gpus,
@@ -137,12 +186,12 @@ def _start_actors(config: Config, run_path: Path) -> dict[str, Any]:
     grader_options = restarts | {"num_cpus": reward.num_cpus, "memory": int(reward.memory_gib * 2**30)}
     return {
         "rollout_workers": tuple(
-            _actor(RolloutWorker, run_path, f"rollout_{index}", **engine_options).remote(*engine_arguments)
-            for index in range(rollout.num_workers)
+            _actor(RolloutWorker, run_path, f"rollout{tag}_{index}", **engine_options).remote(*engine_arguments)
+            for index in range(counts["rollout"])
         ),
         "reward_workers": tuple(
-            _actor(RewardWorker, run_path, f"reward_{index}", **grader_options).remote(reward)
-            for index in range(reward.num_workers)
+            _actor(RewardWorker, run_path, f"reward{tag}_{index}", **grader_options).remote(reward)
+            for index in range(counts["reward"])
         ),
         "weight_store": store,
     }
@@ -168,16 +217,19 @@ def _pull_weights(store_name: str, weight_id: WeightId) -> PackedWeights:
     return ray.get(ref)
 
 
-def _unfinished(
-    stages: list[tuple[StageConfig, list[Problem]]], run_directory: RunDirectory | None
-) -> list[tuple[StageConfig, list[Problem]]]:
+def _num_done(stages: list[StagePlan], run_directory: RunDirectory | None) -> int:
+    """How many stages are done. Raises CheckpointError when the run stopped in one that is not among them."""
     progress = run_directory.latest_progress() if run_directory else None
     if progress is None:
-        return stages
-    names = [stage.name for stage, _ in stages]
+        return 0
+    names = [stage.spec.name for stage in stages]
     if progress.stage not in names:
         raise CheckpointError(f"stages must hold {progress.stage}, where the run stopped, got {names}.")
-    return stages[names.index(progress.stage) + progress.stage_done :]
+    num_done = names.index(progress.stage) + progress.stage_done
+    done = list(run_directory.stage_checkpoints()) if run_directory else []
+    if any(stage.spec.replay for stage in stages) and done != names[:num_done]:
+        raise CheckpointError(f"the stages that are done must be the first of {names}, got {done}.")
+    return num_done
 
 
 def _joins_cluster() -> bool:
@@ -185,10 +237,12 @@ def _joins_cluster() -> bool:
 
 
 @contextmanager
-def _ray() -> Iterator[None]:
+def connected_ray() -> Iterator[None]:
     """Connect to the cluster a job was submitted to, or start a private Ray on this machine."""
     joins = _joins_cluster()
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # report() waits for it: 2 s by default
+    if not joins:
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # one process less to start for every stage
     ray.init(
         address=None if joins else "local",
         include_dashboard=None if joins else False,
@@ -213,17 +267,13 @@ def _progress_shown(run_path: Path, total_steps: int) -> Iterator[None]:
         thread.join(timeout=5)
 
 
-def _wait_for_resources(plan: list[ActorPlan]) -> None:
+def wait_for_resources(plan: list[ActorPlan]) -> None:
     """Raises ClusterError, naming what is missing, when the cluster cannot hold all actors in time.
 
     A cluster may still be growing; a private Ray on this machine never does.
     """
     timeout_s = 60.0 if _joins_cluster() else 0.0
-    needed = {"CPU": 0.0, "GPU": 0.0, "memory": 0.0}
-    for actor in plan:
-        needed["CPU"] += actor.count * actor.num_cpus
-        needed["GPU"] += actor.count * actor.num_gpus
-        needed["memory"] += actor.count * actor.memory_gib * 2**30
+    needed = needed_resources(plan)
     deadline = time.monotonic() + timeout_s
     while True:
         there = ray.available_resources()

@@ -15,19 +15,19 @@ from pipeline.batching import MicroBatch, TokenSequence, micro_batches, next_tok
 from pipeline.config import GRPOConfig, SFTConfig
 from pipeline.grpo import equal_rewards, group_advantages, grpo_loss
 from pipeline.metrics import UNGRADED
-from pipeline.schedules import batch_at, completion_seeds, learning_rate
-from pipeline.types import RolloutGroup
+from pipeline.schedules import completion_seeds
+from pipeline.types import Problem, RolloutGroup
 
 
 def sft_loop(setup: StageSetup) -> None:
     """Supervised fine-tuning on worked solutions: loss on completion tokens only."""
     session = LearnerSession(setup)
     settings: SFTConfig = session.settings
-    examples = session.encode_solutions(settings.max_length)
+    examples = session.worked_solutions()
     session.begin()
     for stage_step in session.remaining_steps():
         with session.clock("learner"):
-            batch = batch_at(examples, settings.batch_size, stage_step, session.seed, session.stage.name)
+            batch = examples.batch(settings.batch_size, stage_step)
             metrics = _learn_solutions(session, session.share(batch), stage_step)
         session.end_step(metrics, score=-metrics["loss"])
     session.publish_weights(session.progress.step)
@@ -38,50 +38,68 @@ def grpo_loop(setup: StageSetup) -> None:
     """Group relative policy optimization: prompts, completions, rewards, advantages, loss, update, publish."""
     session = LearnerSession(setup)
     settings: GRPOConfig = session.settings
-    problems = session.encode_prompts()
+    prompts = session.prompts()
     session.begin()
     for stage_step in session.remaining_steps():
         if stage_step % settings.num_steps == 0 and settings.beta > 0:
             session.snapshot_reference()
-        batch = batch_at(problems, settings.batch_size, stage_step, session.seed, session.stage.name)
+        batch, replayed = zip(*prompts.batch(settings.batch_size, stage_step), strict=True)
         seeds = [  # the place counts too: a small data set may repeat a problem within a batch
             completion_seeds(session.seed, session.progress.step, f"{place}:{problem.id}", settings.num_generations)
             for place, (problem, _) in enumerate(batch)
         ]
-        groups = session.collect_groups(session.share(batch), session.share(seeds))
+        groups = session.collect_groups(session.share(list(batch)), session.share(seeds))
         with session.clock("learner"):
             learned = _learn_groups(session, groups, stage_step)
         with session.clock("weight_sync"):
             session.publish_weights(session.progress.step + 1)
         metrics = {"iteration": stage_step // settings.num_steps + 1, **learned}
-        metrics |= session.log_groups(groups)
+        metrics |= session.log_groups(groups, list(replayed))
         session.end_step(metrics, score=metrics["reward_mean"])
     session.finish()
 
 
-def _learn_solutions(session: LearnerSession, examples: list[TokenSequence], stage_step: int) -> dict[str, float]:
+def _learn_solutions(
+    session: LearnerSession, batch: list[tuple[tuple[Problem, TokenSequence], bool]], stage_step: int
+) -> dict[str, float]:
     """One optimizer step on this worker's share of a batch of worked solutions."""
+    examples = [tokens for (_, tokens), _ in batch]
+    replayed = torch.tensor([is_replayed for _, is_replayed in batch])
     batches = micro_batches(examples, session.tokens_per_micro_batch, session.device)
     num_tokens = session.sum_over_workers(sum(len(example.completion) for example in examples))
-    totals = torch.zeros(2, dtype=torch.float64)
-    session.begin_update(learning_rate(session.settings, stage_step, session.total_steps))
-    for batch in batches:
-        logits = next_token_logits(session.model, batch, session.dtype)
-        logprobs = token_logprobs(logits, batch.targets)
-        loss = -(logprobs * batch.completion_mask).sum() / num_tokens
-        loss.backward()
-        hits = (logits.detach().argmax(dim=-1) == batch.targets) & batch.completion_mask
-        totals += torch.tensor([loss.item(), hits.sum().item()], dtype=torch.float64)
+    totals = torch.zeros(2, 4, dtype=torch.float64)  # new, replayed: loss, right tokens, tokens, examples
+    session.begin_update(session.learning_rate(stage_step))
+    for micro_batch in batches:
+        mask = micro_batch.completion_mask
+        logits = next_token_logits(session.model, micro_batch, session.dtype)
+        losses = -token_logprobs(logits, micro_batch.targets) * mask
+        (losses.sum() / num_tokens).backward()
+        hits = (logits.detach().argmax(dim=-1) == micro_batch.targets) & mask
+        rows = torch.stack([losses.detach().sum(dim=1), hits.sum(dim=1), mask.sum(dim=1), mask.any(dim=1)], dim=1)
+        totals.index_add_(0, replayed[list(micro_batch.rows)].long(), rows.cpu().double())
     grad_norm = session.update_policy()
-    loss_sum, num_hits = session.sum_over_workers(totals.tolist())
+    new, again = torch.tensor(session.sum_over_workers(totals.flatten().tolist())).view(2, 4).tolist()
+    loss, num_hits, _, num_examples = (a + b for a, b in zip(new, again, strict=True))
     return {
-        "loss": loss_sum,
+        "loss": loss / num_tokens,
         "token_accuracy": num_hits / num_tokens,
+        **_by_origin(new, again),
         "grad_norm": grad_norm,
-        "num_examples": session.settings.batch_size,
+        "num_examples": num_examples,
         "num_tokens": num_tokens,
         "learner_tokens": session.sum_over_workers(sum(len(example) for example in examples)),
     }
+
+
+def _by_origin(new: list[float], replayed: list[float]) -> dict[str, float]:
+    """Loss and token accuracy apart, once something is replayed."""
+    if not replayed[3]:
+        return {}
+    apart = {"num_replayed": replayed[3]}
+    for name, (loss, hits, tokens, _) in (("new", new), ("replayed", replayed)):
+        if tokens:
+            apart |= {f"loss_{name}": loss / tokens, f"token_accuracy_{name}": hits / tokens}
+    return apart
 
 
 @dataclass
@@ -110,7 +128,7 @@ def _learn_groups(session: LearnerSession, groups: list[RolloutGroup], stage_ste
     totals: dict[str, float] = dict.fromkeys(("loss", "kl", "clipped", "entropy", "sampler_diff", "tokens"), 0.0)
     grad_norm = 0.0
     for _ in range(settings.mu):
-        session.begin_update(learning_rate(settings, stage_step, session.total_steps))
+        session.begin_update(session.learning_rate(stage_step))
         for index, batch in enumerate(batches):
             mask = batch.completion_mask
             logprobs, logits = _logprobs(session, batch)

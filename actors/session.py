@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from actors.gauges import Gauges
 from actors.rollout import Decoding
 from actors.weights import pack_weights
 from pipeline.batching import TokenSequence
-from pipeline.config import Config, StageConfig
+from pipeline.config import Config
+from pipeline.curriculum.replay import Mixture, ReplayBuffer, ReplayItem, mix
+from pipeline.curriculum.stages import StageSpec, stage_decision, total_steps
 from pipeline.errors import CheckpointError, DataError
-from pipeline.experiment import PhaseClock, Progress, RunDirectory
+from pipeline.experiment import Checkpoint, PhaseClock, Progress, RunDirectory, load_checkpoint
 from pipeline.files import append_jsonl, write_json, write_jsonl
 from pipeline.logs import log_to_file
 from pipeline.metrics import first_per_level, rollout_metrics, sample_rows, ungraded_rows
@@ -38,8 +41,9 @@ from pipeline.models.policy import (
     swapped_in,
     torch_dtype,
     trainable_tensors,
+    weights_digest,
 )
-from pipeline.schedules import derive_seed, num_steps
+from pipeline.schedules import derive_seed, learning_rate
 from pipeline.tracking import MetricsWriter, truncate_metrics, truncate_ungraded, ungraded_path
 from pipeline.types import Problem, PromptRequest, RolloutGroup, WeightId
 
@@ -53,11 +57,19 @@ class StageSetup:
     """Everything a learner worker is given."""
 
     config: Config
-    stage: StageConfig
+    stage: StageSpec
     run_path: Path
     problems: tuple[Problem, ...]
-    """The stage's training problems."""
+    """The stage's own training problems."""
     eval_problems: tuple[Problem, ...]
+    buffer: ReplayBuffer | None
+    """As it is when the stage starts: problems that earlier stages trained on. None: nothing is replayed."""
+    replayed: tuple[Problem, ...]
+    """Problems of the buffer."""
+    parent: Path | None
+    """The checkpoint to start from where the run directory holds none."""
+    is_last: bool
+    """The run ends with it: the final model is saved."""
     rollout_workers: tuple[Any, ...]
     """Actor handles of RolloutWorker, RewardWorker and WeightStore."""
     reward_workers: tuple[Any, ...]
@@ -66,11 +78,11 @@ class StageSetup:
 
 class LearnerSession:
     """One worker's state in one stage. It starts from the run's newest whole checkpoint:
-    within this stage it goes on after it, from an earlier stage it takes the weights alone."""
+    within this stage it goes on after it, from an earlier stage it takes what the stage carries over."""
 
     def __init__(self, setup: StageSetup) -> None:
         self.config, self.stage = setup.config, setup.stage
-        self.settings: Any = self.config.stage_settings(self.stage)
+        self.settings: Any = self.stage.settings
         self.seed = self.config.seed
         self.rank, self.num_workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self._setup = setup
@@ -100,6 +112,7 @@ class LearnerSession:
         )
         self._attempt = self._from_rank_0(self._take_run)
         self.progress = self._restore()
+        self._examples: Mixture[tuple[Problem, Any]]
         self._checkpoint_time = time.monotonic()
         self._scores: list[float] = []
         self.total_steps = 0
@@ -113,21 +126,36 @@ class LearnerSession:
 
     def _take_run(self) -> int:
         self._run.lock()
-        return self._run.next_attempt()
+        return ray.get(self._setup.weight_store.next_attempt.remote())
 
     def _restore(self) -> Progress:
         checkpoint = self._run.load_latest()
+        if checkpoint is None and self._setup.parent is not None:
+            checkpoint = load_checkpoint(self._setup.parent)
         if checkpoint is None:
-            return Progress(stage=self.stage.name)
-        load_trainable(self.model, checkpoint.tensors)
-        before = checkpoint.progress
+            return self._started(Progress(stage=self.stage.name))
         logger.info("rank %d continues from %s", self.rank, checkpoint.path)
+        before = checkpoint.progress
         if before.stage != self.stage.name:
-            return Progress(stage=self.stage.name, step=before.step, reward_history=before.reward_history)
+            self._carry_over(checkpoint)
+            return self._started(Progress(self.stage.name, step=before.step, reward_history=before.reward_history))
+        load_trainable(self.model, checkpoint.tensors)
         self._optimizer.load_state_dict(checkpoint.optimizer)
         if checkpoint.reference is not None:
             self._reference = {name: tensor.to(self.device) for name, tensor in checkpoint.reference.items()}
         return before
+
+    def _carry_over(self, checkpoint: Checkpoint) -> None:
+        carry = self.stage.carry
+        if carry.weights:
+            load_trainable(self.model, checkpoint.tensors)
+        if carry.optimizer:  # its moments alone: betas and weight decay are this stage's
+            own = self._optimizer.state_dict()
+            self._optimizer.load_state_dict(own | {"state": checkpoint.optimizer["state"]})
+
+    def _started(self, progress: Progress) -> Progress:
+        progress.started_from = weights_digest(self.model)
+        return progress
 
     # Data ------------------------------------------------------------------------------------------
 
@@ -137,33 +165,39 @@ class LearnerSession:
             self.tokenizer.apply_chat_template(list(problem.prompt), add_generation_prompt=True, return_dict=False)
         )
 
-    def encode_prompts(self) -> list[tuple[Problem, tuple[int, ...]]]:
-        """The stage's problems with their prompts; prompts longer than max_prompt_length are left out."""
+    def prompts(self) -> Mixture[tuple[Problem, tuple[int, ...]]]:
+        """Problems and their prompts, new ones and replayed ones. Prompts that are too long are left out."""
         limit = self.config.rollout.max_prompt_length
-        encoded = [(problem, self.encode(problem)) for problem in self._setup.problems]
-        return self._kept([item for item in encoded if len(item[1]) <= limit], len(encoded), "max_prompt_length", limit)
+        return self._mix(self.encode, "max_prompt_length", limit)
 
-    def encode_solutions(self, max_length: int) -> list[TokenSequence]:
-        """Prompt and worked solution of the problems that have one; longer ones are left out."""
-        solved = [problem for problem in self._setup.problems if problem.solution is not None]
-        eos = self.tokenizer.eos_token_id
-        encoded = [
-            TokenSequence(self.encode(p), (*self.tokenizer.encode(p.solution, add_special_tokens=False), eos))
-            for p in solved
-        ]
-        return self._kept([item for item in encoded if len(item) <= max_length], len(encoded), "max_length", max_length)
+    def worked_solutions(self) -> Mixture[tuple[Problem, TokenSequence]]:
+        """Problems with prompt and worked solution, new ones and replayed ones. What is too long is left out."""
+        return self._mix(self._encode_solution, "max_length", self.settings.max_length)
 
-    def _kept(self, items: list[T], num_before: int, setting: str, limit: int) -> list[T]:
-        if not items:
-            raise DataError(
-                f"stage {self.stage.name} must have something to train on, got {num_before} before {setting}"
-            )
-        if len(items) < num_before:
-            logger.warning(
-                "%d of %d are longer than %s=%d: left out", num_before - len(items), num_before, setting, limit
-            )
-        self.total_steps = num_steps(self.settings, len(items))
-        return items
+    def _encode_solution(self, problem: Problem) -> TokenSequence | None:
+        if problem.solution is None:
+            return None
+        completion = self.tokenizer.encode(problem.solution, add_special_tokens=False)
+        return TokenSequence(self.encode(problem), (*completion, self.tokenizer.eos_token_id))
+
+    def _mix(self, encode: Callable[[Problem], Any], setting: str, limit: int) -> Mixture[tuple[Problem, Any]]:
+        """Encode the stage's problems, and lay down what every step trains on."""
+        new, replayed = (
+            [(problem, tokens) for problem in problems if (tokens := encode(problem)) and len(tokens) <= limit]
+            for problems in (self._setup.problems, self._setup.replayed)
+        )
+        given = len(self._setup.problems)
+        if not new:
+            raise DataError(f"stage {self.stage.name} must have something to train on, got {given} before {setting}")
+        if len(new) < given:
+            logger.warning("%d of %d are longer than %s=%d: left out", given - len(new), given, setting, limit)
+        if self._setup.replayed and not replayed:
+            logger.warning("nothing in the replay buffer can be used in stage %s: nothing is replayed", self.stage.name)
+        self.total_steps = total_steps(self.stage, Counter(problem.level for problem, _ in new))
+        ratio = self.stage.replay.ratio if self.stage.replay else 0.0
+        num_examples = self.total_steps * self.settings.batch_size
+        self._examples = mix(new, replayed, ratio, num_examples, self.seed, self.stage.name)
+        return self._examples
 
     def share(self, items: list[T]) -> list[T]:
         """This worker's contiguous part of a global batch."""
@@ -183,9 +217,36 @@ class LearnerSession:
 
     def remaining_steps(self) -> Iterator[int]:
         """Steps of this stage that are not done, from 0. Each starts from a seed of its own."""
-        while self.progress.stage_step < self.total_steps:
+        while not self._is_over():
             torch.manual_seed(derive_seed(self.seed, self.progress.step, self.rank))
             yield self.progress.stage_step
+
+    def learning_rate(self, stage_step: int) -> float:
+        """Of a step. A stage that is repeated goes through its schedule again."""
+        return learning_rate(self.settings, stage_step - self.progress.pass_start, self.total_steps)
+
+    def _is_over(self) -> bool:
+        """All steps are done or, with a promotion rule, held-out accuracy on the stage's level decides."""
+        progress, rule = self.progress, self.stage.promotion
+        passed = progress.stage_step - progress.pass_start
+        if rule is None or progress.stage_done:
+            return passed >= self.total_steps or progress.stage_done
+        if passed < self.total_steps and (passed % rule.every_steps or (passed == 0 and progress.level_accuracies)):
+            return False
+        with self.clock("evaluation"):
+            progress.level_accuracies.append(self._level_accuracy())
+        if passed == 0:  # where the stage started; it makes steps whatever it could do before
+            return False
+        steps_left = passed < self.total_steps
+        decision = stage_decision(
+            rule, progress.level_accuracies, steps_left=steps_left, num_repeats=progress.num_repeats
+        )
+        logger.info("%s, step %d: accuracies %s: %s", self.stage.name, passed, progress.level_accuracies, decision)
+        if decision == "repeat":
+            progress.num_repeats += 1
+            progress.pass_start = progress.stage_step
+            progress.level_accuracies = progress.level_accuracies[-1:]
+        return decision == "end"
 
     def collect_groups(
         self, batch: list[tuple[Problem, tuple[int, ...]]], seeds: list[tuple[int, ...]]
@@ -277,9 +338,14 @@ class LearnerSession:
         self._gauges.set(row)
         self._checkpoint_if_due()
 
-    def log_groups(self, groups: list[RolloutGroup]) -> dict[str, float]:
+    def log_groups(self, groups: list[RolloutGroup], replayed: list[bool]) -> dict[str, float]:
         """Metrics over the groups of all workers; now and then their completions go to samples/,
-        and always some of those that could not be graded."""
+        and always some of those that could not be graded.
+
+        Args:
+            groups: this worker's.
+            replayed: of the whole batch, which came from the replay buffer.
+        """
         groups = self._gather(groups)
         step = self.progress.step + 1
         if self.rank == 0 and step % self.config.output.samples_every_steps == 0:
@@ -288,7 +354,7 @@ class LearnerSession:
         if self.rank == 0 and (ungraded := ungraded_rows(groups, step, self.stage.name)):
             append_jsonl(ungraded_path(self._run.path), ungraded)
         version = groups[0].weight_id.step
-        return rollout_metrics(groups) | {
+        return rollout_metrics(groups, replayed) | {
             "num_rollout_tokens": sum(len(c.token_ids) for group in groups for c in group.completions),
             "policy_version": version,
             "staleness": self.progress.step - version,
@@ -298,9 +364,10 @@ class LearnerSession:
         """Evaluate, save, and mark the stage done, in this order: what is marked is complete."""
         self._evaluate(self.stage.name)
         if self.rank == 0:
-            if self.stage == self.config.stages[-1] and self.config.output.save_final_model:
+            if self._setup.is_last and self.config.output.save_final_model:
                 save_final_model(self.model, self.tokenizer, self._run.final_model, self.dtype)
             self.progress.stage_done = True
+            self.progress.ended_with = weights_digest(self.model)
             self._save_checkpoint()
         ray.train.report({"step": self.progress.step, "stage": self.stage.name})
 
@@ -317,18 +384,34 @@ class LearnerSession:
         self._barrier()
 
     def _evaluate(self, name: str) -> None:
-        config = self.config.eval
-        fitting = [p for p in self._setup.eval_problems if len(self.encode(p)) <= self.config.rollout.max_prompt_length]
-        problems = first_per_level(fitting, config.problems_per_level)
-        if len(fitting) < len(self._setup.eval_problems):
-            logger.warning("%d held-out problems are too long: left out", len(self._setup.eval_problems) - len(fitting))
+        """Greedy accuracy on held-out problems of every level, into eval/ and samples/."""
+        problems = self._held_out()
         if self.rank == 0 and problems:
-            summary, rows = evaluate(
-                self._setup.rollout_workers, self.weight_id, problems, self.encode, config.max_completion_length
-            )
+            summary, rows = self._answer(problems)
             write_jsonl(self._run.samples / f"eval_{name}.jsonl", rows)
             write_json(self._run.evals / f"{name}.json", {"name": name, "step": self.progress.step, **summary})
         self._barrier()
+
+    def _level_accuracy(self) -> float:
+        """On the held-out problems of the stage's level, with the weights as they are."""
+        self.publish_weights(self.progress.step)
+        problems = [problem for problem in self._held_out() if problem.level in (self.stage.levels or ())]
+        if not problems:
+            raise DataError(f"curriculum.promotion must have held-out problems of {self.stage.levels}, got none.")
+        return self._from_rank_0(lambda: float(self._answer(problems)[0]["overall"]["accuracy_tagged"]))
+
+    def _held_out(self) -> list[Problem]:
+        limit = self.config.rollout.max_prompt_length
+        fitting = [problem for problem in self._setup.eval_problems if len(self.encode(problem)) <= limit]
+        if len(fitting) < len(self._setup.eval_problems):
+            logger.warning("%d held-out problems are too long: left out", len(self._setup.eval_problems) - len(fitting))
+        if self._setup.eval_problems and not fitting:
+            raise DataError(f"held-out problems must fit into rollout.max_prompt_length={limit}, got none that does.")
+        return first_per_level(fitting, self.config.eval.problems_per_level)
+
+    def _answer(self, problems: list[Problem]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        workers, length = self._setup.rollout_workers, self.config.eval.max_completion_length
+        return evaluate(workers, self.weight_id, problems, self.encode, length)
 
     # Checkpoints -----------------------------------------------------------------------------------
 
@@ -345,10 +428,24 @@ class LearnerSession:
                 self.progress.best_score = max(self.progress.score, self.progress.best_score or -math.inf)
                 self._scores = []
             self._run.save_checkpoint(
-                self.progress, trainable_tensors(self.model), self._optimizer.state_dict(), self._reference
+                self.progress,
+                trainable_tensors(self.model),
+                self._optimizer.state_dict(),
+                self._reference,
+                self._replay_state(),
             )
             self._run.prune_checkpoints(self.config.checkpoint.keep_last)
         self._checkpoint_time = time.monotonic()
+
+    def _replay_state(self) -> dict[str, Any] | None:
+        """The buffer, and the stage's own problems that it trained on so far: what later stages may replay."""
+        if self.config.curriculum is None:
+            return None
+        trained = self._examples.new_until(self.progress.stage_step * self.settings.batch_size)
+        return {
+            "buffer": self._setup.buffer and self._setup.buffer.to_state(),
+            "trained": [ReplayItem(problem.id, problem.level) for problem, _ in trained],
+        }
 
     # Workers ---------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """Versioned weights: packed by the learner, held by the store, pulled by the engines."""
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -59,8 +60,15 @@ class WeightStore:
     """
 
     def __init__(self) -> None:
+        self._attempt = time.time_ns()
         self._id: WeightId | None = None
         self._ref: Any = None
+
+    def next_attempt(self) -> int:
+        """A new number for each learner group that publishes here: it makes their weight ids new. It grows, also over
+        a restart of this actor."""
+        self._attempt += 1
+        return self._attempt
 
     def publish(self, weight_id: WeightId, weights: PackedWeights) -> None:
         """Replace what is held. Ids of an older attempt are refused: a dying learner may still send."""

@@ -24,7 +24,7 @@ are on one side. Rows without a usable level, answer or solution are reported an
   data.name=DIR data.fields.question=problem data.fields.answer=answer data.fields.solution=solution
   data.fields.level=level data.fields.type=type data.fields.id=id data.answer_format=plain
 
-The defaults suit MATH: qwedsacf/competition_math, or a copy of it. embedded:arithmetic has its own fields.
+The defaults suit MATH: qwedsacf/competition_math, or a copy of it. An embedded set has its own fields.
 """
 
 
@@ -58,9 +58,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = split.add_argument
-    add(
-        "--data", required=True, metavar="NAME", help="hub data set, .parquet or .jsonl, directory, embedded:arithmetic"
-    )
+    add("--data", required=True, metavar="NAME", help="hub data set, .parquet or .jsonl, directory, embedded:NAME")
     add("--output", required=True, type=Path, metavar="DIR", help="a new or empty directory")
     add("--force", action="store_true", help="also one that is not empty: an earlier split in it is replaced")
     add("--subset", metavar="NAME", help="the hub data set's configuration")

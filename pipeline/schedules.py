@@ -26,16 +26,10 @@ def completion_seeds(run_seed: int, step: int, problem_id: str, num_generations:
     return tuple(derive_seed(run_seed, step, problem_id, index) & 0x7FFFFFFF for index in range(num_generations))
 
 
-def batch_at(items: Sequence[T], batch_size: int, step: int, *seed: object) -> list[T]:
-    """The batch of a stage's ``step`` (from 0): a new seeded permutation every pass, none left out.
-
-    A batch may span two passes; within a pass every item occurs once.
-    """
-    batch = []
-    for position in range(step * batch_size, (step + 1) * batch_size):
-        epoch, index = divmod(position, len(items))
-        batch.append(items[_permutation(len(items), derive_seed(*seed, "epoch", epoch))[index]])
-    return batch
+def item_at(items: Sequence[T], position: int, *seed: object) -> T:
+    """The item at a position (from 0) of an endless walk: a new seeded permutation every pass, none left out."""
+    epoch, index = divmod(position, len(items))
+    return items[_permutation(len(items), derive_seed(*seed, "epoch", epoch))[index]]
 
 
 _permutations: dict[tuple[int, int], list[int]] = {}

@@ -140,6 +140,21 @@ def read_evaluations(run_dir: str | Path) -> list[Row]:
     return sorted(evaluations, key=lambda e: (e["step"], e["name"] != "before"))
 
 
+def read_config(run_dir: str | Path) -> Row:
+    """The settings the run was started with; empty when they were not recorded.
+
+    Raises:
+        CheckpointError: the file is not JSON.
+    """
+    path = Path(run_dir) / "experiment_config.json"
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise CheckpointError(f"{path} must be JSON: {error}") from None
+
+
 def follow_progress(run_dir: str | Path, total_steps: int, stop: threading.Event, poll_s: float = 0.5) -> None:
     """Show the run's progress until ``stop`` is set: a live line in a terminal, else a line per step.
 

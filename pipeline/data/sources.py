@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.config import DataConfig
-from pipeline.data import arithmetic
+from pipeline.data import arithmetic, embedded, operations
 from pipeline.errors import DataError
 from pipeline.models.hub import CHECK_TIMEOUT_S, first_line, hub_info, import_modelscope, looks_like_path
 from pipeline.types import Message, Problem
@@ -18,22 +18,23 @@ logger = logging.getLogger(__name__)
 Split = Literal["train", "eval"]
 Row = dict[str, Any]
 _FORMATS = {".parquet": "parquet", ".jsonl": "json"}
+_EMBEDDED = {arithmetic.NAME: arithmetic.arithmetic_rows, operations.NAME: operations.operations_rows}
 
 
 def load_problems(config: DataConfig, split: Split) -> list[Problem]:
     """The problems of a split, in the order of the data set.
 
-    ``config.name`` is ``embedded:arithmetic``; a directory of ``<split>.parquet|jsonl``; one such file,
-    whose only split is called ``train`` (so ``train[:90%]`` and ``train[90%:]`` divide it); or the name
-    of a hub data set. Rows without a question or a gold answer are left out and counted in a warning.
+    ``config.name`` is ``embedded:arithmetic`` or ``embedded:operations``; a directory of
+    ``<split>.parquet|jsonl``; one such file, whose only split is called ``train`` (so ``train[:90%]`` and
+    ``train[90%:]`` divide it); or the name of a hub data set. Rows without a question or a gold answer are left
+    out and counted in a warning.
 
     Raises:
         DataError: there is no such data set, split or field, or no usable row.
     """
     if config.name.startswith("embedded:"):
-        check_embedded(config)
-        config = config.model_copy(update={"fields": arithmetic.FIELDS, "answer_format": "plain"})
-        rows = arithmetic.arithmetic_rows(config.arithmetic, split)
+        rows = embedded_rows(config, split)
+        config = config.model_copy(update={"fields": embedded.FIELDS, "answer_format": "plain"})
     else:
         rows = read_rows(config, config.train_split if split == "train" else config.eval_split)
     ids: set[str] = set()
@@ -137,13 +138,19 @@ def unique_name(name: str, taken: set[str]) -> str:
     return candidate
 
 
+def embedded_rows(config: DataConfig, split: Split) -> list[Row]:
+    """Rows with ``embedded.FIELDS``. Raises DataError for an embedded name or split that there is not."""
+    check_embedded(config)
+    return _EMBEDDED[config.name](config.arithmetic, split)
+
+
 def check_embedded(config: DataConfig) -> None:
     """Raises DataError for an embedded name or split that there is not."""
-    if config.name != arithmetic.NAME:
-        raise DataError(f"data.name must be {arithmetic.NAME} for embedded data, got {config.name}.")
+    if config.name not in _EMBEDDED:
+        raise DataError(f"data.name must be {' or '.join(_EMBEDDED)} for embedded data, got {config.name}.")
     if (config.train_split, config.eval_split) != ("train", "test"):
         raise DataError(
-            f"data.train_split and data.eval_split must be train and test for {arithmetic.NAME}, got "
+            f"data.train_split and data.eval_split must be train and test for {config.name}, got "
             f"{config.train_split} and {config.eval_split}. Its sizes are set in data.arithmetic."
         )
 

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from pipeline.config import DataConfig, FieldNames
-from pipeline.data import arithmetic
+from pipeline.data.embedded import FIELDS
 from pipeline.data.sources import (
     Row,
     as_text,
     check_embedded,
+    embedded_rows,
     file_format,
     local_path,
     read_answer,
@@ -68,7 +69,7 @@ class SplitSettings:
     def data_config(self) -> DataConfig:
         """What reads the source. Raises ConfigError for names that cannot be."""
         if self.data.startswith("embedded:"):
-            config = DataConfig(name=self.data, fields=arithmetic.FIELDS, answer_format="plain")
+            config = DataConfig(name=self.data, fields=FIELDS, answer_format="plain")
             check_embedded(config)
             return config
         answer = self.answer_field or ("answer" if self.answer_format == "plain" else self.solution_field)
@@ -165,7 +166,7 @@ def prepare_split(settings: SplitSettings) -> Split:
 def read_records(settings: SplitSettings) -> tuple[list[Record], LeftOut]:
     """The usable rows, each problem and answer once. What lacks something is left out and counted, never guessed.
 
-    A solution is demanded wherever a field is said to hold one. The embedded set has it for some rows only.
+    A solution is demanded wherever a field is said to hold one. The embedded sets have it for some rows only.
     """
     config = settings.data_config()
     records, left_out = [], LeftOut()
@@ -277,7 +278,7 @@ def _sources(settings: SplitSettings, config: DataConfig) -> Iterator[tuple[str,
     """Name and rows of each file, or of the one data set there is."""
     fix = "Name yours by --question-field, --answer-field, --solution-field, --level-field, --type-field."
     if settings.data.startswith("embedded:"):
-        rows = [row for split in ("train", "eval") for row in arithmetic.arithmetic_rows(config.arithmetic, split)]
+        rows = [row for split in ("train", "eval") for row in embedded_rows(config, split)]
         yield settings.data, rows
         return
     path = local_path(settings.data)
@@ -300,7 +301,7 @@ def _record(row: Row, config: DataConfig, source: str) -> Record | str:
     solution, answer = read_answer(_field(row, names.answer), config)
     if names.solution:
         solution = _field(row, names.solution)
-    needs_solution = config.name != arithmetic.NAME and (names.solution or config.answer_format != "plain")
+    needs_solution = not config.name.startswith("embedded:") and (names.solution or config.answer_format != "plain")
     if not problem:
         return "without a problem"
     if not _usable_level(level):

@@ -1,5 +1,6 @@
 """The policy: loading, LoRA, the trainable tensors, and the weights that an engine gets."""
 
+import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -123,6 +124,15 @@ def load_trainable(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         )
     for name, parameter in own.items():
         parameter.copy_(tensors[name])
+
+
+def weights_digest(model: nn.Module) -> str:
+    """16 hex digits over all that trains: equal for the same weights."""
+    digest = hashlib.sha256()
+    for name, parameter in trainable_tensors(model).items():
+        digest.update(name.encode())
+        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:

@@ -1,11 +1,7 @@
 """Whole runs: real Ray, real vLLM engines, on a tiny random model where the real one is not needed."""
 
 import json
-import os
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,29 +9,11 @@ import yaml
 
 from pipeline.tracking import read_metrics
 from tests.helpers import save_tiny_model
+from tests.helpers_jobs import ROOT, job, killed_at, only_run, run_job
 
-ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SFT_STEPS, GRPO_STEPS = 2, 6
-
-
-def job(*arguments: object, script: str = "jobs/grpo_qwen.py") -> list[str]:
-    return [sys.executable, script, *map(str, arguments)]
-
-
-def run_job(*arguments: object, script: str = "jobs/grpo_qwen.py") -> str:
-    """Runs a job to its end and returns what it printed."""
-    done = subprocess.run(
-        job(*arguments, script=script), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    return done.stdout
-
-
-def only_run(root: Path) -> Path:
-    (run,) = root.glob("exp_*")
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -106,17 +84,7 @@ def test_the_final_model_is_an_ordinary_checkpoint(reference_run):
 
 
 def test_killed_in_the_middle_and_resumed_ends_the_same(recipe, reference_run, tmp_path):
-    process = subprocess.Popen(
-        job("--config", recipe, f"output.root={tmp_path}"),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_for_step(tmp_path, SFT_STEPS + 3, process)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+    killed_at(SFT_STEPS + 3, tmp_path, "--config", recipe)
     run_job("--config", recipe, f"output.root={tmp_path}", "--resume", "latest")
     resumed, reference = read_metrics(only_run(tmp_path)), read_metrics(reference_run)
     assert [row["step"] for row in resumed] == list(range(1, SFT_STEPS + GRPO_STEPS + 1))
@@ -152,12 +120,3 @@ def test_the_demo_job_runs_through_ray_job_submit(tmp_path):
     assert done.returncode == 1, done.stdout[-4000:]
     assert "held-out accuracy, all levels" in done.stdout
     assert [row["stage"] for row in read_metrics(only_run(tmp_path))] == ["sft", "grpo"]
-
-
-def wait_for_step(root: Path, step: int, process: subprocess.Popen, timeout_s: float = 300.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while process.poll() is None and time.monotonic() < deadline:
-        if any(row["step"] >= step for run in root.glob("exp_*") for row in read_metrics(run)):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"step {step} was not reached: exit code {process.poll()}")

@@ -26,6 +26,9 @@ MEASURES = ("accuracy_tagged", "accuracy_last_number")
 def train(root: Path, *arguments: str) -> Path:
     """Runs the demo recipe under ``root``, or goes on with the run that is there."""
     root.mkdir(parents=True, exist_ok=True)
+    if list(root.glob("exp_*/report.html")):  # it ended
+        (run,) = root.glob("exp_*")
+        return run
     command = [sys.executable, "jobs/grpo_qwen.py", "--config", "configs/demo.yaml", f"output.root={root}", *arguments]
     with (root / "job.log").open("a") as log:
         subprocess.run(command, cwd=ROOT, check=True, stdout=log, stderr=log)
@@ -59,7 +62,8 @@ def run_seed(seed: int, output: Path, overrides: list[str]) -> dict[str, Any]:
     rows = read_metrics(run)
     seconds = {kind: [row["step_s"] for row in rows if row["kind"] == kind] for kind in ("sft", "grpo")}
     steps = round(sum(seconds["grpo"]) / median(seconds["sft"]))  # the first steps warm up, and a machine has hiccups
-    fork_after_sft(run, root / "more_sft")
+    if not (root / "more_sft").exists():
+        fork_after_sft(run, root / "more_sft")
     settings = f"{{max_steps: {steps}, num_epochs: 999.0, warmup_ratio: 0.0}}"
     stages = f"stages=[{{name: sft, kind: sft}}, {{name: more_sft, kind: sft, settings: {settings}}}]"
     fork = train(root / "more_sft", *common, "--resume", "latest", stages)

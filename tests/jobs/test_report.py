@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from tests.helpers_run import make_run, write_rows
+from tests.pipeline.curriculum.test_report import finished_search
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,6 +23,14 @@ def test_the_report_is_written_and_its_path_printed(tmp_path):
     result = run_job(make_run(tmp_path / "run"), "--output-dir", tmp_path / "out")
     assert (result.returncode, result.stdout) == (0, f"{tmp_path}/out/report.html\n"), result.stderr
     assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_a_search_is_reported_by_the_same_command(tmp_path):
+    result = run_job(finished_search(tmp_path / "run"), "--output-dir", tmp_path / "out")
+    assert (result.returncode, result.stdout) == (0, f"{tmp_path}/out/report.html\n"), result.stderr
+    assert (tmp_path / "out" / "plots" / "replay_ratio.png").exists()
+    (tmp_path / "run" / "chains.json").write_text("{")
+    assert_one_line_error(run_job(tmp_path / "run"), "chains.json must describe the chains of a run")
 
 
 def test_help_imports_nothing_heavy():

@@ -50,6 +50,31 @@ def test_a_mistake_is_named_in_one_message(tmp_path, arguments, named):
     assert not (tmp_path / "runs").exists()
 
 
+SEARCH_MISTAKES = {
+    "no search": (["--config", "configs/demo.yaml"], "sections search and curriculum"),
+    "wrong key": (["search.grid={curriculum: {replay_ration: [0.1]}}"], "replay_ration"),
+    "other engines": (["search.grid={rollout: {temperature: [0.5]}}"], "temperature=0.5"),
+    "no such level": (["curriculum.levels=['9']"], "got ['9']"),
+    "nothing to compare": (["eval.problems_per_level=0"], "eval.problems_per_level"),
+    "too small a budget": (["search.halving={budget_stages: 3}"], "search.halving.budget_stages"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "named"), SEARCH_MISTAKES.values(), ids=SEARCH_MISTAKES)
+def test_a_mistake_in_a_search_is_named_in_one_message(tmp_path, arguments, named):
+    done = run_job(*arguments, f"output.root={tmp_path / 'runs'}", script="search_replay")
+    assert done.returncode == 2, done.stderr
+    assert named in done.stderr[done.stderr.index("error: ") :] and "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_is_not_resumed_as_a_search(tmp_path):
+    RunDirectory.create(load_config(ROOT / "configs" / "search_replay_demo.yaml", [f"output.root={tmp_path}"]))
+    done = run_job("--resume", "latest", f"output.root={tmp_path}", script="search_replay")
+    assert done.returncode == 2 and "must be resumed by the job that started it" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 def test_what_the_cluster_lacks_is_named(tmp_path):
     done = run_job(
@@ -95,7 +120,10 @@ def run_python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("config", ["demo", "grpo_smollm2_gsm8k", "grpo_qwen2.5_1.5b"])
+EMBEDDED = ["demo", "curriculum_then_grpo", "search_replay_demo"]
+
+
+@pytest.mark.parametrize("config", [*EMBEDDED, "grpo_smollm2_gsm8k", "grpo_qwen2.5_1.5b"])
 def test_a_dry_run_shows_actors_and_package_and_starts_nothing(tmp_path, config):
     model = save_tiny_model(tmp_path / "model")
     (tmp_path / "data").mkdir()
@@ -103,7 +131,7 @@ def test_a_dry_run_shows_actors_and_package_and_starts_nothing(tmp_path, config)
         (tmp_path / "data" / f"{split}.jsonl").write_text(
             json.dumps({"question": "1 + 1?", "answer": "1 + 1 = 2 #### 2"}) + "\n"
         )
-    local = [] if config == "demo" else [f"model.name={model}", f"data.name={tmp_path / 'data'}"]
+    local = [] if config in EMBEDDED else [f"model.name={model}", f"data.name={tmp_path / 'data'}"]
     done = run_job("--config", f"configs/{config}.yaml", "--dry-run", *local, f"output.root={tmp_path / 'runs'}")
     assert done.returncode == 0, done.stderr
     for text in ("learner", "rollout", "reward", "GPUs each", "package", "nothing was started"):

@@ -96,7 +96,7 @@ def test_a_directory_holds_a_file_per_split(tmp_path):
     [
         ({"name": "./nowhere"}, r"\./nowhere does not exist"),
         ({"name": "nowhere.jsonl"}, r"nowhere\.jsonl does not exist"),
-        ({"name": "embedded:algebra"}, "must be embedded:arithmetic"),
+        ({"name": "embedded:algebra"}, "must be embedded:arithmetic or embedded:operations"),
         ({"name": "embedded:arithmetic", "train_split": "train[:9]"}, "must be train and test"),
         ({"name": "a/b", "hub": "modelscope"}, "pip install modelscope"),
         ({"train_split": "dev"}, "it has the splits broken, train, not dev"),

@@ -87,16 +87,13 @@ def test_a_broken_run_configuration_is_named(run):
         run.load_config()
 
 
-def test_attempts_count_up_over_restarts(run):
-    assert [run.next_attempt(), run.next_attempt()] == [1, 2]
-    assert RunDirectory(run.path).next_attempt() == 3
-
-
-def test_the_attempt_is_never_half_written(run):
-    run.next_attempt()
-    with (run.path / "attempt.json").open() as reader:
-        run.next_attempt()
-        assert reader.read() == "1\n"  # a new file took its place; this one was never touched
+def test_a_run_is_resumed_by_a_job_of_its_kind(run):
+    run.require_kind("chain")
+    with pytest.raises(CheckpointError, match="must be resumed by the job that started it: it is a run of one chain"):
+        run.require_kind("search")
+    (run.path / "stages").mkdir()
+    with pytest.raises(CheckpointError, match=r"must be resumed by jobs/search_replay\.py: it is a search"):
+        run.require_kind("chain")
 
 
 # Checkpoints -------------------------------------------------------------------------------------
@@ -163,14 +160,14 @@ def test_a_checkpoint_cut_short_is_never_seen_and_is_cleaned_up(run, monkeypatch
         patch.setattr(killed_in, killed)
         with pytest.raises(KeyboardInterrupt):
             save(run, 2)
-    assert len(list(run.checkpoints.iterdir())) == 2  # something half-written is there
+    assert list(run.checkpoints.glob(".step_000002*"))  # something half-written is there
     latest = RunDirectory(run.path).load_latest()
     assert names(run) == ["step_000001"] and latest is not None and latest.progress.step == 1
     save(run, 2)  # what was left does not stand in the way
     assert names(run) == ["step_000001", "step_000002"]
     (run.checkpoints / ".step_000003.partial").mkdir()
     run.prune_checkpoints(2)
-    assert sorted(p.name for p in run.checkpoints.iterdir()) == ["step_000001", "step_000002"]
+    assert sorted(p.name for p in run.checkpoints.iterdir()) == ["checkpoint_last", "step_000001", "step_000002"]
 
 
 @pytest.mark.parametrize("name", ["policy.safetensors", "reference.safetensors", "optimizer.pt", "progress.json"])
@@ -215,6 +212,20 @@ def test_pruning_keeps_the_last_and_the_best(run):
     save(run, 6, score=0.95)
     run.prune_checkpoints(1)
     assert names(run) == ["step_000006"]
+
+
+def test_results_of_stages_are_kept_and_linked(run):
+    save(run, 1, stage="level_1", stage_done=True, score=1.0)
+    for step in (2, 3, 4):
+        save(run, step, stage="level_2", score=float(step))
+    run.prune_checkpoints(1)
+    assert names(run) == ["step_000001_done", "step_000004"]
+    assert list(run.stage_checkpoints()) == ["level_1"]
+    links = {path.name: os.readlink(path) for path in run.checkpoints.iterdir() if path.is_symlink()}
+    assert links == {"level_1": "step_000001_done", "checkpoint_last": "step_000004"}  # they survive a move
+    (run.checkpoints / "checkpoint_last").unlink()  # as if killed before it was made
+    run.refresh_links()
+    assert (run.checkpoints / "checkpoint_last").resolve().name == "step_000004"
 
 
 def test_the_best_is_of_the_newest_stage_and_the_later_of_equals(run):

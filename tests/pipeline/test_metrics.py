@@ -35,7 +35,7 @@ GROUPS = [
 def test_rollout_metrics_by_hand():
     # Totals 1.5, 0; 0.5, 0.5; 1.5, 0; 1.5, 1.5: sum 7, squares 4 x 2.25 + 2 x 0.25 = 9.5.
     variance = 9.5 / 8 - (7 / 8) ** 2
-    assert rollout_metrics(GROUPS) == pytest.approx(
+    assert rollout_metrics(GROUPS, [False] * 4) == pytest.approx(
         {
             "reward_mean": 0.875,
             "reward_std": variance**0.5,
@@ -52,6 +52,13 @@ def test_rollout_metrics_by_hand():
             "truncated_frac": 0.125,
         }
     )
+
+
+def test_rewards_of_new_and_of_replayed_problems_are_told_apart():
+    apart = rollout_metrics(GROUPS, [False, True, True, False])
+    # a and d: 1.5, 0, 1.5, 1.5; b and c: 0.5, 0.5, 1.5, 0
+    assert [apart[name] for name in ("num_replayed", "reward_mean_new", "reward_mean_replayed")] == [2, 1.125, 0.625]
+    assert "reward_mean_new" not in rollout_metrics(GROUPS, [True] * 4)
 
 
 def test_sample_rows_pair_completions_with_their_rewards():

@@ -5,10 +5,16 @@ from itertools import pairwise
 import pytest
 
 from pipeline.config import GRPOConfig, OptimizerConfig, ProblemFilter, SFTConfig
-from pipeline.schedules import batch_at, completion_seeds, derive_seed, learning_rate, num_steps, select_problems
+from pipeline.curriculum.replay import mix
+from pipeline.schedules import completion_seeds, derive_seed, learning_rate, num_steps, select_problems
 from pipeline.types import Problem
 
 # Batches -----------------------------------------------------------------------------------------
+
+
+def batch_at(items, batch_size, step, *seed):
+    """Without replay."""
+    return [item for item, _ in mix(items, [], 0.3, 1, *seed).batch(batch_size, step)]
 
 
 def test_every_pass_uses_every_item_once_in_a_new_order():

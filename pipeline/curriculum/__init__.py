@@ -1,0 +1,1 @@
+"""Training in stages of rising difficulty: what the stages are, what is replayed, what was forgotten."""

@@ -1,0 +1,97 @@
+"""Plans of stages and searches: everything that is known before anything starts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.plan import check_held_out, held_out_problems, needed_resources, plan_actors, plan_chains, plan_stages
+from actors.plan import replay_buffer as planned_buffer
+from pipeline.config import Config, validate_config
+from pipeline.errors import ConfigError, DataError
+from pipeline.types import Problem
+
+EACH = {"name": "level", "kind": "sft", "each_level": True}
+
+
+def make(**sections: Any) -> Config:
+    return validate_config({"stages": [EACH], "curriculum": {}, **sections})
+
+
+def problems(*levels: str, count: int = 8) -> list[Problem]:
+    return [
+        Problem(f"{level}.{i}", ({"role": "user", "content": f"{level}.{i}"},), "1", "so 1", level)
+        for level in levels
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def data(tmp_path) -> dict[str, Any]:
+    for split in ("train", "test"):
+        rows = [{"question": f"{split} {p.id}", "answer": "so #### 1", "level": p.level} for p in problems("1", "2")]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"name": str(tmp_path), "answer_format": "hash", "fields": {"level": "level"}}
+
+
+def test_the_buffer_of_a_stage_is_what_the_stages_before_it_trained_on(tmp_path):
+    config = make(curriculum={"buffer_capacity": 5})
+    first, second, third = plan_stages(config, problems("1", "2", "3"))
+    for name, ids in (("a", ["1.0", "1.1", "1.2"]), ("b", ["2.0", "2.1"])):
+        (tmp_path / name).mkdir()
+        trained = [[each, each[0]] for each in ids]
+        (tmp_path / name / "replay.json").write_text(json.dumps({"buffer": None, "trained": trained}))
+    before: list[Path] = [tmp_path / "a", tmp_path / "b"]
+    assert planned_buffer(config, first.spec, []) is None
+    found = [planned_buffer(config, stage.spec, before) for stage in (second, third)]
+    names = [{item.problem_id for item in buffer.items} for buffer in found if buffer]
+    assert names == [{"1.0", "1.1", "1.2"}, {"1.0", "1.1", "1.2", "2.0", "2.1"}]
+
+
+def test_a_level_that_cannot_be_evaluated_is_told_before_anything_starts():
+    config = make()
+    stages = plan_stages(config, problems("1", "2"))
+    check_held_out(config, stages, problems("1", "2"))
+    with pytest.raises(DataError, match=r"got none of \['2'\]"):
+        check_held_out(config, stages, problems("1"))
+    off = make(eval={"problems_per_level": 0})
+    assert held_out_problems(off, problems("1")) == []
+    check_held_out(off, stages, [])
+
+
+def test_held_out_problems_are_of_the_levels_of_the_curriculum():
+    config = make(curriculum={"levels": ["1", "2"]})
+    assert {problem.level for problem in held_out_problems(config, problems("1", "2", "?"))} == {"1", "2"}
+
+
+def test_graders_are_for_sampling_and_engines_for_sampling_or_evaluation():
+    def counts(config: Config) -> dict[str, int]:
+        return {actor.name: actor.count for actor in plan_actors(config)}
+
+    assert counts(make()) == {"learner": 1, "rollout": 1, "reward": 0, "weight store": 1}
+    assert counts(make(eval={"problems_per_level": 0}))["rollout"] == 0
+    rl = make(stages=[{"name": "rl", "kind": "grpo"}], eval={"problems_per_level": 0})
+    assert counts(rl) == {"learner": 1, "rollout": 1, "reward": 1, "weight store": 1}
+    assert needed_resources(plan_actors(rl)) == {"CPU": 0.75 + 0.5 + 0.25, "GPU": 0, "memory": 7 * 2**30}
+
+
+@pytest.mark.parametrize(
+    "different",
+    [
+        {"rollout": {"temperature": [0.5]}},
+        {"learner": {"num_cpus": [0.25]}},
+        {"model": {"dtype": ["float32"]}},
+        {"eval": {"max_completion_length": [999]}},
+    ],
+)
+def test_a_search_that_needs_other_engines_is_refused(data, different):
+    with pytest.raises(ConfigError, match="must not change which actors there are"):
+        plan_chains(make(data=data, search={"grid": different}))
+
+
+def test_a_search_over_what_learners_do_shares_the_data(data):
+    grid = {"model": {"lora": {"r": [4, 8]}}, "curriculum": {"replay_ratio": [0.0, 0.5]}}
+    chains = plan_chains(make(data=data, search={"grid": grid, "baselines": []}, model={"lora": {"r": 2}}))
+    assert len(chains) == 4 and len({key for chain in chains for key in chain.keys}) == 2 + 4
+    assert all(chain.problems is chains[0].problems for chain in chains)

@@ -1,0 +1,222 @@
+import json
+import random
+from collections import Counter
+
+import pytest
+
+from pipeline.curriculum.replay import ReplayBuffer, ReplayItem, mix
+from pipeline.errors import CheckpointError
+from pipeline.schedules import item_at
+from pipeline.types import Problem
+
+CHI_SQUARE_99_DF = 148.23
+"""A chi-square variable of 99 degrees of freedom is above it once in 1,000 times."""
+
+
+def items(prefix: str, count: int, level: str | None = None) -> list[ReplayItem]:
+    return [ReplayItem(f"{prefix}{index}", level) for index in range(count)]
+
+
+# What the buffer holds ---------------------------------------------------------------------------
+
+
+def test_a_buffer_with_room_holds_everything():
+    buffer = ReplayBuffer(10).add(items("a", 4)).add(items("b", 6))
+    assert sorted(buffer.items) == sorted(items("a", 4) + items("b", 6))
+
+
+def test_a_buffer_never_holds_more_than_its_capacity():
+    buffer = ReplayBuffer(5000)
+    for level in "12345":
+        buffer = buffer.add(items(level, 1500, level))
+        assert len(buffer.items) == min(5000, 1500 * int(level))
+
+
+def test_a_problem_offered_twice_counts_once():
+    assert ReplayBuffer(10).add(items("a", 3) + items("a", 3)).add(items("a", 2)) == ReplayBuffer(10).add(items("a", 3))
+
+
+def inclusion_counts(num_buffers: int) -> Counter[str]:
+    """How often each of 100 problems is in a buffer of 20 that was filled in four stages of 25."""
+    counts: Counter[str] = Counter()
+    for seed in range(num_buffers):
+        buffer = ReplayBuffer(20, "reservoir", seed)
+        for stage in "abcd":
+            buffer = buffer.add(items(stage, 25, stage))
+        counts.update(item.problem_id for item in buffer.items)
+    return counts
+
+
+def test_every_earlier_problem_has_the_same_chance():
+    num_buffers, size, capacity = 1000, 100, 20
+    counts = inclusion_counts(num_buffers)
+    expected, chance = num_buffers * capacity / size, capacity / size
+    # Drawn without replacement: counts of two problems have covariance -p(1-p)/(n-1), which makes this sum, and not
+    # Pearson's, a chi-square variable of n-1 degrees of freedom.
+    squares = sum((counts[item] - expected) ** 2 for stage in "abcd" for item, _ in items(stage, 25))
+    assert len(counts) == size
+    assert squares / (expected * (1 - chance)) * (size - 1) / size < CHI_SQUARE_99_DF
+    # By stage: 5,000 of 20,000 expected. The standard deviation of a buffer's count of one stage is
+    # sqrt(20 * 1/4 * 3/4 * 80/99) = 1.74, of 1,000 buffers 55.
+    for stage in "abcd":
+        assert abs(sum(counts[item] for item, _ in items(stage, 25)) - 5000) < 4 * 55
+
+
+def test_the_chi_square_test_finds_a_buffer_that_prefers_late_problems():
+    counts = Counter({item: 200 for stage in "abcd" for item, _ in items(stage, 25)})
+    for item, _ in items("a", 25):
+        counts[item] -= 30
+    for item, _ in items("d", 25):
+        counts[item] += 30
+    # 50 deviations of 30: 50 * 900 / 160 * 0.99 = 278
+    assert sum((count - 200) ** 2 for count in counts.values()) / 160 * 0.99 > CHI_SQUARE_99_DF
+
+
+@pytest.mark.parametrize("sampling", ["reservoir", "by_level"])
+def test_the_buffer_does_not_depend_on_the_order_of_what_it_was_offered(sampling):
+    generator = random.Random(0)
+    offered = items("a", 30, "1") + items("b", 4, "2") + items("c", 90, "3") + items("d", 17, None)
+    for capacity in (1, 7, 16, 40, 200):
+        expected = ReplayBuffer(capacity, sampling, 3).add(offered)
+        for _ in range(20):
+            shuffled = generator.sample(offered, len(offered))
+            cuts = sorted(generator.sample(range(len(offered)), 5))
+            buffer = ReplayBuffer(capacity, sampling, 3)
+            for start, stop in zip([0, *cuts], [*cuts, len(offered)], strict=True):
+                buffer = buffer.add(shuffled[start:stop])
+            assert buffer == expected
+
+
+def test_another_seed_keeps_other_problems():
+    kept = [set(ReplayBuffer(50, "reservoir", seed).add(items("a", 100)).items) for seed in (0, 1)]
+    assert kept[0] != kept[1]
+
+
+def levels_of(buffer: ReplayBuffer) -> dict[str | None, int]:
+    return dict(Counter(item.level for item in buffer.items))
+
+
+def test_by_level_gives_every_level_the_same_share():
+    buffer = ReplayBuffer(10, "by_level").add(items("a", 50, "1"))
+    assert levels_of(buffer) == {"1": 10}
+    buffer = buffer.add(items("b", 500, "2"))
+    assert levels_of(buffer) == {"1": 5, "2": 5}
+    buffer = buffer.add(items("c", 50, "10"))
+    assert levels_of(buffer) == {"1": 4, "2": 3, "10": 3}  # the odd place goes to the lowest level
+
+
+def test_by_level_gives_what_a_small_level_leaves_to_the_others():
+    buffer = ReplayBuffer(10, "by_level").add(items("a", 2, "1") + items("b", 50, "2") + items("c", 50, "3"))
+    assert levels_of(buffer) == {"1": 2, "2": 4, "3": 4}
+
+
+# State -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampling", ["reservoir", "by_level"])
+def test_a_buffer_comes_back_from_json_and_goes_on_the_same(sampling):
+    buffer = ReplayBuffer(20, sampling, 7).add(items("a", 40, "1") + items("b", 40, None))
+    restored = ReplayBuffer.from_state(json.loads(json.dumps(buffer.to_state())))
+    assert restored == buffer
+    assert restored.add(items("c", 40, "3")) == buffer.add(items("c", 40, "3"))
+
+
+def test_a_state_that_is_not_one_is_an_error():
+    with pytest.raises(CheckpointError, match="replay buffer of a checkpoint cannot be read"):
+        ReplayBuffer.from_state({"capacity": 5})
+
+
+def problem(id: str) -> Problem:
+    return Problem(id=id, prompt=({"role": "user", "content": id},), gold="1")
+
+
+def test_a_buffer_names_problems_of_the_data():
+    buffer = ReplayBuffer(10).add(items("a", 3))
+    picked = buffer.pick([problem("x"), problem("a0"), problem("a1"), problem("a2")])
+    assert [p.id for p in picked] == [item.problem_id for item in buffer.items]
+    with pytest.raises(CheckpointError, match="got 1 that it lacks, such as a1: the data changed"):
+        buffer.pick([problem("a0"), problem("a2")])
+
+
+# Mixing ------------------------------------------------------------------------------------------
+
+NEW, OLD = [f"n{index}" for index in range(40)], [f"o{index}" for index in range(100)]
+
+
+def examples(mixture) -> list[tuple[str, bool]]:
+    return [mixture.at(position) for position in range(mixture.num_examples)]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "num_examples", "num_replayed"),
+    [(0.0, 100, 0), (0.1, 100, 10), (0.3, 100, 30), (0.3, 7, 2), (0.5, 192, 96), (0.3, 64, 19), (0.99, 10, 10)],
+)
+def test_the_ratio_is_exact(ratio, num_examples, num_replayed):
+    drawn = examples(mix(NEW, OLD, ratio, num_examples, 0))
+    assert sum(replayed for _, replayed in drawn) == num_replayed
+    assert all(replayed == (name in OLD) for name, replayed in drawn)
+
+
+def test_a_small_buffer_is_gone_through_again():
+    drawn = Counter(name for name, replayed in examples(mix(NEW, OLD[:4], 0.5, 20, 0)) if replayed)
+    assert sorted(drawn.values()) == [2, 2, 3, 3]  # 10 of 4
+
+
+def test_a_large_buffer_repeats_nothing():
+    drawn = Counter(name for name, replayed in examples(mix(NEW, OLD, 0.5, 200, 0)) if replayed)
+    assert sorted(drawn.values()) == [1] * 100
+
+
+def test_new_examples_are_gone_through_before_one_comes_again():
+    drawn = Counter(name for name, replayed in examples(mix(NEW, OLD, 0.2, 75, 0)) if not replayed)
+    assert sorted(drawn.values()) == [1] * 20 + [2] * 20  # 60 of 40
+
+
+def test_an_empty_buffer_replays_nothing():
+    assert mix(NEW, [], 0.3, 100, 0).num_replayed == 0
+
+
+@pytest.mark.parametrize(("ratio", "num_replayed"), [(0.3, [1, 1, 1, 1, 2, 1, 1, 1, 1, 2]), (0.25, [1] * 10)])
+def test_replayed_examples_are_spread_evenly_over_the_batches(ratio, num_replayed):
+    # 12 of 40 in batches of 4: 1.2 each. 10 of 40: 1 each.
+    mixture = mix(NEW, OLD, ratio, 40, 0)
+    assert [sum(replayed for _, replayed in mixture.batch(4, step)) for step in range(10)] == num_replayed
+
+
+def test_no_window_has_more_than_its_share():
+    mixture = mix(NEW, OLD, 0.3, 1000, 0)
+    flags = [replayed for _, replayed in examples(mixture)]
+    for size in (1, 3, 4, 16, 33):
+        counts = {sum(flags[start : start + size]) for start in range(1000 - size)}
+        assert counts <= {int(0.3 * size), int(0.3 * size) + 1}
+
+
+def test_without_replay_the_batches_are_the_plain_ones():
+    mixture = mix(NEW, [], 0.3, 120, 5, "stage")
+    for step in range(12):
+        assert [name for name, _ in mixture.batch(10, step)] == [
+            item_at(NEW, position, 5, "stage") for position in range(10 * step, 10 * step + 10)
+        ]
+
+
+def test_what_was_trained_on_so_far_is_the_new_part_of_the_batches():
+    mixture = mix(NEW, OLD, 0.3, 1000, 3)
+    for num_positions in (0, 1, 40, 1000):
+        seen = [item for item, replayed in (mixture.at(position) for position in range(num_positions)) if not replayed]
+        assert mixture.new_until(num_positions) == list(dict.fromkeys(seen))
+
+
+def test_batches_depend_on_the_seed_alone():
+    first, again, other = (mix(NEW, OLD, 0.3, 100, seed).batch(50, 1) for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_new_examples_come_in_the_same_order_at_every_ratio():
+    orders = [[name for name, old in examples(mix(NEW, OLD, ratio, 40, 0)) if not old] for ratio in (0.0, 0.1, 0.5)]
+    assert [len(order) for order in orders] == [40, 36, 20]
+    assert orders[0][:36] == orders[1] and orders[0][:20] == orders[2]
+
+
+def test_steps_after_the_last_keep_the_share():
+    mixture = mix(NEW, OLD, 0.3, 100, 0)
+    assert sum(replayed for step in (10, 11, 12) for _, replayed in mixture.batch(10, step)) == 9
