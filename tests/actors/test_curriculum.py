@@ -180,17 +180,19 @@ def test_a_shared_stage_is_trained_once_and_linked_from_every_chain(search):
 
 
 def test_killed_at_random_moments_a_search_ends_with_the_same_table(search_recipe, search, tmp_path):
-    moments = random.Random(time.time_ns())
+    moments, num_killed = random.Random(time.time_ns()), 0
     arguments: tuple[object, ...] = ("--config", search_recipe)
     for _ in range(NUM_KILLS):
         with start(*arguments, f"output.root={tmp_path}", script=SEARCH) as process:
-            moment = moments.uniform(10, 60)
+            while not list(tmp_path.glob("exp_*/chains.json")):
+                time.sleep(0.1)
             try:
-                process.wait(timeout=moment)
+                process.wait(timeout=moments.uniform(0, 60))
             except subprocess.TimeoutExpired:
                 process.kill()
-        if list(tmp_path.glob("exp_*/chains.json")):
-            arguments = ("--resume", "latest")
+                num_killed += 1
+        arguments = ("--resume", "latest")
+    assert num_killed > 0
     run_job(*arguments, f"output.root={tmp_path}", script=SEARCH)
     resumed = only_run(tmp_path)
     assert chains_of(resumed) == chains_of(search)
