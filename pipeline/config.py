@@ -130,6 +130,35 @@ class OptimizerConfig(StrictModel):
     """Gradients are clipped to this global L2 norm."""
 
 
+class SpectralConfig(StrictModel):
+    """Spectral refactoring of LoRA adapters while they train (docs/spectral.md)."""
+
+    refactor_every: int = Field(100, ge=1)
+    """Optimizer steps between two refactorings."""
+    warmup_steps: int = Field(100, ge=0)
+    """The first is not before so many optimizer steps: B starts at 0 and has no spectrum yet."""
+    cooldown_steps: int = Field(100, ge=0)
+    """Optimizer steps at the end of training that follow the last one."""
+    mode: Literal["exact", "balanced"] = "exact"
+    """``exact`` leaves B A unchanged. ``balanced`` moves its singular values to their mean, as far as lambda says."""
+    lambda_start: float = Field(0.0, ge=0, le=1)
+    """Lambda of ``balanced`` at step 0. It grows linearly to 1 at the last step."""
+    damping: float = Field(0.0, ge=0)
+    """Added to a singular value before its root becomes the scale of a row of A; B gets the rest, so that B A does
+    not change. It keeps Adam's moments small where a singular value is."""
+    floor: float = Field(1e-4, gt=0)
+    """A row of A is never shorter than the root of it, whatever its singular value: where B is 0, gradients reach
+    B through that row. B A does not change."""
+    first_moments: Literal["map", "clear"] = "map"
+    """``map`` leaves m_B A + B m_A unchanged. ``clear`` sets Adam's first moments to 0."""
+    layers: list[str] = Field(default=["*"], min_length=1)
+    """Names of layers, or endings of names, with * and ?: ``q_proj``, ``layers.0.mlp.*``."""
+    min_layer_params: int = Field(0, ge=0)
+    """Only layers of at least so many weights, d_out x d_in."""
+    max_layer_params: int | None = Field(None, ge=1)
+    """Only layers of at most so many weights. None: no limit."""
+
+
 class SFTConfig(OptimizerConfig):
     """Supervised fine-tuning on worked solutions. Loss on completion tokens."""
 
