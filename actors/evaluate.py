@@ -9,7 +9,7 @@ from actors.plan import EVAL_CHUNK
 from actors.rollout import Decoding
 from pipeline.metrics import accuracy_by_level
 from pipeline.types import Completion, Problem, PromptRequest, WeightId
-from pipeline.verifier import grade, last_number
+from pipeline.verifier import extract, grade, last_number
 
 
 def evaluate(
@@ -39,6 +39,9 @@ def evaluate(
 def _row(problem: Problem, completion: Completion) -> dict[str, Any]:
     verdict = grade(completion.text, problem.gold)
     number = last_number(completion.text)
+    marked = "</answer>" in completion.text
+    if problem.prompt_text is not None:  # nobody asked for tags: "#### 5", "The answer is: 5" or a box will do
+        marked = extract(completion.text, fallback=False) is not None
     return {
         "problem_id": problem.id,
         "level": problem.level or "all",
@@ -46,7 +49,7 @@ def _row(problem: Problem, completion: Completion) -> dict[str, Any]:
         "gold": problem.gold,
         "completion": completion.text,
         "outcome": verdict.outcome,
-        "tagged": verdict.outcome == "correct" and "</answer>" in completion.text,
+        "tagged": verdict.outcome == "correct" and marked,
         "last_number": number is not None and grade(f"<answer>{number}</answer>", problem.gold).outcome == "correct",
         "num_tokens": len(completion.token_ids),
         "truncated": completion.stop_reason == "length",

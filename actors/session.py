@@ -36,6 +36,7 @@ from pipeline.models.policy import (
     load_trainable,
     merged_weights,
     pick_device,
+    prompt_token_ids,
     save_final_model,
     snapshot,
     swapped_in,
@@ -94,7 +95,7 @@ class LearnerSession:
         self.temperature = self.config.rollout.temperature
         self.tokens_per_micro_batch = self.config.learner.tokens_per_micro_batch
         path = resolve_model(self.config.model)
-        self.tokenizer = load_tokenizer(path, self.config.model)
+        self.tokenizer = load_tokenizer(path, self.config.model, chat=self.config.data.prompt_template is None)
         self.model = load_policy(path, self.config.model)
         self.model.train()
         if self.stage.kind == "grpo":  # old, new and reference logprobs must differ by the weights alone
@@ -161,9 +162,7 @@ class LearnerSession:
 
     def encode(self, problem: Problem) -> tuple[int, ...]:
         """The prompt as tokens, up to where the policy starts to write."""
-        return tuple(
-            self.tokenizer.apply_chat_template(list(problem.prompt), add_generation_prompt=True, return_dict=False)
-        )
+        return prompt_token_ids(self.tokenizer, problem)
 
     def prompts(self) -> Mixture[tuple[Problem, tuple[int, ...]]]:
         """Problems and their prompts, new ones and replayed ones. Prompts that are too long are left out."""

@@ -11,10 +11,11 @@ from typing import Any, Literal, get_args
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from yaml import YAMLError
 
 from pipeline.errors import ConfigError
+from pipeline.templates import template_parts
 
 
 class StrictModel(BaseModel):
@@ -92,18 +93,30 @@ class DataConfig(StrictModel):
     subset: str | None = None
     """The hub data set's configuration, such as ``main`` of ``openai/gsm8k``."""
     train_split: str = "train"
-    """A split name, or a split expression such as ``train[:1000]``."""
+    """A split name, or an expression of the datasets library: ``train[:1000]``, ``train[10%:20%]``, sums of them."""
     eval_split: str = "test"
     fields: FieldNames = FieldNames()
-    answer_format: Literal["plain", "hash", "boxed"] = "plain"
+    answer_format: Literal["plain", "hash", "boxed", "phrase"] = "plain"
     """How the gold answer is read from ``fields.answer``: the whole text, what follows ``####``
-    (GSM8K), or the last box (MATH)."""
+    (GSM8K), the last box (MATH), or what follows ``The answer is:`` (MetaMathQA)."""
+    prompt_template: str | None = None
+    """Plain-text prompts: ``metamath``, ``gsm8k``, or a text with ``{field}`` for columns of the data, which must
+    hold the question. What SFT trains on follows the prompt as it stands in the data, without <reasoning> and <answer>:
+    the field at the very end, or, where the text or the question ends it, ``fields.solution``, else ``fields.answer``.
+    None: the model's chat template."""
     system_prompt: str = (
         "Solve the problem. Think inside <reasoning> and </reasoning>, "
         "then give only the final answer inside <answer> and </answer>."
     )
-    """First message of every prompt; empty for none."""
+    """First message of every prompt; empty for none. A prompt_template goes without."""
     arithmetic: ArithmeticConfig = ArithmeticConfig()
+
+    @field_validator("prompt_template")
+    @classmethod
+    def _can_be_read(cls, template: str | None) -> str | None:
+        if template is not None:
+            template_parts(template)
+        return template
 
 
 class ProblemFilter(StrictModel):

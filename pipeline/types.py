@@ -21,7 +21,7 @@ class Problem:
     id: str
     """Unique within a data set, the same in every run: it seeds the completions."""
     prompt: tuple[Message, ...]
-    """Chat messages up to the assistant's turn."""
+    """Chat messages up to the assistant's turn. The last one is the question."""
     gold: str
     """The true final answer, as text."""
     solution: str | None = None
@@ -29,6 +29,8 @@ class Problem:
     level: str | None = None
     type: str | None = None
     source: str = ""
+    prompt_text: str | None = None
+    """What the policy sees in place of the chat, or None."""
 
     @property
     def question(self) -> str:

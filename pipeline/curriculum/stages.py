@@ -248,7 +248,9 @@ def stage_keys(config: Config, specs: Sequence[StageSpec], data_digests: Sequenc
 
 def problems_digest(problems: Sequence[Problem]) -> str:
     """Of the problems with all their texts, in order."""
-    return _digest([[p.id, p.prompt, p.gold, p.solution, p.level, p.type, p.source] for p in problems])
+    texts = [[p.id, p.prompt, p.gold, p.solution, p.level, p.type, p.source] for p in problems]
+    plain = [p.prompt_text for p in problems]
+    return _digest([texts, plain] if any(plain) else texts)  # of chats it is what it was before there were others
 
 
 def _inputs(config: Config, spec: StageSpec, data_digest: str, parent: str, keys: Sequence[str]) -> dict[str, Any]:

@@ -3,14 +3,16 @@
 import hashlib
 import logging
 import re
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.config import DataConfig
 from pipeline.data import arithmetic, embedded, operations
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 from pipeline.models.hub import CHECK_TIMEOUT_S, first_line, hub_info, import_modelscope, looks_like_path
+from pipeline.templates import PromptTemplate
 from pipeline.types import Message, Problem
 
 logger = logging.getLogger(__name__)
@@ -31,17 +33,22 @@ def load_problems(config: DataConfig, split: Split) -> list[Problem]:
 
     Raises:
         DataError: there is no such data set, split or field, or no usable row.
+        ConfigError: ``config.prompt_template`` lacks the question or gives the answer away.
     """
+    expression = config.train_split if split == "train" else config.eval_split
     if config.name.startswith("embedded:"):
         rows = embedded_rows(config, split)
-        config = config.model_copy(update={"fields": embedded.FIELDS, "answer_format": "plain"})
+        config = _with_own_fields(config)
     else:
-        rows = read_rows(config, config.train_split if split == "train" else config.eval_split)
+        rows = read_rows(config, expression)
+    template = prompt_template(config)
+    if template and rows:
+        _check_template_fields(template, list(rows[0]), config)
     ids: set[str] = set()
-    problems = [problem for row in rows if (problem := _problem(row, config, split, ids))]
+    problems = [problem for row in rows if (problem := _problem(row, config, template, split, ids))]
     if not problems:
         raise DataError(
-            f"data {config.name} must have rows with a question and a gold answer, and has none of {split}."
+            f"data {config.name} must have rows with a question and a gold answer, and has none of {expression}."
         )
     if len(problems) < len(rows):
         skipped = len(rows) - len(problems)
@@ -56,10 +63,14 @@ def check_data(config: DataConfig) -> str:
 
     Raises:
         DataError: the data set cannot be found or used.
+        ConfigError: as load_problems.
     """
+    prompt_template(_with_own_fields(config))
     if config.name.startswith("embedded:") or local_path(config.name):
         train, held_out = load_problems(config, "train"), load_problems(config, "eval")
         return f"{config.name}: {len(train)} training and {len(held_out)} held-out problems"
+    for expression in (config.train_split, config.eval_split):
+        _parse_split(config, expression)
     if config.hub == "modelscope":
         if not import_modelscope(DataError).HubApi().repo_exists(config.name, repo_type="dataset"):
             raise DataError(f"data {config.name} cannot be found on ModelScope. Check data.name and the network.")
@@ -68,6 +79,55 @@ def check_data(config: DataConfig) -> str:
     if info is None:
         return f"{config.name}, in cache: {_cached_builder(config).cache_dir}"
     return f"{config.name} on the Hugging Face hub, revision {info.sha}"
+
+
+def question_alone(question: str, config: DataConfig) -> Problem:
+    """A question of no data set, asked as those of ``config`` are.
+
+    Raises:
+        ConfigError: as load_problems, or the template names another field than the question.
+    """
+    config = _with_own_fields(config)
+    template, name = prompt_template(config), config.fields.question
+    if template and (others := sorted(set(template.fields) - {name})):
+        raise ConfigError(f"data.prompt_template must name {name} alone to ask a question, got {', '.join(others)}.")
+    text = template.render({name: question}) if template else None
+    return Problem(id="question", prompt=_messages(question, config), gold="", prompt_text=text)
+
+
+def prompt_template(config: DataConfig) -> PromptTemplate | None:
+    """None: the model's chat template. Raises ConfigError where it lacks the question or gives the answer away."""
+    if config.prompt_template is None:
+        return None
+    fields = config.fields
+    template = PromptTemplate.parse(config.prompt_template, fields.question)
+    if fields.question not in template.fields:
+        raise ConfigError(
+            f"data.prompt_template must hold the question, {{{fields.question}}}, got fields "
+            f"{', '.join(template.fields) or 'none'}. Change it or data.fields.question."
+        )
+    if told := [name for name in template.fields if name in (fields.answer, fields.solution, template.completion)]:
+        raise ConfigError(
+            f"data.prompt_template must not tell the answer, got {{{told[0]}}} inside it. What SFT trains on may be "
+            "its very end, with nothing after it, not even a new line (in YAML: `|-`)."
+        )
+    return template
+
+
+def _with_own_fields(config: DataConfig) -> DataConfig:
+    """Of embedded data the fields are known."""
+    if not config.name.startswith("embedded:"):
+        return config
+    return config.model_copy(update={"fields": embedded.FIELDS, "answer_format": "plain"})
+
+
+def _check_template_fields(template: PromptTemplate, columns: list[str], config: DataConfig) -> None:
+    named = [*template.fields, template.completion]
+    if missing := [f"{{{name}}}" for name in named if name and name not in columns]:
+        raise DataError(
+            f"data {config.name} has no field for {', '.join(missing)} of data.prompt_template: it has "
+            f"{', '.join(columns)}. Write the template with these."
+        )
 
 
 def worked_solution(reasoning: str, answer: str) -> str:
@@ -91,26 +151,36 @@ def last_boxed(text: str) -> str | None:
     return None
 
 
-def _problem(row: Row, config: DataConfig, split: Split, ids: set[str]) -> Problem | None:
+def _problem(
+    row: Row, config: DataConfig, template: PromptTemplate | None, split: Split, ids: set[str]
+) -> Problem | None:
     fields = config.fields
     question, (reasoning, gold) = as_text(row[fields.question]), read_answer(as_text(row[fields.answer]), config)
     if not question or not gold:
         return None
     if fields.solution:
         reasoning = as_text(row[fields.solution])
+    solution = worked_solution(reasoning, gold) if reasoning else None
+    prompt_text = None
+    if template:
+        prompt_text = template.render({name: as_text(row[name]) for name in template.fields})
+        solution = as_text(row[template.completion or fields.solution or fields.answer]) or None
     digest = hashlib.sha256(question.encode()).hexdigest()[:12]
-    prompt: list[Message] = [{"role": "user", "content": question}]
-    if config.system_prompt:
-        prompt.insert(0, {"role": "system", "content": config.system_prompt})
     return Problem(
         id=unique_name(as_text(row[fields.id]) if fields.id else f"{split}-{digest}", ids),
-        prompt=tuple(prompt),
+        prompt=_messages(question, config),
         gold=gold,
-        solution=worked_solution(reasoning, gold) if reasoning else None,
+        solution=solution,
         level=as_text(row[fields.level]) or None if fields.level else None,
         type=as_text(row[fields.type]) or None if fields.type else None,
         source=config.name,
+        prompt_text=prompt_text,
     )
+
+
+def _messages(question: str, config: DataConfig) -> tuple[Message, ...]:
+    system: tuple[Message, ...] = ({"role": "system", "content": config.system_prompt},) if config.system_prompt else ()
+    return (*system, {"role": "user", "content": question})
 
 
 def read_answer(text: str, config: DataConfig) -> tuple[str, str]:
@@ -119,6 +189,9 @@ def read_answer(text: str, config: DataConfig) -> tuple[str, str]:
         return "", text
     if config.answer_format == "boxed":
         return text, last_boxed(text) or ""
+    if config.answer_format == "phrase":
+        reasoning, mark, gold = text.rpartition("The answer is:")
+        return re.sub(r"####[^\n]*\s*$", "", reasoning).strip(), gold.strip() if mark else ""
     reasoning, mark, gold = text.rpartition("####")
     return re.sub(r"<<[^<>]*>>", "", reasoning).strip(), gold.strip() if mark else ""
 
@@ -167,15 +240,16 @@ def read_rows(config: DataConfig, expression: str, *, fix: str = "Set data.field
     import datasets
 
     path = local_path(config.name)
+    instruction = _parse_split(config, expression)
     try:
         if path:
-            dataset = _read_local(path, expression)
+            dataset = _read_local(path, instruction)
         elif config.hub == "modelscope":
             dataset = _read_modelscope(config, expression)
         else:
             if hub_info("dataset", config.name) is None:
                 _cached_builder(config)
-            dataset = datasets.load_dataset(config.name, config.subset, split=expression)
+            dataset = datasets.load_dataset(config.name, config.subset, split=instruction)
     except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
         cause = error.__cause__ or error
         raise DataError(f"data {config.name}, split {expression}, cannot be read: {first_line(cause)}") from None
@@ -196,15 +270,27 @@ def local_path(name: str) -> Path | None:
     return None
 
 
-def _read_local(path: Path, expression: str) -> Any:
+def _parse_split(config: DataConfig, expression: str) -> Any:
+    """The datasets library's ReadInstruction. Raises DataError where the expression is none."""
+    import datasets
+
+    try:
+        return datasets.ReadInstruction.from_spec(expression)
+    except ValueError as error:
+        raise DataError(
+            f"data {config.name} has no split {expression!r}: {first_line(error).rstrip('. ')}. Write train, "
+            "train[:1000], train[10%:20%], or a sum of such."
+        ) from None
+
+
+def _read_local(path: Path, instruction: Any) -> Any:
     import datasets
 
     files = (
         {"train": path} if path.is_file() else {file.stem: file for file in sorted(path.iterdir()) if file_format(file)}
     )
-    names = [part.split("[")[0].strip() for part in expression.split("+")]
-    if unknown := set(names) - set(files):
-        raise ValueError(f"it has the splits {', '.join(files) or 'none'}, not {', '.join(sorted(unknown))}")
+    lengths = dict.fromkeys(files, sys.maxsize)  # not known yet, and not asked for
+    names = [part.splitname for part in instruction.to_absolute(lengths)]  # ValueError: there is no such split
     formats = {file_format(files[name]) for name in names}
     if len(formats) > 1 or None in formats:
         raise ValueError(
@@ -215,7 +301,7 @@ def _read_local(path: Path, expression: str) -> Any:
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs comes back as an exception
     with tempfile.TemporaryDirectory() as cache:  # in memory afterwards: nothing is left behind
         return datasets.load_dataset(
-            str(formats.pop()), data_files=data_files, split=expression, cache_dir=cache, keep_in_memory=True
+            str(formats.pop()), data_files=data_files, split=instruction, cache_dir=cache, keep_in_memory=True
         )
 
 

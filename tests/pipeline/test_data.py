@@ -99,7 +99,7 @@ def test_a_directory_holds_a_file_per_split(tmp_path):
         ({"name": "embedded:algebra"}, "must be embedded:arithmetic or embedded:operations"),
         ({"name": "embedded:arithmetic", "train_split": "train[:9]"}, "must be train and test"),
         ({"name": "a/b", "hub": "modelscope"}, "pip install modelscope"),
-        ({"train_split": "dev"}, "it has the splits broken, train, not dev"),
+        ({"train_split": "dev"}, r"Unknown split \"dev\"\. Should be one of \['broken', 'train'\]"),
         ({"train_split": "train[:x]"}, r"Unrecognized instruction format: train\[:x\]"),
         ({"train_split": "broken"}, "cannot be read"),
         ({"fields": FieldNames(answer="gold", level="level")}, "has no field gold, level: it has question, answer"),

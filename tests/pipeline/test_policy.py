@@ -111,6 +111,7 @@ def test_a_tokenizer_needs_a_chat_template(path, tmp_path):
     plain.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="must have a chat template"):
         load_tokenizer(tmp_path, settings())
+    assert load_tokenizer(tmp_path, settings(), chat=False).eos_token == "<|im_end|>"
 
 
 # Merging -----------------------------------------------------------------------------------------

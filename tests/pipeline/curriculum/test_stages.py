@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -284,8 +285,10 @@ def test_the_digest_of_problems_sees_every_text():
         Problem(id="a", prompt=({"role": "user", "content": "1 + 1"},), gold="2", solution="2", level="1", type="t"),
         Problem(id="a", prompt=base.prompt, gold="3", solution="2", level="1", type="t"),
         Problem(id="a", prompt=base.prompt, gold="2", solution=None, level="1", type="t"),
+        replace(base, prompt_text="1+1"),
+        replace(base, prompt_text="1+1="),
     ]
-    assert len({problems_digest([problem]) for problem in (base, *others)}) == 5
+    assert len({problems_digest([problem]) for problem in (base, *others)}) == 7
     assert problems_digest([base, others[0]]) != problems_digest([others[0], base])
 
 
