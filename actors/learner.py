@@ -11,25 +11,33 @@ import torch
 from torch import Tensor
 
 from actors.session import LearnerSession, StageSetup
-from pipeline.batching import MicroBatch, TokenSequence, micro_batches, next_token_logits, token_entropy, token_logprobs
+from pipeline.batching import (
+    MicroBatch,
+    TokenSequence,
+    micro_batches,
+    next_token_logits,
+    padding_frac,
+    token_entropy,
+    token_logprobs,
+)
 from pipeline.config import GRPOConfig, SFTConfig
 from pipeline.grpo import equal_rewards, group_advantages, grpo_loss
 from pipeline.metrics import UNGRADED
 from pipeline.schedules import completion_seeds
+from pipeline.sft import learned_tokens, perplexity, token_losses
 from pipeline.types import Problem, RolloutGroup
 
 
 def sft_loop(setup: StageSetup) -> None:
-    """Supervised fine-tuning on worked solutions: loss on completion tokens only."""
+    """Supervised fine-tuning on worked solutions."""
     session = LearnerSession(setup)
-    settings: SFTConfig = session.settings
     examples = session.worked_solutions()
     session.begin()
     for stage_step in session.remaining_steps():
         with session.clock("learner"):
-            batch = examples.batch(settings.batch_size, stage_step)
+            batch = examples.batch(session.stage.batch_size, stage_step)
             metrics = _learn_solutions(session, session.share(batch), stage_step)
-        session.end_step(metrics, score=-metrics["loss"])
+        session.end_step(metrics | session.evaluate_if_due(), score=-metrics["loss"])
     session.publish_weights(session.progress.step)
     session.finish()
 
@@ -43,7 +51,7 @@ def grpo_loop(setup: StageSetup) -> None:
     for stage_step in session.remaining_steps():
         if stage_step % settings.num_steps == 0 and settings.beta > 0:
             session.snapshot_reference()
-        batch, replayed = zip(*prompts.batch(settings.batch_size, stage_step), strict=True)
+        batch, replayed = zip(*prompts.batch(session.stage.batch_size, stage_step), strict=True)
         seeds = [  # the place counts too: a small data set may repeat a problem within a batch
             completion_seeds(session.seed, session.progress.step, f"{place}:{problem.id}", settings.num_generations)
             for place, (problem, _) in enumerate(batch)
@@ -54,7 +62,7 @@ def grpo_loop(setup: StageSetup) -> None:
         with session.clock("weight_sync"):
             session.publish_weights(session.progress.step + 1)
         metrics = {"iteration": stage_step // settings.num_steps + 1, **learned}
-        metrics |= session.log_groups(groups, list(replayed))
+        metrics |= session.log_groups(groups, list(replayed)) | session.evaluate_if_due()
         session.end_step(metrics, score=metrics["reward_mean"])
     session.finish()
 
@@ -63,31 +71,33 @@ def _learn_solutions(
     session: LearnerSession, batch: list[tuple[tuple[Problem, TokenSequence], bool]], stage_step: int
 ) -> dict[str, float]:
     """One optimizer step on this worker's share of a batch of worked solutions."""
-    examples = [tokens for (_, tokens), _ in batch]
-    replayed = torch.tensor([is_replayed for _, is_replayed in batch])
-    batches = micro_batches(examples, session.tokens_per_micro_batch, session.device)
+    settings: SFTConfig = session.settings
+    examples = [learned_tokens(tokens, settings.loss_on) for (_, tokens), _ in batch]
+    replayed = torch.tensor([is_replayed for _, is_replayed in batch]).long()
+    batches = session.example_batches(examples)
     num_tokens = session.sum_over_workers(sum(len(example.completion) for example in examples))
     totals = torch.zeros(2, 4, dtype=torch.float64)  # new, replayed: loss, right tokens, tokens, examples
+    totals[:, 3] = replayed.bincount(minlength=2)
     session.begin_update(session.learning_rate(stage_step))
     for micro_batch in batches:
-        mask = micro_batch.completion_mask
-        logits = next_token_logits(session.model, micro_batch, session.dtype)
-        losses = -token_logprobs(logits, micro_batch.targets) * mask
+        losses, hits = token_losses(session.model, micro_batch, session.dtype)
         (losses.sum() / num_tokens).backward()
-        hits = (logits.detach().argmax(dim=-1) == micro_batch.targets) & mask
-        rows = torch.stack([losses.detach().sum(dim=1), hits.sum(dim=1), mask.sum(dim=1), mask.any(dim=1)], dim=1)
-        totals.index_add_(0, replayed[list(micro_batch.rows)].long(), rows.cpu().double())
+        counted = torch.stack([losses.detach(), hits, micro_batch.completion_mask], dim=-1).flatten(0, 1)
+        totals[:, :3].index_add_(0, replayed[micro_batch.owners.flatten().cpu()], counted.cpu().double())
     grad_norm = session.update_policy()
+    learner_tokens = sum(len(example) for example in examples)
     new, again = torch.tensor(session.sum_over_workers(totals.flatten().tolist())).view(2, 4).tolist()
     loss, num_hits, _, num_examples = (a + b for a, b in zip(new, again, strict=True))
     return {
         "loss": loss / num_tokens,
+        "perplexity": perplexity(loss / num_tokens),
         "token_accuracy": num_hits / num_tokens,
         **_by_origin(new, again),
         "grad_norm": grad_norm,
         "num_examples": num_examples,
         "num_tokens": num_tokens,
-        "learner_tokens": session.sum_over_workers(sum(len(example) for example in examples)),
+        "padding_frac": padding_frac(batches, learner_tokens),
+        "learner_tokens": session.sum_over_workers(learner_tokens),
     }
 
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import ray
 import ray.train
@@ -20,15 +20,16 @@ from actors.evaluate import evaluate
 from actors.gauges import Gauges
 from actors.rollout import Decoding
 from actors.weights import pack_weights
-from pipeline.batching import TokenSequence
-from pipeline.config import Config
+from pipeline.batching import MicroBatch, TokenSequence, micro_batches
+from pipeline.config import Config, SFTConfig
 from pipeline.curriculum.replay import Mixture, ReplayBuffer, ReplayItem, mix
 from pipeline.curriculum.stages import StageSpec, stage_decision, total_steps
 from pipeline.errors import CheckpointError, DataError
 from pipeline.experiment import Checkpoint, PhaseClock, Progress, RunDirectory, load_checkpoint
 from pipeline.files import append_jsonl, write_json, write_jsonl
 from pipeline.logs import log_to_file
-from pipeline.metrics import first_per_level, rollout_metrics, sample_rows, ungraded_rows
+from pipeline.metrics import first_per_level, peak_memory_gib, rollout_metrics, sample_rows, ungraded_rows
+from pipeline.models.attention import enable_packing
 from pipeline.models.hub import resolve_model
 from pipeline.models.policy import (
     load_policy,
@@ -37,6 +38,7 @@ from pipeline.models.policy import (
     merged_weights,
     pick_device,
     prompt_token_ids,
+    save_adapter,
     save_final_model,
     snapshot,
     swapped_in,
@@ -44,7 +46,9 @@ from pipeline.models.policy import (
     trainable_tensors,
     weights_digest,
 )
-from pipeline.schedules import derive_seed, learning_rate
+from pipeline.schedules import derive_seed, eval_steps, learning_rate
+from pipeline.sft import held_out_sums, learned_tokens, perplexity
+from pipeline.spectral import SpectralRefactorer, due_steps
 from pipeline.tracking import MetricsWriter, truncate_metrics, truncate_ungraded, ungraded_path
 from pipeline.types import Problem, PromptRequest, RolloutGroup, WeightId
 
@@ -98,6 +102,8 @@ class LearnerSession:
         self.tokenizer = load_tokenizer(path, self.config.model, chat=self.config.data.prompt_template is None)
         self.model = load_policy(path, self.config.model)
         self.model.train()
+        if isinstance(self.stage.settings, SFTConfig) and self.stage.settings.packing:
+            enable_packing(self.model)
         if self.stage.kind == "grpo":  # old, new and reference logprobs must differ by the weights alone
             for module in self.model.modules():
                 if isinstance(module, torch.nn.Dropout):
@@ -111,11 +117,18 @@ class LearnerSession:
             weight_decay=self.settings.weight_decay,
             fused=self.device.type in ("cpu", "cuda"),
         )
+        is_pissa = self.config.model.lora is not None and self.config.model.lora.init == "pissa"
+        self._initial_adapters = snapshot(self.model) if is_pissa else None
+        self._refactorer = None
+        if self.config.trainer.name == "SpectralRefactor":
+            self._refactorer = SpectralRefactorer(self.config.trainer, trainable_tensors(self.model), self._optimizer)
         self._attempt = self._from_rank_0(self._take_run)
         self.progress = self._restore()
         self._examples: Mixture[tuple[Problem, Any]]
         self._checkpoint_time = time.monotonic()
         self._scores: list[float] = []
+        self._updates: dict[str, float] = {}
+        self._num_updates = 0
         self.total_steps = 0
         self.weight_id = WeightId(self._attempt, self.progress.step)
         self.clock = PhaseClock()
@@ -194,9 +207,19 @@ class LearnerSession:
             logger.warning("nothing in the replay buffer can be used in stage %s: nothing is replayed", self.stage.name)
         self.total_steps = total_steps(self.stage, Counter(problem.level for problem, _ in new))
         ratio = self.stage.replay.ratio if self.stage.replay else 0.0
-        num_examples = self.total_steps * self.settings.batch_size
+        num_examples = self.total_steps * self.stage.batch_size
         self._examples = mix(new, replayed, ratio, num_examples, self.seed, self.stage.name)
         return self._examples
+
+    def example_batches(self, examples: list[TokenSequence]) -> list[MicroBatch]:
+        """Examples of supervised fine-tuning as the stage's settings say, packed or padded."""
+        return micro_batches(
+            examples,
+            self.tokens_per_micro_batch,
+            self.device,
+            packing=self.settings.packing,
+            pad_to_multiple_of=self.settings.pad_to_multiple_of,
+        )
 
     def share(self, items: list[T]) -> list[T]:
         """This worker's contiguous part of a global batch."""
@@ -207,6 +230,8 @@ class LearnerSession:
 
     def begin(self) -> None:
         """Give the engines the weights to start from; evaluate them if nothing was evaluated before."""
+        if self._refactorer and not due_steps(self.config.trainer, self.total_steps * self._updates_per_step):
+            logger.warning("stage %s is too short for spectral refactoring: none is due", self.stage.name)
         if self.config.eval.at_start and self.progress.step == 0:
             self.publish_weights(0)
             self._evaluate("before")
@@ -225,9 +250,13 @@ class LearnerSession:
         return learning_rate(self.settings, stage_step - self.progress.pass_start, self.total_steps)
 
     def _is_over(self) -> bool:
-        """All steps are done or, with a promotion rule, held-out accuracy on the stage's level decides."""
+        """All steps are done, evaluations stopped getting better or, with a promotion rule, held-out accuracy on the
+        stage's level decides."""
         progress, rule = self.progress, self.stage.promotion
         passed = progress.stage_step - progress.pass_start
+        patience, scores = self.config.eval.early_stopping_patience, progress.eval_scores
+        if patience and scores and len(scores) - 1 - scores.index(max(scores)) >= patience:
+            return True
         if rule is None or progress.stage_done:
             return passed >= self.total_steps or progress.stage_done
         if passed < self.total_steps and (passed % rule.every_steps or (passed == 0 and progress.level_accuracies)):
@@ -244,6 +273,7 @@ class LearnerSession:
         if decision == "repeat":
             progress.num_repeats += 1
             progress.pass_start = progress.stage_step
+            progress.eval_scores = []
             progress.level_accuracies = progress.level_accuracies[-1:]
         return decision == "end"
 
@@ -306,14 +336,69 @@ class LearnerSession:
                 dist.all_reduce(parameter.grad)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
         self._optimizer.step()
+        self._num_updates += 1
+        if self._refactorer:
+            done = (self.progress.stage_step - self.progress.pass_start) * self._updates_per_step + self._num_updates
+            if report := self._refactorer.after_step(done, self.total_steps * self._updates_per_step):
+                self._updates = report.metrics()
         self._optimizer.zero_grad(set_to_none=True)  # frees them while completions and checkpoints are written
         return norm.item()
 
+    @property
+    def _updates_per_step(self) -> int:
+        """Optimizer updates per step."""
+        return getattr(self.settings, "mu", 1)
+
+    def evaluate_if_due(self) -> dict[str, float]:
+        """Metrics ``eval_*`` of the weights after this step, on held-out problems, when total_eval_times says so."""
+        passed = self.progress.stage_step + 1 - self.progress.pass_start
+        if passed not in eval_steps(self.config.eval.total_eval_times, self.total_steps):
+            return {}
+        with self.clock("evaluation"):
+            step = self.progress.step + 1
+            if self.weight_id.step != step:
+                self.publish_weights(step)
+            problems = self._held_out(self.config.eval.problems_per_level)
+            if not problems:
+                return {}
+            metrics = self._from_rank_0(
+                lambda: {"eval_answer_accuracy": self._answer_all(problems, f"step_{step:06d}")}
+            )
+            if self.config.data.task_name and self.stage.kind == "sft":
+                metrics |= self._token_metrics(problems)
+            return metrics
+
+    def _answer_all(self, problems: list[Problem], name: str) -> float:
+        summary, rows = self._answer(problems)
+        write_jsonl(self._run.samples / f"eval_{self.stage.name}_{name}.jsonl", rows)
+        return float(summary["overall"]["answer_accuracy"])
+
+    def _token_metrics(self, problems: list[Problem]) -> dict[str, float]:
+        """Loss and next-token accuracy on the worked solutions of held-out problems, each worker on its part."""
+        encoded = [tokens for problem in problems if (tokens := self._encode_solution(problem))]
+        fitting = [learned_tokens(t, self.settings.loss_on) for t in encoded if len(t) <= self.settings.max_length]
+        batches = self.example_batches(fitting[self.rank :: self.num_workers])
+        loss, num_hits, num_tokens = self.sum_over_workers(held_out_sums(self.model, batches, self.dtype))
+        if not num_tokens:
+            return {}
+        loss /= num_tokens
+        return {
+            "eval_loss": loss,
+            "eval_perplexity": perplexity(loss),
+            "eval_token_accuracy": num_hits / num_tokens,
+        }
+
     def end_step(self, metrics: dict[str, Any], score: float) -> None:
-        """Count the step, write its metrics, and a checkpoint when one is due."""
+        """Count the step, write its metrics, and a checkpoint when one is due.
+
+        Args:
+            score: of the weights, higher is better, where no metric_for_best_model is set.
+        """
         self.progress.step += 1
         self.progress.stage_step += 1
-        self._scores.append(score)
+        is_scored = self._keep_score(metrics, score)
+        metrics |= self._updates
+        self._updates, self._num_updates = {}, 0
         if self.stage.kind == "grpo":
             self.progress.reward_history.append(metrics["reward_mean"])
         if self.rank > 0:
@@ -328,6 +413,7 @@ class LearnerSession:
             "time": time.time(),
             **metrics,
             "learning_rate": self._optimizer.param_groups[0]["lr"],
+            "learner_memory_gib": peak_memory_gib(self.device),
             "learner_tokens_per_s": learner_tokens / seconds["learner_s"],
             **seconds,
         }
@@ -335,7 +421,18 @@ class LearnerSession:
             row["rollout_tokens_per_s"] = row.pop("num_rollout_tokens") / seconds["rollout_s"]
         self._metrics.write(row)
         self._gauges.set(row)
-        self._checkpoint_if_due()
+        self._checkpoint_if_due(is_scored)
+
+    def _keep_score(self, metrics: dict[str, Any], score: float) -> bool:
+        """What tells the best checkpoint. True: this step was evaluated, so its weights are worth a checkpoint."""
+        choice = self.config.eval
+        if choice.metric_for_best_model is None:
+            self._scores.append(score)
+            return False
+        value = metrics.get(f"eval_{choice.metric_for_best_model}")
+        self._scores = [] if value is None else [value if choice.higher_wins else -value]
+        self.progress.eval_scores += self._scores
+        return bool(self._scores)
 
     def log_groups(self, groups: list[RolloutGroup], replayed: list[bool]) -> dict[str, float]:
         """Metrics over the groups of all workers; now and then their completions go to samples/,
@@ -361,14 +458,28 @@ class LearnerSession:
 
     def finish(self) -> None:
         """Evaluate, save, and mark the stage done, in this order: what is marked is complete."""
+        if self.config.eval.load_best_model_at_end:
+            self._take_best()
         self._evaluate(self.stage.name)
         if self.rank == 0:
             if self._setup.is_last and self.config.output.save_final_model:
                 save_final_model(self.model, self.tokenizer, self._run.final_model, self.dtype)
+                if self.config.model.lora:
+                    save_adapter(self.model, self.config.model, self._run.final_adapter, self._initial_adapters)
             self.progress.stage_done = True
             self.progress.ended_with = weights_digest(self.model)
             self._save_checkpoint()
         ray.train.report({"step": self.progress.step, "stage": self.stage.name})
+
+    def _take_best(self) -> None:
+        self._barrier()  # rank 0 may still be writing a checkpoint
+        best = self._run.best_checkpoint()
+        if best is None:
+            return
+        checkpoint = load_checkpoint(best)
+        logger.info("stage %s ends with its best weights, of step %d", self.stage.name, checkpoint.progress.step)
+        load_trainable(self.model, checkpoint.tensors)
+        self.publish_weights(self.progress.step)
 
     # Weights and evaluation ------------------------------------------------------------------------
 
@@ -384,7 +495,8 @@ class LearnerSession:
 
     def _evaluate(self, name: str) -> None:
         """Greedy accuracy on held-out problems of every level, into eval/ and samples/."""
-        problems = self._held_out()
+        at_end = self.config.eval.problems_per_level_at_end if self._setup.is_last and name != "before" else None
+        problems = self._held_out(at_end or self.config.eval.problems_per_level)
         if self.rank == 0 and problems:
             summary, rows = self._answer(problems)
             write_jsonl(self._run.samples / f"eval_{name}.jsonl", rows)
@@ -394,19 +506,23 @@ class LearnerSession:
     def _level_accuracy(self) -> float:
         """On the held-out problems of the stage's level, with the weights as they are."""
         self.publish_weights(self.progress.step)
-        problems = [problem for problem in self._held_out() if problem.level in (self.stage.levels or ())]
+        problems = [
+            problem
+            for problem in self._held_out(self.config.eval.problems_per_level)
+            if problem.level in (self.stage.levels or ())
+        ]
         if not problems:
             raise DataError(f"curriculum.promotion must have held-out problems of {self.stage.levels}, got none.")
         return self._from_rank_0(lambda: float(self._answer(problems)[0]["overall"]["accuracy_tagged"]))
 
-    def _held_out(self) -> list[Problem]:
+    def _held_out(self, per_level: int | Literal["all"]) -> list[Problem]:
         limit = self.config.rollout.max_prompt_length
         fitting = [problem for problem in self._setup.eval_problems if len(self.encode(problem)) <= limit]
         if len(fitting) < len(self._setup.eval_problems):
             logger.warning("%d held-out problems are too long: left out", len(self._setup.eval_problems) - len(fitting))
         if self._setup.eval_problems and not fitting:
             raise DataError(f"held-out problems must fit into rollout.max_prompt_length={limit}, got none that does.")
-        return first_per_level(fitting, self.config.eval.problems_per_level)
+        return fitting if per_level == "all" else first_per_level(fitting, per_level)
 
     def _answer(self, problems: list[Problem]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         workers, length = self._setup.rollout_workers, self.config.eval.max_completion_length
@@ -414,18 +530,19 @@ class LearnerSession:
 
     # Checkpoints -----------------------------------------------------------------------------------
 
-    def _checkpoint_if_due(self) -> None:
+    def _checkpoint_if_due(self, is_scored: bool) -> None:
         due = self.config.checkpoint
         minutes = (time.monotonic() - self._checkpoint_time) / 60
-        if self.progress.stage_step % due.every_steps == 0 or minutes >= due.every_minutes:
+        if is_scored or self.progress.stage_step % due.every_steps == 0 or minutes >= due.every_minutes:
             self._save_checkpoint()
 
     def _save_checkpoint(self) -> None:
         with self.clock("checkpoint"):
-            if self._scores:
-                self.progress.score = fmean(self._scores)
+            if self._scores or self.config.eval.metric_for_best_model:
+                self.progress.score = fmean(self._scores) if self._scores else None
+            if self.progress.score is not None and self._scores:
                 self.progress.best_score = max(self.progress.score, self.progress.best_score or -math.inf)
-                self._scores = []
+            self._scores = []
             self._run.save_checkpoint(
                 self.progress,
                 trainable_tensors(self.model),
@@ -440,7 +557,7 @@ class LearnerSession:
         """The buffer, and the stage's own problems that it trained on so far: what later stages may replay."""
         if self.config.curriculum is None:
             return None
-        trained = self._examples.new_until(self.progress.stage_step * self.settings.batch_size)
+        trained = self._examples.new_until(self.progress.stage_step * self.stage.batch_size)
         return {
             "buffer": self._setup.buffer and self._setup.buffer.to_state(),
             "trained": [ReplayItem(problem.id, problem.level) for problem, _ in trained],

@@ -1,15 +1,20 @@
-"""Token sequences to padded micro-batches, and what the policy thinks of them.
+"""Token sequences to micro-batches, padded or packed, and what the policy thinks of them.
 
-Sequences are padded on the right. Attention is causal, so no real token ever sees the padding: neither an
-attention mask nor position ids are needed, and the fastest attention kernel applies.
+Padded: one sequence per row, padded on the right. Attention is causal, so no real token ever sees the padding: neither
+an attention mask nor position ids are needed, and the fastest attention kernel applies.
+
+Packed: all sequences of a micro-batch in one row, none sees another (pipeline/models/attention.py).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from pipeline.models.attention import packing_arguments
 
 
 @dataclass(frozen=True)
@@ -25,18 +30,23 @@ class TokenSequence:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Right-padded sequences. T counts predicted positions: from the earliest completion to the end."""
+    """Sequences that go through the model together. T counts the positions whose next token is predicted: from the
+    earliest completion to the end when padded, and those of completion tokens alone when packed."""
 
     rows: tuple[int, ...]
     """Where each sequence stood in the list that was split."""
     input_ids: Tensor
-    """[B, L]"""
-    first: int
-    """Input position whose next token is the first of the T targets."""
+    """[B, L]; packed: [1, L]"""
+    positions: Tensor
+    """[T], of the inputs whose next tokens are the targets."""
     targets: Tensor
-    """[B, T] = input_ids[:, first + 1:]"""
+    """[B, T]"""
     completion_mask: Tensor
     """[B, T] bool: the target is a completion token."""
+    owners: Tensor
+    """[B, T]: the place in the list of the sequence that a target belongs to."""
+    lengths: tuple[int, ...] | None = None
+    """Packed: tokens of each sequence in the row, and of the padding after them. None: padded."""
 
     def scatter(self, values: Sequence[Sequence[float]]) -> Tensor:
         """Per-token values of the rows' completions, laid out like the targets: [B, T], 0 elsewhere."""
@@ -47,45 +57,106 @@ class MicroBatch:
         return out.masked_scatter_(self.completion_mask.cpu(), flat).to(self.targets.device)
 
 
-def micro_batches(sequences: Sequence[TokenSequence], max_tokens: int, device: torch.device) -> list[MicroBatch]:
-    """Split by length so that no micro-batch holds more than ``max_tokens`` padded tokens.
+def micro_batches(
+    sequences: Sequence[TokenSequence],
+    max_tokens: int,
+    device: torch.device,
+    *,
+    packing: bool = False,
+    pad_to_multiple_of: int = 1,
+) -> list[MicroBatch]:
+    """Split so that no micro-batch holds more than ``max_tokens`` tokens, padding included.
 
-    A single longer sequence gets a micro-batch of its own. The split depends on the lengths alone.
+    Padded, sequences of similar length share a micro-batch; packed, the longest first go where they leave the least
+    room. A single longer sequence gets a micro-batch of its own. The split depends on the lengths alone.
     """
     order = sorted(range(len(sequences)), key=lambda row: (-len(sequences[row]), row))
+    lengths = [len(sequence) for sequence in sequences]
+    if packing:
+        packs = _best_fit(order, lengths, max_tokens)
+        return [_pack(sequences, rows, device, pad_to_multiple_of) for rows in packs]
     batches: list[list[int]] = []
     for row in order:
-        longest = len(sequences[batches[-1][0]]) if batches else 0
+        longest = _round_up(lengths[batches[-1][0]], pad_to_multiple_of) if batches else 0
         if not batches or longest * (len(batches[-1]) + 1) > max_tokens:
             batches.append([])
         batches[-1].append(row)
-    return [_pad(sequences, rows, device) for rows in batches]
+    return [_pad(sequences, rows, device, pad_to_multiple_of) for rows in batches]
 
 
-def _pad(sequences: Sequence[TokenSequence], rows: list[int], device: torch.device) -> MicroBatch:
-    length = max(len(sequences[row]) for row in rows)
+def padding_frac(batches: Sequence[MicroBatch], num_tokens: int) -> float:
+    """Share of what goes through the model that is padding, of batches that hold ``num_tokens`` real tokens."""
+    return 1 - num_tokens / max(sum(batch.input_ids.numel() for batch in batches), 1)
+
+
+def _best_fit(order: Sequence[int], lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    packs: list[list[int]] = []
+    room: list[int] = []
+    for row in order:
+        fitting = [index for index, left in enumerate(room) if left >= lengths[row]]
+        if fitting:
+            index = min(fitting, key=lambda index: room[index])
+        else:
+            index = len(packs)
+            packs.append([])
+            room.append(max_tokens)
+        packs[index].append(row)
+        room[index] -= lengths[row]
+    return packs
+
+
+def _round_up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
+
+
+def _pad(sequences: Sequence[TokenSequence], rows: list[int], device: torch.device, multiple: int) -> MicroBatch:
+    length = _round_up(max(len(sequences[row]) for row in rows), multiple)
     input_ids = torch.zeros(len(rows), length, dtype=torch.long)
     mask = torch.zeros(len(rows), length, dtype=torch.bool)
     for index, row in enumerate(rows):
         sequence = sequences[row]
         input_ids[index, : len(sequence)] = torch.tensor(sequence.prompt + sequence.completion)
         mask[index, len(sequence.prompt) : len(sequence)] = True
-    first = min(len(sequences[row].prompt) for row in rows) - 1
+    positions = torch.arange(min(len(sequences[row].prompt) for row in rows) - 1, length - 1)
+    targets = input_ids[:, positions + 1]
     return MicroBatch(
         rows=tuple(rows),
         input_ids=input_ids.to(device),
-        first=first,
-        targets=input_ids[:, first + 1 :].to(device),
-        completion_mask=mask[:, first + 1 :].to(device),
+        positions=positions.to(device),
+        targets=targets.to(device),
+        completion_mask=mask[:, positions + 1].to(device),
+        owners=torch.tensor(rows)[:, None].expand_as(targets).to(device),
+    )
+
+
+def _pack(sequences: Sequence[TokenSequence], rows: list[int], device: torch.device, multiple: int) -> MicroBatch:
+    chosen = [sequences[row] for row in rows]
+    num_tokens = sum(map(len, chosen))
+    padding = _round_up(num_tokens, multiple) - num_tokens
+    starts = accumulate([0, *map(len, chosen)])
+    positions = [
+        torch.arange(start + len(sequence.prompt) - 1, start + len(sequence) - 1)
+        for start, sequence in zip(starts, chosen, strict=False)
+    ]
+    input_ids = torch.tensor([token for s in chosen for token in (*s.prompt, *s.completion)] + [0] * padding)
+    places = torch.cat(positions)
+    return MicroBatch(
+        rows=tuple(rows),
+        input_ids=input_ids[None].to(device),
+        positions=places.to(device),
+        targets=input_ids[places + 1][None].to(device),
+        completion_mask=torch.ones(1, len(places), dtype=torch.bool, device=device),
+        owners=torch.tensor(rows).repeat_interleave(torch.tensor([len(p) for p in positions]))[None].to(device),
+        lengths=(*map(len, chosen), *([padding] if padding else [])),
     )
 
 
 def next_token_logits(model: nn.Module, batch: MicroBatch, dtype: torch.dtype) -> Tensor:
     """Logits [B, T, V] for the batch's targets, computed in ``dtype``; other positions are never projected."""
-    keep = torch.arange(batch.first, batch.input_ids.shape[1] - 1, device=batch.input_ids.device)
     device_type = batch.input_ids.device.type
+    packed = packing_arguments(model, batch.lengths, batch.input_ids.device) if batch.lengths else {}
     with torch.autocast(device_type, dtype=dtype, enabled=dtype != torch.float32):
-        return model(input_ids=batch.input_ids, logits_to_keep=keep, use_cache=False).logits
+        return model(input_ids=batch.input_ids, logits_to_keep=batch.positions, use_cache=False, **packed).logits
 
 
 def token_logprobs(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:

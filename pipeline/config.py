@@ -96,9 +96,13 @@ class DataConfig(StrictModel):
     """A split name, or an expression of the datasets library: ``train[:1000]``, ``train[10%:20%]``, sums of them."""
     eval_split: str = "test"
     fields: FieldNames = FieldNames()
-    answer_format: Literal["plain", "hash", "boxed", "phrase"] = "plain"
+    task_name: Literal["gsm8k", "metamathqa", "math"] | None = None
+    """Sets answer_format, and evaluations while SFT trains then have loss, perplexity and token accuracy on held-out
+    solutions besides the accuracy of answers."""
+    answer_format: Literal["plain", "hash", "boxed", "phrase"] | None = None
     """How the gold answer is read from ``fields.answer``: the whole text, what follows ``####``
-    (GSM8K), the last box (MATH), or what follows ``The answer is:`` (MetaMathQA)."""
+    (GSM8K), the last box (MATH), or what follows ``The answer is:`` (MetaMathQA). None: as task_name has it, else the
+    whole text."""
     prompt_template: str | None = None
     """Plain-text prompts: ``metamath``, ``gsm8k``, or a text with ``{field}`` for columns of the data, which must
     hold the question. What SFT trains on follows the prompt as it stands in the data, without <reasoning> and <answer>:
@@ -110,6 +114,12 @@ class DataConfig(StrictModel):
     )
     """First message of every prompt; empty for none. A prompt_template goes without."""
     arithmetic: ArithmeticConfig = ArithmeticConfig()
+
+    @property
+    def gold_format(self) -> str:
+        """``answer_format``, or that of the task."""
+        of_task = {"gsm8k": "hash", "metamathqa": "phrase", "math": "boxed", None: "plain"}
+        return self.answer_format or of_task[self.task_name]
 
     @field_validator("prompt_template")
     @classmethod
@@ -143,8 +153,11 @@ class OptimizerConfig(StrictModel):
     """Gradients are clipped to this global L2 norm."""
 
 
-class SpectralConfig(StrictModel):
-    """Spectral refactoring of LoRA adapters while they train (docs/spectral.md)."""
+class TrainerConfig(StrictModel):
+    """What happens after an optimizer step. All but ``name`` is for ``SpectralRefactor``: docs/spectral.md."""
+
+    name: Literal["Trainer", "SpectralRefactor"] = "Trainer"
+    """``Trainer`` does nothing more. ``SpectralRefactor`` refactors LoRA adapters from time to time."""
 
     refactor_every: int = Field(100, ge=1)
     """Optimizer steps between two refactorings."""
@@ -173,16 +186,28 @@ class SpectralConfig(StrictModel):
 
 
 class SFTConfig(OptimizerConfig):
-    """Supervised fine-tuning on worked solutions. Loss on completion tokens."""
+    """Supervised fine-tuning on worked solutions."""
 
-    batch_size: int = Field(16, ge=1)
-    """Problems per optimizer step, over all learner workers."""
-    num_epochs: float = Field(1.0, gt=0)
+    per_device_train_batch_size: int = Field(16, ge=1)
+    """Examples of one learner worker in one accumulation step."""
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    """Accumulation steps per optimizer step. Only the product with the batch size and the number of workers counts: how
+    much goes through the model at a time is ``learner.tokens_per_micro_batch``, and every token weighs the same."""
+    num_train_epochs: float = Field(1.0, gt=0)
     """Passes over the stage's problems; a new order each time."""
     max_steps: int | None = Field(None, ge=1)
-    """Stops earlier than num_epochs, or None."""
+    """Stops earlier than num_train_epochs, or None."""
     max_length: int = Field(1024, ge=8)
-    """Tokens of prompt and solution. Longer examples are left out and counted."""
+    """Tokens of prompt and solution."""
+    too_long: Literal["drop", "truncate"] = "drop"
+    """Longer examples are left out, or cut off at max_length. Either way they are counted."""
+    loss_on: Literal["completion", "all"] = "completion"
+    """``all`` learns the prompts too."""
+    packing: bool = True
+    """Several examples in one row, none sees another and positions restart: no padding. False: rows of similar
+    length, padded. The loss is the same."""
+    pad_to_multiple_of: int = Field(8, ge=1)
+    """Rows are padded to a multiple of so many tokens."""
 
 
 class GRPOConfig(OptimizerConfig):
@@ -410,12 +435,43 @@ class LearnerConfig(StrictModel):
 
 
 class EvalConfig(StrictModel):
-    """Greedy decoding on held-out problems: before the first stage and after every stage."""
+    """Held-out problems: before the first stage, after every stage and, with total_eval_times, while stages train."""
 
     problems_per_level: int = Field(50, ge=0)
     """0 switches evaluation off. Data without levels counts as one level."""
+    problems_per_level_at_end: int | Literal["all"] | None = None
+    """After the last stage. None: problems_per_level."""
     at_start: bool = True
     max_completion_length: int = Field(256, ge=1)
+    """Tokens, decoded greedily."""
+    total_eval_times: int = Field(0, ge=0)
+    """Evaluations while a stage trains, evenly spread, the last one at its last step. 0: none."""
+    metric_for_best_model: Literal["loss", "perplexity", "token_accuracy", "answer_accuracy"] | None = None
+    """Of those evaluations: the best checkpoint is kept. None: the mean reward of training (SFT: its loss)."""
+    greater_is_better: bool | None = None
+    """None: of an accuracy."""
+    early_stopping_patience: int | None = Field(None, ge=1)
+    """A stage ends after so many evaluations in a row without a new best. None: never."""
+    load_best_model_at_end: bool = False
+    """A stage ends with its best weights in place of its last."""
+
+    @property
+    def higher_wins(self) -> bool:
+        """Whether more of metric_for_best_model is better."""
+        if self.greater_is_better is None:
+            return self.metric_for_best_model in ("token_accuracy", "answer_accuracy")
+        return self.greater_is_better
+
+    @model_validator(mode="after")
+    def _best_needs_evaluations(self) -> "EvalConfig":
+        if self.metric_for_best_model and not (self.total_eval_times and self.problems_per_level):
+            raise ValueError(
+                "metric_for_best_model needs total_eval_times and problems_per_level above 0, got "
+                f"{self.total_eval_times} and {self.problems_per_level}"
+            )
+        if not self.metric_for_best_model and (self.early_stopping_patience or self.load_best_model_at_end):
+            raise ValueError("early_stopping_patience and load_best_model_at_end need metric_for_best_model, got none")
+        return self
 
 
 class CheckpointConfig(StrictModel):
@@ -438,6 +494,7 @@ class Config(StrictModel):
     """Prompt order, sampling and dropout derive from it."""
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
+    trainer: TrainerConfig = TrainerConfig()
     stages: list[StageConfig] = Field(min_length=1)
     curriculum: CurriculumConfig | None = None
     search: SearchConfig | None = None
@@ -461,18 +518,18 @@ class Config(StrictModel):
             raise ValueError(f"curriculum must be set for each_level and replay_ratio of stages, got none: {special}")
         if self.curriculum and self.curriculum.promotion and not self.eval.problems_per_level:
             raise ValueError("eval.problems_per_level must be above 0 for curriculum.promotion, got 0")
+        metric = self.eval.metric_for_best_model
+        if metric in ("loss", "perplexity", "token_accuracy") and self.data.task_name is None:
+            raise ValueError(f"data.task_name must be set for eval.metric_for_best_model={metric}, got none")
         for index, stage in enumerate(self.stages):
             try:
                 settings = self.stage_settings(stage)
             except ValidationError as error:
                 raise ValueError(f"stages.{index}.settings: {_describe(error.errors()[0])}") from None
-            if settings.batch_size % self.learner.num_workers:
-                raise ValueError(
-                    f"{stage.kind}.batch_size must be a multiple of learner.num_workers, got {settings.batch_size} "
-                    f"and {self.learner.num_workers}: every worker takes the same share"
-                )
             if isinstance(settings, GRPOConfig):
                 self._check_rollouts(settings)
+        if self.trainer.name == "SpectralRefactor" and self.model.lora is None:
+            raise ValueError("trainer.name=SpectralRefactor needs model.lora, got none: adapters are what it refactors")
         if self.model.device_map and self.learner.num_workers > 1:
             raise ValueError("model.device_map must be null when learner.num_workers is above 1: workers replicate")
         tensor_parallel = self.rollout.tensor_parallel_size
@@ -484,6 +541,11 @@ class Config(StrictModel):
         return self
 
     def _check_rollouts(self, settings: GRPOConfig) -> None:
+        if settings.batch_size % self.learner.num_workers:
+            raise ValueError(
+                f"grpo.batch_size must be a multiple of learner.num_workers, got {settings.batch_size} and "
+                f"{self.learner.num_workers}: every worker takes the same share"
+            )
         share, chunk = settings.batch_size // self.learner.num_workers, self.rollout.prompts_per_chunk
         if (share % chunk and share > chunk) or (share < chunk and self.learner.num_workers > 1):
             raise ValueError(
@@ -492,6 +554,13 @@ class Config(StrictModel):
             )
         if self.rollout.temperature == 0:
             raise ValueError("rollout.temperature must be above 0 for grpo, got 0: equal completions teach nothing")
+
+    def batch_size(self, settings: SFTConfig | GRPOConfig) -> int:
+        """Examples per optimizer step, or prompts per step, over all learner workers."""
+        if isinstance(settings, GRPOConfig):
+            return settings.batch_size
+        per_worker = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+        return per_worker * self.learner.num_workers
 
     def stage_settings(self, stage: StageConfig) -> SFTConfig | GRPOConfig:
         """The section of the stage's kind with the stage's own settings laid over it."""

@@ -46,7 +46,8 @@ class Progress:
     best_score: float | None = None
     """Highest score of this stage's checkpoints. Higher is better in both kinds of stage."""
     score: float | None = None
-    """Mean over the steps since the last checkpoint: of the reward, or of minus the SFT loss."""
+    """Mean over the steps since the last checkpoint: of the reward, or of minus the SFT loss. With a
+    ``metric_for_best_model``, of the evaluation at this step; None without one."""
     started_from: str = ""
     """Digest of the weights the stage started from."""
     ended_with: str = ""
@@ -56,6 +57,8 @@ class Progress:
     num_repeats: int = 0
     level_accuracies: list[float] = field(default_factory=list)
     """On the stage's level since ``pass_start``, where a promotion rule asks for them."""
+    eval_scores: list[float] = field(default_factory=list)
+    """Of the evaluations since ``pass_start``, by ``eval.metric_for_best_model``. Higher is better."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class RunDirectory:
         self.evals = self.path / "eval"
         self.logs = self.path / "logs"
         self.final_model = self.path / "final_model"
+        self.final_adapter = self.path / "final_adapter"
 
     @classmethod
     def create(cls, config: Config) -> "RunDirectory":
@@ -178,11 +182,14 @@ class RunDirectory:
         return final
 
     def refresh_links(self) -> None:
-        """``checkpoints/<stage>`` for the result of every stage that is done, and ``checkpoints/checkpoint_last``."""
+        """``checkpoints/<stage>`` for the result of every stage that is done, ``checkpoints/checkpoint_last`` and, of
+        the newest stage, ``checkpoints/checkpoint_best``."""
         for stage, path in self.stage_checkpoints().items():
             link(self.checkpoints / stage, path)
         if paths := self.checkpoint_paths():
             link(self.checkpoints / "checkpoint_last", paths[-1])
+        if best := self.best_checkpoint():
+            link(self.checkpoints / "checkpoint_best", best)
 
     def stage_checkpoints(self) -> dict[str, Path]:
         """Results of the stages that are done, by name, in order."""

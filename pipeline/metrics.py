@@ -1,9 +1,13 @@
 """Metrics of a step, from what was rolled out. Names and meanings: docs/metrics.md."""
 
+import resource
+import sys
 from collections.abc import Sequence
 from itertools import chain, zip_longest
 from statistics import fmean, pstdev
 from typing import Any
+
+import torch
 
 from pipeline.types import Problem, RolloutGroup
 
@@ -86,7 +90,7 @@ def accuracy_by_level(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Summary of evaluation rows: ``levels`` by name, and ``overall``.
 
     Args:
-        rows: with level, tagged and last_number (bool), num_tokens, truncated (bool).
+        rows: with level, outcome, tagged and last_number (bool), num_tokens, truncated (bool).
     """
     names = sorted({row["level"] for row in rows})
     return {
@@ -99,10 +103,19 @@ def _accuracy(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     return {
         "num_problems": len(rows),
         "accuracy_tagged": fmean(row["tagged"] for row in rows),
+        "answer_accuracy": fmean(row["outcome"] == "correct" for row in rows),
         "accuracy_last_number": fmean(row["last_number"] for row in rows),
         "completion_length_mean": fmean(row["num_tokens"] for row in rows),
         "truncated_frac": fmean(row["truncated"] for row in rows),
     }
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """The most that this process held: on a GPU of its memory, else of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def first_per_level(problems: Sequence[Problem], count: int) -> list[Problem]:

@@ -59,12 +59,17 @@ def select_problems(problems: Sequence[Problem], chosen: ProblemFilter) -> list[
     return kept
 
 
-def num_steps(settings: SFTConfig | GRPOConfig, num_examples: int) -> int:
-    """Steps of a stage that trains on ``num_examples``."""
+def num_steps(settings: SFTConfig | GRPOConfig, batch_size: int, num_examples: int) -> int:
+    """Steps of a stage that trains on ``num_examples``, ``batch_size`` at a time over all workers."""
     if isinstance(settings, GRPOConfig):
         return settings.num_iterations * settings.num_steps
-    steps = math.ceil(round(settings.num_epochs * num_examples / settings.batch_size, 9))
+    steps = math.ceil(round(settings.num_train_epochs * num_examples / batch_size, 9))
     return steps if settings.max_steps is None else min(steps, settings.max_steps)
+
+
+def eval_steps(times: int, total_steps: int) -> set[int]:
+    """After which steps (from 1) to evaluate: ``times`` evenly spread ones, the last step among them."""
+    return {math.ceil(total_steps * (index + 1) / times) for index in range(times)}
 
 
 def learning_rate(settings: OptimizerConfig, step: int, total_steps: int) -> float:

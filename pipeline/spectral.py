@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pipeline.config import SpectralConfig
+from pipeline.config import TrainerConfig
 from pipeline.errors import ModelError
 
 logger = logging.getLogger(__name__)
@@ -29,14 +29,14 @@ MAX_STEP = 10.0
 # Schedule ----------------------------------------------------------------------------------------
 
 
-def due_steps(settings: SpectralConfig, total_steps: int) -> range:
+def due_steps(settings: TrainerConfig, total_steps: int) -> range:
     """Optimizer steps (from 1) after which adapters are refactored."""
     every = settings.refactor_every
     first = every * max(1, math.ceil(settings.warmup_steps / every))
     return range(first, total_steps - settings.cooldown_steps + 1, every)
 
 
-def balance_at(settings: SpectralConfig, step: int, total_steps: int) -> float:
+def balance_at(settings: TrainerConfig, step: int, total_steps: int) -> float:
     """Lambda of ``balanced`` after ``step`` steps: linear from ``lambda_start`` to 1. 0 in mode ``exact``."""
     if settings.mode == "exact":
         return 0.0
@@ -82,7 +82,7 @@ def refactor_pair(
     Args:
         b, a: [d_out, r] and [r, d_in], of any dtype. Computed on the CPU in float64.
         balance: 0 leaves B A unchanged, 1 makes its singular values equal.
-        damping, floor: see SpectralConfig. Neither changes B' A'; floor must be above 0.
+        damping, floor: see TrainerConfig. Neither changes B' A'; floor must be above 0.
 
     Returns:
         None when A is rank-deficient (or anything is not finite): no invertible r x r matrix then leads to
@@ -156,7 +156,7 @@ def find_pairs(tensors: Mapping[str, Tensor], adapter: str = "default") -> list[
     return pairs
 
 
-def select_pairs(pairs: Sequence[AdapterPair], settings: SpectralConfig) -> list[AdapterPair]:
+def select_pairs(pairs: Sequence[AdapterPair], settings: TrainerConfig) -> list[AdapterPair]:
     """Those that ``layers`` names and whose layer is of the right size. Raises ModelError when none is left."""
     largest = math.inf if settings.max_layer_params is None else settings.max_layer_params
     chosen = [
@@ -224,7 +224,7 @@ def effective_rank(spectrum: Sequence[float]) -> float:
 
 @torch.no_grad()
 def refactor_adapters(
-    pairs: Sequence[AdapterPair], optimizer: torch.optim.Optimizer, settings: SpectralConfig, balance: float = 0.0
+    pairs: Sequence[AdapterPair], optimizer: torch.optim.Optimizer, settings: TrainerConfig, balance: float = 0.0
 ) -> SpectralReport:
     """Refactor pairs in place, with the moments that an AdamW holds of them."""
     reports, skipped = [], []
@@ -276,7 +276,7 @@ class SpectralRefactorer:
     needs none, and under data parallelism every rank computes the same from the same weights and moments."""
 
     def __init__(
-        self, settings: SpectralConfig, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+        self, settings: TrainerConfig, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
     ) -> None:
         self._settings, self._optimizer = settings, optimizer
         self._pairs = select_pairs(find_pairs(tensors), settings)

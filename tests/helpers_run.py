@@ -24,7 +24,7 @@ def make_run(run_dir: Path, sft_steps: int = 33, grpo_steps: int = 24, num_evals
         "seed": 0,
         "model": {"name": "embedded:smollm2-135m-instruct", "lora": None},
         "stages": stages,
-        "sft": {"batch_size": 16, "learning_rate": 5e-5},
+        "sft": {"per_device_train_batch_size": 16, "learning_rate": 5e-5},
         "grpo": {"batch_size": 16, "num_generations": 8, "learning_rate": 1.5e-5},
         "rollout": {"max_completion_length": 128},
     }

@@ -60,6 +60,8 @@ class StageSpec:
     """The levels it trains on; None: whatever its problems have."""
     problems: ProblemFilter
     settings: SFTConfig | GRPOConfig
+    batch_size: int
+    """Over all learner workers."""
     carry: CarryConfig
     replay: ReplaySpec | None
     """None: nothing is replayed, because of the ratio or because nothing was trained on before."""
@@ -125,8 +127,8 @@ def choose_problems(spec: StageSpec, problems: Sequence[Problem], seed: int) -> 
 def total_steps(spec: StageSpec, num_examples_by_level: Mapping[str | None, int]) -> int:
     """Steps of a stage. One that mixes levels has as many as a stage for each level would have together."""
     if spec.mixes_levels:
-        return sum(num_steps(spec.settings, count) for count in num_examples_by_level.values())
-    return num_steps(spec.settings, sum(num_examples_by_level.values()))
+        return sum(num_steps(spec.settings, spec.batch_size, count) for count in num_examples_by_level.values())
+    return num_steps(spec.settings, spec.batch_size, sum(num_examples_by_level.values()))
 
 
 def _level_order(curriculum: CurriculumConfig, data_levels: Sequence[str]) -> list[tuple[str, ...]]:
@@ -166,7 +168,11 @@ def _distinct_names(names: Sequence[str]) -> list[str]:
         distinct.append(name if seen[name] == 1 else f"{name}-again{seen[name]}")
     if len(set(distinct)) < len(distinct):
         raise ConfigError(f"stages must have different names, got {distinct}: files are named after them.")
-    if taken := [name for name in distinct if name in ("before", "checkpoint_last") or name.startswith("step_")]:
+    if taken := [
+        name
+        for name in distinct
+        if name in ("before", "checkpoint_last", "checkpoint_best") or name.startswith("step_")
+    ]:
         raise ConfigError(f"stages must not be named like a checkpoint or an evaluation of the run, got {taken}.")
     return distinct
 
@@ -185,12 +191,14 @@ def _spec(
     replay = None
     if curriculum and ratio > 0 and sources:
         replay = ReplaySpec(ratio, curriculum.buffer_capacity, curriculum.buffer_sampling, sources)
+    settings = config.stage_settings(stage)
     return StageSpec(
         name=name,
         kind=stage.kind,
         levels=levels,
         problems=problems,
-        settings=config.stage_settings(stage),
+        settings=settings,
+        batch_size=config.batch_size(settings),
         carry=stage.carry,
         replay=replay,
         promotion=curriculum.promotion if curriculum and stage.each_level else None,
@@ -272,6 +280,7 @@ def _inputs(config: Config, spec: StageSpec, data_digest: str, parent: str, keys
         "replay": replay,
         "promotion": spec.promotion and spec.promotion.model_dump(),
         "learner": config.learner.model_dump(include={"num_workers", "tokens_per_micro_batch"}),
+        "trainer": config.trainer.model_dump(),
     }
     if spec.kind == "grpo":
         inputs["rollout"] = config.rollout.model_dump(exclude=_RESOURCES)

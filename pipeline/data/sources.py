@@ -185,11 +185,11 @@ def _messages(question: str, config: DataConfig) -> tuple[Message, ...]:
 
 def read_answer(text: str, config: DataConfig) -> tuple[str, str]:
     """The worked solution, empty when there is none, and the gold answer, empty when unusable."""
-    if config.answer_format == "plain":
+    if config.gold_format == "plain":
         return "", text
-    if config.answer_format == "boxed":
+    if config.gold_format == "boxed":
         return text, last_boxed(text) or ""
-    if config.answer_format == "phrase":
+    if config.gold_format == "phrase":
         reasoning, mark, gold = text.rpartition("The answer is:")
         return re.sub(r"####[^\n]*\s*$", "", reasoning).strip(), gold.strip() if mark else ""
     reasoning, mark, gold = text.rpartition("####")

@@ -301,7 +301,7 @@ def _record(row: Row, config: DataConfig, source: str) -> Record | str:
     solution, answer = read_answer(_field(row, names.answer), config)
     if names.solution:
         solution = _field(row, names.solution)
-    needs_solution = not config.name.startswith("embedded:") and (names.solution or config.answer_format != "plain")
+    needs_solution = not config.name.startswith("embedded:") and (names.solution or config.gold_format != "plain")
     if not problem:
         return "without a problem"
     if not _usable_level(level):

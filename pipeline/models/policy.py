@@ -1,13 +1,16 @@
 """The policy: loading, LoRA, the trainable tensors, and the weights that an engine gets."""
 
+import copy
 import hashlib
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.config import LoraConfig, ModelConfig
@@ -15,6 +18,7 @@ from pipeline.errors import ModelError
 from pipeline.types import Problem
 
 logger = logging.getLogger(__name__)
+ADAPTER_FILE = "adapter_model.safetensors"
 
 
 def pick_device(config: ModelConfig) -> torch.device:
@@ -197,6 +201,33 @@ def save_final_model(model: nn.Module, tokenizer: Any, directory: Path, dtype: t
     plain.config.save_pretrained(directory)
     plain.config.dtype = dtype_in_memory
     tokenizer.save_pretrained(directory)
+
+
+def save_adapter(model: Any, config: ModelConfig, directory: Path, initial: Mapping[str, Tensor] | None = None) -> None:
+    """The adapters for the unchanged base model, as ``PeftModel.from_pretrained`` loads them.
+
+    Args:
+        initial: the adapters before training, of PiSSA, which takes them out of the base: what is saved is then of rank
+            2r, B A - B_0 A_0 as [B, -B_0] [A; A_0].
+    """
+    from peft import get_peft_model_state_dict
+
+    peft_config = copy.deepcopy(model.peft_config["default"])
+    tensors = get_peft_model_state_dict(model)
+    if initial is not None:
+        before = get_peft_model_state_dict(model, state_dict=dict(initial))
+        for name in tensors:
+            is_a = ".lora_A." in name
+            pair = [tensors[name], before[name] if is_a else -before[name]]
+            tensors[name] = torch.cat(pair, dim=0 if is_a else 1)
+        peft_config.init_lora_weights = True
+        peft_config.r *= 2
+        peft_config.lora_alpha *= math.sqrt(2) if peft_config.use_rslora else 2  # the same factor before B A
+    peft_config.base_model_name_or_path = config.name
+    peft_config.inference_mode = True
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, directory / ADAPTER_FILE)
+    peft_config.save_pretrained(directory)
 
 
 def _without_peft(model: nn.Module) -> Any:

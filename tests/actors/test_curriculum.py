@@ -41,7 +41,7 @@ def write_recipe(directory: Path, num_levels: int, **sections: Any) -> Path:
         "data": {"name": str(directory), "answer_format": "hash", "system_prompt": "", "fields": {"level": "level"}},
         "curriculum": {},
         "stages": [{"name": "level", "kind": "sft", "each_level": True}],
-        "sft": {"batch_size": 4, "max_steps": 4, "learning_rate": 1e-3, "lr_schedule": "linear"},
+        "sft": {"per_device_train_batch_size": 4, "max_steps": 4, "learning_rate": 1e-3, "lr_schedule": "linear"},
         "grpo": {"batch_size": 4, "num_generations": 2, "num_steps": 2, "learning_rate": 1e-3},
         "rollout": {"max_prompt_length": 64, "max_completion_length": 8, "memory_gib": 1.5, "num_cpus": 0.4},
         "reward": {"functions": [{"name": "tests.helpers:letter_reward"}]},
@@ -137,7 +137,7 @@ def test_a_chain_killed_while_it_replays_ends_the_same(chain_recipe, chain, tmp_
 def search_recipe(tmp_path_factory) -> Path:
     """Three chains of four stages, of which the first is the same for all: ten different ones."""
     search = {"grid": {"curriculum": {"replay_ratio": [0.0, 0.25, 0.5]}}, "baselines": [], "max_concurrent_stages": 2}
-    sft = {"batch_size": 4, "max_steps": 2, "learning_rate": 1e-3}
+    sft = {"per_device_train_batch_size": 4, "max_steps": 2, "learning_rate": 1e-3}
     return write_recipe(tmp_path_factory.mktemp("search"), 4, search=search, sft=sft)
 
 

@@ -27,7 +27,7 @@ def recipe(tmp_path_factory) -> Path:
         "model": {"name": str(save_tiny_model(directory / "model")), "dtype": "float32", "device": "cpu"},
         "data": {"name": str(directory), "answer_format": "hash", "system_prompt": ""},
         "stages": [{"name": "warmup", "kind": "sft"}, {"name": "grpo", "kind": "grpo"}],
-        "sft": {"batch_size": 4, "max_steps": SFT_STEPS, "learning_rate": 1e-3},
+        "sft": {"per_device_train_batch_size": 4, "max_steps": SFT_STEPS, "learning_rate": 1e-3},
         "grpo": {"batch_size": 4, "num_generations": 4, "num_steps": GRPO_STEPS, "mu": 2, "beta": 0.02}
         | {"learning_rate": 3e-3, "epsilon": 0.1},
         "rollout": {"max_prompt_length": 64, "max_completion_length": 16, "prompts_per_chunk": 2} | {"memory_gib": 1.5},

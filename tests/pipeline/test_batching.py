@@ -3,7 +3,15 @@ import random
 import pytest
 import torch
 
-from pipeline.batching import TokenSequence, micro_batches, next_token_logits, token_entropy, token_logprobs
+from pipeline.batching import (
+    TokenSequence,
+    micro_batches,
+    next_token_logits,
+    padding_frac,
+    token_entropy,
+    token_logprobs,
+)
+from pipeline.models.attention import PACKED_SDPA, enable_packing
 from tests.helpers import tiny_llama
 
 CPU = torch.device("cpu")
@@ -29,7 +37,7 @@ def test_a_micro_batch_holds_the_targets_from_the_first_completion_on():
     (batch,) = micro_batches([TokenSequence((1, 2, 3), (4,)), TokenSequence((5, 6), (7, 8, 9))], 100, CPU)
     assert batch.rows == (1, 0)  # the longest first
     assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9], [1, 2, 3, 4, 0]]
-    assert batch.first == 1  # position 1 predicts position 2, where the earlier completion starts
+    assert batch.positions.tolist() == [1, 2, 3]  # 1 predicts 2, where the earlier completion starts
     assert batch.targets.tolist() == [[7, 8, 9], [3, 4, 0]]
     assert batch.completion_mask.tolist() == [[True, True, True], [False, True, False]]
 
@@ -60,6 +68,88 @@ def test_the_split_depends_on_lengths_alone():
 
 def test_no_sequences_make_no_micro_batch():
     assert micro_batches([], 100, CPU) == []
+
+
+# Packed ------------------------------------------------------------------------------------------
+
+
+def test_a_packed_row_by_hand():
+    sequences = [TokenSequence((1, 2, 3), (4,)), TokenSequence((5, 6), (7, 8, 9))]
+    (batch,) = micro_batches(sequences, 100, CPU, packing=True, pad_to_multiple_of=4)
+    assert batch.rows == (1, 0)  # the longest first
+    assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9, 1, 2, 3, 4, 0, 0, 0]]
+    assert batch.lengths == (5, 4, 3)  # the last is padding
+    assert batch.positions.tolist() == [1, 2, 3, 7]
+    assert batch.targets.tolist() == [[7, 8, 9, 4]]
+    assert batch.completion_mask.tolist() == [[True, True, True, True]]
+    assert batch.owners.tolist() == [[1, 1, 1, 0]]
+    assert batch.scatter([(-0.25,), (-1.0, -2.0, -3.0)]).tolist() == [[-1.0, -2.0, -3.0, -0.25]]
+    assert padding_frac([batch], 9) == 0.25
+
+
+def test_packs_leave_the_least_room():
+    # Lengths 7, 10, 14, 2, 12, 11, longest first into rows of 24: 14 | 12 | 11 to the 12, which leaves 1 | 10 to the 14,
+    # which leaves 0 | 7 alone | 2 to the 7.
+    batches = micro_batches(SEQUENCES, 24, CPU, packing=True)
+    assert [batch.rows for batch in batches] == [(2, 1), (4, 5), (0, 3)]
+
+
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("max_tokens", [1, 16, 24, 64, 1000])
+def test_rows_are_padded_to_a_multiple_and_stay_within_budget(max_tokens, packing):
+    batches = micro_batches(SEQUENCES, max_tokens, CPU, packing=packing, pad_to_multiple_of=8)
+    assert sorted(row for batch in batches for row in batch.rows) == list(range(len(SEQUENCES)))
+    assert all(batch.input_ids.shape[1] % 8 == 0 for batch in batches)
+    assert all(batch.input_ids.numel() <= max_tokens or len(batch.rows) == 1 for batch in batches)
+
+
+@pytest.fixture(scope="module", params=["packed_sdpa", "sdpa", "eager"])
+def packed_model(request):
+    """Weights as in ``model``; sdpa and eager keep sequences apart by a mask of transformers'."""
+    model = tiny_llama().train()
+    if request.param == "packed_sdpa":
+        enable_packing(model)
+        assert model.config._attn_implementation == PACKED_SDPA
+    else:
+        model.set_attn_implementation(request.param)
+    return model
+
+
+def token_logprobs_by_row(model, max_tokens, **layout):
+    """Row -> log-probabilities of its completion's tokens; and the gradients of their mean, token i weighted 1 + i."""
+    model.zero_grad()
+    num_tokens = sum(len(s.completion) for s in SEQUENCES)
+    found = {}
+    for batch in micro_batches(SEQUENCES, max_tokens, CPU, **layout):
+        logprobs = token_logprobs(next_token_logits(model, batch, torch.float32), batch.targets)
+        for row in batch.rows:
+            found[row] = logprobs[(batch.owners == row) & batch.completion_mask]
+        weighted = [(found[row] * torch.arange(1.0, len(found[row]) + 1)).sum() for row in batch.rows]
+        (torch.stack(weighted).sum() / num_tokens).backward()
+    return found, {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("max_tokens", [24, 1000])
+def test_packing_changes_no_logprob_and_no_gradient(model, packed_model, max_tokens):
+    expected, expected_gradients = token_logprobs_by_row(model, 1)  # every sequence by itself
+    packed, gradients = token_logprobs_by_row(packed_model, max_tokens, packing=True, pad_to_multiple_of=8)
+    assert packed.keys() == expected.keys()
+    for row, logprobs in packed.items():
+        torch.testing.assert_close(logprobs, expected[row], rtol=0, atol=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-5, atol=1e-5)
+
+
+def test_no_packed_sequence_sees_another(packed_model):
+    (batch,) = micro_batches(SEQUENCES, 1000, CPU, packing=True)
+    with torch.no_grad():
+        before = next_token_logits(packed_model, batch, torch.float32)
+        first = batch.lengths[0]
+        batch.input_ids[:, :first] = 77
+        after = next_token_logits(packed_model, batch, torch.float32)
+    others = batch.owners[0] != batch.rows[0]
+    assert torch.equal(before[:, others], after[:, others])
+    assert not torch.equal(before[:, ~others], after[:, ~others])
 
 
 # Log-probabilities -------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ WRONG = [
     (["stages.0.settings={epsilon: 2.0}"], r"^stages\.0\.settings: epsilon: .*less than 1, got 2\.0\.$"),
     (["stages.0.settings={mu: x}"], r"^stages\.0\.settings: mu: .*integer, got 'x'\.$"),
     (["stages.0.settings={num_stepz: 2}"], r"^stages\.0\.settings: unknown setting num_stepz\..* \S*num_steps\?$"),
-    (["stages.0.settings={num_epochs: 2.0}"], r"^stages\.0\.settings: unknown setting num_epochs\."),  # sft's
+    (["stages.0.settings={num_train_epochs: 2.0}"], r"^stages\.0\.settings: unknown setting num_train_epochs\."),
 ]  # fmt: skip
 
 
@@ -188,12 +188,12 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, content, message):
 
 def test_a_stage_lays_its_settings_over_the_section_of_its_kind(recipe):
     stages = [
-        {"name": "warm", "kind": "sft", "settings": {"num_epochs": 2}},
+        {"name": "warm", "kind": "sft", "settings": {"num_train_epochs": 2}},
         {**GRPO, "settings": {"mu": 2, "epsilon_high": 0.28}},
         {"name": "plain", "kind": "grpo"},
     ]
-    loaded = recipe({"stages": stages, "sft": {"batch_size": 4}, "grpo": {"beta": 0.1, "mu": 3}})
-    assert loaded.stage_settings(loaded.stages[0]) == SFTConfig(batch_size=4, num_epochs=2.0)
+    loaded = recipe({"stages": stages, "sft": {"per_device_train_batch_size": 4}, "grpo": {"beta": 0.1, "mu": 3}})
+    assert loaded.stage_settings(loaded.stages[0]) == SFTConfig(per_device_train_batch_size=4, num_train_epochs=2.0)
     assert loaded.stage_settings(loaded.stages[1]) == GRPOConfig(beta=0.1, mu=2, epsilon_high=0.28)
     assert loaded.stage_settings(loaded.stages[2]) == GRPOConfig(beta=0.1, mu=3)
     assert validate_config(json.loads(json.dumps(loaded.model_dump()))) == loaded

@@ -125,20 +125,20 @@ def test_after_the_last_step_the_rate_would_be_zero():
 
 
 def test_sft_steps_are_passes_over_the_examples():
-    assert num_steps(SFTConfig(batch_size=16, num_epochs=1.0), 64) == 4
-    assert num_steps(SFTConfig(batch_size=16, num_epochs=1.0), 65) == 5  # the last batch goes on into the next pass
-    assert num_steps(SFTConfig(batch_size=16, num_epochs=0.5), 64) == 2
-    assert num_steps(SFTConfig(batch_size=16, num_epochs=3.0), 8) == 2  # 24 examples
-    assert num_steps(SFTConfig(batch_size=16, num_epochs=3.0, max_steps=7), 1000) == 7
-    assert num_steps(SFTConfig(batch_size=16, num_epochs=1.0, max_steps=7), 16) == 1
+    assert num_steps(SFTConfig(num_train_epochs=1.0), 16, 64) == 4
+    assert num_steps(SFTConfig(num_train_epochs=1.0), 16, 65) == 5  # the last batch goes on into the next pass
+    assert num_steps(SFTConfig(num_train_epochs=0.5), 16, 64) == 2
+    assert num_steps(SFTConfig(num_train_epochs=3.0), 16, 8) == 2  # 24 examples
+    assert num_steps(SFTConfig(num_train_epochs=3.0, max_steps=7), 16, 1000) == 7
+    assert num_steps(SFTConfig(num_train_epochs=1.0, max_steps=7), 16, 16) == 1
 
 
 def test_fractions_of_a_pass_are_not_rounded_up_by_floats():
-    assert num_steps(SFTConfig(batch_size=10, num_epochs=1.1), 100) == 11
+    assert num_steps(SFTConfig(num_train_epochs=1.1), 10, 100) == 11
 
 
 def test_grpo_steps_do_not_depend_on_the_data():
-    assert num_steps(GRPOConfig(num_iterations=3, num_steps=20), 5) == 60
+    assert num_steps(GRPOConfig(num_iterations=3, num_steps=20), 8, 5) == 60
 
 
 def problem(id: str, level: str | None = None, type: str | None = None, source: str = "") -> Problem:

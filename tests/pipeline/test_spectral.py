@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from pipeline.config import SpectralConfig
+from pipeline.config import TrainerConfig
 from pipeline.errors import ModelError
 from pipeline.models.policy import trainable_tensors
 from pipeline.spectral import (
@@ -65,7 +65,7 @@ def trained(kind, dtype=torch.float32, **settings):
     for seed, parameter in enumerate((b, a)):
         optimizer.state[parameter]["exp_avg"].copy_(random(*parameter.shape, seed=5 + seed))
         optimizer.state[parameter]["exp_avg_sq"].copy_(random(*parameter.shape, seed=7 + seed).square())
-    return AdapterPair("layer", b, a), optimizer, SpectralConfig(**settings)
+    return AdapterPair("layer", b, a), optimizer, TrainerConfig(**settings)
 
 
 def movement(pair, optimizer):
@@ -228,14 +228,14 @@ def test_equal_inputs_give_equal_bits_and_a_second_time_changes_nothing(kind):
     ],
 )
 def test_refactored_every_so_many_steps_between_warmup_and_cooldown(every, warmup, cooldown, total, expected):
-    settings = SpectralConfig(refactor_every=every, warmup_steps=warmup, cooldown_steps=cooldown)
+    settings = TrainerConfig(refactor_every=every, warmup_steps=warmup, cooldown_steps=cooldown)
     assert list(due_steps(settings, total)) == expected
 
 
 def test_lambda_grows_linearly_to_one():
-    settings = SpectralConfig(mode="balanced", lambda_start=0.2)
+    settings = TrainerConfig(mode="balanced", lambda_start=0.2)
     assert [balance_at(settings, step, 40) for step in (0, 10, 40)] == pytest.approx([0.2, 0.4, 1.0])
-    assert balance_at(SpectralConfig(lambda_start=0.2), 10, 40) == 0
+    assert balance_at(TrainerConfig(lambda_start=0.2), 10, 40) == 0
 
 
 # peft --------------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def test_pairs_of_a_peft_model_are_found_by_name_and_chosen_by_name_and_size():
     assert [(p.b.shape, p.a.shape) for p in pairs[:2]] == [((64, 4), (4, 64)), ((64, 4), (4, 96))]
 
     def chosen(**settings):
-        return [pairs.index(pair) for pair in select_pairs(pairs, SpectralConfig(**settings))]
+        return [pairs.index(pair) for pair in select_pairs(pairs, TrainerConfig(**settings))]
 
     assert chosen() == [0, 1, 2, 3]
     assert chosen(layers=["q_proj"]) == [0, 2]
@@ -271,7 +271,7 @@ def test_a_model_answers_the_same_whatever_its_scaling_and_goes_on_learning(sett
     tokens = torch.arange(24).view(2, 12)
     optimizer = torch.optim.AdamW(trainable_tensors(model).values(), lr=0.01, fused=True)
     spectral = SpectralRefactorer(
-        SpectralConfig(refactor_every=2, warmup_steps=0, cooldown_steps=0), trainable_tensors(model), optimizer
+        TrainerConfig(refactor_every=2, warmup_steps=0, cooldown_steps=0), trainable_tensors(model), optimizer
     )
     losses, reports = [], []
     for step in range(1, 9):
@@ -297,7 +297,7 @@ def test_after_refactoring_a_zero_b_the_next_gradient_step_moves_it():
     model = peft_llama()  # peft starts B at 0
     pairs = find_pairs(trainable_tensors(model))
     optimizer = torch.optim.AdamW(trainable_tensors(model).values(), lr=0.01)
-    refactor_adapters(pairs, optimizer, SpectralConfig())
+    refactor_adapters(pairs, optimizer, TrainerConfig())
     assert not any(pair.b.any() for pair in pairs)
     tokens = torch.arange(12)[None]
     for _ in range(2):  # the first moves B, and so lets a gradient reach A

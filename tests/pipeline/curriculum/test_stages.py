@@ -74,7 +74,7 @@ def test_names_of_levels_become_names_of_directories():
 def test_each_level_expands_in_its_place_between_other_stages():
     stages = [
         {"name": "warm", "kind": "sft", "problems": {"levels": ["1"], "max_per_level": 5}},
-        {**EACH, "settings": {"num_epochs": 2}},
+        {**EACH, "settings": {"num_train_epochs": 2}},
         {"name": "rl", "kind": "grpo", "settings": {"mu": 2}, "carry": {"replay_buffer": False}},
         {"name": "rl2", "kind": "grpo"},
     ]
@@ -89,7 +89,7 @@ def test_each_level_expands_in_its_place_between_other_stages():
     ]
     assert [spec.problems.max_per_level for spec in specs] == [5, 7, 7, 7, 7]
     assert [spec.replay and spec.replay.sources for spec in specs] == [None, (0,), (0, 1), None, (3,)]
-    assert specs[1].settings.model_dump()["num_epochs"] == 2
+    assert specs[1].settings.model_dump()["num_train_epochs"] == 2
 
 
 def test_a_stage_may_have_a_ratio_of_its_own():
@@ -318,7 +318,9 @@ def test_the_replay_demo_is_four_ratios_and_the_baseline_with_two_seeds():
 def test_a_search_space_is_drawn_the_same_every_time():
     search = {
         "grid": {"curriculum": {"level_order": ["forward", ["2", "1"]]}},
-        "space": {"sft": {"learning_rate": {"low": 1e-5, "high": 1e-3, "log": True}, "batch_size": [4, 8]}},
+        "space": {
+            "sft": {"learning_rate": {"low": 1e-5, "high": 1e-3, "log": True}, "per_device_train_batch_size": [4, 8]}
+        },
         "num_draws": 5,
         "baselines": [],
     }
@@ -328,14 +330,17 @@ def test_a_search_space_is_drawn_the_same_every_time():
     rates = [chain.config.sft.learning_rate for chain in chains]
     assert len(set(rates)) == 5 and rates[:5] == rates[5:]  # the same draws for every combination of the grid
     assert all(1e-5 <= rate <= 1e-3 for rate in rates)
-    assert {chain.config.sft.batch_size for chain in chains} <= {4, 8}
+    assert {chain.config.sft.per_device_train_batch_size for chain in chains} <= {4, 8}
     assert chains[5].name.startswith("level_order=2+1,learning_rate=")
 
 
 def test_what_is_drawn_twice_is_run_once():
-    search = {"space": {"sft": {"batch_size": [4, 8]}}, "num_draws": 9, "baselines": []}
+    search = {"space": {"sft": {"per_device_train_batch_size": [4, 8]}}, "num_draws": 9, "baselines": []}
     chains = chain_specs(make(search=search, seed=3))
-    assert sorted(chain.name for chain in chains) == ["batch_size=4,seed=3", "batch_size=8,seed=3"]
+    assert sorted(chain.name for chain in chains) == [
+        "per_device_train_batch_size=4,seed=3",
+        "per_device_train_batch_size=8,seed=3",
+    ]
     assert all(chain.config.search is None for chain in chains)
 
 
