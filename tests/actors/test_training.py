@@ -102,6 +102,7 @@ def test_two_learners_and_two_engines_give_the_curve_of_one(recipe, reference_ru
         recipe,
         f"output.root={tmp_path}",
         "learner.num_workers=2",
+        "sft.per_device_train_batch_size=2",
         "rollout.num_workers=2",
         "rollout.num_cpus=0.25",
     )

@@ -1,0 +1,154 @@
+"""Supervised fine-tuning beside TRL's SFTTrainer: real tokens per second on GSM8K, one after the other, in turns.
+
+    python -m tests.benchmarks.sft [--data ../shared/data/gsm8k] [--num-steps 10] [--rounds 2]
+
+The same model (all weights train), examples, batch of 8 and prompts. Gradus runs as the user runs it: jobs/sft.py, with
+Ray; its time is that of whole steps. TRL's is that of its train(), both without the first two steps. Padding is not
+counted. TRL takes the best of its settings on a CPU.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.tracking import read_metrics
+from tests.benchmarks.__main__ import ROOT, matmul_tflops
+
+BATCH_SIZE = 8
+SKIPPED = 2
+TRL = {
+    "TRL, bf16 autocast": {"bf16": True},
+    "TRL, bf16 autocast, packing": {"bf16": True, "packing": True, "max_length": 1024},
+    "TRL, bf16 weights": {"model_init_kwargs": {"dtype": "bfloat16"}},
+    "TRL, fp32": {},
+}
+OURS = {"Gradus, packed": "true", "Gradus, padded": "false"}
+
+
+def ours(data: Path, num_steps: int, packing: str) -> float:
+    with tempfile.TemporaryDirectory() as root:
+        settings = {
+            "data.name": data,
+            "output.root": root,
+            "output.save_final_model": "false",
+            "sft.max_steps": num_steps + SKIPPED,
+            "sft.per_device_train_batch_size": BATCH_SIZE,
+            "sft.gradient_accumulation_steps": 1,
+            "sft.packing": packing,
+            "eval.problems_per_level": 0,
+            "eval.total_eval_times": 0,
+            "eval.metric_for_best_model": "null",
+            "checkpoint.every_minutes": 100,
+        }
+        command = [sys.executable, "jobs/sft.py", *(f"{key}={value}" for key, value in settings.items())]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        (run,) = Path(root).glob("exp_*")
+        rows = read_metrics(run)[SKIPPED:]
+    return sum(row["learner_tokens_per_s"] * row["learner_s"] for row in rows) / sum(row["step_s"] for row in rows)
+
+
+def trl(data: Path, num_steps: int, settings: dict[str, object]) -> float:
+    """In a process of its own, which prints the rate."""
+    command = [sys.executable, "-m", "tests.benchmarks.sft", "--data", str(data), "--num-steps", str(num_steps)]
+    done = subprocess.run([*command, "--trl", json.dumps(settings)], cwd=ROOT, check=True, capture_output=True)
+    return float(done.stdout.split()[-1])
+
+
+def run_trl(data: Path, num_steps: int, settings: dict[str, object]) -> None:
+    import torch
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    from pipeline.config import DataConfig, ModelConfig
+    from pipeline.data import load_problems
+    from pipeline.models.hub import resolve_model
+    from pipeline.models.policy import load_tokenizer
+
+    torch.set_num_threads(2)
+    problems = load_problems(DataConfig(name=str(data), task_name="gsm8k", prompt_template="gsm8k"), "train")
+    path = resolve_model(ModelConfig())
+    tokenizer = load_tokenizer(path, ModelConfig())
+    count = BATCH_SIZE * (num_steps + SKIPPED) * (4 if settings.get("packing") else 1)
+    rows = [{"prompt": p.prompt_text, "completion": p.solution} for p in problems[:count]]
+
+    class Clock(TrainerCallback):
+        """Time and real tokens of the steps after the first ones."""
+
+        start = 0.0
+        tokens_at_start = tokens = 0
+
+        def on_step_end(self, args, state, control, **_):
+            if state.global_step == SKIPPED:
+                self.start, self.tokens_at_start = time.perf_counter(), self.tokens
+
+    clock = Clock()
+
+    class Counting(SFTTrainer):
+        def training_step(self, model, inputs, *rest, **named):
+            mask = inputs.get("attention_mask")
+            clock.tokens += int(mask.sum()) if mask is not None else inputs["input_ids"].numel()
+            return super().training_step(model, inputs, *rest, **named)
+
+    with tempfile.TemporaryDirectory() as output:
+        arguments = SFTConfig(
+            output_dir=output,
+            max_steps=num_steps + SKIPPED,
+            per_device_train_batch_size=2 if settings.get("packing") else BATCH_SIZE,
+            use_cpu=True,
+            report_to="none",
+            save_strategy="no",
+            logging_strategy="no",
+            gradient_checkpointing=False,
+            disable_tqdm=True,
+            **settings,
+        )
+        trainer = Counting(
+            model=str(path),
+            args=arguments,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+            callbacks=[clock],
+        )
+        trainer.train()
+    print((clock.tokens - clock.tokens_at_start) / (time.perf_counter() - clock.start))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=ROOT / "../shared/data/gsm8k")
+    parser.add_argument("--num-steps", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--trl", type=json.loads, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if not arguments.data.exists():
+        sys.exit(f"{arguments.data} does not exist: name a directory of GSM8K's train.jsonl and test.jsonl with --data")
+    if arguments.trl is not None:
+        return run_trl(arguments.data, arguments.num_steps, arguments.trl)
+    rates: dict[str, list[float]] = {name: [] for name in (*OURS, *TRL)}
+    before = matmul_tflops()
+    for _ in range(arguments.rounds):
+        for name in rates:
+            if name in OURS:
+                rates[name].append(ours(arguments.data, arguments.num_steps, OURS[name]))
+            else:
+                rates[name].append(trl(arguments.data, arguments.num_steps, TRL[name]))
+            print(f"{name}: {rates[name][-1]:.0f} tokens/s", flush=True)
+    best = max(median(rates[name]) for name in TRL)
+    table = Table("", "tokens/s", "to the best TRL", title="SFT on GSM8K, the embedded model")
+    for name, found in rates.items():
+        table.add_row(name, ", ".join(f"{rate:.0f}" for rate in found), f"{median(found) / best:.2f}")
+    Console().print(table)
+    print(f"bf16 matmul: {before:.2f} TFLOP/s before, {matmul_tflops():.2f} after")
+
+
+if __name__ == "__main__":
+    main()
