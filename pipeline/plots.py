@@ -93,7 +93,10 @@ def _draw_loss(axes: Axes, rows: list[Row]) -> None:
     for kind in present:
         scale = axes if kind == present[0] else axes.twinx()
         color = BLUE if kind == "sft" else ORANGE
-        _curve(scale, by_kind[kind], "loss", color)
+        held_out = _curve(scale, by_kind[kind], "eval_loss", RED, "held-out problems")
+        _curve(scale, by_kind[kind], "loss", color, "training" if held_out else None)
+        if held_out:
+            scale.legend()
         scale.set_ylabel("SFT loss (nats per token)" if kind == "sft" else "GRPO loss", color=color)
         scale.tick_params(axis="y", colors=color)
         if scale is not axes:
@@ -102,11 +105,26 @@ def _draw_loss(axes: Axes, rows: list[Row]) -> None:
 
 
 def _draw_reward(axes: Axes, rows: list[Row]) -> None:
+    """Or, where nothing is rewarded, the accuracies of fine-tuning."""
+    if not any(number(row, "reward_mean") is not None for row in rows):
+        return _draw_accuracies(axes, rows)
     parts = sorted({key for row in rows for key in row if key.startswith("reward/")})
     curves = {"reward_mean": "combined"} | {key: key.removeprefix("reward/") for key in parts}
     drawn = [_curve(axes, rows, key, COLORS[i % len(COLORS)], label) for i, (key, label) in enumerate(curves.items())]
     axes.set_ylabel("mean reward")
     _finish(axes, "Reward", rows, empty=not any(drawn), legend=True)
+
+
+def _draw_accuracies(axes: Axes, rows: list[Row]) -> None:
+    curves = {
+        "token_accuracy": ("tokens, training", BLUE),
+        "eval_token_accuracy": ("tokens, held-out", RED),
+        "eval_answer_accuracy": ("answers, held-out", GREEN),
+    }
+    drawn = [_curve(axes, rows, key, color, label) for key, (label, color) in curves.items()]
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    _finish(axes, "Accuracy while training", rows, empty=not any(drawn), legend=True)
 
 
 def _draw_length(axes: Axes, rows: list[Row]) -> None:

@@ -88,8 +88,8 @@ def test_a_packed_row_by_hand():
 
 
 def test_packs_leave_the_least_room():
-    # Lengths 7, 10, 14, 2, 12, 11, longest first into rows of 24: 14 | 12 | 11 to the 12, which leaves 1 | 10 to the 14,
-    # which leaves 0 | 7 alone | 2 to the 7.
+    # Lengths 7, 10, 14, 2, 12, 11, longest first into rows of 24: 14 | 12 | 11 to the 12, which leaves 1 | 10 to the
+    # 14, which leaves 0 | 7 alone | 2 to the 7.
     batches = micro_batches(SEQUENCES, 24, CPU, packing=True)
     assert [batch.rows for batch in batches] == [(2, 1), (4, 5), (0, 3)]
 
