@@ -4,13 +4,14 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import ray
 import ray.train
 import torch
@@ -24,6 +25,7 @@ from pipeline.batching import TokenSequence
 from pipeline.config import Config
 from pipeline.curriculum.replay import Mixture, ReplayBuffer, ReplayItem, mix
 from pipeline.curriculum.stages import StageSpec, stage_decision, total_steps
+from pipeline.data.table import ProblemTable, TokenTable
 from pipeline.errors import CheckpointError, DataError
 from pipeline.experiment import Checkpoint, PhaseClock, Progress, RunDirectory, load_checkpoint
 from pipeline.files import append_jsonl, write_json, write_jsonl
@@ -60,12 +62,14 @@ class StageSetup:
     config: Config
     stage: StageSpec
     run_path: Path
-    problems: tuple[Problem, ...]
+    problems: ProblemTable
     """The stage's own training problems."""
+    tokens: TokenTable
+    """Of these problems and of those that are replayed."""
     eval_problems: tuple[Problem, ...]
     buffer: ReplayBuffer | None
     """As it is when the stage starts: problems that earlier stages trained on. None: nothing is replayed."""
-    replayed: tuple[Problem, ...]
+    replayed: ProblemTable
     """Problems of the buffer."""
     parent: Path | None
     """The checkpoint to start from where the run directory holds none."""
@@ -75,6 +79,21 @@ class StageSetup:
     """Actor handles of RolloutWorker, RewardWorker and WeightStore."""
     reward_workers: tuple[Any, ...]
     weight_store: Any
+
+
+class Examples(Sequence[tuple[Problem, Any]]):
+    """Problems, each with what is trained on: prompt and worked solution, or the prompt alone. Read when asked for."""
+
+    def __init__(self, problems: ProblemTable, tokens: TokenTable, *, solved: bool) -> None:
+        self.problems = problems
+        self._tokens, self._solved = tokens, solved
+
+    def __len__(self) -> int:
+        return len(self.problems)
+
+    def __getitem__(self, index: Any) -> Any:
+        prompt, completion = self._tokens[int(self.problems.rows[index])]
+        return self.problems[index], TokenSequence(prompt, completion) if self._solved else prompt
 
 
 class LearnerSession:
@@ -167,32 +186,33 @@ class LearnerSession:
     def prompts(self) -> Mixture[tuple[Problem, tuple[int, ...]]]:
         """Problems and their prompts, new ones and replayed ones. Prompts that are too long are left out."""
         limit = self.config.rollout.max_prompt_length
-        return self._mix(self.encode, "max_prompt_length", limit)
+        return self._mix("max_prompt_length", limit, solved=False)
 
     def worked_solutions(self) -> Mixture[tuple[Problem, TokenSequence]]:
         """Problems with prompt and worked solution, new ones and replayed ones. What is too long is left out."""
-        return self._mix(self._encode_solution, "max_length", self.settings.max_length)
+        return self._mix("max_length", self.settings.max_length, solved=True)
 
-    def _encode_solution(self, problem: Problem) -> TokenSequence | None:
-        if problem.solution is None:
-            return None
-        completion = self.tokenizer.encode(problem.solution, add_special_tokens=False)
-        return TokenSequence(self.encode(problem), (*completion, self.tokenizer.eos_token_id))
-
-    def _mix(self, encode: Callable[[Problem], Any], setting: str, limit: int) -> Mixture[tuple[Problem, Any]]:
-        """Encode the stage's problems, and lay down what every step trains on."""
+    def _mix(self, setting: str, limit: int, *, solved: bool) -> Mixture[tuple[Problem, Any]]:
+        """Lay down what every step trains on: the problems that are not too long, chosen by their lengths alone."""
+        prompt_lengths, completion_lengths = self._setup.tokens.lengths()
+        lengths = np.where(completion_lengths > 0, prompt_lengths + completion_lengths, 0) if solved else prompt_lengths
+        fits = (lengths > 0) & (lengths <= limit)
         new, replayed = (
-            [(problem, tokens) for problem in problems if (tokens := encode(problem)) and len(tokens) <= limit]
+            Examples(problems.take(np.flatnonzero(fits[problems.rows])), self._setup.tokens, solved=solved)
             for problems in (self._setup.problems, self._setup.replayed)
         )
         given = len(self._setup.problems)
         if not new:
             raise DataError(f"stage {self.stage.name} must have something to train on, got {given} before {setting}")
-        if len(new) < given:
-            logger.warning("%d of %d are longer than %s=%d: left out", given - len(new), given, setting, limit)
+        if num_left_out := given - len(new):
+            num_tokens = int(lengths[self._setup.problems.rows].sum() - lengths[new.problems.rows].sum())
+            logger.warning(
+                "%d of %d are longer than %s=%d: left out, with %d tokens",
+                *(num_left_out, given, setting, limit, num_tokens),
+            )
         if self._setup.replayed and not replayed:
             logger.warning("nothing in the replay buffer can be used in stage %s: nothing is replayed", self.stage.name)
-        self.total_steps = total_steps(self.stage, Counter(problem.level for problem, _ in new))
+        self.total_steps = total_steps(self.stage, Counter(head.level for head in new.problems.heads()))
         ratio = self.stage.replay.ratio if self.stage.replay else 0.0
         num_examples = self.total_steps * self.settings.batch_size
         self._examples = mix(new, replayed, ratio, num_examples, self.seed, self.stage.name)
@@ -440,10 +460,11 @@ class LearnerSession:
         """The buffer, and the stage's own problems that it trained on so far: what later stages may replay."""
         if self.config.curriculum is None:
             return None
-        trained = self._examples.new_until(self.progress.stage_step * self.settings.batch_size)
+        rows = self._examples.new_rows_until(self.progress.stage_step * self.settings.batch_size)
+        trained = cast(Examples, self._examples.new).problems.take(sorted(rows)).heads()
         return {
             "buffer": self._setup.buffer and self._setup.buffer.to_state(),
-            "trained": [ReplayItem(problem.id, problem.level) for problem, _ in trained],
+            "trained": [ReplayItem(head.id, head.level) for head in trained],
         }
 
     # Workers ---------------------------------------------------------------------------------------
