@@ -1,5 +1,6 @@
 """``--dry-run``: everything that can be checked without starting anything."""
 
+import tempfile
 from pathlib import Path
 
 from rich.console import Console
@@ -35,7 +36,8 @@ def dry_run(arguments: JobArguments) -> None:
                 f"         {stage.spec.name}: {len(stage.problems)} problems, {stage.num_steps} steps{replay}"
             )
         if config.search:
-            chains = plan_chains(config)
+            with tempfile.TemporaryDirectory() as cache:
+                chains = plan_chains(config, Path(cache))
             num_different = len({key for chain in chains for key in chain.keys})
             console.print(f"search   {len(chains)} chains, {num_different} different stages")
             for chain in chains:

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -34,10 +34,12 @@ from actors.plan import (
 from actors.reward import RewardWorker
 from actors.rollout import RolloutWorker, engine_environment
 from actors.session import StageSetup
+from actors.tokenize import make_tokens
 from actors.weights import PackedWeights, WeightStore
 from pipeline.config import Config
 from pipeline.curriculum.stages import ChainSpec
 from pipeline.data import load_problems
+from pipeline.data.table import data_cache, load_table
 from pipeline.errors import CheckpointError, ClusterError, GradusError
 from pipeline.experiment import RunDirectory
 from pipeline.files import write_json
@@ -64,7 +66,7 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
         run_directory.require_kind("chain")
     for term in config.reward.functions:
         resolve(term.name)
-    problems = load_problems(config.data, "train")
+    problems = load_table(config.data, "train", data_cache(config))
     evaluates = config.eval.problems_per_level > 0
     held_out = held_out_problems(config, load_problems(config.data, "eval")) if evaluates else []
     stages = plan_stages(config, problems)
@@ -82,6 +84,8 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
         print(f"run directory: {run_directory.path}", flush=True)
         run_directory.refresh_links()
         log_to_file(run_directory.path, "driver")
+        if num_done < len(stages):
+            tokens = make_tokens(problems, config.model, chat=config.data.prompt_template is None)
         with _progress_shown(run_directory.path, sum(stage.num_steps for stage in stages)):
             actors = start_actors(config, run_directory.path) if num_done < len(stages) else {}
             for stage in stages[num_done:]:
@@ -92,9 +96,10 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
                         stage=stage.spec,
                         run_path=run_directory.path,
                         problems=stage.problems,
+                        tokens=tokens,
                         eval_problems=tuple(held_out),
                         buffer=buffer,
-                        replayed=tuple(buffer.pick(problems)) if buffer else (),
+                        replayed=buffer.pick(problems) if buffer else problems[:0],
                         parent=None,
                         is_last=stage is stages[-1],
                         **actors,
@@ -217,7 +222,7 @@ def _pull_weights(store_name: str, weight_id: WeightId) -> PackedWeights:
     return ray.get(ref)
 
 
-def _num_done(stages: list[StagePlan], run_directory: RunDirectory | None) -> int:
+def _num_done(stages: Sequence[StagePlan[Any]], run_directory: RunDirectory | None) -> int:
     """How many stages are done. Raises CheckpointError when the run stopped in one that is not among them."""
     progress = run_directory.latest_progress() if run_directory else None
     if progress is None:

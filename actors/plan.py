@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pipeline.config import Config, GRPOConfig, ProblemFilter
 from pipeline.curriculum.replay import ReplayBuffer
@@ -19,12 +19,14 @@ from pipeline.curriculum.stages import (
     total_steps,
 )
 from pipeline.data import load_problems
+from pipeline.data.table import ProblemTable, heads, load_table
 from pipeline.errors import ConfigError, DataError
 from pipeline.experiment import read_trained
 from pipeline.schedules import select_problems
 from pipeline.tracking import natural_order
 from pipeline.types import Problem
 
+P = TypeVar("P", bound=Sequence[Problem])
 EVAL_CHUNK = 32
 """Prompts of an evaluation that share an engine's batch. Fixed, so that results do not depend on engines."""
 
@@ -72,23 +74,23 @@ def engine_limits(config: Config) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class StagePlan:
+class StagePlan(Generic[P]):
     """One stage, with its own training problems."""
 
     spec: StageSpec
-    problems: tuple[Problem, ...]
+    problems: P
 
     @property
     def num_steps(self) -> int:
         """Before problems that are too long are left out."""
-        return total_steps(self.spec, Counter(problem.level for problem in self.problems))
+        return total_steps(self.spec, Counter(head.level for head in heads(self.problems)))
 
     @property
     def levels(self) -> list[str]:
-        return sorted({problem.level for problem in self.problems if problem.level is not None}, key=natural_order)
+        return sorted(_levels(self.problems), key=natural_order)
 
 
-def plan_stages(config: Config, problems: Sequence[Problem]) -> list[StagePlan]:
+def plan_stages(config: Config, problems: P) -> list[StagePlan[P]]:
     """All stages in order.
 
     Args:
@@ -98,8 +100,12 @@ def plan_stages(config: Config, problems: Sequence[Problem]) -> list[StagePlan]:
         ConfigError: a level that the data lacks.
         DataError: a stage without problems.
     """
-    specs = stage_specs(config, sorted({problem.level for problem in problems if problem.level is not None}))
+    specs = stage_specs(config, sorted(_levels(problems)))
     return [StagePlan(spec, _stage_problems(config, spec, problems)) for spec in specs]
+
+
+def _levels(problems: Sequence[Problem]) -> set[str]:
+    return {head.level for head in heads(problems) if head.level is not None}
 
 
 def held_out_problems(config: Config, problems: Sequence[Problem]) -> list[Problem]:
@@ -118,14 +124,14 @@ def check_held_out(config: Config, stages: Sequence[StagePlan], problems: Sequen
             )
 
 
-def _stage_problems(config: Config, spec: StageSpec, problems: Sequence[Problem]) -> tuple[Problem, ...]:
+def _stage_problems(config: Config, spec: StageSpec, problems: P) -> P:
     chosen = choose_problems(spec, problems, config.seed)
     if not chosen:
         raise DataError(
             f"stage {spec.name} must have problems{' with worked solutions' if spec.kind == 'sft' else ''}, "
             f"got none of {config.data.name} with {spec.problems.model_dump(exclude_none=True) or 'no filter'}."
         )
-    return tuple(chosen)
+    return chosen
 
 
 def replay_buffer(config: Config, spec: StageSpec, checkpoints: Sequence[Path]) -> ReplayBuffer | None:
@@ -170,22 +176,25 @@ class PlannedChain:
     """A chain with its stages, their problems and their keys."""
 
     spec: ChainSpec
-    stages: tuple[StagePlan, ...]
+    stages: tuple[StagePlan[ProblemTable], ...]
     keys: tuple[str, ...]
-    problems: tuple[Problem, ...]
+    problems: ProblemTable
     """All of the training data: what the replay buffer names."""
     held_out: tuple[Problem, ...]
 
 
-def plan_chains(config: Config) -> list[PlannedChain]:
+def plan_chains(config: Config, cache: Path) -> list[PlannedChain]:
     """Every chain with its stages and keys.
+
+    Args:
+        cache: where tables of training problems are kept.
 
     Raises:
         ConfigError: a wrong setting, or chains that need different engines.
         DataError: a stage without problems.
     """
     chains = []
-    loaded: dict[str, tuple[tuple[Problem, ...], tuple[Problem, ...]]] = {}  # once, not for every chain
+    loaded: dict[str, tuple[ProblemTable, list[Problem]]] = {}  # once, not for every chain
     for spec in chain_specs(config):
         if _engine_settings(spec.config) != _engine_settings(config):
             raise ConfigError(
@@ -195,13 +204,13 @@ def plan_chains(config: Config) -> list[PlannedChain]:
             )
         data = spec.config.data.model_dump_json()
         if data not in loaded:
-            problems = load_problems(spec.config.data, "train")
-            loaded[data] = tuple(problems), tuple(load_problems(spec.config.data, "eval"))
+            problems = load_table(spec.config.data, "train", cache)
+            loaded[data] = problems, load_problems(spec.config.data, "eval")
         chains.append(_plan_chain(spec, *loaded[data]))
     return chains
 
 
-def _plan_chain(spec: ChainSpec, problems: tuple[Problem, ...], all_held_out: tuple[Problem, ...]) -> PlannedChain:
+def _plan_chain(spec: ChainSpec, problems: ProblemTable, all_held_out: Sequence[Problem]) -> PlannedChain:
     if not spec.config.eval.problems_per_level:
         raise ConfigError("eval.problems_per_level must be above 0 in a search, got 0: accuracy is what it compares.")
     held_out = held_out_problems(spec.config, all_held_out)

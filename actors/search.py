@@ -20,8 +20,10 @@ from actors.launch import connected_ray, fit_stage, start_actors, wait_for_resou
 from actors.plan import ActorPlan, PlannedChain, chain_record, needed_resources, plan_actors, plan_chains, replay_buffer
 from actors.searcher import StageSearcher
 from actors.session import StageSetup
+from actors.tokenize import make_tokens
 from pipeline.config import Config
 from pipeline.curriculum.search import ChainSearch, make_search, read_markers, write_marker
+from pipeline.data.table import TokenTable, data_cache
 from pipeline.errors import ConfigError, GradusError
 from pipeline.experiment import RunDirectory, link, read_progress
 from pipeline.files import write_json
@@ -40,6 +42,8 @@ class Trial:
 
     run_path: Path
     chains: dict[str, PlannedChain]
+    tokens: dict[str, TokenTable]
+    """Of the chains' training problems, by the digest of their table."""
     slots: tuple[dict[str, Any], ...]
     """Engines, graders and weight store of each stage that may run at a time."""
 
@@ -59,7 +63,7 @@ def run_search(config: Config, run_directory: RunDirectory | None = None) -> Run
         run_directory.require_kind("search")
     for term in config.reward.functions:
         resolve(term.name)
-    chains = plan_chains(config)
+    chains = plan_chains(config, data_cache(config))
     search = make_search([c.spec for c in chains], [c.keys for c in chains], config.search)
     resolve_model(config.model)
     with connected_ray():
@@ -76,8 +80,14 @@ def run_search(config: Config, run_directory: RunDirectory | None = None) -> Run
         print(f"run directory: {path}", flush=True)
         print(f"{len(chains)} chains, {len(search.keys)} stages, {num_slots} at a time", flush=True)
         if not search.is_over:
+            tokens = {
+                chain.problems.table_digest: make_tokens(
+                    chain.problems, config.model, chat=chain.spec.config.data.prompt_template is None
+                )
+                for chain in chains
+            }
             slots = tuple(start_actors(config, path, slot) for slot in range(num_slots))
-            _fit(search, Trial(path, {chain.spec.name: chain for chain in chains}, slots))
+            _fit(search, Trial(path, {chain.spec.name: chain for chain in chains}, tokens, slots))
             if not search.is_over:  # Tune ends early, without a word, on Ctrl-C
                 raise KeyboardInterrupt
         link_results(path, chains)
@@ -167,9 +177,10 @@ def _setup(trial: Trial, chain: PlannedChain, index: int, slot: int) -> StageSet
         stage=stage.spec,
         run_path=trial.run_path / "stages" / chain.keys[index],
         problems=stage.problems,
+        tokens=trial.tokens[chain.problems.table_digest],
         eval_problems=chain.held_out,
         buffer=buffer,
-        replayed=tuple(buffer.pick(chain.problems)) if buffer else (),
+        replayed=buffer.pick(chain.problems) if buffer else chain.problems[:0],
         parent=before[-1] if before and stage.spec.carry.weights else None,
         is_last=False,
         **trial.slots[slot],

@@ -4,13 +4,14 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, TypeVar, cast
 
+import numpy as np
 import ray
 import ray.train
 import torch
@@ -19,11 +20,13 @@ import torch.distributed as dist
 from actors.evaluate import evaluate
 from actors.gauges import Gauges
 from actors.rollout import Decoding
+from actors.tokenize import encode_problems
 from actors.weights import pack_weights
 from pipeline.batching import MicroBatch, TokenSequence, micro_batches
 from pipeline.config import Config, SFTConfig
 from pipeline.curriculum.replay import Mixture, ReplayBuffer, ReplayItem, mix
 from pipeline.curriculum.stages import StageSpec, stage_decision, total_steps
+from pipeline.data.table import ProblemTable, TokenTable
 from pipeline.errors import CheckpointError, DataError
 from pipeline.experiment import Checkpoint, PhaseClock, Progress, RunDirectory, load_checkpoint
 from pipeline.files import append_jsonl, write_json, write_jsonl
@@ -64,12 +67,14 @@ class StageSetup:
     config: Config
     stage: StageSpec
     run_path: Path
-    problems: tuple[Problem, ...]
+    problems: ProblemTable
     """The stage's own training problems."""
+    tokens: TokenTable
+    """Of these problems and of those that are replayed."""
     eval_problems: tuple[Problem, ...]
     buffer: ReplayBuffer | None
     """As it is when the stage starts: problems that earlier stages trained on. None: nothing is replayed."""
-    replayed: tuple[Problem, ...]
+    replayed: ProblemTable
     """Problems of the buffer."""
     parent: Path | None
     """The checkpoint to start from where the run directory holds none."""
@@ -79,6 +84,27 @@ class StageSetup:
     """Actor handles of RolloutWorker, RewardWorker and WeightStore."""
     reward_workers: tuple[Any, ...]
     weight_store: Any
+
+
+class Examples(Sequence[tuple[Problem, Any]]):
+    """Problems, each with what is trained on: prompt and worked solution, or the prompt alone. Read when asked for."""
+
+    def __init__(self, problems: ProblemTable, tokens: TokenTable, max_length: int | None) -> None:
+        """
+        Args:
+            max_length: of prompt and worked solution, which ends there; None takes the prompt alone.
+        """
+        self.problems = problems
+        self._tokens, self._max_length = tokens, max_length
+
+    def __len__(self) -> int:
+        return len(self.problems)
+
+    def __getitem__(self, index: Any) -> Any:
+        prompt, completion = self._tokens[int(self.problems.rows[index])]
+        if self._max_length is None:
+            return self.problems[index], prompt
+        return self.problems[index], TokenSequence(prompt, completion[: self._max_length - len(prompt)])
 
 
 class LearnerSession:
@@ -180,36 +206,59 @@ class LearnerSession:
     def prompts(self) -> Mixture[tuple[Problem, tuple[int, ...]]]:
         """Problems and their prompts, new ones and replayed ones. Prompts that are too long are left out."""
         limit = self.config.rollout.max_prompt_length
-        return self._mix(self.encode, "max_prompt_length", limit)
+        prompt_lengths, _ = self._setup.tokens.lengths()
+        return self._mix("max_prompt_length", limit, prompt_lengths, prompt_lengths <= limit, solved=False)
 
     def worked_solutions(self) -> Mixture[tuple[Problem, TokenSequence]]:
-        """Problems with prompt and worked solution, new ones and replayed ones. What is too long is left out."""
-        return self._mix(self._encode_solution, "max_length", self.settings.max_length)
+        """Problems with prompt and worked solution, new ones and replayed ones. What is too long is left out or, with
+        ``too_long: truncate``, cut off, unless there is no room for a single token of the solution."""
+        limit = self.settings.max_length
+        prompt_lengths, completion_lengths = self._setup.tokens.lengths()
+        lengths = prompt_lengths + completion_lengths
+        fits = prompt_lengths < limit if self.settings.too_long == "truncate" else lengths <= limit
+        return self._mix("max_length", limit, lengths, fits & (completion_lengths > 0), solved=True)
 
-    def _encode_solution(self, problem: Problem) -> TokenSequence | None:
-        if problem.solution is None:
-            return None
-        completion = self.tokenizer.encode(problem.solution, add_special_tokens=False)
-        return TokenSequence(self.encode(problem), (*completion, self.tokenizer.eos_token_id))
+    def _mix(
+        self, setting: str, limit: int, lengths: np.ndarray, fits: np.ndarray, *, solved: bool
+    ) -> Mixture[tuple[Problem, Any]]:
+        """Lay down what every step trains on, chosen by lengths alone.
 
-    def _mix(self, encode: Callable[[Problem], Any], setting: str, limit: int) -> Mixture[tuple[Problem, Any]]:
-        """Encode the stage's problems, and lay down what every step trains on."""
+        Args:
+            lengths, fits: [rows of the table] tokens, and whether the stage takes the row.
+        """
         new, replayed = (
-            [(problem, tokens) for problem in problems if (tokens := encode(problem)) and len(tokens) <= limit]
+            Examples(problems.take(np.flatnonzero(fits[problems.rows])), self._setup.tokens, limit if solved else None)
             for problems in (self._setup.problems, self._setup.replayed)
         )
-        given = len(self._setup.problems)
+        given = self._setup.problems.rows
         if not new:
-            raise DataError(f"stage {self.stage.name} must have something to train on, got {given} before {setting}")
-        if len(new) < given:
-            logger.warning("%d of %d are longer than %s=%d: left out", given - len(new), given, setting, limit)
+            raise DataError(
+                f"stage {self.stage.name} must have something to train on, got {len(given)} before {setting}"
+            )
+        self._count_examples(lengths[given], fits[given], setting, limit)
         if self._setup.replayed and not replayed:
             logger.warning("nothing in the replay buffer can be used in stage %s: nothing is replayed", self.stage.name)
-        self.total_steps = total_steps(self.stage, Counter(problem.level for problem, _ in new))
+        self.total_steps = total_steps(self.stage, Counter(head.level for head in new.problems.heads()))
         ratio = self.stage.replay.ratio if self.stage.replay else 0.0
         num_examples = self.total_steps * self.stage.batch_size
         self._examples = mix(new, replayed, ratio, num_examples, self.seed, self.stage.name)
         return self._examples
+
+    def _count_examples(self, lengths: np.ndarray, fits: np.ndarray, setting: str, limit: int) -> None:
+        """How much of the stage's own problems is left out, and cut off, into the log and ``data.json``."""
+        cut = fits & (lengths > limit)
+        counts = {
+            setting: limit,
+            "num_problems": len(fits),
+            "num_dropped": int((~fits).sum()),
+            "num_truncated": int(cut.sum()),
+            "num_tokens": int(lengths[fits].clip(max=limit).sum()),
+            "num_tokens_left_out": int(lengths[~fits].sum() + (lengths[cut] - limit).sum()),
+        }
+        if counts["num_tokens_left_out"]:
+            logger.warning("stage %s: some examples are too long: %s", self.stage.name, counts)
+        if self.rank == 0:
+            self._run.record_data(self.stage.name, counts)
 
     def example_batches(self, examples: list[TokenSequence]) -> list[MicroBatch]:
         """Examples of supervised fine-tuning as the stage's settings say, packed or padded."""
@@ -375,8 +424,10 @@ class LearnerSession:
 
     def _token_metrics(self, problems: list[Problem]) -> dict[str, float]:
         """Loss and next-token accuracy on the worked solutions of held-out problems, each worker on its part."""
-        encoded = [tokens for problem in problems if (tokens := self._encode_solution(problem))]
-        fitting = [learned_tokens(t, self.settings.loss_on) for t in encoded if len(t) <= self.settings.max_length]
+        solved = [problem for problem in problems if problem.solution is not None]
+        encoded = encode_problems(self.tokenizer, solved).to_pylist() if solved else []
+        examples = [TokenSequence(tuple(row["prompt"]), tuple(row["completion"])) for row in encoded]
+        fitting = [learned_tokens(e, self.settings.loss_on) for e in examples if len(e) <= self.settings.max_length]
         batches = self.example_batches(fitting[self.rank :: self.num_workers])
         loss, num_hits, num_tokens = self.sum_over_workers(held_out_sums(self.model, batches, self.dtype))
         if not num_tokens:
@@ -557,10 +608,11 @@ class LearnerSession:
         """The buffer, and the stage's own problems that it trained on so far: what later stages may replay."""
         if self.config.curriculum is None:
             return None
-        trained = self._examples.new_until(self.progress.stage_step * self.stage.batch_size)
+        rows = self._examples.new_rows_until(self.progress.stage_step * self.stage.batch_size)
+        trained = cast(Examples, self._examples.new).problems.take(sorted(rows)).heads()
         return {
             "buffer": self._setup.buffer and self._setup.buffer.to_state(),
-            "trained": [ReplayItem(problem.id, problem.level) for problem, _ in trained],
+            "trained": [ReplayItem(head.id, head.level) for head in trained],
         }
 
     # Workers ---------------------------------------------------------------------------------------

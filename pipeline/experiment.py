@@ -130,6 +130,12 @@ class RunDirectory:
     def save_config(self, config: Config) -> None:
         write_json(self.path / "experiment_config.json", config.model_dump())
 
+    def record_data(self, stage: str, counts: dict[str, int]) -> None:
+        """What a stage trains on, and what was too long, into ``data.json``."""
+        path = self.path / "data.json"
+        known = json.loads(path.read_text()) if path.exists() else {}
+        write_json(path, known | {stage: counts})
+
     def load_config(self) -> Config:
         """The configuration the run was started with."""
         try:

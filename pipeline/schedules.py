@@ -6,13 +6,14 @@ A step never depends on what was drawn before it, so a resumed run repeats nothi
 import hashlib
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from pipeline.config import GRPOConfig, OptimizerConfig, ProblemFilter, SFTConfig
-from pipeline.types import Problem
+from pipeline.types import Problem, ProblemHead
 
 T = TypeVar("T")
+P = TypeVar("P", Problem, ProblemHead)
 
 
 def derive_seed(*parts: object) -> int:
@@ -43,7 +44,7 @@ def _permutation(size: int, seed: int) -> list[int]:
     return _permutations[size, seed]
 
 
-def select_problems(problems: Sequence[Problem], chosen: ProblemFilter) -> list[Problem]:
+def select_problems(problems: Iterable[P], chosen: ProblemFilter) -> list[P]:
     """The problems a stage uses, in data set order."""
     kept, per_level = [], dict[str | None, int]()
     for problem in problems:

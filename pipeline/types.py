@@ -37,6 +37,18 @@ class Problem:
         return self.prompt[-1]["content"]
 
 
+class ProblemHead(NamedTuple):
+    """What problems are chosen by, without their texts."""
+
+    row: int
+    """Place in the sequence that it was read from."""
+    id: str
+    level: str | None
+    type: str | None
+    source: str
+    has_solution: bool
+
+
 class WeightId(NamedTuple):
     """Names one set of weights. A restarted learner group starts a new attempt."""
 

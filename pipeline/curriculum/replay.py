@@ -10,12 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
+from pipeline.data.table import heads, take
 from pipeline.errors import CheckpointError
 from pipeline.schedules import derive_seed, item_at
 from pipeline.tracking import natural_order
 from pipeline.types import Problem
 
 T = TypeVar("T")
+P = TypeVar("P", bound=Sequence[Problem])
 
 
 class ReplayItem(NamedTuple):
@@ -52,20 +54,21 @@ class ReplayBuffer:
             ranked = _in_turns(ranked)
         return ReplayBuffer(self.capacity, self.sampling, self.seed, tuple(ranked[: self.capacity]))
 
-    def pick(self, problems: Iterable[Problem]) -> list[Problem]:
+    def pick(self, problems: P) -> P:
         """The problems that the buffer names, in its order.
 
         Raises:
             CheckpointError: one of them is not among ``problems``.
         """
-        by_id = {problem.id: problem for problem in problems}
+        named = {item.problem_id for item in self.items}
+        by_id = {head.id: head.row for head in heads(problems) if head.id in named}
         missing = [item.problem_id for item in self.items if item.problem_id not in by_id]
         if missing:
             raise CheckpointError(
                 f"the replay buffer must name problems of the training data, got {len(missing)} that it lacks, such "
                 f"as {missing[0]}: the data changed. Start a new run."
             )
-        return [by_id[item.problem_id] for item in self.items]
+        return take(problems, [by_id[item.problem_id] for item in self.items])
 
     def to_state(self) -> dict[str, Any]:
         """Plain JSON, for checkpoints."""
@@ -123,8 +126,13 @@ class Mixture(Generic[T]):
 
     def new_until(self, num_positions: int) -> list[T]:
         """The new examples among the first positions, each once, in order."""
+        return [self.new[row] for row in self.new_rows_until(num_positions)]
+
+    def new_rows_until(self, num_positions: int) -> list[int]:
+        """Where in ``new`` these examples are."""
         num_new = num_positions - num_positions * self.num_replayed // self.num_examples
-        return [item_at(self.new, index, *self.seed) for index in range(min(num_new, len(self.new)))]
+        rows = range(len(self.new))
+        return [item_at(rows, index, *self.seed) for index in range(min(num_new, len(rows)))]
 
 
 def mix(new: Sequence[T], buffered: Sequence[T], ratio: float, num_examples: int, *seed: object) -> Mixture[T]:

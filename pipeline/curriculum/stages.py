@@ -12,7 +12,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -29,11 +29,13 @@ from pipeline.config import (
     StageConfig,
     with_settings,
 )
+from pipeline.data.table import ProblemTable, heads, take
 from pipeline.errors import ConfigError
 from pipeline.schedules import derive_seed, num_steps, select_problems
 from pipeline.tracking import natural_order
 from pipeline.types import Problem
 
+P = TypeVar("P", bound=Sequence[Problem])
 KEY_FORMAT = 1
 """Part of every key. Raise it when the same settings come to mean another result."""
 
@@ -111,17 +113,17 @@ def stage_specs(config: Config, data_levels: Sequence[str]) -> list[StageSpec]:
     return specs
 
 
-def choose_problems(spec: StageSpec, problems: Sequence[Problem], seed: int) -> list[Problem]:
+def choose_problems(spec: StageSpec, problems: P, seed: int) -> P:
     """A stage's own problems, in data set order. SFT takes those with a worked solution.
 
     Of a level with more than ``max_per_level`` a random part is taken, the same in every stage and order: data sets
     are often sorted, and the first 100 of each level of MATH are all algebra.
     """
-    able = [problem for problem in problems if spec.kind == "grpo" or problem.solution is not None]
+    able = (head for head in heads(problems) if spec.kind == "grpo" or head.has_solution)
     chosen = select_problems(able, spec.problems.model_copy(update={"max_per_level": None}))
-    shuffled = sorted(chosen, key=lambda problem: derive_seed(seed, "choose", problem.id))
-    kept = {problem.id for problem in select_problems(shuffled, spec.problems)}
-    return [problem for problem in chosen if problem.id in kept]
+    shuffled = sorted(chosen, key=lambda head: derive_seed(seed, "choose", head.id))
+    kept = {head.id for head in select_problems(shuffled, spec.problems)}
+    return take(problems, [head.row for head in chosen if head.id in kept])
 
 
 def total_steps(spec: StageSpec, num_examples_by_level: Mapping[str | None, int]) -> int:
@@ -255,7 +257,9 @@ def stage_keys(config: Config, specs: Sequence[StageSpec], data_digests: Sequenc
 
 
 def problems_digest(problems: Sequence[Problem]) -> str:
-    """Of the problems with all their texts, in order."""
+    """Of the problems with all their texts, in order. A table has one already, over its source and its rows."""
+    if isinstance(problems, ProblemTable):
+        return problems.digest
     texts = [[p.id, p.prompt, p.gold, p.solution, p.level, p.type, p.source] for p in problems]
     plain = [p.prompt_text for p in problems]
     return _digest([texts, plain] if any(plain) else texts)  # of chats it is what it was before there were others

@@ -1,16 +1,20 @@
 """Problems from wherever they are: embedded, local parquet or JSONL, Hugging Face or ModelScope."""
 
 import hashlib
+import json
 import logging
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.config import DataConfig
 from pipeline.data import arithmetic, embedded, operations
 from pipeline.errors import ConfigError, DataError
+from pipeline.files import sha256
 from pipeline.models.hub import CHECK_TIMEOUT_S, first_line, hub_info, import_modelscope, looks_like_path
 from pipeline.templates import PromptTemplate
 from pipeline.types import Message, Problem
@@ -35,25 +39,46 @@ def load_problems(config: DataConfig, split: Split) -> list[Problem]:
         DataError: there is no such data set, split or field, or no usable row.
         ConfigError: ``config.prompt_template`` lacks the question or gives the answer away.
     """
-    expression = config.train_split if split == "train" else config.eval_split
+    return list(iter_problems(config, split))
+
+
+def iter_problems(config: DataConfig, split: Split, scratch: Path | None = None) -> Iterator[Problem]:
+    """What ``load_problems`` gives, one at a time.
+
+    Args:
+        scratch: as open_rows.
+
+    Raises:
+        DataError, ConfigError: as load_problems; that there is no usable row is known at the end.
+    """
+    expression = split_expression(config, split)
+    opened: Any
     if config.name.startswith("embedded:"):
-        rows = embedded_rows(config, split)
+        opened = nullcontext(embedded_rows(config, split))
         config = _with_own_fields(config)
     else:
-        rows = read_rows(config, expression)
-    template = prompt_template(config)
-    if template and rows:
-        _check_template_fields(template, list(rows[0]), config)
-    ids: set[str] = set()
-    problems = [problem for row in rows if (problem := _problem(row, config, template, split, ids))]
-    if not problems:
+        opened = open_rows(config, expression, scratch=scratch)
+    ids: dict[str, int] = {}
+    num_rows = num_problems = 0
+    with opened as rows:
+        template = prompt_template(config)
+        for num_rows, row in enumerate(rows, 1):
+            if template and num_rows == 1:
+                _check_template_fields(template, list(row), config)
+            if problem := _problem(row, config, template, split, ids):
+                num_problems += 1
+                yield problem
+    if not num_problems:
         raise DataError(
             f"data {config.name} must have rows with a question and a gold answer, and has none of {expression}."
         )
-    if len(problems) < len(rows):
-        skipped = len(rows) - len(problems)
-        logger.warning("%s, %s: left out %d of %d rows", config.name, split, skipped, len(rows))
-    return problems
+    if num_problems < num_rows:
+        skipped = num_rows - num_problems
+        logger.warning("%s, %s: left out %d of %d rows", config.name, split, skipped, num_rows)
+
+
+def split_expression(config: DataConfig, split: Split) -> str:
+    return config.train_split if split == "train" else config.eval_split
 
 
 def check_data(config: DataConfig) -> str:
@@ -152,7 +177,7 @@ def last_boxed(text: str) -> str | None:
 
 
 def _problem(
-    row: Row, config: DataConfig, template: PromptTemplate | None, split: Split, ids: set[str]
+    row: Row, config: DataConfig, template: PromptTemplate | None, split: Split, ids: dict[str, int]
 ) -> Problem | None:
     fields = config.fields
     question, (reasoning, gold) = as_text(row[fields.question]), read_answer(as_text(row[fields.answer]), config)
@@ -201,13 +226,18 @@ def as_text(value: Any) -> str:
     return "" if value is None else str(value).strip()
 
 
-def unique_name(name: str, taken: set[str]) -> str:
-    """The name, or name-2, name-3 and so on, whichever is not taken. It is from now on."""
-    candidate, copy = name, 1
+def unique_name(name: str, taken: dict[str, int]) -> str:
+    """The name, or name-2, name-3 and so on, whichever is not taken. It is from now on.
+
+    Args:
+        taken: names, each with the highest number that was tried for it.
+    """
+    candidate, copy = name, taken.get(name, 1)
     while candidate in taken:
         copy += 1
         candidate = f"{name}-{copy}"
-    taken.add(candidate)
+    taken[name] = copy
+    taken.setdefault(candidate, 1)
     return candidate
 
 
@@ -237,27 +267,74 @@ def read_rows(config: DataConfig, expression: str, *, fix: str = "Set data.field
     Raises:
         DataError: there is no such data set, split or field.
     """
+    with open_rows(config, expression, fix=fix) as rows:
+        return list(rows)
+
+
+@contextmanager
+def open_rows(
+    config: DataConfig, expression: str, *, fix: str = "Set data.fields.", scratch: Path | None = None
+) -> Iterator[Any]:
+    """The rows as ``read_rows`` gives them, as a data set of the datasets library that stays on disk.
+
+    Args:
+        scratch: a directory in which local files are laid out as Arrow while the block lasts. None: the system's
+            own for temporary files.
+
+    Raises:
+        DataError: as read_rows.
+    """
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=".rows-", ignore_cleanup_errors=True) as folder:
+        dataset = _open_dataset(config, expression, folder)
+        missing = [name for name in config.fields.model_dump().values() if name and name not in dataset.column_names]
+        if missing:
+            has = ", ".join(dataset.column_names)
+            raise DataError(f"data {config.name} has no field {', '.join(missing)}: it has {has}. {fix}")
+        yield dataset
+
+
+def source_digest(config: DataConfig, split: Split) -> str:
+    """Changes when the rows of a split do: a hash of local files, or of embedded rows; of a hub data set its version.
+
+    Raises:
+        DataError: as load_problems.
+    """
+    expression = split_expression(config, split)
+    if config.name.startswith("embedded:"):
+        rows = json.dumps(embedded_rows(config, split), sort_keys=True)
+        return hashlib.sha256(rows.encode()).hexdigest()
+    if path := local_path(config.name):
+        with _explained(config, expression):
+            files = _split_files(path, _parse_split(config, expression))
+            return " ".join(f"{name}={sha256(file)}" for name, file in files.items())
+    with open_rows(config, expression) as dataset:
+        return dataset._fingerprint
+
+
+@contextmanager
+def _explained(config: DataConfig, expression: str) -> Iterator[None]:
+    import datasets
+
+    try:
+        yield
+    except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
+        cause = error.__cause__ or error
+        raise DataError(f"data {config.name}, split {expression}, cannot be read: {first_line(cause)}") from None
+
+
+def _open_dataset(config: DataConfig, expression: str, folder: str) -> Any:
     import datasets
 
     path = local_path(config.name)
     instruction = _parse_split(config, expression)
-    try:
+    with _explained(config, expression):
         if path:
-            dataset = _read_local(path, instruction)
-        elif config.hub == "modelscope":
-            dataset = _read_modelscope(config, expression)
-        else:
-            if hub_info("dataset", config.name) is None:
-                _cached_builder(config)
-            dataset = datasets.load_dataset(config.name, config.subset, split=instruction)
-    except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
-        cause = error.__cause__ or error
-        raise DataError(f"data {config.name}, split {expression}, cannot be read: {first_line(cause)}") from None
-    missing = [name for name in config.fields.model_dump().values() if name and name not in dataset.column_names]
-    if missing:
-        has = ", ".join(dataset.column_names)
-        raise DataError(f"data {config.name} has no field {', '.join(missing)}: it has {has}. {fix}")
-    return list(dataset)
+            return _open_local(path, instruction, folder)
+        if config.hub == "modelscope":
+            return _read_modelscope(config, expression)
+        if hub_info("dataset", config.name) is None:
+            _cached_builder(config)
+        return datasets.load_dataset(config.name, config.subset, split=instruction)
 
 
 def local_path(name: str) -> Path | None:
@@ -283,26 +360,26 @@ def _parse_split(config: DataConfig, expression: str) -> Any:
         ) from None
 
 
-def _read_local(path: Path, instruction: Any) -> Any:
-    import datasets
-
+def _split_files(path: Path, instruction: Any) -> dict[str, Path]:
+    """The files of a local data set that an expression names. Raises ValueError for a split that there is not."""
     files = (
         {"train": path} if path.is_file() else {file.stem: file for file in sorted(path.iterdir()) if file_format(file)}
     )
     lengths = dict.fromkeys(files, sys.maxsize)  # not known yet, and not asked for
-    names = [part.splitname for part in instruction.to_absolute(lengths)]  # ValueError: there is no such split
-    formats = {file_format(files[name]) for name in names}
+    return {part.splitname: files[part.splitname] for part in instruction.to_absolute(lengths)}
+
+
+def _open_local(path: Path, instruction: Any, folder: str) -> Any:
+    import datasets
+
+    files = _split_files(path, instruction)
+    formats = {file_format(file) for file in files.values()}
     if len(formats) > 1 or None in formats:
-        raise ValueError(
-            f"files must all be .parquet or all .jsonl, got {', '.join(str(files[name]) for name in names)}"
-        )
-    data_files = {name: str(files[name]) for name in names}
+        raise ValueError(f"files must all be .parquet or all .jsonl, got {', '.join(map(str, files.values()))}")
+    data_files = {name: str(file) for name, file in files.items()}
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs comes back as an exception
-    with tempfile.TemporaryDirectory() as cache:  # in memory afterwards: nothing is left behind
-        return datasets.load_dataset(
-            str(formats.pop()), data_files=data_files, split=instruction, cache_dir=cache, keep_in_memory=True
-        )
+    return datasets.load_dataset(str(formats.pop()), data_files=data_files, split=instruction, cache_dir=folder)
 
 
 def file_format(file: Path) -> str | None:

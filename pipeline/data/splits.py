@@ -170,7 +170,7 @@ def read_records(settings: SplitSettings) -> tuple[list[Record], LeftOut]:
     """
     config = settings.data_config()
     records, left_out = [], LeftOut()
-    ids: set[str] = set()
+    ids: dict[str, int] = {}
     seen: set[tuple[str, str]] = set()
     for source, rows in _sources(settings, config):
         for number, row in enumerate(rows, 1):

@@ -4,7 +4,7 @@ import copy
 import hashlib
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,14 @@ def prompt_token_ids(tokenizer: Any, problem: Problem) -> tuple[int, ...]:
     if problem.prompt_text is not None:
         return tuple(tokenizer.encode(problem.prompt_text))
     return tuple(tokenizer.apply_chat_template(list(problem.prompt), add_generation_prompt=True, return_dict=False))
+
+
+def batch_token_ids(tokenizer: Any, problems: Sequence[Problem]) -> list[list[int]]:
+    """What ``prompt_token_ids`` gives for each, and faster. They are all chats or all plain text."""
+    if problems[0].prompt_text is not None:
+        return tokenizer([problem.prompt_text for problem in problems])["input_ids"]
+    chats = [list(problem.prompt) for problem in problems]
+    return tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=False)
 
 
 def load_policy(path: Path, config: ModelConfig) -> nn.Module:

@@ -85,13 +85,14 @@ def test_graders_are_for_sampling_and_engines_for_sampling_or_evaluation():
         {"eval": {"max_completion_length": [999]}},
     ],
 )
-def test_a_search_that_needs_other_engines_is_refused(data, different):
+def test_a_search_that_needs_other_engines_is_refused(data, different, tmp_path):
     with pytest.raises(ConfigError, match="must not change which actors there are"):
-        plan_chains(make(data=data, search={"grid": different}))
+        plan_chains(make(data=data, search={"grid": different}), tmp_path)
 
 
-def test_a_search_over_what_learners_do_shares_the_data(data):
+def test_a_search_over_what_learners_do_shares_the_data(data, tmp_path):
     grid = {"model": {"lora": {"r": [4, 8]}}, "curriculum": {"replay_ratio": [0.0, 0.5]}}
-    chains = plan_chains(make(data=data, search={"grid": grid, "baselines": []}, model={"lora": {"r": 2}}))
+    config = make(data=data, search={"grid": grid, "baselines": []}, model={"lora": {"r": 2}})
+    chains = plan_chains(config, tmp_path / "cache")
     assert len(chains) == 4 and len({key for chain in chains for key in chain.keys}) == 2 + 4
     assert all(chain.problems is chains[0].problems for chain in chains)

@@ -24,7 +24,7 @@ from tests.benchmarks.__main__ import ROOT, matmul_tflops
 
 BATCH_SIZE = 8
 SKIPPED = 2
-TRL = {
+TRL: dict[str, dict[str, object]] = {
     "TRL, bf16 autocast": {"bf16": True},
     "TRL, bf16 autocast, packing": {"bf16": True, "packing": True, "max_length": 1024},
     "TRL, bf16 weights": {"model_init_kwargs": {"dtype": "bfloat16"}},

@@ -7,6 +7,7 @@ from tokenizers.processors import TemplateProcessing
 
 from actors.evaluate import _row as evaluation_row
 from actors.session import LearnerSession
+from actors.tokenize import encode_problems
 from pipeline.config import DataConfig, FieldNames, validate_config
 from pipeline.data import check_data, load_problems
 from pipeline.data.sources import prompt_template, question_alone
@@ -155,10 +156,10 @@ def test_a_learner_sees_the_plain_text_and_the_solution(has_bos):
             single="<|im_start|> $A", special_tokens=[("<|im_start|>", bos)]
         )
     problem = Problem("p", ({"role": "user", "content": "1?"},), "1", "It is 1.", prompt_text="Q: 1?\nA: ")
-    tokens = session._encode_solution(problem)
-    assert tokens is not None
-    assert session.tokenizer.decode(tokens.prompt) == "<|im_start|>" * has_bos + "Q: 1?\nA: "
-    assert session.tokenizer.decode(tokens.completion) == "It is 1.<|im_end|>"
+    [tokens] = encode_problems(session.tokenizer, [problem]).to_pylist()
+    assert session.tokenizer.decode(tokens["prompt"]) == "<|im_start|>" * has_bos + "Q: 1?\nA: "
+    assert session.tokenizer.decode(tokens["completion"]) == "It is 1.<|im_end|>"
+    assert session.encode(problem) == tuple(tokens["prompt"])
     chat = Problem("p", problem.prompt, "1")
     assert session.tokenizer.decode(session.encode(chat)) == "<|im_start|>user\n1?<|im_end|>\n<|im_start|>assistant\n"
 

@@ -1,0 +1,98 @@
+"""The tokens of training problems, made once: by Ray Data where there are many."""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.config import ModelConfig
+from pipeline.data.table import ROWS_PER_BATCH, TOKENS, ProblemTable, TokenTable, new_tokens, write_batches
+from pipeline.models.hub import resolve_model
+from pipeline.models.policy import batch_token_ids, load_tokenizer
+from pipeline.types import Problem
+
+logger = logging.getLogger(__name__)
+
+MIN_ROWS = 5000
+"""Fewer are encoded by the driver: Ray Data takes seconds to start."""
+ROWS_PER_TASK = 4 * ROWS_PER_BATCH
+MAX_BYTES_IN_FLIGHT = 256 * 2**20
+"""Encoded tokens that wait in the object store. Tasks wait when the driver does not keep up."""
+
+
+def make_tokens(problems: ProblemTable, config: ModelConfig, *, chat: bool) -> TokenTable:
+    """The tokens of all problems of the table's file, in a file beside it. Made unless it is there.
+
+    Args:
+        problems: any rows of the table.
+        chat: prompts go through the chat template.
+
+    Raises:
+        ModelError: the tokenizer cannot be used.
+    """
+    with new_tokens(problems, resolve_model(config), chat=chat) as (tokens, path):
+        if path:
+            _write(path, problems, config, chat)
+    return tokens
+
+
+def _write(path: Path, problems: ProblemTable, config: ModelConfig, chat: bool) -> None:
+    whole = problems.whole()
+    logger.info("encoding %d problems", len(whole))
+    if len(whole) < MIN_ROWS:
+        write_batches(path, TOKENS, _encoded(whole, load_tokenizer(resolve_model(config), config, chat=chat)))
+    else:
+        write_batches(path, TOKENS, _encoded_by_ray(whole, config, chat))
+
+
+def encode_problems(tokenizer: Any, problems: Sequence[Problem]) -> pa.RecordBatch:
+    """Prompts as ``prompt_token_ids`` encodes them, and worked solutions with the end-of-turn token, as int32."""
+    prompts = batch_token_ids(tokenizer, problems)
+    solved = [row for row, problem in enumerate(problems) if problem.solution is not None]
+    completions: list[list[int]] = [[] for _ in problems]
+    texts = [problems[row].solution for row in solved]
+    if texts:
+        for row, ids in zip(solved, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
+            completions[row] = [*ids, tokenizer.eos_token_id]
+    return pa.record_batch([pa.array(prompts, TOKENS.types[0]), pa.array(completions, TOKENS.types[1])], schema=TOKENS)
+
+
+def _encoded(problems: ProblemTable, tokenizer: Any) -> Iterator[pa.RecordBatch]:
+    for start in range(0, len(problems), ROWS_PER_BATCH):
+        yield encode_problems(tokenizer, list(problems[start : start + ROWS_PER_BATCH]))
+
+
+def _encoded_by_ray(problems: ProblemTable, config: ModelConfig, chat: bool) -> Iterator[pa.RecordBatch]:
+    """The batches in order. A task is given where its rows begin, and reads them from the file itself."""
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    context.execution_options.resource_limits = ray.data.ExecutionResources(object_store_memory=MAX_BYTES_IN_FLIGHT)
+    num_tasks = -(-len(problems) // ROWS_PER_TASK)
+    none, settings = problems[:0], config.model_dump_json()
+
+    def encode(tasks: dict[str, np.ndarray]) -> Iterator[pa.Table]:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a task has one CPU
+        tokenizer = _cached_tokenizer(settings, chat)
+        for start in tasks["id"] * ROWS_PER_TASK:
+            own = none.whole()[start : start + ROWS_PER_TASK]
+            yield pa.Table.from_batches(_encoded(own, tokenizer), schema=TOKENS)
+
+    encoded = ray.data.range(num_tasks, override_num_blocks=num_tasks).map_batches(encode, batch_size=None)
+    for table in encoded.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+        yield from table.combine_chunks().cast(TOKENS).to_batches(max_chunksize=ROWS_PER_BATCH)
+
+
+@lru_cache(maxsize=1)
+def _cached_tokenizer(settings: str, chat: bool) -> Any:
+    """Loaded once by each of Ray's worker processes."""
+    config = ModelConfig.model_validate_json(settings)
+    return load_tokenizer(resolve_model(config), config, chat=chat)
