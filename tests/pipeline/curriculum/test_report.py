@@ -26,7 +26,7 @@ MIXED = [[1, 6], [0, 6]]  # one stage
 def rows(tenths: Sequence[int], levels: list[str]) -> list[dict]:
     """Evaluated problems: the first ones right when tagged, all of them by the last number."""
     return [
-        {"level": level, "problem_id": f"{level}-{i}", "tagged": i < right, "last_number": True}
+        {"level": level, "problem_id": f"{level}-{i}", "tagged": i < right, "last_number": True, "outcome": "correct"}
         | {"num_tokens": 9, "truncated": False}
         for level, right in zip(levels, tenths, strict=True)
         for i in range(NUM_PROBLEMS)
