@@ -21,6 +21,7 @@ from pipeline.tracking import (
     natural_order,
     number,
     read_config,
+    read_data_counts,
     read_evaluations,
     read_jsonl,
     read_metrics,
@@ -55,6 +56,7 @@ def write_report(run_dir: str | Path, output_dir: str | Path | None = None) -> P
     rows, evaluations = _read_run(run_dir)
     config = read_config(run_dir)
     summary = summarize(run_dir.resolve().name, rows, evaluations, config)
+    summary["data"] = read_data_counts(run_dir)
     if chain:
         summary["curriculum"] = summarize_chain(chain, with_metrics=True)
     output_dir = Path(output_dir or run_dir)
@@ -217,6 +219,7 @@ def _page(run_dir: Path, summary: Row, config: Row, plots: list[Path], curriculu
     sections = {
         "Accuracy on held-out problems": _accuracy(summary),
         "Curriculum: what each stage learned and forgot": curriculum,
+        "Training data": _data(summary["data"]),
         "Curves": "".join(page.image(path) for path in plots),
         "Time": _time(summary),
         "Verifier outcomes": _outcome_table(summary),
@@ -240,6 +243,18 @@ def _headline(summary: Row, config: Row) -> str:
         cards.append(("mean reward, first → last 10 steps", f"{reward['first']:.2f} → {reward['mean_of_last_10']:.2f}"))
         cards.append((f"best reward, step {reward['best_step']}", f"{reward['best']:.2f}"))
     return page.headline([model, stages], cards)
+
+
+def _data(stages: dict[str, Row]) -> str:
+    head = {
+        "num_problems": "problems",
+        "num_dropped": "too long: left out",
+        "num_truncated": "too long: cut off",
+        "num_tokens": "tokens",
+        "num_tokens_left_out": "tokens left out",
+    }
+    lines = [(stage, *(f"{counts[key]:,}" for key in head)) for stage, counts in stages.items()]
+    return page.table(["stage", *head.values()], lines) if lines else ""
 
 
 def _accuracy(summary: Row) -> str:

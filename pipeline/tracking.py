@@ -146,7 +146,19 @@ def read_config(run_dir: str | Path) -> Row:
     Raises:
         CheckpointError: the file is not JSON.
     """
-    path = Path(run_dir) / "experiment_config.json"
+    return _read_json(Path(run_dir) / "experiment_config.json")
+
+
+def read_data_counts(run_dir: str | Path) -> dict[str, Row]:
+    """By stage, what it trained on and what was too long; empty when that was not recorded.
+
+    Raises:
+        CheckpointError: the file is not JSON.
+    """
+    return _read_json(Path(run_dir) / "data.json")
+
+
+def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
