@@ -31,12 +31,11 @@ from pipeline.types import Problem, RolloutGroup
 def sft_loop(setup: StageSetup) -> None:
     """Supervised fine-tuning on worked solutions."""
     session = LearnerSession(setup)
-    examples = session.worked_solutions()
     session.begin()
     for stage_step in session.remaining_steps():
         with session.clock("learner"):
-            batch = examples.batch(session.stage.batch_size, stage_step)
-            metrics = _learn_solutions(session, session.share(batch), stage_step)
+            batch = session.share(session.examples.batch(stage_step))
+            metrics = _learn_solutions(session, batch, stage_step)
         session.end_step(metrics | session.evaluate_if_due(), score=-metrics["loss"])
     session.publish_weights(session.progress.step)
     session.finish()
@@ -46,12 +45,11 @@ def grpo_loop(setup: StageSetup) -> None:
     """Group relative policy optimization: prompts, completions, rewards, advantages, loss, update, publish."""
     session = LearnerSession(setup)
     settings: GRPOConfig = session.settings
-    prompts = session.prompts()
     session.begin()
     for stage_step in session.remaining_steps():
         if stage_step % settings.num_steps == 0 and settings.beta > 0:
             session.snapshot_reference()
-        batch, replayed = zip(*prompts.batch(session.stage.batch_size, stage_step), strict=True)
+        batch, replayed = zip(*session.examples.batch(stage_step), strict=True)
         seeds = [  # the place counts too: a small data set may repeat a problem within a batch
             completion_seeds(session.seed, session.progress.step, f"{place}:{problem.id}", settings.num_generations)
             for place, (problem, _) in enumerate(batch)

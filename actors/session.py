@@ -3,15 +3,13 @@
 import logging
 import math
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, TypeVar, cast
 
-import numpy as np
 import ray
 import ray.train
 import torch
@@ -24,10 +22,11 @@ from actors.tokenize import encode_problems
 from actors.weights import pack_weights
 from pipeline.batching import MicroBatch, TokenSequence, micro_batches
 from pipeline.config import Config, SFTConfig
-from pipeline.curriculum.replay import Mixture, ReplayBuffer, ReplayItem, mix
-from pipeline.curriculum.stages import StageSpec, stage_decision, total_steps
+from pipeline.curriculum.replay import ReplayBuffer
+from pipeline.curriculum.stages import StageSpec, stage_decision
 from pipeline.data.table import ProblemTable, TokenTable
 from pipeline.errors import CheckpointError, DataError
+from pipeline.examples import stage_examples
 from pipeline.experiment import Checkpoint, PhaseClock, Progress, RunDirectory, load_checkpoint
 from pipeline.files import append_jsonl, write_json, write_jsonl
 from pipeline.logs import log_to_file
@@ -86,27 +85,6 @@ class StageSetup:
     weight_store: Any
 
 
-class Examples(Sequence[tuple[Problem, Any]]):
-    """Problems, each with what is trained on: prompt and worked solution, or the prompt alone. Read when asked for."""
-
-    def __init__(self, problems: ProblemTable, tokens: TokenTable, max_length: int | None) -> None:
-        """
-        Args:
-            max_length: of prompt and worked solution, which ends there; None takes the prompt alone.
-        """
-        self.problems = problems
-        self._tokens, self._max_length = tokens, max_length
-
-    def __len__(self) -> int:
-        return len(self.problems)
-
-    def __getitem__(self, index: Any) -> Any:
-        prompt, completion = self._tokens[int(self.problems.rows[index])]
-        if self._max_length is None:
-            return self.problems[index], prompt
-        return self.problems[index], TokenSequence(prompt, completion[: self._max_length - len(prompt)])
-
-
 class LearnerSession:
     """One worker's state in one stage. It starts from the run's newest whole checkpoint:
     within this stage it goes on after it, from an earlier stage it takes what the stage carries over."""
@@ -124,6 +102,14 @@ class LearnerSession:
         self.dtype = torch_dtype(self.config.model.dtype)
         self.temperature = self.config.rollout.temperature
         self.tokens_per_micro_batch = self.config.learner.tokens_per_micro_batch
+        self.examples = stage_examples(
+            self.stage,
+            setup.problems,
+            setup.replayed,
+            setup.tokens,
+            max_prompt_length=self.config.rollout.max_prompt_length,
+            seed=self.seed,
+        )
         path = resolve_model(self.config.model)
         self.tokenizer = load_tokenizer(path, self.config.model, chat=self.config.data.prompt_template is None)
         self.model = load_policy(path, self.config.model)
@@ -150,12 +136,10 @@ class LearnerSession:
             self._refactorer = SpectralRefactorer(self.config.trainer, trainable_tensors(self.model), self._optimizer)
         self._attempt = self._from_rank_0(self._take_run)
         self.progress = self._restore()
-        self._examples: Mixture[tuple[Problem, Any]]
         self._checkpoint_time = time.monotonic()
         self._scores: list[float] = []
         self._updates: dict[str, float] = {}
         self._num_updates = 0
-        self.total_steps = 0
         self.weight_id = WeightId(self._attempt, self.progress.step)
         self.clock = PhaseClock()
         if self.rank == 0:
@@ -163,6 +147,11 @@ class LearnerSession:
             truncate_ungraded(self._run.path, self.progress.step)
             self._metrics = MetricsWriter(self._run.path)
             self._gauges = Gauges(self._run.path.name)
+            self._run.record_data(self.stage.name, self.examples.counts)
+            if self.examples.counts["num_tokens_left_out"]:
+                logger.warning("stage %s: some examples are too long: %s", self.stage.name, self.examples.counts)
+            if setup.replayed and not self.examples.mixture.replayed:
+                logger.warning("stage %s replays nothing: all of the replay buffer is too long", self.stage.name)
 
     def _take_run(self) -> int:
         self._run.lock()
@@ -203,63 +192,6 @@ class LearnerSession:
         """The prompt as tokens, up to where the policy starts to write."""
         return prompt_token_ids(self.tokenizer, problem)
 
-    def prompts(self) -> Mixture[tuple[Problem, tuple[int, ...]]]:
-        """Problems and their prompts, new ones and replayed ones. Prompts that are too long are left out."""
-        limit = self.config.rollout.max_prompt_length
-        prompt_lengths, _ = self._setup.tokens.lengths()
-        return self._mix("max_prompt_length", limit, prompt_lengths, prompt_lengths <= limit, solved=False)
-
-    def worked_solutions(self) -> Mixture[tuple[Problem, TokenSequence]]:
-        """Problems with prompt and worked solution, new ones and replayed ones. What is too long is left out or, with
-        ``too_long: truncate``, cut off, unless there is no room for a single token of the solution."""
-        limit = self.settings.max_length
-        prompt_lengths, completion_lengths = self._setup.tokens.lengths()
-        lengths = prompt_lengths + completion_lengths
-        fits = prompt_lengths < limit if self.settings.too_long == "truncate" else lengths <= limit
-        return self._mix("max_length", limit, lengths, fits & (completion_lengths > 0), solved=True)
-
-    def _mix(
-        self, setting: str, limit: int, lengths: np.ndarray, fits: np.ndarray, *, solved: bool
-    ) -> Mixture[tuple[Problem, Any]]:
-        """Lay down what every step trains on, chosen by lengths alone.
-
-        Args:
-            lengths, fits: [rows of the table] tokens, and whether the stage takes the row.
-        """
-        new, replayed = (
-            Examples(problems.take(np.flatnonzero(fits[problems.rows])), self._setup.tokens, limit if solved else None)
-            for problems in (self._setup.problems, self._setup.replayed)
-        )
-        given = self._setup.problems.rows
-        if not new:
-            raise DataError(
-                f"stage {self.stage.name} must have something to train on, got {len(given)} before {setting}"
-            )
-        self._count_examples(lengths[given], fits[given], setting, limit)
-        if self._setup.replayed and not replayed:
-            logger.warning("nothing in the replay buffer can be used in stage %s: nothing is replayed", self.stage.name)
-        self.total_steps = total_steps(self.stage, Counter(head.level for head in new.problems.heads()))
-        ratio = self.stage.replay.ratio if self.stage.replay else 0.0
-        num_examples = self.total_steps * self.stage.batch_size
-        self._examples = mix(new, replayed, ratio, num_examples, self.seed, self.stage.name)
-        return self._examples
-
-    def _count_examples(self, lengths: np.ndarray, fits: np.ndarray, setting: str, limit: int) -> None:
-        """How much of the stage's own problems is left out, and cut off, into the log and ``data.json``."""
-        cut = fits & (lengths > limit)
-        counts = {
-            setting: limit,
-            "num_problems": len(fits),
-            "num_dropped": int((~fits).sum()),
-            "num_truncated": int(cut.sum()),
-            "num_tokens": int(lengths[fits].clip(max=limit).sum()),
-            "num_tokens_left_out": int(lengths[~fits].sum() + (lengths[cut] - limit).sum()),
-        }
-        if counts["num_tokens_left_out"]:
-            logger.warning("stage %s: some examples are too long: %s", self.stage.name, counts)
-        if self.rank == 0:
-            self._run.record_data(self.stage.name, counts)
-
     def example_batches(self, examples: list[TokenSequence]) -> list[MicroBatch]:
         """Examples of supervised fine-tuning as the stage's settings say, packed or padded."""
         return micro_batches(
@@ -279,7 +211,7 @@ class LearnerSession:
 
     def begin(self) -> None:
         """Give the engines the weights to start from; evaluate them if nothing was evaluated before."""
-        if self._refactorer and not due_steps(self.config.trainer, self.total_steps * self._updates_per_step):
+        if self._refactorer and not due_steps(self.config.trainer, self.examples.num_steps * self._updates_per_step):
             logger.warning("stage %s is too short for spectral refactoring: none is due", self.stage.name)
         if self.config.eval.at_start and self.progress.step == 0:
             self.publish_weights(0)
@@ -296,7 +228,7 @@ class LearnerSession:
 
     def learning_rate(self, stage_step: int) -> float:
         """Of a step. A stage that is repeated goes through its schedule again."""
-        return learning_rate(self.settings, stage_step - self.progress.pass_start, self.total_steps)
+        return learning_rate(self.settings, stage_step - self.progress.pass_start, self.examples.num_steps)
 
     def _is_over(self) -> bool:
         """All steps are done, evaluations stopped getting better or, with a promotion rule, held-out accuracy on the
@@ -306,15 +238,15 @@ class LearnerSession:
         patience, scores = self.config.eval.early_stopping_patience, progress.eval_scores
         if patience and scores and len(scores) - 1 - scores.index(max(scores)) >= patience:
             return True
+        steps_left = passed < self.examples.num_steps
         if rule is None or progress.stage_done:
-            return passed >= self.total_steps or progress.stage_done
-        if passed < self.total_steps and (passed % rule.every_steps or (passed == 0 and progress.level_accuracies)):
+            return not steps_left or progress.stage_done
+        if steps_left and (passed % rule.every_steps or (passed == 0 and progress.level_accuracies)):
             return False
         with self.clock("evaluation"):
             progress.level_accuracies.append(self._level_accuracy())
         if passed == 0:  # where the stage started; it makes steps whatever it could do before
             return False
-        steps_left = passed < self.total_steps
         decision = stage_decision(
             rule, progress.level_accuracies, steps_left=steps_left, num_repeats=progress.num_repeats
         )
@@ -388,7 +320,7 @@ class LearnerSession:
         self._num_updates += 1
         if self._refactorer:
             done = (self.progress.stage_step - self.progress.pass_start) * self._updates_per_step + self._num_updates
-            if report := self._refactorer.after_step(done, self.total_steps * self._updates_per_step):
+            if report := self._refactorer.after_step(done, self.examples.num_steps * self._updates_per_step):
                 self._updates = report.metrics()
         self._optimizer.zero_grad(set_to_none=True)  # frees them while completions and checkpoints are written
         return norm.item()
@@ -401,7 +333,7 @@ class LearnerSession:
     def evaluate_if_due(self) -> dict[str, float]:
         """Metrics ``eval_*`` of the weights after this step, on held-out problems, when total_eval_times says so."""
         passed = self.progress.stage_step + 1 - self.progress.pass_start
-        if passed not in eval_steps(self.config.eval.total_eval_times, self.total_steps):
+        if passed not in eval_steps(self.config.eval.total_eval_times, self.examples.num_steps):
             return {}
         with self.clock("evaluation"):
             step = self.progress.step + 1
@@ -608,11 +540,9 @@ class LearnerSession:
         """The buffer, and the stage's own problems that it trained on so far: what later stages may replay."""
         if self.config.curriculum is None:
             return None
-        rows = self._examples.new_rows_until(self.progress.stage_step * self.stage.batch_size)
-        trained = cast(Examples, self._examples.new).problems.take(sorted(rows)).heads()
         return {
             "buffer": self._setup.buffer and self._setup.buffer.to_state(),
-            "trained": [ReplayItem(head.id, head.level) for head in trained],
+            "trained": self.examples.trained_until(self.progress.stage_step),
         }
 
     # Workers ---------------------------------------------------------------------------------------
