@@ -122,7 +122,7 @@ class LearnerSession:
         if self.rank == 0:
             truncate_metrics(self._run.path, self.progress.step)
             truncate_ungraded(self._run.path, self.progress.step)
-            self._metrics = MetricsWriter(self._run.path)
+            self._metrics = MetricsWriter(self._run.path, self.config.tracking)
             self._gauges = Gauges(self._run.path.name)
 
     def _take_run(self) -> int:
@@ -368,6 +368,7 @@ class LearnerSession:
             self.progress.stage_done = True
             self.progress.ended_with = weights_digest(self.model)
             self._save_checkpoint()
+            self._metrics.close()
         ray.train.report({"step": self.progress.step, "stage": self.stage.name})
 
     # Weights and evaluation ------------------------------------------------------------------------
