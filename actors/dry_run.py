@@ -13,6 +13,7 @@ from pipeline.data import check_data, load_problems
 from pipeline.models.hub import check_model
 from pipeline.packaging import package_listing
 from pipeline.rewards import resolve
+from pipeline.trackers import check_trackers
 
 
 def dry_run(arguments: JobArguments) -> None:
@@ -24,6 +25,7 @@ def dry_run(arguments: JobArguments) -> None:
     config = load_config(arguments.config, arguments.overrides)
     for term in config.reward.functions:
         resolve(term.name)
+    check_trackers(config.tracking)
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"config   {arguments.config}: valid")
     console.print(f"stages   {', '.join(f'{stage.name} ({stage.kind})' for stage in config.stages)}")
@@ -43,6 +45,8 @@ def dry_run(arguments: JobArguments) -> None:
             for chain in chains:
                 console.print(f"         {chain.spec.name}: {', '.join(stage.spec.name for stage in chain.stages)}")
 
+    where = "online" if config.tracking.online else "offline"
+    console.print(f"tracking {', '.join(['metrics.jsonl', *config.tracking.backends])} ({where})")
     table = Table("actor", "count", "CPUs each", "GPUs each", "memory each, GiB", title="Ray actors")
     for actor in plan_actors(config):
         table.add_row(

@@ -47,6 +47,7 @@ from pipeline.logs import log_to_file
 from pipeline.models.hub import resolve_model
 from pipeline.report import write_report
 from pipeline.rewards import resolve
+from pipeline.trackers import check_trackers
 from pipeline.tracking import follow_progress
 from pipeline.types import WeightId
 
@@ -66,6 +67,7 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
         run_directory.require_kind("chain")
     for term in config.reward.functions:
         resolve(term.name)
+    check_trackers(config.tracking)
     problems = load_table(config.data, "train", data_cache(config))
     evaluates = config.eval.problems_per_level > 0
     held_out = held_out_problems(config, load_problems(config.data, "eval")) if evaluates else []

@@ -31,6 +31,7 @@ from pipeline.logs import log_to_file
 from pipeline.models.hub import resolve_model
 from pipeline.report import write_report
 from pipeline.rewards import resolve
+from pipeline.trackers import check_trackers
 
 TRIAL_CPUS = 0.01
 """Tune insists on some."""
@@ -63,6 +64,7 @@ def run_search(config: Config, run_directory: RunDirectory | None = None) -> Run
         run_directory.require_kind("search")
     for term in config.reward.functions:
         resolve(term.name)
+    check_trackers(config.tracking)
     chains = plan_chains(config, data_cache(config))
     search = make_search([c.spec for c in chains], [c.keys for c in chains], config.search)
     resolve_model(config.model)

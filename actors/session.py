@@ -145,7 +145,7 @@ class LearnerSession:
         if self.rank == 0:
             truncate_metrics(self._run.path, self.progress.step)
             truncate_ungraded(self._run.path, self.progress.step)
-            self._metrics = MetricsWriter(self._run.path)
+            self._metrics = MetricsWriter(self._run.path, self.config.tracking)
             self._gauges = Gauges(self._run.path.name)
             self._run.record_data(self.stage.name, self.examples.counts)
             if self.examples.counts["num_tokens_left_out"]:
@@ -452,6 +452,7 @@ class LearnerSession:
             self.progress.stage_done = True
             self.progress.ended_with = weights_digest(self.model)
             self._save_checkpoint()
+            self._metrics.close()
         ray.train.report({"step": self.progress.step, "stage": self.stage.name})
 
     def _take_best(self) -> None:

@@ -489,6 +489,20 @@ class OutputConfig(StrictModel):
     save_final_model: bool = True
 
 
+class TrackingConfig(StrictModel):
+    """Where metrics go besides metrics.jsonl. Keys are taken from the environment alone. docs/tracking.md."""
+
+    backends: list[Literal["tensorboard", "wandb", "swanlab", "mlflow"]] = ["tensorboard"]
+    """``wandb``, ``swanlab`` and ``mlflow`` are extras: ``pip install "gradus[wandb]"``."""
+    online: bool = False
+    """False: files under metrics/ of the run directory, nothing leaves the machine."""
+    project: str = Field("gradus", min_length=1)
+    run_name: str | None = None
+    """None: the run directory's name."""
+    mlflow_uri: str | None = None
+    """A tracking server, or ``sqlite:///FILE``. None: a file under metrics/, online or not."""
+
+
 class Config(StrictModel):
     seed: int = Field(0, ge=0)
     """Prompt order, sampling and dropout derive from it."""
@@ -506,6 +520,7 @@ class Config(StrictModel):
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     output: OutputConfig = OutputConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
     def _check_across_sections(self) -> "Config":
@@ -538,7 +553,19 @@ class Config(StrictModel):
                 f"rollout.num_gpus must equal rollout.tensor_parallel_size, got {self.rollout.num_gpus:g} and "
                 f"{tensor_parallel}: every shard of the engine needs a GPU"
             )
+        self._check_mlflow_uri()
         return self
+
+    def _check_mlflow_uri(self) -> None:
+        """Here, not in the section: messages about a section show what was given."""
+        uri = self.tracking.mlflow_uri or "sqlite:///"
+        if "@" in uri or "?" in uri:
+            raise ValueError(
+                "tracking.mlflow_uri must hold no user, password or query: it is written to files. "
+                "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
+            )
+        if not uri.startswith("sqlite:///") and not self.tracking.online:
+            raise ValueError("tracking.online must be true for a tracking.mlflow_uri that is not sqlite:///FILE")
 
     def _check_rollouts(self, settings: GRPOConfig) -> None:
         if settings.batch_size % self.learner.num_workers:

@@ -10,13 +10,16 @@ import os
 import re
 import sys
 import threading
+import time
 from collections import deque
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from pipeline.config import TrackingConfig
 from pipeline.errors import CheckpointError
 from pipeline.files import write_atomic
+from pipeline.trackers import Point, TrackedRun, Trackers
 
 logger = logging.getLogger(__name__)
 
@@ -24,34 +27,33 @@ Row = dict[str, Any]
 
 
 class MetricsWriter:
-    """Appends rows to ``metrics/metrics.jsonl`` and to TensorBoard. One writer per run: rank 0."""
+    """Appends rows to ``metrics/metrics.jsonl`` and hands their numbers to trackers. One writer per run: rank 0."""
 
-    def __init__(self, run_dir: str | Path) -> None:
-        from tensorboardX import SummaryWriter
-
+    def __init__(self, run_dir: str | Path, settings: TrackingConfig = TrackingConfig()) -> None:  # noqa: B008, frozen
         path = metrics_path(run_dir)
         path.parent.mkdir(parents=True, exist_ok=True)
-        last_step = max((row["step"] for row in read_metrics(run_dir)), default=0)
-        truncate_metrics(run_dir, last_step)
+        past = read_metrics(run_dir)
+        truncate_metrics(run_dir, max((row["step"] for row in past), default=0))
         self._file = path.open("a", encoding="utf-8")
-        # TensorBoard then hides what an earlier attempt wrote for the steps that are repeated now.
-        # The suffix keeps two attempts within one second from sharing a file.
-        suffix = f".{os.getpid()}.{last_step}"
-        self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=last_step + 1, filename_suffix=suffix)
+        name = settings.run_name or Path(run_dir).resolve().name
+        points = [_point(row) for row in past]
+        self._trackers = Trackers(TrackedRun(settings, path.parent, name, read_config(run_dir), points))
 
     def write(self, row: Row) -> None:
         """Append one row; NaN and infinity, which JSON lacks, become null."""
         row = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
         self._file.write(json.dumps(row, allow_nan=False) + "\n")
         self._file.flush()
-        for key in row.keys() - {"step", "time"}:
-            if (value := number(row, key)) is not None:
-                self._board.add_scalar(key, value, row["step"], walltime=row.get("time"))
-        self._board.flush()
+        self._trackers.log(_point(row))
 
     def close(self) -> None:
         self._file.close()
-        self._board.close()
+        self._trackers.close()
+
+
+def _point(row: Row) -> Point:
+    values = {key: value for key in row if key not in ("step", "time") and (value := number(row, key)) is not None}
+    return Point(values, row["step"], number(row, "time") or time.time())
 
 
 def metrics_path(run_dir: str | Path) -> Path:
