@@ -101,6 +101,10 @@ CROSS_CHECKS = [
     (["grpo.batch_size=4", "learner.num_workers=2"], r"rollout\.prompts_per_chunk must divide .* got 4 and 2"),
     (["rollout.temperature=0"], r"rollout\.temperature must be above 0 for grpo"),
     (["model.device_map=auto", "learner.num_workers=2"], r"model\.device_map must be null"),
+    (["trainer.name=SpectralRefactor"], r"^trainer\.name=SpectralRefactor needs model\.lora"),
+    (["eval.metric_for_best_model=answer_accuracy"], r"metric_for_best_model needs total_eval_times .*, got 0 and 50"),
+    (["eval.early_stopping_patience=2"], r"need metric_for_best_model, got none"),
+    (["eval.metric_for_best_model=loss", "eval.total_eval_times=2"], r"^data\.task_name must be set for .*=loss"),
     (["rollout.tensor_parallel_size=2"], r"rollout\.num_gpus must equal rollout\.tensor_parallel_size, got 0 and 2"),
 ]  # fmt: skip
 WRONG = [

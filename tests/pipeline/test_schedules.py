@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.config import GRPOConfig, OptimizerConfig, ProblemFilter, SFTConfig
 from pipeline.curriculum.replay import mix
-from pipeline.schedules import completion_seeds, derive_seed, learning_rate, num_steps, select_problems
+from pipeline.schedules import completion_seeds, derive_seed, eval_steps, learning_rate, num_steps, select_problems
 from pipeline.types import Problem
 
 # Batches -----------------------------------------------------------------------------------------
@@ -173,3 +173,11 @@ PROBLEMS = [
 )
 def test_select_problems(chosen, ids):
     assert "".join(p.id for p in select_problems(PROBLEMS, ProblemFilter(**chosen))) == ids
+
+
+def test_evaluations_are_spread_evenly_and_the_last_step_is_one():
+    assert eval_steps(3, 8) == {3, 6, 8}
+    assert eval_steps(30, 2803) >= {94, 187, 2803}
+    assert len(eval_steps(30, 2803)) == 30
+    assert eval_steps(30, 4) == {1, 2, 3, 4}
+    assert eval_steps(0, 8) == set()
