@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -252,8 +252,8 @@ class _ArrowRows:
     def batches(self, rows: np.ndarray, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """These rows in this order, in as many batches as it takes: runs in one batch of the file stay together."""
         of_batch = np.searchsorted(self._ends, rows, side="right")
-        starts = np.flatnonzero(np.diff(of_batch, prepend=-1))
-        for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
+        bounds = np.flatnonzero(np.diff(of_batch, prepend=-1, append=-1))
+        for start, stop in pairwise(bounds):
             index = int(of_batch[start])
             batch = self.all_batches[index]
             yield (batch.select(columns) if columns else batch).take(pa.array(rows[start:stop] - self._start(index)))
