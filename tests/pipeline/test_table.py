@@ -26,7 +26,7 @@ def small_batches(monkeypatch):
 
 
 def write(path: Path, num_rows: int = 40, **changed) -> DataConfig:
-    rows = [
+    rows: list[dict] = [
         {"question": f"{n} + 1?", "answer": str(n + 1), "steps": f"so {n + 1}", "level": str(n % 3)}
         for n in range(num_rows)
     ]
@@ -82,7 +82,7 @@ def test_a_table_is_made_once(tmp_path, monkeypatch):
 
 def test_what_a_problem_depends_on_makes_another_table(tmp_path):
     config = write(tmp_path / "a.jsonl")
-    changes = ({}, {"system_prompt": "?"}, {"train_split": "train[:9]"}, {"prompt_template": "{question}"})
+    changes: tuple[dict, ...] = ({}, {"system_prompt": "?"}, {"train_split": "train[:9]"}, {"prompt_template": "{question}"})
     made = [load_table(config.model_copy(update=change), "train", tmp_path / "cache") for change in changes]
     write(tmp_path / "a.jsonl", level="9")
     made.append(load_table(config, "train", tmp_path / "cache"))
@@ -137,8 +137,9 @@ def test_many_rows_with_the_same_name_are_numbered_in_time(tmp_path):
 
 def test_an_output_root_that_is_a_file_is_a_users_mistake(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"output\.root must be writable"):
-        data_cache(validate_config({"stages": [STAGE], "output": {"root": str(tmp_path / "file")}}))
+    config = validate_config({"stages": [STAGE], "output": {"root": str(tmp_path / "file")}})
+    with pytest.raises(ConfigError, match=r"output\.root must be writable, got .*/file"):
+        load_table(config.data, "train", data_cache(config))
 
 
 def test_rows_are_numbers_not_copies(tmp_path):
