@@ -34,11 +34,9 @@ from pipeline.metrics import first_per_level, rollout_metrics, sample_rows, ungr
 from pipeline.models.hub import resolve_model
 from pipeline.models.policy import (
     load_policy,
-    load_tokenizer,
     load_trainable,
     merged_weights,
     pick_device,
-    prompt_token_ids,
     save_final_model,
     snapshot,
     swapped_in,
@@ -46,6 +44,7 @@ from pipeline.models.policy import (
     trainable_tensors,
     weights_digest,
 )
+from pipeline.models.tokenizer import load_tokenizer, prompt_token_ids
 from pipeline.schedules import derive_seed, learning_rate
 from pipeline.tracking import MetricsWriter, truncate_metrics, truncate_ungraded, ungraded_path
 from pipeline.types import Problem, PromptRequest, RolloutGroup, WeightId

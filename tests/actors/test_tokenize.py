@@ -15,7 +15,7 @@ from pipeline.config import DataConfig, ModelConfig
 from pipeline.data.table import ProblemTable, TokenTable, load_table
 from pipeline.models.embedded import NAME
 from pipeline.models.hub import resolve_model
-from pipeline.models.policy import load_tokenizer, prompt_token_ids
+from pipeline.models.tokenizer import load_tokenizer, prompt_token_ids
 from pipeline.types import Problem
 from tests.helpers import tiny_tokenizer
 from tests.helpers_table import metamath_like

@@ -82,7 +82,12 @@ def test_a_table_is_made_once(tmp_path, monkeypatch):
 
 def test_what_a_problem_depends_on_makes_another_table(tmp_path):
     config = write(tmp_path / "a.jsonl")
-    changes: tuple[dict, ...] = ({}, {"system_prompt": "?"}, {"train_split": "train[:9]"}, {"prompt_template": "{question}"})
+    changes: tuple[dict, ...] = (
+        {},
+        {"system_prompt": "?"},
+        {"train_split": "train[:9]"},
+        {"prompt_template": "{question}"},
+    )
     made = [load_table(config.model_copy(update=change), "train", tmp_path / "cache") for change in changes]
     write(tmp_path / "a.jsonl", level="9")
     made.append(load_table(config, "train", tmp_path / "cache"))
