@@ -35,11 +35,9 @@ from pipeline.models.attention import enable_packing
 from pipeline.models.hub import resolve_model
 from pipeline.models.policy import (
     load_policy,
-    load_tokenizer,
     load_trainable,
     merged_weights,
     pick_device,
-    prompt_token_ids,
     save_adapter,
     save_final_model,
     snapshot,
@@ -48,6 +46,7 @@ from pipeline.models.policy import (
     trainable_tensors,
     weights_digest,
 )
+from pipeline.models.tokenizer import load_tokenizer, prompt_token_ids
 from pipeline.schedules import derive_seed, eval_steps, learning_rate
 from pipeline.sft import held_out_sums, learned_tokens, perplexity
 from pipeline.spectral import SpectralRefactorer, due_steps

@@ -7,7 +7,8 @@ import torch
 from pipeline.data.sources import question_alone
 from pipeline.errors import CheckpointError
 from pipeline.experiment import RunDirectory
-from pipeline.models.policy import load_policy, load_tokenizer, prompt_token_ids
+from pipeline.models.policy import load_policy
+from pipeline.models.tokenizer import load_tokenizer, prompt_token_ids
 
 
 class ChatModel:

@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -145,27 +145,25 @@ def take(problems: P, rows: Sequence[int]) -> P:
 
 
 def data_cache(config: Config) -> Path:
-    """Where tables are kept: beside the runs, where all nodes see them. Raises ConfigError if it is not writable."""
-    path = Path(config.output.root).expanduser().resolve() / "data_cache"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"output.root must be writable, got {config.output.root}: {error.strerror}.") from None
-    return path
+    """Where tables are kept: beside the runs, where all nodes see them."""
+    return Path(config.output.root).expanduser().resolve() / "data_cache"
 
 
 def load_table(config: DataConfig, split: Split, cache: Path) -> ProblemTable:
     """The problems that ``load_problems`` gives, as a table. It is made unless the cache has it.
 
     Raises:
-        DataError, ConfigError: as load_problems.
+        DataError, ConfigError: as load_problems, or the cache cannot be written.
     """
     settings = config.model_dump(exclude={"train_split", "eval_split", "arithmetic"})
     split_name = split_expression(config, split)
     content = [FORMAT, settings, split, split_name, source_digest(config, split)]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     path = cache / digest / "problems.arrow"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output.root must be writable, got {cache.parent}: {error.strerror}.") from None
     with _made_once(path) as hidden:
         if hidden:
             for left in path.parent.glob(".rows-*"):
@@ -252,8 +250,8 @@ class _ArrowRows:
     def batches(self, rows: np.ndarray, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """These rows in this order, in as many batches as it takes: runs in one batch of the file stay together."""
         of_batch = np.searchsorted(self._ends, rows, side="right")
-        starts = np.flatnonzero(np.diff(of_batch, prepend=-1))
-        for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
+        bounds = np.flatnonzero(np.diff(of_batch, prepend=-1, append=-1))
+        for start, stop in pairwise(bounds):
             index = int(of_batch[start])
             batch = self.all_batches[index]
             yield (batch.select(columns) if columns else batch).take(pa.array(rows[start:stop] - self._start(index)))

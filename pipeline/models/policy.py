@@ -4,7 +4,7 @@ import copy
 import hashlib
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from pipeline.config import LoraConfig, ModelConfig
 from pipeline.errors import ModelError
-from pipeline.types import Problem
 
 logger = logging.getLogger(__name__)
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -34,35 +33,6 @@ def pick_device(config: ModelConfig) -> torch.device:
 
 def torch_dtype(name: str) -> torch.dtype:
     return getattr(torch, name)
-
-
-def load_tokenizer(path: Path, config: ModelConfig, *, chat: bool = True) -> Any:
-    """The model's tokenizer. Raises ModelError when it has no end-of-turn token or, to chat, no chat template."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=config.trust_remote_code)
-    if tokenizer.eos_token_id is None or (chat and tokenizer.chat_template is None):
-        raise ModelError(
-            f"model {config.name} must have a chat template and an end-of-turn token. Use a chat model, or set "
-            "data.prompt_template, which needs no chat template."
-        )
-    return tokenizer
-
-
-def prompt_token_ids(tokenizer: Any, problem: Problem) -> tuple[int, ...]:
-    """The prompt up to where the policy starts to write. Plain text begins with the tokens that the tokenizer itself
-    puts before a text (Llama's bos; nothing for SmolLM2 and Qwen)."""
-    if problem.prompt_text is not None:
-        return tuple(tokenizer.encode(problem.prompt_text))
-    return tuple(tokenizer.apply_chat_template(list(problem.prompt), add_generation_prompt=True, return_dict=False))
-
-
-def batch_token_ids(tokenizer: Any, problems: Sequence[Problem]) -> list[list[int]]:
-    """What ``prompt_token_ids`` gives for each, and faster. They are all chats or all plain text."""
-    if problems[0].prompt_text is not None:
-        return tokenizer([problem.prompt_text for problem in problems])["input_ids"]
-    chats = [list(problem.prompt) for problem in problems]
-    return tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=False)
 
 
 def load_policy(path: Path, config: ModelConfig) -> nn.Module:

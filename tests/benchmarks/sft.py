@@ -71,7 +71,7 @@ def run_trl(data: Path, num_steps: int, settings: dict[str, object]) -> None:
     from pipeline.config import DataConfig, ModelConfig
     from pipeline.data import load_problems
     from pipeline.models.hub import resolve_model
-    from pipeline.models.policy import load_tokenizer
+    from pipeline.models.tokenizer import load_tokenizer
 
     torch.set_num_threads(2)
     problems = load_problems(DataConfig(name=str(data), task_name="gsm8k", prompt_template="gsm8k"), "train")

@@ -8,7 +8,6 @@ from pipeline.config import LoraConfig, ModelConfig
 from pipeline.errors import ModelError
 from pipeline.models.policy import (
     load_policy,
-    load_tokenizer,
     load_trainable,
     merged_weights,
     pick_device,
@@ -17,6 +16,7 @@ from pipeline.models.policy import (
     swapped_in,
     trainable_tensors,
 )
+from pipeline.models.tokenizer import load_tokenizer
 from tests.helpers import save_tiny_model, tiny_llama, tiny_tokenizer
 
 VARIANTS = {

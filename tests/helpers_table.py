@@ -1,0 +1,67 @@
+"""Data as large as MetaMathQA, made of few rows, and what a process tree holds in memory."""
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import psutil
+
+from pipeline.config import DataConfig, FieldNames
+
+_SENTENCE = "Each of the {n} boxes holds 12 pens, so {n} x 12 = {total} pens are in the boxes in all. "
+
+
+def metamath_like(path: Path, num_rows: int) -> DataConfig:
+    """A JSONL file with about 200 letters of query and 600 of response per row. Rows differ by a number."""
+    with path.open("w") as file:
+        for n in range(num_rows):
+            query = f"A shop got {n} boxes with 12 pens each. " + "How many pens is that, taken together? " * 4
+            response = _SENTENCE.format(n=n, total=12 * n) * 7 + f"\n#### {12 * n}\nThe answer is: {12 * n}"
+            file.write(json.dumps({"query": query, "response": response, "type": "GSM_AnsAug"}) + "\n")
+    fields = FieldNames(question="query", answer="response", type="type")
+    return DataConfig(name=str(path), fields=fields, answer_format="phrase", prompt_template="metamath")
+
+
+class PeakMemory:
+    """Samples the memory of this process and all its descendants while the block lasts.
+
+    A page that n processes share counts 1/n in each (PSS): the sum counts it once. It includes pages of mapped files
+    and of the object store.
+    """
+
+    def __init__(self, interval_s: float = 0.5) -> None:
+        self._interval_s, self._stop = interval_s, threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self.start_mib = self.peak_mib = 0.0
+
+    def __enter__(self) -> "PeakMemory":
+        self.start_mib = self.peak_mib = tree_pss_mib()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def above_start_mib(self) -> float:
+        return self.peak_mib - self.start_mib
+
+    def _sample(self) -> None:
+        while not self._stop.wait(self._interval_s):
+            self.peak_mib = max(self.peak_mib, tree_pss_mib())
+
+
+def tree_pss_mib() -> float:
+    """Proportional set size of this process and all its descendants."""
+    own = psutil.Process(os.getpid())
+    return sum(_pss_kib(process.pid) for process in (own, *own.children(recursive=True))) / 1024
+
+
+def _pss_kib(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:  # it has ended
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
