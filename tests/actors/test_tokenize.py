@@ -9,10 +9,10 @@ import pytest
 
 from actors import tokenize
 from actors.launch import connected_ray
-from actors.session import Examples
 from actors.tokenize import make_tokens
 from pipeline.config import DataConfig, ModelConfig
 from pipeline.data.table import ProblemTable, TokenTable, load_table
+from pipeline.examples import Examples
 from pipeline.models.embedded import NAME
 from pipeline.models.hub import resolve_model
 from pipeline.models.tokenizer import load_tokenizer, prompt_token_ids
@@ -64,8 +64,8 @@ def test_examples_are_read_by_row(tmp_path, model):
     problems = load_table(metamath_like(tmp_path / "a.jsonl", 30), "train", tmp_path).take([7, 3])
     tokens = make_tokens(problems, model, chat=False)
     (problem, sequence), (_, prompt) = (
-        Examples(problems, tokens, solved=True)[1],
-        Examples(problems, tokens, solved=False)[1],
+        Examples(problems, tokens, 1024)[1],
+        Examples(problems, tokens, None)[1],
     )
     assert problem == problems.whole()[3]
     assert (sequence.prompt, sequence.completion) == encoded_alone(tiny_tokenizer(), problem)

@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 from actors.launch import connected_ray
-from actors.session import Examples
 from actors.tokenize import make_tokens
 from pipeline.config import ModelConfig
 from pipeline.data.table import load_table
+from pipeline.examples import Examples
 from pipeline.models.embedded import NAME
 from tests.helpers_table import PeakMemory, metamath_like
 
@@ -42,7 +42,7 @@ def _run(config, cache: Path, num_examples: int, memory: PeakMemory) -> None:
         tokens = make_tokens(problems, ModelConfig(name=NAME), chat=False)
         _report("tokens", len(problems), started, memory)
         started = time.perf_counter()
-        examples = Examples(problems, tokens, solved=True)
+        examples = Examples(problems, tokens, 1024)
         num_tokens = sum(len(examples[row][1]) for row in random.Random(0).sample(range(len(examples)), num_examples))
         _report(f"examples of {num_tokens / num_examples:.0f} tokens", num_examples, started, memory)
     sizes = [
