@@ -260,9 +260,7 @@ def problems_digest(problems: Sequence[Problem]) -> str:
     """Of the problems with all their texts, in order. A table has one already, over its source and its rows."""
     if isinstance(problems, ProblemTable):
         return problems.digest
-    texts = [[p.id, p.prompt, p.gold, p.solution, p.level, p.type, p.source] for p in problems]
-    plain = [p.prompt_text for p in problems]
-    return _digest([texts, plain] if any(plain) else texts)  # of chats it is what it was before there were others
+    return _digest([[p.id, p.prompt, p.gold, p.solution, p.level, p.type, p.source, p.prompt_text] for p in problems])
 
 
 def _inputs(config: Config, spec: StageSpec, data_digest: str, parent: str, keys: Sequence[str]) -> dict[str, Any]:
