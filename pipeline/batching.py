@@ -161,7 +161,9 @@ def next_token_logits(model: nn.Module, batch: MicroBatch, dtype: torch.dtype) -
 
 def token_logprobs(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
     """Log-probabilities [B, T] of targets [B, T] under softmax(logits [B, T, V] / temperature), in float32."""
-    flat = logits.float().flatten(0, 1) / temperature
+    flat = logits.float().flatten(0, 1)
+    if temperature != 1:  # a pass over [B, T, V] less
+        flat = flat / temperature
     return -F.cross_entropy(flat, targets.flatten(), reduction="none").view_as(targets)
 
 
