@@ -87,9 +87,8 @@ def _encoded_by_ray(problems: ProblemTable, config: ModelConfig, chat: bool) -> 
             own = none.whole()[start : start + ROWS_PER_TASK]
             yield pa.Table.from_batches(_encoded(own, tokenizer), schema=TOKENS)
 
-    environment = {
-        "env_vars": {"TOKENIZERS_PARALLELISM": "false"}
-    }  # a task has one CPU; also: no other shares its process
+    # A task has one CPU. No task or actor without this variable gets its process, where torch cannot be imported.
+    environment = {"env_vars": {"TOKENIZERS_PARALLELISM": "false"}}
     tasks = ray.data.range(num_tasks, override_num_blocks=num_tasks)
     encoded = tasks.map_batches(encode, batch_size=None, runtime_env=environment)
     for table in encoded.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):

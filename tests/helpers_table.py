@@ -34,9 +34,11 @@ class PeakMemory:
         self._interval_s, self._stop = interval_s, threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self.start_mib = self.peak_mib = 0.0
+        self.at_peak: dict[str, float] = {}
+        """MiB by the name of the process."""
 
     def __enter__(self) -> "PeakMemory":
-        self.start_mib = self.peak_mib = tree_pss_mib()
+        self.start_mib = self.peak_mib = sum(tree_pss_mib().values())
         self._thread.start()
         return self
 
@@ -50,18 +52,20 @@ class PeakMemory:
 
     def _sample(self) -> None:
         while not self._stop.wait(self._interval_s):
-            self.peak_mib = max(self.peak_mib, tree_pss_mib())
+            by_name = tree_pss_mib()
+            if sum(by_name.values()) > self.peak_mib:
+                self.peak_mib, self.at_peak = sum(by_name.values()), by_name
 
 
-def tree_pss_mib() -> float:
-    """Proportional set size of this process and all its descendants."""
+def tree_pss_mib() -> dict[str, float]:
+    """Proportional set size of this process and all its descendants, by name."""
     own = psutil.Process(os.getpid())
-    return sum(_pss_kib(process.pid) for process in (own, *own.children(recursive=True))) / 1024
-
-
-def _pss_kib(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:  # it has ended
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+    sizes: dict[str, float] = {}
+    for process in (own, *own.children(recursive=True)):
+        try:
+            name, lines = process.name(), Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+        except (OSError, psutil.Error):  # it has ended
+            continue
+        kib = next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+        sizes[name] = sizes.get(name, 0.0) + kib / 1024
+    return sizes

@@ -8,6 +8,7 @@ complete. Nobody holds all rows: they are written in batches and mapped into mem
 import hashlib
 import importlib.metadata
 import json
+import mmap
 import os
 import shutil
 import sys
@@ -31,6 +32,8 @@ FORMAT = 1
 """Part of every digest. Raise it when the same data comes to be stored in another way."""
 ROWS_PER_BATCH = 1000
 """Rows that are written, and read in a walk over all of them, at a time."""
+ROWS_IN_MEMORY = 256
+"""Single rows that are read before the file's pages are given back: else a pass over all rows would hold the file."""
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _PROBLEMS = pa.schema(
@@ -213,7 +216,7 @@ def _is_whole(path: Path) -> bool:
     """Arrow writes the footer last: where it can be read, nothing before it is missing."""
     try:
         _ArrowRows(path)
-    except (OSError, pa.ArrowException):
+    except (OSError, ValueError, pa.ArrowException):  # ValueError: it is empty
         return False
     return True
 
@@ -234,16 +237,21 @@ class _ArrowRows:
     """Rows of an Arrow file that is mapped into memory for as long as this is alive."""
 
     def __init__(self, path: Path) -> None:
-        with pa.memory_map(str(path)) as file:
-            reader = pa.ipc.open_file(file)
-            self.all_batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        reader = pa.ipc.open_file(pa.py_buffer(self._map))
+        self.all_batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
         self._ends = np.cumsum([batch.num_rows for batch in self.all_batches], dtype=np.int64)
+        self._num_read = 0
 
     @property
     def num_rows(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def row(self, row: int) -> dict[str, Any]:
+        self._num_read += 1
+        if self._num_read % ROWS_IN_MEMORY == 0:
+            self._map.madvise(mmap.MADV_DONTNEED)
         index = int(np.searchsorted(self._ends, row, side="right"))
         return self.all_batches[index].slice(row - self._start(index), 1).to_pylist()[0]
 

@@ -31,6 +31,8 @@ def main() -> None:
             print(f"{run} run", flush=True)
             _run(config, Path(folder) / "cache", arguments.num_examples, memory)
     print(f"peak PSS of all processes: {memory.above_start_mib:.0f} MiB above {memory.start_mib:.0f} at the start")
+    largest = sorted(memory.at_peak.items(), key=lambda item: -item[1])[:8]
+    print("at the peak: " + ", ".join(f"{name} {size:.0f}" for name, size in largest))
 
 
 def _run(config, cache: Path, num_examples: int, memory: PeakMemory) -> None:

@@ -23,6 +23,7 @@ STAGE = {"name": "a", "kind": "sft"}
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
     monkeypatch.setattr(tables, "ROWS_PER_BATCH", 7)
+    monkeypatch.setattr(tables, "ROWS_IN_MEMORY", 3)
 
 
 def write(path: Path, num_rows: int = 40, **changed) -> DataConfig:
