@@ -37,7 +37,6 @@ def sft_loop(setup: StageSetup) -> None:
             batch = session.share(session.examples.batch(stage_step))
             metrics = _learn_solutions(session, batch, stage_step)
         session.end_step(metrics | session.evaluate_if_due(), score=-metrics["loss"])
-    session.publish_weights(session.progress.step)
     session.finish()
 
 

@@ -1,11 +1,11 @@
 """What a learner worker stands on: its model and optimizer, its ranks, checkpoints, metrics and actors."""
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, TypeVar, cast
@@ -26,17 +26,18 @@ from pipeline.curriculum.replay import ReplayBuffer
 from pipeline.curriculum.stages import StageSpec, stage_decision
 from pipeline.data.table import ProblemTable, TokenTable
 from pipeline.errors import CheckpointError, DataError
-from pipeline.examples import stage_examples
+from pipeline.examples import shortened, stage_examples
 from pipeline.experiment import Checkpoint, PhaseClock, Progress, RunDirectory, load_checkpoint
 from pipeline.files import append_jsonl, write_json, write_jsonl
 from pipeline.logs import log_to_file
-from pipeline.metrics import first_per_level, peak_memory_gib, rollout_metrics, sample_rows, ungraded_rows
+from pipeline.metrics import first_per_level, rollout_metrics, sample_rows, ungraded_rows
 from pipeline.models.attention import enable_packing
 from pipeline.models.hub import resolve_model
 from pipeline.models.policy import (
     load_policy,
     load_trainable,
     merged_weights,
+    peak_memory_gib,
     pick_device,
     save_adapter,
     save_final_model,
@@ -140,6 +141,7 @@ class LearnerSession:
         self._updates: dict[str, float] = {}
         self._num_updates = 0
         self.weight_id = WeightId(self._attempt, self.progress.step)
+        self._published: WeightId | None = None
         self.clock = PhaseClock()
         if self.rank == 0:
             truncate_metrics(self._run.path, self.progress.step)
@@ -154,6 +156,9 @@ class LearnerSession:
 
     def _take_run(self) -> int:
         self._run.lock()
+        return self._next_attempt()
+
+    def _next_attempt(self) -> int:
         return ray.get(self._setup.weight_store.next_attempt.remote())
 
     def _restore(self) -> Progress:
@@ -321,6 +326,8 @@ class LearnerSession:
             done = (self.progress.stage_step - self.progress.pass_start) * self._updates_per_step + self._num_updates
             if report := self._refactorer.after_step(done, self.examples.num_steps * self._updates_per_step):
                 self._updates = report.metrics()
+                if self.rank == 0:
+                    self._run.record_spectra(self.progress.step + 1, asdict(report))
         self._optimizer.zero_grad(set_to_none=True)  # frees them while completions and checkpoints are written
         return norm.item()
 
@@ -336,11 +343,8 @@ class LearnerSession:
             return {}
         with self.clock("evaluation"):
             step = self.progress.step + 1
-            if self.weight_id.step != step:
-                self.publish_weights(step)
+            self.publish_weights(step)
             problems = self._held_out(self.config.eval.problems_per_level)
-            if not problems:
-                return {}
             metrics = self._from_rank_0(
                 lambda: {"eval_answer_accuracy": self._answer_all(problems, f"step_{step:06d}")}
             )
@@ -355,10 +359,11 @@ class LearnerSession:
 
     def _token_metrics(self, problems: list[Problem]) -> dict[str, float]:
         """Loss and next-token accuracy on the worked solutions of held-out problems, each worker on its part."""
+        settings: SFTConfig = self.settings
         solved = [problem for problem in problems if problem.solution is not None]
         encoded = encode_problems(self.tokenizer, solved).to_pylist() if solved else []
         examples = [TokenSequence(tuple(row["prompt"]), tuple(row["completion"])) for row in encoded]
-        fitting = [learned_tokens(e, self.settings.loss_on) for e in examples if len(e) <= self.settings.max_length]
+        fitting = [learned_tokens(e, settings.loss_on) for whole in examples if (e := shortened(whole, settings))]
         batches = self.example_batches(fitting[self.rank :: self.num_workers])
         loss, num_hits, num_tokens = self.sum_over_workers(held_out_sums(self.model, batches, self.dtype))
         if not num_tokens:
@@ -442,6 +447,7 @@ class LearnerSession:
         """Evaluate, save, and mark the stage done, in this order: what is marked is complete."""
         if self.config.eval.load_best_model_at_end:
             self._take_best()
+        self.publish_weights(self.progress.step)
         self._evaluate(self.stage.name)
         if self.rank == 0:
             if self._setup.is_last and self.config.output.save_final_model:
@@ -456,24 +462,28 @@ class LearnerSession:
 
     def _take_best(self) -> None:
         self._barrier()  # rank 0 may still be writing a checkpoint
-        best = self._run.best_checkpoint()
+        best = self._run.best_checkpoint(self.stage.name)
         if best is None:
-            return
+            return logger.warning("stage %s was never scored: it ends with its last weights", self.stage.name)
         checkpoint = load_checkpoint(best)
         logger.info("stage %s ends with its best weights, of step %d", self.stage.name, checkpoint.progress.step)
         load_trainable(self.model, checkpoint.tensors)
-        self.publish_weights(self.progress.step)
+        self._optimizer.load_state_dict(checkpoint.optimizer)
+        self._attempt = self._from_rank_0(self._next_attempt)  # this step's weights are not what the engines hold
 
     # Weights and evaluation ------------------------------------------------------------------------
 
     def publish_weights(self, step: int) -> None:
-        """Hand the policy as it is after ``step`` steps to the store, and load it into every engine."""
+        """Hand the policy as it is after ``step`` steps to the store, and load it into every engine, once."""
         self.weight_id = WeightId(self._attempt, step)
+        if self.weight_id == self._published:
+            return
         if self.rank == 0:
             packed = pack_weights(merged_weights(self.model, self.dtype))
             ray.get(self._setup.weight_store.publish.remote(self.weight_id, packed))
             refs = [worker.sync.remote(self.weight_id) for worker in self._setup.rollout_workers]
             ray.get(_wait(refs, "engines to load weights", len(refs)))
+        self._published = self.weight_id
         self._barrier()
 
     def _evaluate(self, name: str) -> None:
@@ -499,13 +509,18 @@ class LearnerSession:
         return self._from_rank_0(lambda: float(self._answer(problems)[0]["overall"]["accuracy_tagged"]))
 
     def _held_out(self, per_level: int | Literal["all"]) -> list[Problem]:
+        return self._fitting if per_level == "all" else first_per_level(self._fitting, per_level)
+
+    @cached_property
+    def _fitting(self) -> list[Problem]:
+        """Held-out problems whose prompts fit."""
         limit = self.config.rollout.max_prompt_length
         fitting = [problem for problem in self._setup.eval_problems if len(self.encode(problem)) <= limit]
         if len(fitting) < len(self._setup.eval_problems):
             logger.warning("%d held-out problems are too long: left out", len(self._setup.eval_problems) - len(fitting))
         if self._setup.eval_problems and not fitting:
             raise DataError(f"held-out problems must fit into rollout.max_prompt_length={limit}, got none that does.")
-        return fitting if per_level == "all" else first_per_level(fitting, per_level)
+        return fitting
 
     def _answer(self, problems: list[Problem]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         workers, length = self._setup.rollout_workers, self.config.eval.max_completion_length
@@ -523,8 +538,6 @@ class LearnerSession:
         with self.clock("checkpoint"):
             if self._scores or self.config.eval.metric_for_best_model:
                 self.progress.score = fmean(self._scores) if self._scores else None
-            if self.progress.score is not None and self._scores:
-                self.progress.best_score = max(self.progress.score, self.progress.best_score or -math.inf)
             self._scores = []
             self._run.save_checkpoint(
                 self.progress,

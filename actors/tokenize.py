@@ -35,7 +35,7 @@ def make_tokens(problems: ProblemTable, config: ModelConfig, *, chat: bool) -> T
     Raises:
         ModelError: the tokenizer cannot be used.
     """
-    with new_tokens(problems, resolve_model(config), chat=chat) as (tokens, path):
+    with new_tokens(problems, resolve_model(config), chat=chat, code=Path(__file__)) as (tokens, path):
         if path:
             _write(path, problems, config, chat)
     return tokens
@@ -48,6 +48,8 @@ def _write(path: Path, problems: ProblemTable, config: ModelConfig, chat: bool) 
         write_batches(path, TOKENS, _encoded(whole, load_tokenizer(resolve_model(config), config, chat=chat)))
     else:
         write_batches(path, TOKENS, _encoded_by_ray(whole, config, chat))
+    if (num_rows := len(TokenTable(path).lengths()[0])) != len(whole):
+        raise RuntimeError(f"{num_rows} rows of tokens for {len(whole)} problems")
 
 
 def encode_problems(tokenizer: Any, problems: Sequence[Problem]) -> pa.RecordBatch:

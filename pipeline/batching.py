@@ -73,7 +73,7 @@ def micro_batches(
     order = sorted(range(len(sequences)), key=lambda row: (-len(sequences[row]), row))
     lengths = [len(sequence) for sequence in sequences]
     if packing:
-        packs = _best_fit(order, lengths, max_tokens)
+        packs = _best_fit(order, lengths, max_tokens // pad_to_multiple_of * pad_to_multiple_of)
         return [_pack(sequences, rows, device, pad_to_multiple_of) for rows in packs]
     batches: list[list[int]] = []
     for row in order:

@@ -7,7 +7,7 @@ Nothing is repaired: a wrong setting is a ConfigError that names the key.
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -428,7 +428,7 @@ class LearnerConfig(StrictModel):
     memory_gib: float = Field(4.0, gt=0)
     num_threads: int = Field(2, ge=1)
     tokens_per_micro_batch: int = Field(2048, ge=16)
-    """Padded tokens in one forward and backward pass. Lower it when memory runs out; the gradient
+    """Tokens, padding included, in one forward and backward pass. Lower it when memory runs out; the gradient
     stays the same."""
     max_failures: int = Field(2, ge=0)
     """How often a killed worker group is started again from the last checkpoint."""
@@ -439,8 +439,8 @@ class EvalConfig(StrictModel):
 
     problems_per_level: int = Field(50, ge=0)
     """0 switches evaluation off. Data without levels counts as one level."""
-    problems_per_level_at_end: int | Literal["all"] | None = None
-    """After the last stage. None: problems_per_level."""
+    problems_per_level_at_end: Annotated[int, Field(ge=1)] | Literal["all"] | None = None
+    """After the last stage of a run that is no search. None: problems_per_level."""
     at_start: bool = True
     max_completion_length: int = Field(256, ge=1)
     """Tokens, decoded greedily."""
@@ -464,11 +464,10 @@ class EvalConfig(StrictModel):
 
     @model_validator(mode="after")
     def _best_needs_evaluations(self) -> "EvalConfig":
-        if self.metric_for_best_model and not (self.total_eval_times and self.problems_per_level):
-            raise ValueError(
-                "metric_for_best_model needs total_eval_times and problems_per_level above 0, got "
-                f"{self.total_eval_times} and {self.problems_per_level}"
-            )
+        if self.total_eval_times and not self.problems_per_level:
+            raise ValueError("total_eval_times needs problems_per_level above 0, got 0: there is nothing to evaluate")
+        if self.metric_for_best_model and not self.total_eval_times:
+            raise ValueError("metric_for_best_model needs total_eval_times above 0, got 0")
         if not self.metric_for_best_model and (self.early_stopping_patience or self.load_best_model_at_end):
             raise ValueError("early_stopping_patience and load_best_model_at_end need metric_for_best_model, got none")
         return self
@@ -478,7 +477,7 @@ class CheckpointConfig(StrictModel):
     every_steps: int = Field(50, ge=1)
     every_minutes: float = Field(5.0, gt=0)
     keep_last: int = Field(2, ge=1)
-    """The last k are kept, and the best one by mean reward (SFT: by loss)."""
+    """The last k are kept, and the newest stage's best: see ``eval.metric_for_best_model``."""
 
 
 class OutputConfig(StrictModel):
@@ -534,8 +533,15 @@ class Config(StrictModel):
         if self.curriculum and self.curriculum.promotion and not self.eval.problems_per_level:
             raise ValueError("eval.problems_per_level must be above 0 for curriculum.promotion, got 0")
         metric = self.eval.metric_for_best_model
-        if metric in ("loss", "perplexity", "token_accuracy") and self.data.task_name is None:
-            raise ValueError(f"data.task_name must be set for eval.metric_for_best_model={metric}, got none")
+        if metric in ("loss", "perplexity", "token_accuracy"):
+            if self.data.task_name is None:
+                raise ValueError(f"data.task_name must be set for eval.metric_for_best_model={metric}, got none")
+            if sampling := [stage.name for stage in self.stages if stage.kind == "grpo"]:
+                raise ValueError(
+                    f"eval.metric_for_best_model must be answer_accuracy for grpo stages, got {metric}: {sampling}"
+                )
+        if self.eval.early_stopping_patience and self.curriculum and self.curriculum.promotion:
+            raise ValueError("eval.early_stopping_patience must be null beside curriculum.promotion, which has its own")
         for index, stage in enumerate(self.stages):
             try:
                 settings = self.stage_settings(stage)

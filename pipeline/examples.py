@@ -37,6 +37,14 @@ class Examples(Sequence[tuple[Problem, Any]]):
         return self.problems[index], TokenSequence(prompt, completion[: self._max_length - len(prompt)])
 
 
+def shortened(example: TokenSequence, settings: SFTConfig) -> TokenSequence | None:
+    """The example as training would take it: None where it is too long."""
+    room = settings.max_length - len(example.prompt)
+    if len(example.completion) > room and (settings.too_long == "drop" or room < 1):
+        return None
+    return TokenSequence(example.prompt, example.completion[:room])
+
+
 @dataclass(frozen=True)
 class StageExamples:
     """Laid down before the first step, by lengths alone: no tokens are read for it."""

@@ -43,8 +43,6 @@ class Progress:
     """All steps are done and the stage's evaluation is written."""
     reward_history: list[float] = field(default_factory=list)
     """Mean reward of every GRPO step of the run."""
-    best_score: float | None = None
-    """Highest score of this stage's checkpoints. Higher is better in both kinds of stage."""
     score: float | None = None
     """Mean over the steps since the last checkpoint: of the reward, or of minus the SFT loss. With a
     ``metric_for_best_model``, of the evaluation at this step; None without one."""
@@ -136,6 +134,11 @@ class RunDirectory:
         known = json.loads(path.read_text()) if path.exists() else {}
         write_json(path, known | {stage: counts})
 
+    def record_spectra(self, step: int, report: dict[str, Any]) -> None:
+        """Singular values of every adapter before and after a refactoring."""
+        (self.path / "spectral").mkdir(exist_ok=True)
+        write_json(self.path / "spectral" / f"step_{step:06d}.json", report)
+
     def load_config(self) -> Config:
         """The configuration the run was started with."""
         try:
@@ -194,8 +197,11 @@ class RunDirectory:
             link(self.checkpoints / stage, path)
         if paths := self.checkpoint_paths():
             link(self.checkpoints / "checkpoint_last", paths[-1])
+        best_link = self.checkpoints / "checkpoint_best"
         if best := self.best_checkpoint():
-            link(self.checkpoints / "checkpoint_best", best)
+            link(best_link, best)
+        else:
+            best_link.unlink(missing_ok=True)
 
     def stage_checkpoints(self) -> dict[str, Path]:
         """Results of the stages that are done, by name, in order."""
@@ -251,10 +257,11 @@ class RunDirectory:
             if path not in kept and path != best:
                 _remove_checkpoint(path)
 
-    def best_checkpoint(self) -> Path | None:
-        """The checkpoint of the newest stage with the highest score; a later one wins a tie."""
+    def best_checkpoint(self, stage: str | None = None) -> Path | None:
+        """The checkpoint of a stage, by default the newest, with the highest score; a later one wins a tie."""
         scored = [(read_progress(path), path) for path in self.checkpoint_paths()]
-        scored = [(p, path) for p, path in scored if p.stage == scored[-1][0].stage and p.score is not None]
+        stage = stage or (scored[-1][0].stage if scored else None)
+        scored = [(p, path) for p, path in scored if p.stage == stage and p.score is not None]
         return max(scored, key=lambda item: (item[0].score, item[0].step))[1] if scored else None
 
 

@@ -1,13 +1,9 @@
 """Metrics of a step, from what was rolled out. Names and meanings: docs/metrics.md."""
 
-import resource
-import sys
 from collections.abc import Sequence
 from itertools import chain, zip_longest
 from statistics import fmean, pstdev
 from typing import Any
-
-import torch
 
 from pipeline.types import Problem, RolloutGroup
 
@@ -108,14 +104,6 @@ def _accuracy(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
         "completion_length_mean": fmean(row["num_tokens"] for row in rows),
         "truncated_frac": fmean(row["truncated"] for row in rows),
     }
-
-
-def peak_memory_gib(device: torch.device) -> float:
-    """The most that this process held: on a GPU of its memory, else of the machine's."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def first_per_level(problems: Sequence[Problem], count: int) -> list[Problem]:

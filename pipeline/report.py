@@ -31,8 +31,9 @@ from pipeline.tracking import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-MEASURES = {"tagged": "accuracy_tagged", "last_number": "accuracy_last_number"}
-"""``tagged``: what stands inside <answer>. ``last_number``: the last number, which needs no tags."""
+MEASURES = {"tagged": "accuracy_tagged", "last_number": "accuracy_last_number", "answer": "answer_accuracy"}
+"""``tagged``: the answer marked as it was asked for. ``last_number``: the last number, which needs no tags. ``answer``:
+what the verifier says of the whole completion."""
 NUM_SAMPLE_STEPS, NUM_SAMPLES, NUM_UNGRADED = 6, 4, 5
 
 
@@ -155,7 +156,11 @@ def _result(evaluation: Row, level: str) -> Row | None:
 
 def _with_intervals(evaluation: Row) -> Row:
     def extend(result: Row) -> Row:
-        spans = {f"{key}_interval": wilson_interval(result[key], result["num_problems"]) for key in MEASURES.values()}
+        spans = {
+            f"{key}_interval": wilson_interval(result[key], result["num_problems"])
+            for key in MEASURES.values()
+            if key in result
+        }
         return {**result, **spans}
 
     levels = {level: extend(result) for level, result in evaluation["levels"].items()}
@@ -163,14 +168,19 @@ def _with_intervals(evaluation: Row) -> Row:
 
 
 def _change(before: Row, after: Row) -> Row:
-    """Later accuracy minus earlier, for the levels that both evaluations have."""
+    """Later accuracy minus earlier, for the levels that both evaluations have as many problems of."""
     changes = {
-        level: {measure: new[key] - old[key] for measure, key in MEASURES.items()}
+        level: {measure: new[key] - old[key] for measure, key in MEASURES.items() if key in new and key in old}
         for level in [*_levels([after]), "overall"]
-        if (old := _result(before, level)) and (new := _result(after, level))
+        if (new := _result(after, level)) and (old := _comparable(_result(before, level), new))
     }
-    overall = changes.pop("overall")
+    overall = changes.pop("overall", {})
     return {"from": before["name"], "to": after["name"], "levels": changes, "overall": overall}
+
+
+def _comparable(before: Row | None, after: Row | None) -> Row | None:
+    """The earlier result where the later one is of as many problems: the last evaluation may be of more."""
+    return before if before and after and before["num_problems"] == after["num_problems"] else None
 
 
 def _total(rows: list[Row], key: str) -> float:
@@ -264,8 +274,12 @@ def _accuracy(summary: Row) -> str:
     tables = "".join(
         f"<p><b>{page.text(TITLES[measure])}</b></p>{_accuracy_of(key, evaluations)}"
         for measure, key in MEASURES.items()
+        if all(key in evaluation["overall"] for evaluation in evaluations)
     )
-    note = "Below each share: its 95 % Wilson interval, and the change in points from the evaluation before."
+    note = (
+        "Below each share: its 95 % Wilson interval, and the change in points from the evaluation before, if that was "
+        "of as many problems."
+    )
     return tables + page.note(note)
 
 
@@ -275,9 +289,9 @@ def _accuracy_of(key: str, evaluations: list[Row]) -> str:
     for level in [*_levels(evaluations), "overall"]:
         results = [_result(evaluation, level) for evaluation in evaluations]
         cells = [_accuracy_cell(key, result, before) for before, result in pairwise([None, *results])]
-        ends = [results[0], results[-1]]
-        change = _points(ends[1][key] - ends[0][key]) if ends[0] and ends[1] and len(results) > 1 else "-"
-        num_problems = next(result["num_problems"] for result in results if result)
+        first, last = _comparable(results[0], results[-1]), results[-1]
+        change = _points(last[key] - first[key]) if first and last and len(results) > 1 else "-"
+        num_problems = ", ".join(dict.fromkeys(str(result["num_problems"]) for result in results if result))
         lines.append([level, num_problems, *cells, change])
     return page.table(head, lines, "totals")
 
@@ -286,6 +300,7 @@ def _accuracy_cell(key: str, result: Row | None, before: Row | None) -> str | tu
     if not result:
         return "-"
     low, high = result[f"{key}_interval"]
+    before = _comparable(before, result)
     change = f" · {_points(result[key] - before[key])}" if before else ""
     return f"{result[key]:.1%}", f"{low * 100:.0f}–{high * 100:.0f} %{change}"
 

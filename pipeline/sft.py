@@ -41,4 +41,4 @@ def held_out_sums(model: nn.Module, batches: Iterable[MicroBatch], dtype: torch.
 
 def perplexity(loss: float) -> float:
     """exp of the mean loss; infinite where that is too large for a number."""
-    return math.exp(loss) if loss < 700 else math.inf
+    return math.inf if loss >= 700 else math.exp(loss)

@@ -124,12 +124,8 @@ class Mixture(Generic[T]):
         """The batch of a step from 0. Steps past ``num_examples`` (a repeated stage) keep the share."""
         return [self.at(position) for position in range(step * batch_size, (step + 1) * batch_size)]
 
-    def new_until(self, num_positions: int) -> list[T]:
-        """The new examples among the first positions, each once, in order."""
-        return [self.new[row] for row in self.new_rows_until(num_positions)]
-
     def new_rows_until(self, num_positions: int) -> list[int]:
-        """Where in ``new`` these examples are."""
+        """Where in ``new`` the new examples among the first positions are, each once, in order."""
         num_new = num_positions - num_positions * self.num_replayed // self.num_examples
         rows = range(len(self.new))
         return [item_at(rows, index, *self.seed) for index in range(min(num_new, len(rows)))]

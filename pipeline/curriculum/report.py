@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 TITLES = {
-    "tagged": "Tagged: the answer inside <answer>",
+    "tagged": "Tagged: the answer marked as it was asked for",
     "last_number": "Last number: the last one written, for a policy that does not write tags",
+    "answer": "Answer: what the verifier says of the whole completion",
 }
 """Of the measures, for people."""
 NOTE = (

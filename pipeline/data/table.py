@@ -22,14 +22,15 @@ import numpy as np
 import pyarrow as pa
 from filelock import FileLock
 
+from pipeline import templates
 from pipeline.config import Config, DataConfig
+from pipeline.data import sources
 from pipeline.data.sources import Split, iter_problems, source_digest, split_expression
 from pipeline.errors import ConfigError
 from pipeline.files import sha256
+from pipeline.models import tokenizer
 from pipeline.types import Problem, ProblemHead
 
-FORMAT = 1
-"""Part of every digest. Raise it when the same data comes to be stored in another way."""
 ROWS_PER_BATCH = 1000
 """Rows that are written, and read in a walk over all of them, at a time."""
 ROWS_IN_MEMORY = 256
@@ -41,6 +42,8 @@ _PROBLEMS = pa.schema(
     + [(name, pa.string()) for name in ("level", "type", "source", "prompt_text")]
 )
 TOKENS = pa.schema([("prompt", pa.list_(pa.int32())), ("completion", pa.list_(pa.int32()))])
+_PROBLEM_CODE = [Path(module.__file__ or "") for module in (sources, templates)] + [Path(__file__)]
+_TOKEN_CODE = [Path(tokenizer.__file__ or ""), Path(__file__)]
 _TOKENIZER_FILES = {".json", ".jinja", ".model", ".txt", ".tiktoken", ".py"}
 
 
@@ -160,7 +163,7 @@ def load_table(config: DataConfig, split: Split, cache: Path) -> ProblemTable:
     """
     settings = config.model_dump(exclude={"train_split", "eval_split", "arithmetic"})
     split_name = split_expression(config, split)
-    content = [FORMAT, settings, split, split_name, source_digest(config, split)]
+    content = [_sources_digest(_PROBLEM_CODE), settings, split, split_name, source_digest(config, split)]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     path = cache / digest / "problems.arrow"
     try:
@@ -177,14 +180,18 @@ def load_table(config: DataConfig, split: Split, cache: Path) -> ProblemTable:
 
 
 @contextmanager
-def new_tokens(problems: ProblemTable, model: Path, *, chat: bool) -> Iterator[tuple[TokenTable, Path | None]]:
+def new_tokens(
+    problems: ProblemTable, model: Path, *, chat: bool, code: Path
+) -> Iterator[tuple[TokenTable, Path | None]]:
     """The tokens of all rows of the table's file, and the path to write them to; None when they are there already.
 
     Args:
         model: directory with the tokenizer's files.
         chat: prompts go through its chat template.
+        code: the file of what encodes them. When it changes they are made again.
     """
-    digest = hashlib.sha256(f"{FORMAT} {problems.table_digest} {chat}".encode())
+    made_by = _sources_digest([*_TOKEN_CODE, code])
+    digest = hashlib.sha256(f"{made_by} {problems.table_digest} {chat}".encode())
     for library in ("transformers", "tokenizers"):
         digest.update(importlib.metadata.version(library).encode())
     for file in sorted(file for file in model.iterdir() if file.suffix in _TOKENIZER_FILES and file.is_file()):
@@ -192,6 +199,11 @@ def new_tokens(problems: ProblemTable, model: Path, *, chat: bool) -> Iterator[t
     path = problems.path.with_name(f"tokens_{digest.hexdigest()[:16]}.arrow")
     with _made_once(path) as hidden:
         yield TokenTable(path), hidden
+
+
+def _sources_digest(files: Sequence[Path]) -> str:
+    """Of source code that decides what is stored: data made by other code is made again."""
+    return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
 
 
 @contextmanager

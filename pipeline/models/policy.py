@@ -4,6 +4,8 @@ import copy
 import hashlib
 import logging
 import math
+import resource
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +31,14 @@ def pick_device(config: ModelConfig) -> torch.device:
         there = [name for name, ok in available.items() if ok]
         raise ModelError(f"model.device must be available here, got {config.device}: torch sees {', '.join(there)}.")
     return torch.device(config.device)
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """The most that this process held: on a GPU of its memory, else of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def torch_dtype(name: str) -> torch.dtype:

@@ -47,7 +47,8 @@ def recipe(tmp_path_factory) -> Path:
         "rollout": {"max_prompt_length": 64, "memory_gib": 1.5},
         "learner": {"tokens_per_micro_batch": 128, "num_cpus": 0.5, "memory_gib": 1.0},
         "eval": {"problems_per_level": 4, "problems_per_level_at_end": "all", "max_completion_length": 8}
-        | {"total_eval_times": 3, "metric_for_best_model": "loss", "load_best_model_at_end": True},
+        | {"total_eval_times": 3, "metric_for_best_model": "loss", "load_best_model_at_end": True}
+        | {"greater_is_better": True},  # so that the best is not the last
         "checkpoint": {"every_steps": 100},
     }
     path = directory / "tiny.yaml"
@@ -83,16 +84,31 @@ def test_evaluations_are_spread_and_the_last_one_is_on_all_problems(reference_ru
 def test_the_best_checkpoint_is_kept_and_taken(reference_run):
     losses = {row["step"]: row["eval_loss"] for row in read_metrics(reference_run) if "eval_loss" in row}
     best = reference_run / "checkpoints" / "checkpoint_best"
-    assert read_progress(best).step == min(losses, key=lambda step: (losses[step], -step))
+    assert read_progress(best).step == max(losses, key=lambda step: (losses[step], step)) < STEPS
     assert (best / "policy.safetensors").read_bytes() == (
         reference_run / "checkpoints" / "sft" / "policy.safetensors"
     ).read_bytes()
+
+
+def test_the_last_evaluation_is_of_the_weights_that_were_taken(reference_run):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(reference_run / "final_model", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(reference_run / "final_model")
+    rows = [json.loads(line) for line in (reference_run / "samples" / "eval_sft.jsonl").read_text().splitlines()]
+    for row in rows[:4]:
+        prompt = tokenizer(f"{row['question']} ", return_tensors="pt")
+        output = model.generate(**prompt, max_new_tokens=8, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+        assert tokenizer.decode(output, skip_special_tokens=True) == row["completion"]
 
 
 def test_adapters_are_refactored_when_due(reference_run):
     rows = read_metrics(reference_run)
     assert [row["step"] for row in rows if "spectral_num_pairs" in row] == REFACTORED
     assert all(row["spectral_num_pairs"] == 14 for row in rows if row["step"] in REFACTORED)  # 7 in each of 2 layers
+    spectra = json.loads((reference_run / "spectral" / "step_000004.json").read_text())["pairs"]
+    assert len(spectra) == 14
+    assert all(pair["spectrum_after"] == pytest.approx(pair["spectrum_before"], rel=1e-4) for pair in spectra)
 
 
 def test_the_adapter_on_the_unchanged_base_is_the_merged_model(reference_run):

@@ -1,6 +1,7 @@
-"""``make bench``: where the time of a GRPO step goes, with the embedded model, beside this machine's matmul rate.
+"""``make bench``: where the time of a GRPO step goes, with the embedded model, beside this machine's matmul rate, and
+then fine-tuning beside TRL. Times of different machines compare only as a ratio to that rate.
 
-Times of different machines compare only as a ratio to that rate.
+    python -m tests.benchmarks [grpo] [sft]
 """
 
 import subprocess
@@ -40,7 +41,7 @@ def grpo_rows(root: str, *overrides: str) -> list[Row]:
     return [row for row in read_metrics(run) if row["kind"] == "grpo"][1:]
 
 
-def main() -> None:
+def grpo() -> None:
     before = matmul_tflops()
     with tempfile.TemporaryDirectory() as root:
         rows = grpo_rows(root, "sft.max_steps=30", "grpo.num_steps=6", "eval.problems_per_level=0")
@@ -55,6 +56,14 @@ def main() -> None:
     for key in ("rollout_tokens_per_s", "learner_tokens_per_s"):
         print(f"{key}: {fmean(row[key] for row in rows):.0f}")
     print(f"bf16 matmul: {before:.2f} TFLOP/s before, {after:.2f} after")
+
+
+def main() -> None:
+    from tests.benchmarks import sft
+
+    benchmarks = {"grpo": grpo, "sft": lambda: sft.main([])}
+    for name in sys.argv[1:] or benchmarks:
+        benchmarks[name]()
 
 
 if __name__ == "__main__":

@@ -122,15 +122,15 @@ def run_trl(data: Path, num_steps: int, settings: dict[str, object]) -> None:
     print((clock.tokens - clock.tokens_at_start) / (time.perf_counter() - clock.start))
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=ROOT / "../shared/data/gsm8k")
     parser.add_argument("--num-steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--trl", type=json.loads, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if not arguments.data.exists():
-        sys.exit(f"{arguments.data} does not exist: name a directory of GSM8K's train.jsonl and test.jsonl with --data")
+        return print(f"{arguments.data} does not exist: --data names a directory of GSM8K's train.jsonl and test.jsonl")
     if arguments.trl is not None:
         return run_trl(arguments.data, arguments.num_steps, arguments.trl)
     rates: dict[str, list[float]] = {name: [] for name in (*OURS, *TRL)}

@@ -109,7 +109,7 @@ def trained_optimizer() -> tuple[torch.nn.Parameter, torch.optim.Optimizer]:
 
 def test_a_checkpoint_comes_back_as_it_was(run):
     parameter, optimizer = trained_optimizer()
-    progress = Progress("grpo", 3, 36, False, [0.5, 1.25], 1.5, 1.0)
+    progress = Progress("grpo", 3, 36, False, [0.5, 1.25], 1.5)
     tensors = {"a": parameter, "b": torch.arange(6.0).view(2, 3).bfloat16().t()}
     path = run.save_checkpoint(progress, tensors, optimizer.state_dict(), {"a": torch.tensor([7.0, 8.0])})
     assert path == run.checkpoints / "step_000036"
@@ -222,7 +222,8 @@ def test_results_of_stages_are_kept_and_linked(run):
     assert names(run) == ["step_000001_done", "step_000004"]
     assert list(run.stage_checkpoints()) == ["level_1"]
     links = {path.name: os.readlink(path) for path in run.checkpoints.iterdir() if path.is_symlink()}
-    assert links == {"level_1": "step_000001_done", "checkpoint_last": "step_000004"}  # they survive a move
+    last = "step_000004"
+    assert links == {"level_1": "step_000001_done", "checkpoint_last": last, "checkpoint_best": last}  # fit to be moved
     (run.checkpoints / "checkpoint_last").unlink()  # as if killed before it was made
     run.refresh_links()
     assert (run.checkpoints / "checkpoint_last").resolve().name == "step_000004"
@@ -238,6 +239,17 @@ def test_the_best_is_of_the_newest_stage_and_the_later_of_equals(run):
     assert best is not None and best.name == "step_000003"
     run.prune_checkpoints(1)
     assert names(run) == ["step_000003", "step_000005"]
+
+
+def test_the_link_to_the_best_goes_with_the_stage_it_was_of(run):
+    save(run, 1, stage="sft", score=5.0)
+    link = run.checkpoints / "checkpoint_best"
+    assert os.readlink(link) == "step_000001"
+    save(run, 2, score=None)
+    run.prune_checkpoints(1)
+    assert not link.is_symlink() and run.best_checkpoint("sft") is None
+    save(run, 3, score=0.5)
+    assert os.readlink(link) == "step_000003"
 
 
 def test_nothing_has_a_score_yet(run):

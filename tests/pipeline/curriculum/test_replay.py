@@ -203,7 +203,8 @@ def test_what_was_trained_on_so_far_is_the_new_part_of_the_batches():
     mixture = mix(NEW, OLD, 0.3, 1000, 3)
     for num_positions in (0, 1, 40, 1000):
         seen = [item for item, replayed in (mixture.at(position) for position in range(num_positions)) if not replayed]
-        assert mixture.new_until(num_positions) == list(dict.fromkeys(seen))
+        found = [mixture.new[row] for row in mixture.new_rows_until(num_positions)]
+        assert found == list(dict.fromkeys(seen))
 
 
 def test_batches_depend_on_the_seed_alone():
