@@ -87,6 +87,7 @@ def test_sft_stages_and_a_grpo_stage_are_one_run(chain):
         "level_2": "step_000008_done",
         "rl": "step_000010_done",
         "checkpoint_last": "step_000010_done",
+        "checkpoint_best": "step_000010_done",  # of the newest stage
     }
     for parent, child in pairwise(STAGES):
         ended, started = (read_progress(chain / "checkpoints" / name) for name in (parent, child))
