@@ -82,12 +82,12 @@ def test_sft_stages_and_a_grpo_stage_are_one_run(chain):
     assert [row["step"] for row in rows] == list(range(1, 11))
     assert sorted(path.stem for path in (chain / "eval").iterdir()) == ["before", *STAGES]
     links = {path.name: path.resolve().name for path in (chain / "checkpoints").iterdir() if path.is_symlink()}
+    assert read_progress(chain / "checkpoints" / links.pop("checkpoint_best")).stage == "rl"
     assert links == {
         "level_1": "step_000004_done",
         "level_2": "step_000008_done",
         "rl": "step_000010_done",
         "checkpoint_last": "step_000010_done",
-        "checkpoint_best": "step_000010_done",  # of the newest stage
     }
     for parent, child in pairwise(STAGES):
         ended, started = (read_progress(chain / "checkpoints" / name) for name in (parent, child))
