@@ -94,15 +94,19 @@ def test_a_group_without_its_rewards_is_our_bug():
         sample_rows([RolloutGroup(problem("a"), (1,), GROUPS[0].completions, WeightId(1, 0))], 1, "rl")
 
 
-def result(level: str, tagged: bool, last: bool, tokens: int, truncated: bool = False) -> dict:
-    return {"level": level, "tagged": tagged, "last_number": last, "num_tokens": tokens, "truncated": truncated}
+def result(level: str, tagged: bool, last: bool, tokens: int, truncated: bool = False, *, right: bool = False) -> dict:
+    outcome = "correct" if tagged or right else "incorrect"
+    return {"level": level, "tagged": tagged, "last_number": last, "num_tokens": tokens} | {
+        "truncated": truncated,
+        "outcome": outcome,
+    }
 
 
 def test_accuracy_by_level_by_hand():
     rows = [
         result("2", True, True, 10),
         result("1", True, True, 20),
-        result("1", False, True, 40, truncated=True),
+        result("1", False, True, 40, truncated=True, right=True),
         result("1", False, False, 30),
         result("1", False, True, 50),
     ]
@@ -111,6 +115,7 @@ def test_accuracy_by_level_by_hand():
     assert summary["levels"]["1"] == {
         "num_problems": 4,
         "accuracy_tagged": 0.25,
+        "answer_accuracy": 0.5,
         "accuracy_last_number": 0.75,
         "completion_length_mean": 35.0,
         "truncated_frac": 0.25,
@@ -121,6 +126,7 @@ def test_accuracy_by_level_by_hand():
         {
             "num_problems": 5,
             "accuracy_tagged": 0.4,
+            "answer_accuracy": 0.6,
             "accuracy_last_number": 0.8,
             "completion_length_mean": 30.0,
             "truncated_frac": 0.2,

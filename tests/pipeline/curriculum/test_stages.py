@@ -100,7 +100,10 @@ def test_a_stage_may_have_a_ratio_of_its_own():
 
 def test_the_mixed_baseline_makes_as_many_steps_as_the_levels_together():
     counts: dict[str | None, int] = {"1": 100, "2": 100, "3": 40}
-    for section in ({"sft": {"batch_size": 16}}, {"stages": [{**EACH, "kind": "grpo"}], "grpo": {"num_steps": 7}}):
+    for section in (
+        {"sft": {"per_device_train_batch_size": 16}},
+        {"stages": [{**EACH, "kind": "grpo"}], "grpo": {"num_steps": 7}},
+    ):
         ordered = stage_specs(make(**section), ["1", "2", "3"])
         (mixed,) = stage_specs(make({"level_order": "mixed"}, **section), ["1", "2", "3"])
         steps = [total_steps(spec, {spec.levels[0]: counts[spec.levels[0]]}) for spec in ordered if spec.levels]
