@@ -2,37 +2,34 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
-from pipeline.cli import parse_job_arguments, read_arguments, user_errors
+from actors.job import run_job
 
 DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "demo.yaml"
 
 
-def main(argv: list[str] | None = None) -> int:
+def train(config: Any, resumed: Any) -> int:
     """Exit code 0: the run ended, and greedy accuracy on held-out problems is higher than before it."""
-    arguments = parse_job_arguments(__doc__ or "", str(DEFAULT_CONFIG), argv)
-    with user_errors():
-        if arguments.dry_run:
-            from actors.dry_run import dry_run
+    from rich.console import Console
 
-            dry_run(arguments)
-            return 0
-        config, resumed = read_arguments(arguments)
-        from rich.console import Console
+    from actors.launch import run
+    from pipeline.report import accuracy_table
+    from pipeline.tracking import read_evaluations
 
-        from actors.launch import run
-        from pipeline.report import accuracy_table
-        from pipeline.tracking import read_evaluations
+    run_directory = run(config, resumed)
+    print(f"report: {run_directory.path / 'report.html'}")
+    evals = read_evaluations(run_directory.path)
+    if not evals:  # eval.problems_per_level=0
+        return 0
+    Console(width=100).print(accuracy_table(run_directory.path))
+    before, after = (evals[index]["overall"]["accuracy_tagged"] for index in (0, -1))
+    print(f"held-out accuracy, all levels: {before:.1%} before, {after:.1%} after")
+    return 0 if after > before else 1
 
-        run_directory = run(config, resumed)
-        print(f"report: {run_directory.path / 'report.html'}")
-        evals = read_evaluations(run_directory.path)
-        if not evals:  # eval.problems_per_level=0
-            return 0
-        Console(width=100).print(accuracy_table(run_directory.path))
-        before, after = (evals[index]["overall"]["accuracy_tagged"] for index in (0, -1))
-        print(f"held-out accuracy, all levels: {before:.1%} before, {after:.1%} after")
-        return 0 if after > before else 1
+
+def main(argv: list[str] | None = None) -> int | None:
+    return run_job(__doc__, DEFAULT_CONFIG, train, argv)
 
 
 if __name__ == "__main__":
