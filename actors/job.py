@@ -18,7 +18,7 @@ def run_job(
     argv: Sequence[str] | None,
 ) -> int | None:
     """Read the arguments, then the dry run, or ``work`` with the configuration and the run to go on with, whose exit
-    is returned. A user's mistake ends in one message."""
+    code is returned. A user's mistake ends in one message."""
     arguments = parse_job_arguments(description or "", str(default_config), argv)
     with user_errors():
         if arguments.dry_run:
