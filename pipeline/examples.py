@@ -83,25 +83,22 @@ def stage_examples(
         DataError: every problem of the stage is too long.
     """
     prompt_lengths, completion_lengths = tokens.lengths()
+    max_length = None
     if isinstance(stage.settings, SFTConfig):
-        limit, lengths = stage.settings.max_length, prompt_lengths + completion_lengths
+        limit = max_length = stage.settings.max_length
+        lengths = prompt_lengths + completion_lengths
         fits = prompt_lengths < limit if stage.settings.too_long == "truncate" else lengths <= limit
         fits &= completion_lengths > 0
+        fix = "raise sft.max_length, or set sft.too_long=truncate"
     else:
         limit, lengths = max_prompt_length, prompt_lengths
         fits = lengths <= limit
+        fix = "raise rollout.max_prompt_length"
     new, again = (
-        Examples(
-            part.take(np.flatnonzero(fits[part.rows])), tokens, limit if isinstance(stage.settings, SFTConfig) else None
-        )
-        for part in (problems, replayed)
+        Examples(part.take(np.flatnonzero(fits[part.rows])), tokens, max_length) for part in (problems, replayed)
     )
     if not new:
-        setting = "sft.max_length" if stage.kind == "sft" else "rollout.max_prompt_length"
-        raise DataError(
-            f"stage {stage.name} must have problems of at most {limit} tokens, got none: raise {setting}, or set "
-            "sft.too_long=truncate."
-        )
+        raise DataError(f"stage {stage.name} must have problems of at most {limit} tokens, got none: {fix}.")
     num_steps = total_steps(stage, Counter(head.level for head in new.problems.heads()))
     num_examples = num_steps * stage.batch_size
     mixture = mix(new, again, stage.replay.ratio if stage.replay else 0.0, num_examples, seed, stage.name)

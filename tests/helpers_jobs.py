@@ -4,6 +4,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from pipeline.tracking import read_metrics
 
@@ -21,6 +24,12 @@ def run_job(*arguments: object, script: str = "jobs/grpo_qwen.py") -> str:
     )
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
+
+
+def save_recipe(directory: Path, settings: dict[str, Any]) -> Path:
+    path = directory / "tiny.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
 
 
 def only_run(root: Path) -> Path:

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from pipeline.curriculum.replay import ReplayBuffer
 from pipeline.curriculum.search import read_markers
 from pipeline.experiment import RunDirectory, read_progress, read_trained
 from pipeline.tracking import read_metrics
 from tests.helpers import save_tiny_model
-from tests.helpers_jobs import killed_at, only_run, run_job, start
+from tests.helpers_jobs import killed_at, only_run, run_job, save_recipe, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -50,9 +49,7 @@ def write_recipe(directory: Path, num_levels: int, **sections: Any) -> Path:
         "checkpoint": {"every_steps": 1},
         **sections,
     }
-    path = directory / "recipe.yaml"
-    path.write_text(yaml.safe_dump(settings))
-    return path
+    return save_recipe(directory, settings)
 
 
 # One chain ---------------------------------------------------------------------------------------

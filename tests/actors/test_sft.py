@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from pipeline.experiment import read_progress
 from pipeline.tracking import read_metrics
 from tests.helpers import save_tiny_model
-from tests.helpers_jobs import killed_at, only_run, run_job
+from tests.helpers_jobs import killed_at, only_run, run_job, save_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -51,9 +50,7 @@ def recipe(tmp_path_factory) -> Path:
         | {"greater_is_better": True},  # so that the best is not the last
         "checkpoint": {"every_steps": 100},
     }
-    path = directory / "tiny.yaml"
-    path.write_text(yaml.safe_dump(settings))
-    return path
+    return save_recipe(directory, settings)
 
 
 @pytest.fixture(scope="module")

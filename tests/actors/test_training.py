@@ -5,11 +5,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
 from pipeline.tracking import read_metrics
 from tests.helpers import save_tiny_model
-from tests.helpers_jobs import ROOT, job, killed_at, only_run, run_job
+from tests.helpers_jobs import ROOT, job, killed_at, only_run, run_job, save_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -37,9 +36,7 @@ def recipe(tmp_path_factory) -> Path:
         "checkpoint": {"every_steps": 1},
         "output": {"samples_every_steps": 2},
     }
-    path = directory / "tiny.yaml"
-    path.write_text(yaml.safe_dump(settings))
-    return path
+    return save_recipe(directory, settings)
 
 
 @pytest.fixture(scope="module")
