@@ -6,14 +6,42 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from actors.plan import plan_actors, plan_chains, plan_stages
+from actors.plan import ActorPlan, plan_actors, plan_chains, plan_engines, plan_stages
 from pipeline.cli import JobArguments
-from pipeline.config import load_config
+from pipeline.config import DataConfig, ModelConfig, load_config
 from pipeline.data import check_data, load_problems
+from pipeline.evaluation.datasets import DATA_SETS, load_data_set
+from pipeline.evaluation.models import find_model, unique_labels
+from pipeline.evaluation.settings import EvaluateConfig
 from pipeline.models.hub import check_model
 from pipeline.packaging import package_listing
 from pipeline.rewards import resolve
 from pipeline.trackers import check_trackers
+
+
+def dry_run_evaluation(config: EvaluateConfig) -> None:
+    """Print models, data sets, engines and package.
+
+    Raises:
+        GradusError: as ``dry_run``.
+    """
+    console = Console(soft_wrap=True, highlight=False)
+    for label, name in unique_labels(config.model):
+        if Path(name).expanduser().is_dir():
+            model = find_model(label, name, config.loading)
+            console.print(f"model    {label}: {model.kind} in {model.path}", markup=False)
+        else:
+            settings = {"hub": config.loading.hub, "revision": config.loading.revision}
+            console.print(f"model    {label}: {check_model(ModelConfig(name=name, **settings))}", markup=False)
+    for name in config.dataset:
+        entry = DATA_SETS.get(name)
+        if entry and entry.hub and not config.data_root:
+            console.print(f"data     {name}: {check_data(DataConfig(name=entry.hub.name, subset=entry.hub.subset))}")
+        else:
+            data = load_data_set(name, config)
+            console.print(f"data     {name}: {len(data.problems)} problems of {data.num_rows} rows", markup=False)
+    _print_actors(console, plan_engines(config))
+    _print_package(console)
 
 
 def dry_run(arguments: JobArguments) -> None:
@@ -47,13 +75,20 @@ def dry_run(arguments: JobArguments) -> None:
 
     where = "online" if config.tracking.online else "offline"
     console.print(f"tracking {', '.join(['metrics.jsonl', *config.tracking.backends])} ({where})")
+    _print_actors(console, plan_actors(config))
+    _print_package(console)
+
+
+def _print_actors(console: Console, actors: list[ActorPlan]) -> None:
     table = Table("actor", "count", "CPUs each", "GPUs each", "memory each, GiB", title="Ray actors")
-    for actor in plan_actors(config):
+    for actor in actors:
         table.add_row(
             actor.name, str(actor.count), f"{actor.num_cpus:g}", f"{actor.num_gpus:g}", f"{actor.memory_gib:g}"
         )
     console.print(table)
 
+
+def _print_package(console: Console) -> None:
     listing = package_listing(Path.cwd())
     console.print(listing.describe())
     for path, size in listing.largest:

@@ -1,56 +1,393 @@
-"""Greedy accuracy on held-out problems, on the engines that are already up."""
+"""An evaluation: every model answers every problem, chunk by chunk, on vLLM engines that are Ray actors.
 
-from collections.abc import Callable, Sequence
+Chunks are fixed before anything starts and are written in their order, whichever engine is done first. So the same
+evaluation gives the same rows with one engine or with many, killed and resumed or not.
+"""
+
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import ray
+import ray.exceptions
 
-from actors.plan import EVAL_CHUNK
-from actors.rollout import Decoding
-from pipeline.metrics import accuracy_by_level
-from pipeline.types import Completion, Problem, PromptRequest, WeightId
-from pipeline.verifier import extract, grade, last_number
+from actors.launch import connected_ray, make_actor, wait_for_resources
+from actors.plan import plan_engines, plan_stages
+from actors.rollout import Decoding, RolloutWorker, engine_environment
+from pipeline.cli import JobArguments, check_output_root
+from pipeline.config import Config, ModelConfig, load_config
+from pipeline.data import load_problems
+from pipeline.errors import ClusterError, DataError, GradusError
+from pipeline.evaluation.datasets import EvalProblem, Loaded, load_data_set, training_questions
+from pipeline.evaluation.models import EvalModel, find_model, load_directory, unique_labels
+from pipeline.evaluation.overlap import Overlap, TrainingQuestions
+from pipeline.evaluation.prompts import Prompter, make_prompter
+from pipeline.evaluation.record import NAME as RECORD
+from pipeline.evaluation.record import EvaluationRecord, read_record
+from pipeline.evaluation.report import write_evaluation_report
+from pipeline.evaluation.results import Chunk, ResultsFile
+from pipeline.evaluation.scoring import score
+from pipeline.evaluation.settings import EvaluateConfig
+from pipeline.experiment import hold_lock, latest_directory, make_directory
+from pipeline.files import write_json
+from pipeline.logs import log_to_file
+from pipeline.models.tokenizer import load_tokenizer
+from pipeline.schedules import completion_seeds
+from pipeline.types import Completion, PromptRequest
+from pipeline.verifier import Grader
+
+logger = logging.getLogger(__name__)
+CHUNKS_PER_ENGINE = 2
+"""In work and waiting, so that no engine is ever idle."""
+MAX_SEQUENCES = 256
+"""Decoded together at most; the rest of a chunk waits inside the engine."""
 
 
-def evaluate(
-    rollout_workers: Sequence[Any],
-    weight_id: WeightId,
-    problems: Sequence[Problem],
-    encode: Callable[[Problem], tuple[int, ...]],
-    max_completion_length: int,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Returns the summary by level, and a row per problem."""
-    decoding = Decoding(temperature=0.0, max_completion_length=max_completion_length)
-    chunks = [problems[start : start + EVAL_CHUNK] for start in range(0, len(problems), EVAL_CHUNK)]
-    pending = [
-        rollout_workers[index % len(rollout_workers)].generate.remote(
-            weight_id, [PromptRequest(encode(problem), (0,)) for problem in chunk], decoding
+class EvalWorker(RolloutWorker):
+    """An engine that says how long a chunk took."""
+
+    def answer(self, requests: list[PromptRequest], decoding: Decoding) -> tuple[list[tuple[Completion, ...]], float]:
+        """Completions [num_requests][num_seeds], and seconds."""
+        start = time.perf_counter()
+        completions = self.generate(None, requests, decoding)
+        return completions, time.perf_counter() - start
+
+
+def read_evaluation_arguments(arguments: JobArguments) -> tuple[EvaluateConfig, Path | None]:
+    """The checked configuration, and the evaluation to go on with.
+
+    Raises:
+        ConfigError, CheckpointError: a wrong setting; no such evaluation.
+    """
+    if arguments.resume is None:
+        config = load_config(arguments.config, arguments.overrides, EvaluateConfig)
+        check_output_root(config.output.root)
+        return config, None
+    directory = Path(arguments.resume)
+    if arguments.resume == "latest":
+        only_root = [item for item in arguments.overrides if item.startswith("output.root=")]
+        root = load_config(arguments.config, only_root, EvaluateConfig).output.root
+        directory = latest_directory(root, RECORD)
+    read_record(directory)
+    return load_config(directory / "experiment_config.json", arguments.overrides, EvaluateConfig), directory
+
+
+def run_evaluation(config: EvaluateConfig, directory: Path | None = None) -> Path:
+    """Answer what is not answered yet, then write the summary and the report.
+
+    Args:
+        directory: of an evaluation to go on with; None makes a new one, once everything else is known to be there.
+
+    Returns:
+        The evaluation's directory.
+
+    Raises:
+        GradusError: something the configuration names cannot be had.
+    """
+    models = [find_model(label, name, config.loading) for label, name in unique_labels(config.model)]
+    loaded = [load_data_set(name, config) for name in config.dataset]
+    prompters = {(m.label, d.name): make_prompter(d, config, m.run_config()) for m in models for d in loaded}
+    guard = Guard(config, models)
+    loaded = [guard.without_seen(data) for data in loaded] if config.guard.leave_out else loaded
+    chunks = plan_chunks(config, models, loaded)
+    record = EvaluationRecord.of(config, models, loaded, prompters, guard.notes)
+    with connected_ray():
+        wait_for_resources(plan_engines(config))
+        if directory is None:
+            directory = make_directory(config.output.root)
+            (directory / "logs").mkdir()
+            record.write(directory)
+        else:
+            record.check(directory)
+        lock = hold_lock(directory)
+        write_json(directory / "experiment_config.json", config.model_dump())
+        print(f"run directory: {directory}", flush=True)
+        log_to_file(directory, "driver")
+        results = ResultsFile(directory)
+        done = results.num_done(chunks, config.rollout.num_samples)
+        with _progress_shown(chunks, done) as advance, _grader(config) as grader:
+            for model in models:
+                todo = [chunk for chunk in chunks[done:] if chunk.model == model.label]
+                if todo:
+                    asked = {data.name: prompters[model.label, data.name] for data in loaded}
+                    Examination(config, model, asked, guard, grader, directory).run(todo, results, advance)
+    write_evaluation_report(directory)
+    lock.close()
+    return directory
+
+
+def plan_chunks(config: EvaluateConfig, models: Sequence[EvalModel], loaded: Sequence[Loaded]) -> list[Chunk]:
+    """All that has to be answered, in the order of the results."""
+    size = config.rollout.prompts_per_chunk
+    return [
+        Chunk(model.label, data.name, tuple(data.problems[start : start + size]))
+        for model in models
+        for data in loaded
+        for start in range(0, len(data.problems), size)
+    ]
+
+
+class Guard:
+    """Which problems the models were trained on. Reads the training data once, when it is made."""
+
+    def __init__(self, config: EvaluateConfig, models: Sequence[EvalModel]) -> None:
+        self.notes: dict[str, str] = {}
+        """By model: what was looked through, or why that could not be done."""
+        self._by_model: dict[str, TrainingQuestions] = {}
+        named = [question for name in config.guard.train_data for question in training_questions(name, config)]
+        by_run: dict[Path, list[str] | GradusError] = {}
+        for model in models:
+            trained = TrainingQuestions(named)
+            if model.run:
+                path = model.run.path
+                found = (
+                    by_run[path] if path in by_run else by_run.setdefault(path, _trained_on(model.run.load_config()))
+                )
+                trained.add([] if isinstance(found, GradusError) else found)
+                if isinstance(found, GradusError):
+                    logger.warning("training data of %s cannot be looked through: %s", model.label, found)
+            self._by_model[model.label] = trained
+            failure = by_run.get(model.run.path) if model.run else None
+            self.notes[model.label] = _guard_note(len(trained), failure if isinstance(failure, GradusError) else None)
+
+    def find(self, model: str, problem: EvalProblem) -> Overlap | None:
+        return self._by_model[model].find(problem.question)
+
+    def without_seen(self, data: Loaded) -> Loaded:
+        """Without what any of the models was trained on, so that all are asked the same."""
+        kept = [p for p in data.problems if not any(trained.find(p.question) for trained in self._by_model.values())]
+        if not kept:
+            raise DataError(
+                f"dataset {data.name} must have problems left to ask, got 0 of {len(data.problems)}: all are in the "
+                "training data. Set guard.leave_out=false."
+            )
+        return data.without_seen(kept)
+
+
+def _trained_on(config: Config) -> list[str] | GradusError:
+    """Questions of all stages; what went wrong where its data cannot be had any more."""
+    try:
+        stages = plan_stages(config, load_problems(config.data, "train"))
+        return [problem.question for stage in stages for problem in stage.problems]
+    except GradusError as error:
+        return error
+
+
+def _guard_note(num_questions: int, failure: GradusError | None) -> str:
+    if failure:
+        return f"its training data could not be looked through: {failure}"
+    return f"{num_questions:,} training questions looked through" if num_questions else "training data not known"
+
+
+class Examination:
+    """One model answers its chunks."""
+
+    def __init__(
+        self,
+        config: EvaluateConfig,
+        model: EvalModel,
+        prompters: dict[str, Prompter],
+        guard: Guard,
+        grader: Grader,
+        directory: Path,
+    ) -> None:
+        self._config, self._model, self._prompters = config, model, prompters
+        self._guard, self._grader, self._directory = guard, grader, directory
+
+    def run(self, chunks: Sequence[Chunk], results: ResultsFile, advance: Callable[[int], None]) -> None:
+        """Append the rows of every chunk. Engines that die are started again and answer their chunk again."""
+        scratch = self._directory / "merged_model"
+        shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            path = load_directory(self._model, self._config.loading, scratch)
+            settings = self._engine_model(path)
+            is_chat = any(prompter.style == "chat" for prompter in self._prompters.values())
+            tokenizer = load_tokenizer(path, settings, chat=is_chat)
+            asked = [self._requests(tokenizer, chunk) for chunk in chunks]
+            fitting = [[request for request in requests if self._fits(request)] for requests in asked]
+            workers = self._start(settings, max((len(r.prompt_token_ids) for part in fitting for r in part), default=1))
+            try:
+                answers = _in_order(workers, fitting, [self._decoding(chunk) for chunk in chunks])
+                for chunk, requests, (completions, seconds) in zip(chunks, asked, answers, strict=True):
+                    results.append(self._rows(tokenizer, chunk, requests, self._filled(requests, completions), seconds))
+                    advance(len(chunk.problems))
+            finally:
+                for worker in workers:
+                    ray.kill(worker)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _engine_model(self, path: Path) -> ModelConfig:
+        loading = self._config.loading
+        return ModelConfig(name=str(path), dtype=loading.dtype, trust_remote_code=loading.trust_remote_code)
+
+    def _requests(self, tokenizer: Any, chunk: Chunk) -> list[PromptRequest]:
+        """Prompts with their sampling seeds."""
+        prompter, rollout = self._prompters[chunk.dataset], self._config.rollout
+        return [
+            PromptRequest(
+                prompter.token_ids(tokenizer, problem),
+                completion_seeds(self._config.seed, 0, f"{chunk.dataset} {problem.id}", rollout.num_samples),
+            )
+            for problem in chunk.problems
+        ]
+
+    def _fits(self, request: PromptRequest) -> bool:
+        return len(request.prompt_token_ids) <= self._config.rollout.max_prompt_length
+
+    def _filled(
+        self, requests: Sequence[PromptRequest], completions: Sequence[tuple[Completion, ...]]
+    ) -> list[tuple[Completion, ...]]:
+        """With an empty completion, cut off at once, for prompts that are too long for the engine."""
+        answered, empty = iter(completions), Completion((), (), "", "length")
+        return [next(answered) if self._fits(r) else (empty,) * len(r.seeds) for r in requests]
+
+    def _start(self, settings: ModelConfig, longest_prompt: int) -> list[Any]:
+        rollout = self._config.rollout
+        longest = longest_prompt + rollout.max_completion_length
+        options = {
+            "num_cpus": rollout.num_cpus,
+            "num_gpus": rollout.num_gpus,
+            "memory": int(rollout.memory_gib * 2**30),
+            "max_restarts": 20,
+            "max_task_retries": 5,
+            "runtime_env": {"env_vars": engine_environment(rollout)},
+        }
+        arguments = (rollout, settings, longest, min(rollout.prompts_per_chunk * rollout.num_samples, MAX_SEQUENCES))
+        return [
+            make_actor(EvalWorker, self._directory, f"rollout_{index}", **options).remote(*arguments, _no_weights)
+            for index in range(rollout.num_workers)
+        ]
+
+    def _decoding(self, chunk: Chunk) -> Decoding:
+        rollout = self._config.rollout
+        stop = self._prompters[chunk.dataset].stop
+        return Decoding(rollout.temperature, rollout.top_p, rollout.top_k, rollout.max_completion_length, stop)
+
+    def _rows(
+        self,
+        tokenizer: Any,
+        chunk: Chunk,
+        requests: Sequence[PromptRequest],
+        answers: Sequence[tuple[Completion, ...]],
+        seconds: float,
+    ) -> list[dict[str, Any]]:
+        """Rows of eval_results.jsonl. Seconds of a completion: its share, by tokens, of those of the chunk."""
+        flat = [
+            (problem, request, index, completion)
+            for problem, request, group in zip(chunk.problems, requests, answers, strict=True)
+            for index, completion in enumerate(group)
+        ]
+        scores = score([c for *_, c in flat], [problem.gold for problem, *_ in flat], self._grader)
+        num_tokens = sum(len(completion.token_ids) for *_, completion in flat) or 1
+        texts = {p.id: self._prompters[chunk.dataset].text(tokenizer, p) for p in chunk.problems}
+        return [
+            {
+                "model": chunk.model,
+                "dataset": chunk.dataset,
+                "problem_id": problem.id,
+                "sample": index,
+                "level": problem.level,
+                "type": problem.type,
+                "source": problem.source,
+                "difficulty": problem.difficulty,
+                "question": problem.question,
+                "prompt": texts[problem.id],
+                "completion": completion.text,
+                "answer": scored["answer"],
+                "gold": problem.gold,
+                **{key: scored[key] for key in ("outcome", "method", "strict", "symbolic", "numeric")},
+                "num_prompt_tokens": len(request.prompt_token_ids),
+                "num_tokens": len(completion.token_ids),
+                "seconds": round(seconds * len(completion.token_ids) / num_tokens, 4),
+                "in_training_data": self._guard.find(chunk.model, problem),
+            }
+            for (problem, request, index, completion), scored in zip(flat, scores, strict=True)
+        ]
+
+
+def _no_weights(weight_id: Any) -> Any:
+    raise LookupError(f"an evaluation has the weights of its model's files only, weights {weight_id} were asked for")
+
+
+def _in_order(
+    workers: Sequence[Any], asked: Sequence[list[PromptRequest]], decodings: Sequence[Decoding]
+) -> Iterator[tuple[list[tuple[Completion, ...]], float]]:
+    """Answers of every chunk, in order. An engine gets its next chunk when it has answered one."""
+    pending: dict[Any, tuple[int, Any]] = {}
+    answered: dict[int, Any] = {}
+    to_ask = iter(zip(range(len(asked)), asked, decodings, strict=True))
+    free = [worker for _ in range(CHUNKS_PER_ENGINE) for worker in workers]
+    for position in range(len(asked)):
+        while position not in answered:
+            for index, requests, decoding in islice(to_ask, len(free)):
+                worker = free.pop(0)
+                pending[worker.answer.remote(requests, decoding)] = index, worker
+            (ready, *_), _ = ray.wait(list(pending), num_returns=1)
+            index, worker = pending.pop(ready)
+            answered[index] = _get(ready)
+            free.append(worker)
+        yield answered.pop(position)
+
+
+def _get(ref: Any) -> Any:
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, GradusError):
+            raise cause from None
+        logger.exception("an engine failed")
+        lines = [line for line in str(cause or error).strip().splitlines() if line.strip()]
+        raise ClusterError(
+            f"an engine failed: {lines[-1].strip()[:300] if lines else type(error).__name__}. The whole story is in "
+            "logs/ of the run directory; --resume goes on from there."
+        ) from None
+
+
+def _grader(config: EvaluateConfig) -> Grader:
+    grading = config.grading
+    return Grader(grading.num_children, grading.timeout_s, grading.memory_limit_mib)
+
+
+@contextmanager
+def _progress_shown(chunks: Sequence[Chunk], done: int) -> Iterator[Callable[[int], None]]:
+    """A bar in a terminal, else a line now and then. What is yielded is told how many problems were answered."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    total, already = sum(len(c.problems) for c in chunks), sum(len(c.problems) for c in chunks[:done])
+    if sys.stdout.isatty():
+        columns = (
+            TextColumn("answered"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
         )
-        for index, chunk in enumerate(chunks)
-    ]
-    rows = [
-        _row(problem, completion)
-        for chunk, ref in zip(chunks, pending, strict=True)
-        for problem, (completion,) in zip(chunk, ray.get(ref), strict=True)
-    ]
-    return accuracy_by_level(rows), rows
+        with Progress(*columns) as progress:
+            task = progress.add_task("answered", total=total, completed=already)
+            yield lambda count: progress.advance(task, count)
+        return
+    start, answered = time.monotonic(), already
 
+    def advance(count: int) -> None:
+        nonlocal answered
+        answered += count
+        elapsed = time.monotonic() - start
+        left = elapsed / max(answered - already, 1) * (total - answered)
+        print(f"answered {answered}/{total} problems in {elapsed:.0f} s, about {left:.0f} s left", flush=True)
 
-def _row(problem: Problem, completion: Completion) -> dict[str, Any]:
-    verdict = grade(completion.text, problem.gold)
-    number = last_number(completion.text)
-    marked = "</answer>" in completion.text
-    if problem.prompt_text is not None:  # nobody asked for tags: "#### 5", "The answer is: 5" or a box will do
-        marked = extract(completion.text, fallback=False) is not None
-    return {
-        "problem_id": problem.id,
-        "level": problem.level or "all",
-        "question": problem.question,
-        "gold": problem.gold,
-        "completion": completion.text,
-        "outcome": verdict.outcome,
-        "tagged": verdict.outcome == "correct" and marked,
-        "last_number": number is not None and grade(f"<answer>{number}</answer>", problem.gold).outcome == "correct",
-        "num_tokens": len(completion.token_ids),
-        "truncated": completion.stop_reason == "length",
-    }
+    yield advance

@@ -182,7 +182,9 @@ def start_actors(config: Config, run_path: Path, slot: int = 0) -> dict[str, Any
     counts = {actor.name: actor.count for actor in plan_actors(config)}
     tag = f"_{slot}" if slot else ""
     store_name = f"weights-{run_path.name}{tag}"
-    store = _actor(WeightStore, run_path, f"weight_store{tag}", name=store_name, num_cpus=0, max_restarts=20).remote()
+    store = make_actor(
+        WeightStore, run_path, f"weight_store{tag}", name=store_name, num_cpus=0, max_restarts=20
+    ).remote()
     engine_options = restarts | {
         "num_cpus": rollout.num_cpus,
         "num_gpus": rollout.num_gpus,
@@ -193,18 +195,18 @@ def start_actors(config: Config, run_path: Path, slot: int = 0) -> dict[str, Any
     grader_options = restarts | {"num_cpus": reward.num_cpus, "memory": int(reward.memory_gib * 2**30)}
     return {
         "rollout_workers": tuple(
-            _actor(RolloutWorker, run_path, f"rollout{tag}_{index}", **engine_options).remote(*engine_arguments)
+            make_actor(RolloutWorker, run_path, f"rollout{tag}_{index}", **engine_options).remote(*engine_arguments)
             for index in range(counts["rollout"])
         ),
         "reward_workers": tuple(
-            _actor(RewardWorker, run_path, f"reward{tag}_{index}", **grader_options).remote(reward)
+            make_actor(RewardWorker, run_path, f"reward{tag}_{index}", **grader_options).remote(reward)
             for index in range(counts["reward"])
         ),
         "weight_store": store,
     }
 
 
-def _actor(worker: type, run_path: Path, log_name: str, **options: Any) -> Any:
+def make_actor(worker: type, run_path: Path, log_name: str, **options: Any) -> Any:
     """The class as a Ray actor class whose process logs into the run directory."""
 
     class Logged(worker):
@@ -217,7 +219,7 @@ def _actor(worker: type, run_path: Path, log_name: str, **options: Any) -> Any:
 
 
 def _pull_weights(store_name: str, weight_id: WeightId) -> PackedWeights:
-    store: Any = ray.get_actor(store_name)
+    store: Any = ray.getmake_actor(store_name)
     held, (ref,) = ray.get(store.locate.remote())
     if held != weight_id:
         raise LookupError(f"weights {weight_id} were asked for, the store holds {held}")

@@ -21,6 +21,7 @@ from pipeline.curriculum.stages import (
 from pipeline.data import load_problems
 from pipeline.data.table import ProblemTable, heads, load_table
 from pipeline.errors import ConfigError, DataError
+from pipeline.evaluation.settings import EvaluateConfig
 from pipeline.experiment import read_trained
 from pipeline.schedules import select_problems
 from pipeline.tracking import natural_order
@@ -51,6 +52,12 @@ def plan_actors(config: Config) -> list[ActorPlan]:
         ActorPlan("reward", reward.num_workers if samples else 0, reward.num_cpus, 0.0, reward.memory_gib),
         ActorPlan("weight store", 1, 0.0, 0.0, 0.0),
     ]
+
+
+def plan_engines(config: EvaluateConfig) -> list[ActorPlan]:
+    """Of an evaluation."""
+    rollout = config.rollout
+    return [ActorPlan("rollout", rollout.num_workers, rollout.num_cpus, rollout.num_gpus, rollout.memory_gib)]
 
 
 def needed_resources(actors: Sequence[ActorPlan]) -> dict[str, float]:

@@ -26,6 +26,8 @@ class Decoding:
     top_k: int = 0
     """0: no limit."""
     max_completion_length: int = 256
+    stop: tuple[str, ...] = ()
+    """Texts that end a completion, and are no part of it."""
 
     @classmethod
     def from_config(cls, config: RolloutConfig) -> "Decoding":
@@ -56,17 +58,21 @@ class RolloutWorker:
         self._tensor_parallel = config.tensor_parallel_size > 1
         self._llm = _start_engine(config, model, max_model_len, max_num_seqs)
 
-    def sync(self, weight_id: WeightId) -> float:
-        """Load these weights unless the engine holds them already. Returns seconds spent."""
+    def sync(self, weight_id: WeightId | None) -> float:
+        """Load these weights unless the engine holds them already. Returns seconds spent.
+
+        Args:
+            weight_id: None for those in the model's files, of an engine that never had others.
+        """
         start = time.perf_counter()
-        if weight_id != self._weight_id:
+        if weight_id is not None and weight_id != self._weight_id:
             self._weight_id = None  # a half-loaded engine must never answer
             self._load(self._pull(weight_id))
             self._weight_id = weight_id
         return time.perf_counter() - start
 
     def generate(
-        self, weight_id: WeightId, requests: list[PromptRequest], decoding: Decoding
+        self, weight_id: WeightId | None, requests: list[PromptRequest], decoding: Decoding
     ) -> list[tuple[Completion, ...]]:
         """Complete one chunk of prompts, alone in the engine: [num_requests][num_seeds].
 
@@ -84,6 +90,7 @@ class RolloutWorker:
                 top_k=decoding.top_k,
                 max_tokens=decoding.max_completion_length,
                 seed=seed,
+                stop=list(decoding.stop),
                 logprobs=0,
             )
             for r in requests

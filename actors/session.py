@@ -15,8 +15,8 @@ import ray.train
 import torch
 import torch.distributed as dist
 
-from actors.evaluate import evaluate
 from actors.gauges import Gauges
+from actors.held_out import evaluate
 from actors.rollout import Decoding
 from actors.tokenize import encode_problems
 from actors.weights import pack_weights

@@ -42,12 +42,7 @@ def read_arguments(arguments: JobArguments) -> "tuple[Config, RunDirectory | Non
 
     if arguments.resume is None:
         config = load_config(arguments.config, arguments.overrides)
-        submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-        if submitted and not Path(config.output.root).is_absolute():
-            raise ConfigError(
-                f"output.root must be an absolute path in a submitted job, got {config.output.root}: the job runs in "
-                "a copy of the package that Ray deletes. Add output.root=/absolute/path."
-            )
+        check_output_root(config.output.root)
         return config, None
     root = ""
     if arguments.resume == "latest":
@@ -56,6 +51,15 @@ def read_arguments(arguments: JobArguments) -> "tuple[Config, RunDirectory | Non
     run_directory = RunDirectory.open(arguments.resume, root)
     run_directory.verify_latest()  # a corrupt checkpoint is better found before anything starts
     return load_config(run_directory.path / "experiment_config.json", arguments.overrides), run_directory
+
+
+def check_output_root(root: str) -> None:
+    """Raises ConfigError for a relative path in a submitted job."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not Path(root).is_absolute():
+        raise ConfigError(
+            f"output.root must be an absolute path in a submitted job, got {root}: the job runs in a copy of the "
+            "package that Ray deletes. Add output.root=/absolute/path."
+        )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ Nothing is repaired: a wrong setting is a ConfigError that names the key.
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args, overload
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -546,7 +546,7 @@ class Config(StrictModel):
             try:
                 settings = self.stage_settings(stage)
             except ValidationError as error:
-                raise ValueError(f"stages.{index}.settings: {_describe(error.errors()[0])}") from None
+                raise ValueError(f"stages.{index}.settings: {_describe(error.errors()[0], Config)}") from None
             if isinstance(settings, GRPOConfig):
                 self._check_rollouts(settings)
         if self.trainer.name == "SpectralRefactor" and self.model.lora is None:
@@ -601,12 +601,20 @@ class Config(StrictModel):
         return type(section).model_validate({**section.model_dump(), **stage.settings})
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+Settings = TypeVar("Settings", bound=StrictModel)
+
+
+@overload
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config: ...
+@overload
+def load_config(path: str | Path, overrides: Sequence[str], model: type[Settings]) -> Settings: ...
+def load_config(path: str | Path, overrides: Sequence[str] = (), model: type[Any] = Config) -> Any:
     """Read a recipe, lay ``preset`` and ``overrides`` over it, and check the result.
 
     Args:
         path: a YAML file. It may hold ``presets`` (name -> settings) and ``preset`` (the chosen name).
         overrides: ``dotted.key=value``, values typed as in YAML. List items by index: ``stages.0.name=warmup``.
+        model: what the recipe configures.
 
     Raises:
         ConfigError: naming the key, and the nearest valid one where it is unknown.
@@ -626,15 +634,19 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         settings = OmegaConf.to_container(raw, resolve=True)
     except (OmegaConfBaseException, AttributeError, IndexError, TypeError, ValueError) as error:
         raise ConfigError(f"config file {path}, {' '.join(overrides)}: {str(error).splitlines()[0]}") from None
-    return validate_config(settings)
+    return _validated(settings, model)
 
 
 def validate_config(settings: Any) -> Config:
     """A Config from plain dicts and lists. Raises ConfigError with one line per problem."""
+    return _validated(settings, Config)
+
+
+def _validated(settings: Any, model: type[Settings]) -> Settings:
     try:
-        return Config.model_validate(settings)
+        return model.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError("\n".join(_describe(item) for item in error.errors())) from None
+        raise ConfigError("\n".join(_describe(item, model) for item in error.errors())) from None
 
 
 def with_settings(config: Config, settings: dict[str, Any]) -> Config:
@@ -676,10 +688,10 @@ def _apply_preset(raw: Any, pairs: list[tuple[str, Any]]) -> Any:
     return OmegaConf.merge(raw, presets[chosen])
 
 
-def _describe(item: Any) -> str:
+def _describe(item: Any, model: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, list(_valid_keys(Config)), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(key, list(_valid_keys(model)), n=1, cutoff=0.5)
         return f"unknown setting {key}." + (f" Did you mean {near[0]}?" if near else "")
     message = item["msg"].removeprefix("Value error, ")
     if not key:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -86,19 +86,7 @@ class RunDirectory:
     @classmethod
     def create(cls, config: Config) -> "RunDirectory":
         """A new directory under ``output.root``. Raises ConfigError when it cannot be written."""
-        root = Path(config.output.root).expanduser()
-        name = datetime.now().strftime("exp_%Y%m%d_%H%M%S")
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            for suffix in ("", *(f"_{index}" for index in range(2, 1000))):
-                try:
-                    (root / (name + suffix)).mkdir()
-                except FileExistsError:
-                    continue
-                return cls.create_at(root / (name + suffix), config)
-        except OSError as error:
-            raise ConfigError(f"output.root must be writable, got {root}: {error.strerror}.") from None
-        raise ConfigError(f"output.root must have room for one more {name}, got {root}.")
+        return cls.create_at(make_directory(config.output.root), config)
 
     @classmethod
     def create_at(cls, path: Path, config: Config) -> "RunDirectory":
@@ -117,10 +105,7 @@ class RunDirectory:
             CheckpointError: no such run.
         """
         if name == "latest":
-            runs = sorted(Path(root).expanduser().glob("exp_*/experiment_config.json"), key=lambda p: p.stat().st_mtime)
-            if not runs:
-                raise CheckpointError(f"--resume latest: there is no run under {root}.")
-            return cls(runs[-1].parent)
+            return cls(latest_directory(root, "metrics"))
         if not (Path(name) / "experiment_config.json").is_file():
             raise CheckpointError(f"run directory must hold experiment_config.json, got {name}.")
         return cls(Path(name))
@@ -231,20 +216,8 @@ class RunDirectory:
             verify_checkpoint(paths[-1])
 
     def lock(self, timeout_s: float = 60.0) -> None:
-        """Hold the run until this process ends: two jobs that train in one directory would mix their results.
-
-        Raises:
-            CheckpointError: another process holds it. A killed one may need a moment to be gone.
-        """
-        self._lock_file = (self.path / ".lock").open("w")
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                return fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise CheckpointError(f"run {self.path} is in use by another job. Wait for it to end.") from None
-                time.sleep(0.5)
+        """Raises CheckpointError: another process trains in this directory."""
+        self._lock_file = hold_lock(self.path, timeout_s)
 
     def prune_checkpoints(self, keep_last: int) -> None:
         """Keep the last k, the best one of the newest stage, every stage's result, and nothing half-written."""
@@ -263,6 +236,57 @@ class RunDirectory:
         stage = stage or (scored[-1][0].stage if scored else None)
         scored = [(p, path) for p, path in scored if p.stage == stage and p.score is not None]
         return max(scored, key=lambda item: (item[0].score, item[0].step))[1] if scored else None
+
+
+def make_directory(root: str) -> Path:
+    """A new ``exp_YYYYMMDD_HHMMSS`` under ``root``. Raises ConfigError when it cannot be made."""
+    folder = Path(root).expanduser()
+    name = datetime.now().strftime("exp_%Y%m%d_%H%M%S")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for suffix in ("", *(f"_{index}" for index in range(2, 1000))):
+            try:
+                (folder / (name + suffix)).mkdir()
+            except FileExistsError:
+                continue
+            return folder / (name + suffix)
+    except OSError as error:
+        raise ConfigError(f"output.root must be writable, got {folder}: {error.strerror}.") from None
+    raise ConfigError(f"output.root must have room for one more {name}, got {folder}.")
+
+
+def latest_directory(root: str, part: str) -> Path:
+    """The newest job directory under ``root`` that has ``part``: what tells training from evaluation.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    found = [path.parent for path in Path(root).expanduser().glob("exp_*/experiment_config.json")]
+    found = [path for path in found if (path / part).exists()]
+    if not found:
+        raise CheckpointError(f"--resume latest: there is no run under {root}.")
+    return max(found, key=lambda path: (path / "experiment_config.json").stat().st_mtime)
+
+
+def hold_lock(directory: Path, timeout_s: float = 60.0) -> IO[str]:
+    """Hold a directory until this process ends: two jobs in one would mix their results.
+
+    Returns:
+        What must be kept for as long.
+
+    Raises:
+        CheckpointError: another process holds it. A killed one may need a moment to be gone.
+    """
+    lock_file = (directory / ".lock").open("w")
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock_file
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise CheckpointError(f"run {directory} is in use by another job. Wait for it to end.") from None
+            time.sleep(0.5)
 
 
 def link(path: Path, target: Path) -> None:

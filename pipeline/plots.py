@@ -1,6 +1,5 @@
 """Draws a run's metrics and evaluations as PNG files, readable 900 pixels wide."""
 
-import math
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from pipeline.statistics import wilson_interval
 from pipeline.tracking import Row, number, read_evaluations, read_metrics
 
 PHASES = ("rollout_s", "reward_s", "learner_s", "weight_sync_s", "other_s")
@@ -64,16 +64,6 @@ def draw_all(run_dir: str | Path, plots_dir: str | Path) -> list[Path]:
             draw(figure.subplots(), rows)
             paths.append(save(figure, plots_dir / f"{name}.png", dpi=160))
     return paths
-
-
-def wilson_interval(frac: float, num_problems: int, z: float = 1.96) -> tuple[float, float]:
-    """Where the true share lies, by default with 95 % confidence. Wilson, 1927."""
-    if not num_problems:
-        return 0.0, 1.0
-    scale = 1 + z * z / num_problems
-    center = (frac + z * z / (2 * num_problems)) / scale
-    half = z / scale * math.sqrt(frac * (1 - frac) / num_problems + z * z / (4 * num_problems**2))
-    return max(center - half, 0.0), min(center + half, 1.0)
 
 
 def _draw_dashboard(figure: Figure, rows: list[Row], evaluations: list[Row]) -> None:

@@ -15,7 +15,8 @@ from pipeline.curriculum.report import TITLES, chain_section, summarize_chain, w
 from pipeline.errors import CheckpointError
 from pipeline.files import write_atomic, write_json
 from pipeline.metrics import UNGRADED
-from pipeline.plots import PHASES, draw_all, wilson_interval
+from pipeline.plots import PHASES, draw_all
+from pipeline.statistics import wilson_interval
 from pipeline.tracking import (
     Row,
     natural_order,

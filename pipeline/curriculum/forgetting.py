@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.schedules import derive_seed
+from pipeline.statistics import percentile_interval
 from pipeline.tracking import natural_order
 
 Array = NDArray[np.float64]
@@ -227,11 +228,6 @@ def _draw_counts(chains: Sequence[ChainOutcomes], num_draws: int) -> dict[str, A
         .astype(np.float64)
         for level, size in sizes.items()
     }
-
-
-def percentile_interval(replicates: Array, confidence: float = 0.95) -> tuple[float, float]:
-    low, high = np.quantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
 
 
 # Statements --------------------------------------------------------------------------------------

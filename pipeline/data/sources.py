@@ -51,30 +51,44 @@ def iter_problems(config: DataConfig, split: Split, scratch: Path | None = None)
     Raises:
         DataError, ConfigError: as load_problems; that there is no usable row is known at the end.
     """
-    expression = split_expression(config, split)
+    num_problems = num_skipped = 0
+    for _, problem in problem_rows(config, split, scratch):
+        if problem:
+            num_problems += 1
+            yield problem
+        else:
+            num_skipped += 1
+    if not num_problems:
+        raise DataError(
+            f"data {config.name} must have rows with a question and a gold answer, and has none of "
+            f"{split_expression(config, split)}."
+        )
+    if num_skipped:
+        logger.warning("%s, %s: left out %d of %d rows", config.name, split, num_skipped, num_problems + num_skipped)
+
+
+def problem_rows(config: DataConfig, split: Split, scratch: Path | None = None) -> Iterator[tuple[Row, Problem | None]]:
+    """Every row of a split with its problem; None for a row without a question or a gold answer.
+
+    Args:
+        scratch: as open_rows.
+
+    Raises:
+        DataError, ConfigError: as load_problems.
+    """
     opened: Any
     if config.name.startswith("embedded:"):
         opened = nullcontext(embedded_rows(config, split))
         config = _with_own_fields(config)
     else:
-        opened = open_rows(config, expression, scratch=scratch)
+        opened = open_rows(config, split_expression(config, split), scratch=scratch)
     ids: dict[str, int] = {}
-    num_rows = num_problems = 0
     with opened as rows:
         template = prompt_template(config)
-        for num_rows, row in enumerate(rows, 1):
-            if template and num_rows == 1:
+        for index, row in enumerate(rows):
+            if template and index == 0:
                 _check_template_fields(template, list(row), config)
-            if problem := _problem(row, config, template, split, ids):
-                num_problems += 1
-                yield problem
-    if not num_problems:
-        raise DataError(
-            f"data {config.name} must have rows with a question and a gold answer, and has none of {expression}."
-        )
-    if num_problems < num_rows:
-        skipped = num_rows - num_problems
-        logger.warning("%s, %s: left out %d of %d rows", config.name, split, skipped, num_rows)
+            yield row, _problem(row, config, template, split, ids)
 
 
 def split_expression(config: DataConfig, split: Split) -> str:

@@ -3,7 +3,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from pipeline.plots import _draw_length, _draw_reward, _smooth, draw_all, wilson_interval
+from pipeline.plots import _draw_length, _draw_reward, _smooth, draw_all
 from tests.helpers_run import make_run, write_rows
 
 NAMES = ["training_progress", "loss", "reward", "output_length", "loss_vs_reward"]
@@ -57,10 +57,3 @@ def test_names_from_data_are_not_formulas(tmp_path):
 def test_smoothing_keeps_a_straight_line_straight_to_its_ends():
     line = np.arange(40.0)
     assert _smooth(line) == pytest.approx(line)
-
-
-def test_wilson_interval():
-    # 8 of 10: center (0.8 + 0.19208) / 1.38416 = 0.71674, half 1.96 / 1.38416 x sqrt(0.016 + 0.009604) = 0.22658
-    assert wilson_interval(0.8, 10) == pytest.approx((0.49016, 0.94332), abs=1e-4)
-    assert wilson_interval(0.0, 50) == pytest.approx((0.0, 0.07135), abs=1e-4)
-    assert wilson_interval(0.0, 0) == (0.0, 1.0)

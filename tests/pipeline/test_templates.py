@@ -5,7 +5,7 @@ import pytest
 import yaml
 from tokenizers.processors import TemplateProcessing
 
-from actors.evaluate import _row as evaluation_row
+from actors.held_out import _row as evaluation_row
 from actors.session import LearnerSession
 from actors.tokenize import encode_problems
 from pipeline.config import DataConfig, FieldNames, validate_config

@@ -1,0 +1,82 @@
+"""How a problem is asked: as plain text, or as a chat."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipeline.config import Config, DataConfig
+from pipeline.data.sources import question_alone, worked_solution
+from pipeline.errors import ConfigError
+from pipeline.evaluation.datasets import STOP, EvalProblem, Loaded
+from pipeline.evaluation.settings import EvaluateConfig
+from pipeline.models.tokenizer import prompt_token_ids
+from pipeline.templates import PromptTemplate
+from pipeline.types import Message, Problem
+
+
+@dataclass(frozen=True)
+class Prompter:
+    """Asks the problems of one data set."""
+
+    style: Literal["plain", "chat"]
+    data: DataConfig
+    """Template or system prompt, with the question's field."""
+    shots: tuple[EvalProblem, ...]
+    stop: tuple[str, ...]
+
+    def token_ids(self, tokenizer: Any, problem: EvalProblem) -> tuple[int, ...]:
+        return prompt_token_ids(tokenizer, self._asked(problem))
+
+    def text(self, tokenizer: Any, problem: EvalProblem) -> str:
+        """What the model sees."""
+        asked = self._asked(problem)
+        if asked.prompt_text is not None:
+            return asked.prompt_text
+        return tokenizer.apply_chat_template(list(asked.prompt), add_generation_prompt=True, tokenize=False)
+
+    def _asked(self, problem: EvalProblem) -> Problem:
+        asked = question_alone(problem.question, self.data)
+        if asked.prompt_text is not None:
+            solved = [f"{question_alone(s.question, self.data).prompt_text}{s.solution}\n\n" for s in self.shots]
+            return Problem(asked.id, asked.prompt, problem.gold, prompt_text="".join(solved) + asked.prompt_text)
+        *system, question = asked.prompt
+        turns: list[Message] = []
+        for shot in self.shots:
+            turns.append({"role": "user", "content": shot.question})
+            turns.append({"role": "assistant", "content": worked_solution(shot.solution or "", shot.gold)})
+        return Problem(asked.id, (*system, *turns, question), problem.gold)
+
+
+def make_prompter(loaded: Loaded, config: EvaluateConfig, run: Config | None) -> Prompter:
+    """How the problems of a data set are put to a model.
+
+    Args:
+        run: the configuration of the run that the model comes from.
+
+    Raises:
+        ConfigError: the run's prompt needs other columns of its data than the question.
+    """
+    settings = config.prompt
+    if settings.style == "auto" and run and settings.template is None:
+        data = _of_run(run.data)
+    elif settings.style == "chat":
+        data = DataConfig()
+    else:
+        data = DataConfig(prompt_template=loaded.template)
+    if settings.system_prompt is not None:
+        data = data.model_copy(update={"system_prompt": settings.system_prompt})
+    style: Literal["plain", "chat"] = "chat" if data.prompt_template is None else "plain"
+    stop = config.rollout.stop if config.rollout.stop is not None else STOP if style == "plain" else ()
+    return Prompter(style, data, tuple(loaded.shots), tuple(stop))
+
+
+def _of_run(data: DataConfig) -> DataConfig:
+    """The run's prompt, with the question where its data has it."""
+    if data.prompt_template is not None:
+        fields = PromptTemplate.parse(data.prompt_template, data.fields.question).fields
+        if set(fields) != {data.fields.question}:
+            raise ConfigError(
+                f"prompt.style must be plain or chat for this run, whose prompt has fields {', '.join(fields)}: "
+                "other data sets may not have them."
+            )
+    kept = {"prompt_template": data.prompt_template, "system_prompt": data.system_prompt, "fields": data.fields}
+    return DataConfig.model_validate({key: value for key, value in kept.items()})

@@ -1,0 +1,119 @@
+"""``evaluation.json``: who was asked what, and how. A resumed evaluation must be the same one."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import CheckpointError
+from pipeline.evaluation.datasets import Loaded
+from pipeline.evaluation.models import EvalModel
+from pipeline.evaluation.prompts import Prompter
+from pipeline.evaluation.settings import EvaluateConfig
+from pipeline.files import write_json
+
+NAME = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """Everything that the results depend on, as plain values."""
+
+    models: list[dict[str, Any]]
+    datasets: list[dict[str, Any]]
+    prompts: list[dict[str, Any]]
+    """By model and data set."""
+    settings: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        config: EvaluateConfig,
+        models: Sequence[EvalModel],
+        loaded: Sequence[Loaded],
+        prompters: Mapping[tuple[str, str], Prompter],
+        notes: Mapping[str, str],
+    ) -> "EvaluationRecord":
+        """
+        Args:
+            notes: what the guard says, by model.
+        """
+        return cls(
+            [_model(model) | {"training_data": notes[model.label]} for model in models],
+            [_data_set(data) for data in loaded],
+            [{"model": model, "dataset": name, **_prompt(p)} for (model, name), p in prompters.items()],
+            config.results_key(),
+        )
+
+    def write(self, directory: Path) -> None:
+        write_json(directory / NAME, asdict(self))
+
+    def check(self, directory: Path) -> None:
+        """Raises CheckpointError when the evaluation in the directory is of something else."""
+        before = read_record(directory)
+        now = json.loads(json.dumps(asdict(self)))
+        for part, value in now.items():
+            if before.get(part) != value:
+                raise CheckpointError(
+                    f"evaluation {directory} must be resumed as it was started, and its {part} differ: "
+                    f"{_difference(before.get(part), value)}. Start a new one."
+                )
+
+
+def read_record(directory: Path) -> dict[str, Any]:
+    """Raises CheckpointError when there is none."""
+    try:
+        return json.loads((directory / NAME).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{directory} must be an evaluation's directory, with {NAME}: {error}.") from None
+
+
+def _model(model: EvalModel) -> dict[str, Any]:
+    return {
+        "label": model.label,
+        "name": model.name,
+        "kind": model.kind,
+        "path": str(model.path),
+        "base": str(model.base) if model.base else None,
+        "run": str(model.run.path) if model.run else None,
+        "fingerprint": model.fingerprint,
+    }
+
+
+def _data_set(data: Loaded) -> dict[str, Any]:
+    asked = "\n".join(f"{p.id} {p.question} {p.gold}" for p in data.problems)
+    return {
+        "name": data.name,
+        "licence": data.licence,
+        "num_problems": len(data.problems),
+        "num_rows": data.num_rows,
+        "num_without_answer": data.num_without_answer,
+        "num_unscorable": len(data.unscorable),
+        "unscorable": data.unscorable,
+        "num_filtered": data.num_filtered,
+        "num_seen_left_out": data.num_seen_left_out,
+        "num_shots": len(data.shots),
+        "digest": hashlib.sha256(asked.encode(errors="replace")).hexdigest()[:16],
+    }
+
+
+def _prompt(prompter: Prompter) -> dict[str, Any]:
+    data = prompter.data
+    return {
+        "style": prompter.style,
+        "template": data.prompt_template,
+        "system_prompt": data.system_prompt if prompter.style == "chat" else None,
+        "stop": list(prompter.stop),
+    }
+
+
+def _difference(before: Any, now: Any) -> str:
+    """The first value that differs, with its place."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        key = next(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        return f"{key}: {_difference(before.get(key), now.get(key))}"
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        return next(_difference(a, b) for a, b in zip(before, now, strict=True) if a != b)
+    return f"{before!r:.80} was, {now!r:.80} is"

@@ -1,0 +1,136 @@
+"""``eval_results.jsonl``: a row per completion, in a fixed order, so that a killed evaluation goes on where it was."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.errors import CheckpointError
+from pipeline.evaluation.datasets import EvalProblem
+from pipeline.files import append_jsonl
+
+NAME = "eval_results.jsonl"
+COLUMNS = {
+    "model": "string", "dataset": "string", "problem_id": "string", "sample": "int32",
+    "level": "string", "type": "string", "source": "string", "difficulty": "string",
+    "question": "string", "prompt": "string", "completion": "string", "answer": "string", "gold": "string",
+    "outcome": "string", "method": "string", "strict": "bool", "symbolic": "bool", "numeric": "bool",
+    "num_prompt_tokens": "int32", "num_tokens": "int32", "seconds": "float64", "in_training_data": "string",
+}  # fmt: skip
+"""Of a row, and of the parquet file, in order. docs/evaluation.md says what each means."""
+TEXTS = ("question", "prompt", "completion")
+_BATCH_ROWS = 1000
+
+
+class Chunk(NamedTuple):
+    """Problems that go to an engine together."""
+
+    model: str
+    dataset: str
+    problems: tuple[EvalProblem, ...]
+
+    def keys(self, num_samples: int) -> list[tuple[str, str, str, int]]:
+        """Of its rows, in order."""
+        return [
+            (self.model, self.dataset, problem.id, sample) for problem in self.problems for sample in range(num_samples)
+        ]
+
+
+class ResultsFile:
+    """Rows of whole chunks. Nothing but the last line can be half-written."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / NAME
+
+    def append(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Returns when the rows are on the disk. Raises CheckpointError when they cannot be written."""
+        try:
+            append_jsonl(self.path, rows)
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise CheckpointError(
+                f"results cannot be written to {self.path}: {error.strerror or error}. What was answered before is "
+                "kept: make room, then go on with --resume."
+            ) from None
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """All rows; a last line cut short is left out. Raises CheckpointError on another broken line."""
+        for row, _ in self._lines():
+            yield row
+
+    def light_rows(self) -> list[dict[str, Any]]:
+        """All rows without their texts."""
+        return [{key: value for key, value in row.items() if key not in TEXTS} for row in self.rows()]
+
+    def num_done(self, chunks: Sequence[Chunk], num_samples: int) -> int:
+        """How many of the chunks are in the file, whole; what follows them is cut off.
+
+        Raises:
+            CheckpointError: the file holds rows that the evaluation would not have written.
+        """
+        done = end = position = 0
+        lines = self._lines()
+        for chunk in chunks:
+            for key in chunk.keys(num_samples):
+                row, position = next(lines, (None, position))
+                if row is None:
+                    self._cut(end)
+                    return done
+                if (row.get("model"), row.get("dataset"), row.get("problem_id"), row.get("sample")) != key:
+                    raise CheckpointError(
+                        f"{self.path} must hold the results of this evaluation, got a row of {row.get('problem_id')} "
+                        f"where {key[2]} belongs: its data set has changed. Start a new evaluation."
+                    )
+            done, end = done + 1, position
+        if next(lines, None):
+            raise CheckpointError(f"{self.path} must hold each result once, got more than there are problems.")
+        self._cut(end)
+        return done
+
+    def write_parquet(self) -> None:
+        """The same rows, beside the file."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        kinds = {"string": pa.string(), "int32": pa.int32(), "float64": pa.float64(), "bool": pa.bool_()}
+        schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
+        target = self.path.with_suffix(".parquet")
+        hidden = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            with pq.ParquetWriter(hidden, schema) as writer:
+                batch: list[dict[str, Any]] = []
+                for row in self.rows():
+                    batch.append(row)
+                    if len(batch) == _BATCH_ROWS:
+                        writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+                        batch = []
+                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+            os.replace(hidden, target)
+        except OSError as error:
+            raise CheckpointError(f"{target} cannot be written: {error.strerror or error}.") from None
+        finally:
+            hidden.unlink(missing_ok=True)
+
+    def _lines(self) -> Iterator[tuple[dict[str, Any], int]]:
+        """(row, where its line ends)."""
+        if not self.path.exists():
+            return
+        position = 0
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                position += len(line)
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    row = None
+                if not isinstance(row, dict):
+                    raise CheckpointError(f"{self.path} line {number} must be a JSON object: the file is corrupt.")
+                yield row, position
+
+    def _cut(self, size: int) -> None:
+        if self.path.exists() and self.path.stat().st_size > size:
+            os.truncate(self.path, size)

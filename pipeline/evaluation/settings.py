@@ -1,0 +1,141 @@
+"""The configuration of an evaluation."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from pipeline.config import DataConfig, OutputConfig, RolloutConfig, StrictModel
+from pipeline.templates import template_parts
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _named(value: Any) -> Any:
+    """One model, a list of them, or label -> model. Labels tell them apart in tables."""
+    models = _listed(value)
+    return {str(model): model for model in models} if isinstance(models, list) else models
+
+
+class LoadingConfig(StrictModel):
+    """How models are found and loaded."""
+
+    hub: Literal["huggingface", "modelscope"] = "huggingface"
+    revision: str | None = None
+    """Of models that come from a hub."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    trust_remote_code: bool = False
+    """Runs Python code that comes with the model. Leave it off for models you did not read."""
+    base: str | None = None
+    """What adapters are laid over. None: the model that the adapter names."""
+
+
+class PromptConfig(StrictModel):
+    """How problems are asked."""
+
+    style: Literal["auto", "plain", "chat"] = "auto"
+    """``plain``: the data set's registered text, or ``template``. ``chat``: the model's chat template. ``auto``: a
+    run's model is asked as the run asked; others plainly."""
+    template: str | None = None
+    """A plain text with ``{question}`` in it, or ``gsm8k``. The model goes on where it ends."""
+    system_prompt: str | None = None
+    """Of chats. None: the one that training uses."""
+    num_shots: int | None = Field(None, ge=0)
+    """Solved problems of the training split before the question. None: as registered."""
+
+    @field_validator("template")
+    @classmethod
+    def _can_be_read(cls, template: str | None) -> str | None:
+        if template is not None and not any(field == "question" for _, field in template_parts(template)):
+            raise ValueError("must hold {question}")
+        return template
+
+
+class ProblemsConfig(StrictModel):
+    """Which problems of each data set are asked. None means all."""
+
+    levels: list[str] | None = None
+    types: list[str] | None = None
+    sources: list[str] | None = None
+    index_file: str | None = None
+    """A JSON list of row numbers (from 0) of the split, or of problem ids: MATH-500 of MATH."""
+    max_problems: int | None = Field(None, ge=1)
+    """So many of each data set, drawn by ``seed``, in the data set's order."""
+
+
+class GuardConfig(StrictModel):
+    """Problems that are in the training data."""
+
+    train_data: list[str] = []
+    """Data sets to look in, named as ``dataset``, besides what the evaluated runs trained on."""
+    leave_out: bool = False
+    """Ask none of them. Otherwise they are asked, marked and counted."""
+
+
+class EvalRolloutConfig(RolloutConfig):
+    """Engines and sampling."""
+
+    temperature: float = Field(0.0, ge=0)
+    """0 is greedy."""
+    num_samples: int = Field(1, ge=1)
+    """Completions per problem: k of pass@k and maj@k."""
+    stop: list[str] | None = None
+    """Texts that end a completion. None: as registered with a plain prompt; none for chats."""
+    max_prompt_length: int = Field(1536, ge=1)
+    """Tokens. A longer prompt is not answered, and counts as cut off."""
+    prompts_per_chunk: int = Field(64, ge=1)
+    """Prompts that go to one engine together, never mixed with others: what shares a batch changes the last bits, so
+    fixed chunks make completions independent of the number of engines."""
+
+
+class GradingConfig(StrictModel):
+    timeout_s: float = Field(2.0, gt=0)
+    """Deadline for grading one completion. Past it the grading child is killed."""
+    num_children: int = Field(1, ge=1)
+    memory_limit_mib: int = Field(512, ge=256)
+
+
+class EvaluateConfig(StrictModel):
+    seed: int = Field(0, ge=0)
+    """Of sampling, and of drawing ``problems.max_problems``."""
+    model: Annotated[dict[str, str], BeforeValidator(_named)] = Field(min_length=1)
+    """What is evaluated: a hub name, a directory with a model or an adapter, a run directory, a checkpoint of a run
+    (``RUN/checkpoints/checkpoint_last``), the embedded model. One, a list, or label -> model."""
+    dataset: Annotated[list[str], BeforeValidator(_listed)] = Field(min_length=1)
+    """Registered names (docs/evaluation.md), embedded sets, parquet or JSONL files, hub names. One or a list."""
+    data_root: str | None = None
+    """A directory with local copies of registered data sets. None: the hub."""
+    data: DataConfig = DataConfig()
+    """How data sets that are not registered are read: fields, answer_format, subset, splits. ``name`` is not used."""
+    problems: ProblemsConfig = ProblemsConfig()
+    prompt: PromptConfig = PromptConfig()
+    rollout: EvalRolloutConfig = EvalRolloutConfig()
+    loading: LoadingConfig = LoadingConfig()
+    grading: GradingConfig = GradingConfig()
+    guard: GuardConfig = GuardConfig()
+    output: OutputConfig = OutputConfig()
+
+    @model_validator(mode="after")
+    def _check_across_sections(self) -> "EvaluateConfig":
+        if len(set(self.dataset)) < len(self.dataset):
+            raise ValueError(f"dataset must name each data set once, got {self.dataset}")
+        if self.rollout.num_samples > 1 and self.rollout.temperature == 0:
+            raise ValueError(
+                f"rollout.temperature must be above 0 for rollout.num_samples={self.rollout.num_samples}, got 0: "
+                "greedy completions of a problem are all the same"
+            )
+        if self.prompt.template is not None and self.prompt.style == "chat":
+            raise ValueError("prompt.template must be null for prompt.style=chat, which has the model's own")
+        tensor_parallel = self.rollout.tensor_parallel_size
+        if tensor_parallel > 1 and self.rollout.num_gpus != tensor_parallel:
+            raise ValueError(
+                f"rollout.num_gpus must equal rollout.tensor_parallel_size, got {self.rollout.num_gpus:g} and "
+                f"{tensor_parallel}: every shard of the engine needs a GPU"
+            )
+        return self
+
+    def results_key(self) -> dict[str, Any]:
+        """The settings that results depend on: a resumed evaluation must have the same."""
+        free = {"num_workers", "num_cpus", "memory_gib", "kv_cache_gib", "gpu_memory_utilization"}
+        return self.model_dump(exclude={"rollout": free, "output": True, "grading": {"num_children"}})

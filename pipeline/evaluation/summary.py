@@ -1,0 +1,187 @@
+"""What the rows of an evaluation come to."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+
+from pipeline.evaluation.datasets import TAGS
+from pipeline.evaluation.scoring import OUTCOMES, SCORES
+from pipeline.statistics import (
+    Paired,
+    bootstrap_interval,
+    compare_paired,
+    ks_up_to,
+    majority_is_correct,
+    pass_at_k,
+    wilson_interval,
+)
+from pipeline.tracking import natural_order
+from pipeline.verifier.quantity import read_quantity
+from pipeline.verifier.text import clean, compact
+
+Row = Mapping[str, Any]
+LENGTH_BINS = 4
+_MAX_ANSWER_CHARS = 1000
+
+
+def summarize(rows: Sequence[Row]) -> dict[str, Any]:
+    """``results``: one entry per model and data set, in order; ``comparisons``: each model against the first.
+
+    Args:
+        rows: of eval_results.jsonl; texts are not looked at.
+    """
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row["model"], row["dataset"]].append(row)
+    results = [{"model": model, "dataset": dataset, **_result(part)} for (model, dataset), part in groups.items()]
+    return {"results": results, "comparisons": [asdict(c) | plain(c) for c in compare_groups(groups)]}
+
+
+def plain(comparison: Paired) -> dict[str, Any]:
+    return {"difference": comparison.difference, "sentence": comparison.sentence}
+
+
+def compare_groups(groups: Mapping[tuple[str, str], Sequence[Row]]) -> list[Paired]:
+    """Each model against the first that answered the data set, on the problems that both answered.
+
+    Args:
+        groups: rows by (model, data set).
+    """
+    by_data: dict[str, list[str]] = defaultdict(list)
+    for model, dataset in groups:
+        by_data[dataset].append(model)
+    num_comparisons = sum(len(models) - 1 for models in by_data.values())
+    found = []
+    for dataset, (first, *others) in by_data.items():
+        for other in others:
+            a, b = by_problem(groups[first, dataset]), by_problem(groups[other, dataset])
+            shared = [problem for problem in a if problem in b]
+            if not shared:
+                continue
+            shares = [[_share(side[problem], "outcome") for problem in shared] for side in (a, b)]
+            single = all(len(side[problem]) == 1 for side in (a, b) for problem in shared)
+            suffix = f" on {dataset}" if len(by_data) > 1 else ""
+            found.append(
+                compare_paired(
+                    first + suffix, other + suffix, *shares, single=single, num_comparisons=max(num_comparisons, 1)
+                )
+            )
+    return found
+
+
+def by_problem(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    problems: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        problems[row["problem_id"]].append(row)
+    return dict(problems)
+
+
+def _result(rows: Sequence[Row]) -> dict[str, Any]:
+    problems = by_problem(rows)
+    num_samples = len(rows) // len(problems)
+    seen = {row["problem_id"] for row in rows if row["in_training_data"]}
+    unseen = [row for row in rows if row["problem_id"] not in seen]
+    outcomes = Counter(row["outcome"] for row in rows)
+    return {
+        "num_samples": num_samples,
+        **accuracy(rows),
+        **{name: _estimate(problems, name) for name in SCORES},
+        "outcomes": {name: outcomes[name] for name in OUTCOMES},
+        "pass_at_k": _pass_at(problems, num_samples),
+        "maj_at_k": _maj_at(problems, num_samples),
+        "num_in_training_data": len(seen),
+        "not_in_training_data": accuracy(unseen) if seen and unseen else None,
+        "by": _breakdowns(rows),
+        "completion_length_mean": fmean(row["num_tokens"] for row in rows),
+        "completion_length_median": median(row["num_tokens"] for row in rows),
+        "num_tokens": sum(row["num_tokens"] for row in rows),
+        "seconds": sum(row["seconds"] for row in rows),
+    }
+
+
+def accuracy(rows: Sequence[Row]) -> dict[str, Any]:
+    """``num_problems``, ``answer_accuracy`` and its 95 % interval."""
+    problems = by_problem(rows)
+    estimate = _estimate(problems, "outcome")
+    return {
+        "num_problems": len(problems),
+        "answer_accuracy": estimate["value"],
+        "answer_accuracy_interval": estimate["interval"],
+    }
+
+
+def _estimate(problems: Mapping[str, Sequence[Row]], key: str) -> dict[str, Any]:
+    """Mean over problems of the share of correct completions. Wilson for one completion each, else bootstrap."""
+    shares = [_share(rows, key) for rows in problems.values()]
+    single = all(len(rows) == 1 for rows in problems.values())
+    value = fmean(shares) if shares else 0.0
+    return {"value": value, "interval": wilson_interval(value, len(shares)) if single else bootstrap_interval(shares)}
+
+
+def _share(rows: Sequence[Row], key: str) -> float:
+    return fmean(row["outcome"] == "correct" if key == "outcome" else bool(row[key]) for row in rows)
+
+
+def _pass_at(problems: Mapping[str, Sequence[Row]], num_samples: int) -> dict[str, Any]:
+    correct = [sum(row["outcome"] == "correct" for row in rows) for rows in problems.values()]
+    return {
+        str(k): _over_problems([pass_at_k(num_samples, c, k) for c in correct], num_samples)
+        for k in ks_up_to(num_samples)
+    }
+
+
+def _maj_at(problems: Mapping[str, Sequence[Row]], num_samples: int) -> dict[str, Any]:
+    """Of the first k completions of each problem."""
+    votes = [
+        ([answer_key(row["answer"]) for row in rows], [row["outcome"] == "correct" for row in rows])
+        for rows in problems.values()
+    ]
+    return {
+        str(k): _over_problems([float(majority_is_correct(a[:k], c[:k])) for a, c in votes], num_samples)
+        for k in ks_up_to(num_samples)
+    }
+
+
+def _over_problems(values: Sequence[float], num_samples: int) -> dict[str, Any]:
+    interval = wilson_interval(fmean(values), len(values)) if num_samples == 1 else bootstrap_interval(values)
+    return {"value": fmean(values), "interval": interval}
+
+
+def answer_key(answer: str | None) -> str | None:
+    """Equal for answers that are the same number, or the same text but for spelling."""
+    if answer is None or len(answer) > _MAX_ANSWER_CHARS:
+        return answer
+    tidy = clean(answer)
+    quantity = read_quantity(tidy)
+    return str(quantity.value) if quantity else compact(tidy).casefold()
+
+
+def _breakdowns(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Accuracy by every tag that tells problems apart, and by the length of completions."""
+    found = {}
+    for tag in TAGS:
+        values = {row[tag] for row in rows} - {None}
+        if len(values) > 1:
+            parts = {value: [row for row in rows if row[tag] == value] for value in sorted(values, key=natural_order)}
+            found[tag] = {value: accuracy(part) for value, part in parts.items()}
+    return found | {"completion_length": _by_length(rows)}
+
+
+def _by_length(rows: Sequence[Row]) -> dict[str, Any]:
+    """Shares of completions that are correct, by quarters of their lengths. Not of problems: no interval."""
+    lengths = np.array([row["num_tokens"] for row in rows])
+    edges = sorted(
+        {int(edge) for edge in np.quantile(lengths, np.linspace(0, 1, LENGTH_BINS + 1)[1:], method="higher")}
+    )
+    bins, low = {}, int(lengths.min())
+    for high in edges:
+        part = [row for row in rows if low <= row["num_tokens"] <= high]
+        if part:
+            correct = fmean(row["outcome"] == "correct" for row in part)
+            bins[f"{low}-{high}"] = {"num_completions": len(part), "answer_accuracy": correct}
+        low = high + 1
+    return bins

@@ -1,0 +1,167 @@
+"""pass@k, maj@k, intervals and paired comparisons. Pure functions; what is random is seeded."""
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+NUM_DRAWS = 10_000
+_BLOCK = 500
+
+
+def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
+    """The chance that one of k completions, drawn without replacement, is correct: 1 - C(n-c, k) / C(n, k).
+
+    Unbiased for k independent completions.
+
+    Raises:
+        ValueError: k is below 1 or above ``num_samples``.
+
+    Source: Codex, arXiv:2107.03374, equation 1.
+    """
+    if not 1 <= k <= num_samples:
+        raise ValueError(f"k must be from 1 to {num_samples}, got {k}")
+    return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
+
+
+def majority_is_correct(answers: Sequence[Hashable | None], correct: Sequence[bool]) -> bool:
+    """Whether the most frequent answer of one problem is correct. A tie goes to the answer that came first.
+
+    Correct completions vote together, however they write the answer; ``None`` (no answer) does not vote.
+
+    Args:
+        answers: one per completion; equal where they are the same.
+        correct: what the grader says of each.
+    """
+    votes: Counter[Hashable] = Counter()
+    for answer, is_correct in zip(answers, correct, strict=True):
+        if is_correct:
+            votes["correct", True] += 1
+        elif answer is not None:
+            votes["incorrect", answer] += 1
+    return bool(votes) and votes.most_common(1)[0][0] == ("correct", True)
+
+
+def ks_up_to(num_samples: int) -> list[int]:
+    """1, 2, 4, 8 and so on, and ``num_samples`` itself."""
+    powers = [2**power for power in range(num_samples.bit_length()) if 2**power <= num_samples]
+    return sorted({*powers, num_samples})
+
+
+def wilson_interval(frac: float, num_problems: int, z: float = 1.96) -> tuple[float, float]:
+    """Where the true share lies, by default with 95 % confidence. Wilson, 1927."""
+    if not num_problems:
+        return 0.0, 1.0
+    scale = 1 + z * z / num_problems
+    center = (frac + z * z / (2 * num_problems)) / scale
+    half = z / scale * math.sqrt(frac * (1 - frac) / num_problems + z * z / (4 * num_problems**2))
+    return max(center - half, 0.0), min(center + half, 1.0)
+
+
+def bootstrap_interval(values: Sequence[float], confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
+    """Of the mean over problems, by drawing problems with replacement (percentiles of ``NUM_DRAWS`` means).
+
+    Args:
+        values: one per problem, such as its share of correct completions.
+    """
+    if not len(values):
+        return 0.0, 1.0
+    array = np.asarray(values, dtype=np.float64)
+    random = np.random.default_rng(seed)
+    draw = partial(random.integers, 0, len(array))
+    means = [array[draw((_BLOCK, len(array)))].mean(axis=1) for _ in range(NUM_DRAWS // _BLOCK)]
+    return percentile_interval(np.concatenate(means), confidence)
+
+
+def mcnemar_p(num_only_a: int, num_only_b: int) -> float:
+    """Exact two-sided p-value of McNemar's test: of the problems that one of two solves, is each as often the one?
+
+    Source: McNemar, 1947; exact form: a sign test on the discordant pairs.
+    """
+    total, fewer = num_only_a + num_only_b, min(num_only_a, num_only_b)
+    return min(1.0, 2 * sum(math.comb(total, i) for i in range(fewer + 1)) / 2**total)
+
+
+def percentile_interval(replicates: NDArray[np.float64], confidence: float = 0.95) -> tuple[float, float]:
+    low, high = np.quantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """B against A, on the problems that both answered."""
+
+    a: str
+    b: str
+    num_problems: int
+    accuracy_a: float
+    accuracy_b: float
+    interval: tuple[float, float]
+    """Of the difference, B minus A. Paired bootstrap over problems."""
+    p: float | None
+    """McNemar's, where both have one completion per problem."""
+    num_only_a: float
+    """Problems that A solves and B does not, by shares of completions."""
+    num_only_b: float
+    verdict: str
+    """``better``, ``worse`` or ``cannot tell``."""
+    confidence: float
+
+    @property
+    def difference(self) -> float:
+        return self.accuracy_b - self.accuracy_a
+
+    @property
+    def sentence(self) -> str:
+        low, high = self.interval
+        test = f", McNemar p = {self.p:.2g}" if self.p is not None else ""
+        difference = (
+            f"{100 * self.difference:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}] on {self.num_problems} shared "
+            f"problems{test}"
+        )
+        if self.verdict == "cannot tell":
+            return f"Cannot tell {self.b} from {self.a}: {difference}."
+        return f"{self.b} is {self.verdict} than {self.a}: {difference}."
+
+
+def compare_paired(
+    a: str, b: str, values_a: Sequence[float], values_b: Sequence[float], *, single: bool, num_comparisons: int = 1
+) -> Paired:
+    """Judge B against A at 5 %, shared by all comparisons that are made (Bonferroni).
+
+    With one completion per problem McNemar's test decides, else whether the bootstrap interval leaves 0 out.
+
+    Args:
+        values_a: share of correct completions of every shared problem, in the same order as ``values_b``.
+        single: both have one completion per problem.
+
+    Raises:
+        ValueError: no problem, or not as many for both.
+    """
+    if len(values_a) != len(values_b) or not len(values_a):
+        raise ValueError(f"both must have values of the same problems, got {len(values_a)} and {len(values_b)}")
+    array_a, array_b = np.asarray(values_a, dtype=np.float64), np.asarray(values_b, dtype=np.float64)
+    change = array_b - array_a
+    alpha = 0.05 / num_comparisons
+    low, high = bootstrap_interval(change.tolist(), 1 - alpha)
+    only_a, only_b = float(-change[change < 0].sum()), float(change[change > 0].sum())
+    p = mcnemar_p(round(only_a), round(only_b)) if single else None
+    differs = p < alpha if p is not None else not low <= 0 <= high
+    verdict = "cannot tell" if not differs else "better" if change.mean() > 0 else "worse"
+    return Paired(
+        a,
+        b,
+        len(change),
+        float(array_a.mean()),
+        float(array_b.mean()),
+        (low, high),
+        p,
+        only_a,
+        only_b,
+        verdict,
+        1 - alpha,
+    )
