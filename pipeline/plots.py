@@ -66,6 +66,25 @@ def draw_all(run_dir: str | Path, plots_dir: str | Path) -> list[Path]:
     return paths
 
 
+def draw_audit(steps: list[Row], path: Path) -> Path:
+    """What pipeline.audit found, over the steps: where scorers disagree, tricks, and the completion length."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 4.4))
+        shares, length = figure.subplots(1, 2)
+        _curve(shares, steps, "disagreement_frac", RED, "scorers disagree")
+        _curve(shares, steps, "value_frac", PURPLE, "another number")
+        _curve(shares, steps, "trick_frac", ORANGE, "any trick")
+        shares.set_ylabel("share of completions")
+        shares.set_ylim(bottom=0)
+        shares.yaxis.set_major_formatter(PercentFormatter(1))
+        _finish(shares, "Disagreements and tricks", steps, empty=False, legend=True)
+        _curve(length, steps, "length_mean", BLUE, "mean")
+        length.set_ylabel("completion length (characters)")
+        length.set_ylim(bottom=0)
+        _finish(length, "Length of stored completions", steps, empty=False, legend=True)
+        return save(figure, path, dpi=140)
+
+
 def wilson_interval(frac: float, num_problems: int, z: float = 1.96) -> tuple[float, float]:
     """Where the true share lies, by default with 95 % confidence. Wilson, 1927."""
     if not num_problems:
