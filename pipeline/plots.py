@@ -78,10 +78,10 @@ def draw_audit(steps: list[Row], path: Path) -> Path:
         shares.set_ylim(bottom=0)
         shares.yaxis.set_major_formatter(PercentFormatter(1))
         _finish(shares, "Disagreements and tricks", steps, empty=False, legend=True)
-        _curve(length, steps, "length_mean", BLUE, "mean")
-        length.set_ylabel("completion length (characters)")
-        length.set_ylim(bottom=0)
-        _finish(length, "Length of stored completions", steps, empty=False, legend=True)
+        _curve(length, steps, "length_mean", BLUE)
+        length.set_ylabel("mean completion length (characters)")
+        length.set_ylim(0, 1.1 * max(step["length_mean"] for step in steps) or 1)
+        _finish(length, "Length of stored completions", steps, empty=False)
         return save(figure, path, dpi=140)
 
 

@@ -17,7 +17,7 @@ TAGGED = "exactly one <reasoning> section and one <answer> section after it"
 PLAIN = '####, "The answer is:" or a box, none of them twice and all with one answer'
 DRIFT_NOTE = (
     "First against last third of the stored steps; a problem counts once per step. The noise is what problems and "
-    "steps scatter: one interval in twenty misses by chance, and other problems (a curriculum) can change all of it too."
+    "steps scatter: one interval in twenty misses by chance. Other problems, as in a curriculum, change all three too."
 )
 TRICK_NOTE = (
     "What the text alone shows, of the graded completions; an honest one can be caught as well. Correct is what the "
@@ -38,18 +38,22 @@ def audit_section(audit: Row | None, plots_dir: Path) -> str:
     return (
         page.headline([NOTE.format(form=TAGGED if audit["tagged"] else PLAIN)], _cards(audit))
         + _disagreements(audit)
-        + "".join(f"<p>{page.text(drift_sentence(name, found))}</p>" for name, found in audit["drift"].items())
-        + page.note(DRIFT_NOTE)
+        + _drift(audit)
         + page.image(plot)
         + _tricks(audit)
         + "".join(_examples(name, rows, audit) for name, rows in audit["examples"].items() if rows)
     )
 
 
-def drift_sentence(name: str, drift: Row | None) -> str:
+def _drift(audit: Row) -> str:
+    if None in audit["drift"].values():
+        return page.note("Too little is stored to tell a change over the steps from noise.")
+    sentences = (drift_sentence(name, found) for name, found in audit["drift"].items())
+    return "".join(f"<p>{page.text(sentence)}</p>" for sentence in sentences) + page.note(DRIFT_NOTE)
+
+
+def drift_sentence(name: str, drift: Row) -> str:
     """One of ``DRIFTS``, how it changed, and whether that is more than its noise."""
-    if drift is None:
-        return f"{DRIFTS[name]}: too little is stored to tell a change from noise."
     first, last = (_amount(name, drift[key]) for key in ("first", "last"))
     where = [_span(*drift[f"{key}_steps"]) for key in ("first", "last")]
     if not drift["change"]:

@@ -13,8 +13,8 @@ MAX_COMPLETION_CHARS, MAX_ANSWER_CHARS = 100_000, 200
 DISAGREEMENTS = {
     "value": "The first scorer says correct; the last marked answer is another number than the gold one.",
     "form": "The first scorer says correct; the answer is in a form that the strict one does not read, such as a unit.",
-    "format": "The first scorer says correct, and so may the value be; the marks asked for are missing, doubled or "
-    "misplaced.",
+    "format": "The first scorer says correct; the last marked answer is the gold one, or none is marked. The marks "
+    "asked for are missing, doubled or misplaced.",
     "missed": "The strict scorer says correct, the first one does not.",
 }
 

@@ -46,11 +46,11 @@ def repeated_answer(text: str, gold: str) -> bool:
 
 
 def empty_reasoning(text: str, gold: str) -> bool:
-    """The right answer, with nothing before it or inside <reasoning> but the answer itself or fewer than 4 signs."""
+    """The right answer, and inside <reasoning> or before it nothing but itself or fewer than 4 characters."""
     answer = read(text).answer
     if answer is None or not same(answer, gold):
         return False
-    written = "".join(_reasoning(text).split())
+    written = "".join(_reasoning(text, gold).split())
     return len(written) < MIN_REASONING_CHARS or same(written.strip("=."), gold)
 
 
@@ -100,14 +100,14 @@ def find_tricks(completion: str, gold: str) -> tuple[str, ...]:
     return tuple(name for name, detector in TRICKS.items() if detector(text, gold))
 
 
-def _reasoning(text: str) -> str:
-    """What stands in the first <reasoning>; without one, before the first marked answer."""
+def _reasoning(text: str, gold: str) -> str:
+    """What stands in the first <reasoning>; without one, before the first marked answer that is the gold one."""
     tags = tags_in(text)
     first = next((index for index, tag in enumerate(tags) if tag[0] == "<reasoning>"), None)
     if first is not None:
         end = tags[first + 1].start() if first + 1 < len(tags) else len(text)
         return text[tags[first].end() : end]
-    return text[: marked_answers(text)[0].start]
+    return text[: next((mark.start for mark in marked_answers(text) if same(mark.answer, gold)), None)]
 
 
 def _openings(text: str) -> set[tuple[str, str]]:
