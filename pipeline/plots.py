@@ -66,6 +66,25 @@ def draw_all(run_dir: str | Path, plots_dir: str | Path) -> list[Path]:
     return paths
 
 
+def draw_audit(steps: list[Row], path: Path) -> Path:
+    """What pipeline.audit found, over the steps: where scorers disagree, tricks, and the completion length."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 4.4))
+        shares, length = figure.subplots(1, 2)
+        _curve(shares, steps, "disagreement_frac", RED, "scorers disagree")
+        _curve(shares, steps, "value_frac", PURPLE, "another number")
+        _curve(shares, steps, "trick_frac", ORANGE, "any trick")
+        shares.set_ylabel("share of completions")
+        shares.set_ylim(bottom=0)
+        shares.yaxis.set_major_formatter(PercentFormatter(1))
+        _finish(shares, "Disagreements and tricks", steps, empty=False, legend=True)
+        _curve(length, steps, "length_mean", BLUE)
+        length.set_ylabel("mean completion length (characters)")
+        length.set_ylim(0, 1.1 * max(step["length_mean"] for step in steps) or 1)
+        _finish(length, "Length of stored completions", steps, empty=False)
+        return save(figure, path, dpi=140)
+
+
 def _draw_dashboard(figure: Figure, rows: list[Row], evaluations: list[Row]) -> None:
     (loss, reward, accuracy), (length, phases, speed) = figure.subplots(2, 3)
     _draw_loss(loss, rows)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import page
+from pipeline.audit.report import audit_section
+from pipeline.audit.run import audit_run
 from pipeline.curriculum.chains import read_chains
 from pipeline.curriculum.report import TITLES, chain_section, summarize_chain, write_search_report
 from pipeline.errors import CheckpointError
@@ -61,12 +63,15 @@ def write_report(run_dir: str | Path, output_dir: str | Path | None = None) -> P
     summary["data"] = read_data_counts(run_dir)
     if chain:
         summary["curriculum"] = summarize_chain(chain, with_metrics=True)
+    if audit := audit_run(run_dir):
+        summary["audit"] = {key: value for key, value in audit.items() if key != "examples"}
     output_dir = Path(output_dir or run_dir)
     with page.writing_to(output_dir):
         plots = draw_all(run_dir, output_dir / "plots")
         curriculum = chain_section(chain, output_dir / "plots") if chain else ""
+        audited = audit_section(audit, output_dir / "plots")
         write_json(output_dir / "summary.json", summary)
-        html = _page(run_dir, summary, config, plots, curriculum)
+        html = _page(run_dir, summary, config, plots, curriculum, audited)
         write_atomic(output_dir / "report.html", html.encode())
     return output_dir / "report.html"
 
@@ -226,7 +231,7 @@ def _completions_per_step(stage: str | None, config: Row) -> int | None:
 # The page. Everything that enters it passes through a function of pipeline.page or a number format.
 
 
-def _page(run_dir: Path, summary: Row, config: Row, plots: list[Path], curriculum: str) -> str:
+def _page(run_dir: Path, summary: Row, config: Row, plots: list[Path], curriculum: str, audited: str) -> str:
     sections = {
         "Accuracy on held-out problems": _accuracy(summary),
         "Curriculum: what each stage learned and forgot": curriculum,
@@ -235,6 +240,7 @@ def _page(run_dir: Path, summary: Row, config: Row, plots: list[Path], curriculu
         "Time": _time(summary),
         "Verifier outcomes": _outcome_table(summary),
         "Completions that could not be graded": _ungraded(run_dir),
+        "Reward-hacking audit": audited,
         "The same problems, before and after each stage": _before_and_after(run_dir, summary),
         "Completions by step": _samples(run_dir),
         "Configuration": page.configuration(config),

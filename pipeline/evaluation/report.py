@@ -1,4 +1,4 @@
-"""Of an evaluation: ``summary.json`` and the parquet file for programs, a table, plots and ``report.html`` for people."""
+"""Of an evaluation: ``summary.json`` and the parquet file for programs, a table, a plot, ``report.html`` for people."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -84,7 +84,9 @@ class EvalRolloutConfig(RolloutConfig):
     """Texts that end a completion. None: as registered with a plain prompt; none for chats."""
     max_prompt_length: int = Field(1536, ge=1)
     """Tokens. A longer prompt is not answered, and counts as cut off."""
-    prompts_per_chunk: int = Field(64, ge=1)
+    memory_gib: float = Field(3.5, gt=0)
+    kv_cache_gib: float = Field(2.0, gt=0)
+    prompts_per_chunk: int = Field(128, ge=1)
     """Prompts that go to one engine together, never mixed with others: what shares a batch changes the last bits, so
     fixed chunks make completions independent of the number of engines."""
 

@@ -79,7 +79,7 @@ def test_the_page_needs_nothing_but_itself(run):
     page = Page(run / "report.html")
     names = {tag for tag, _ in page.tags}
     assert not names & {"script", "link", "iframe", "object", "form", "svg"}
-    assert [attrs["src"][:22] for tag, attrs in page.tags if tag == "img"] == ["data:image/png;base64,"] * 5
+    assert [attrs["src"][:22] for tag, attrs in page.tags if tag == "img"] == ["data:image/png;base64,"] * 6
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on") or name == "href"]
     policy = next(attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'; img-src data:;")
@@ -95,7 +95,7 @@ def test_hostile_model_text_is_shown_and_does_nothing(tmp_path):
     page = Page(write_report(run_dir))
     assert "script" not in {tag for tag, _ in page.tags}
     assert all("onerror" not in attrs for _, attrs in page.tags)
-    assert [attrs["src"][:5] for tag, attrs in page.tags if tag == "img"] == ["data:"] * 5
+    assert [attrs["src"][:5] for tag, attrs in page.tags if tag == "img"] == ["data:"] * 6
     assert page.text.count('</script></pre><img src=x onerror=alert(1)> & "quoted" \\x00 \\ud800 \\u202e 72') >= 10
 
 
