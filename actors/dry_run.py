@@ -31,8 +31,8 @@ def dry_run_evaluation(config: EvaluateConfig) -> None:
             model = find_model(label, name, config.loading)
             console.print(f"model    {label}: {model.kind} in {model.path}", markup=False)
         else:
-            settings = {"hub": config.loading.hub, "revision": config.loading.revision}
-            console.print(f"model    {label}: {check_model(ModelConfig(name=name, **settings))}", markup=False)
+            found = check_model(ModelConfig(name=name, hub=config.loading.hub, revision=config.loading.revision))
+            console.print(f"model    {label}: {found}", markup=False)
     for name in config.dataset:
         entry = DATA_SETS.get(name)
         if entry and entry.hub and not config.data_root:

@@ -148,7 +148,7 @@ def compare_paired(
     change = array_b - array_a
     alpha = 0.05 / num_comparisons
     low, high = bootstrap_interval(change.tolist(), 1 - alpha)
-    only_a, only_b = float(-change[change < 0].sum()), float(change[change > 0].sum())
+    only_a, only_b = float(np.maximum(-change, 0).sum()), float(np.maximum(change, 0).sum())
     p = mcnemar_p(round(only_a), round(only_b)) if single else None
     differs = p < alpha if p is not None else not low <= 0 <= high
     verdict = "cannot tell" if not differs else "better" if change.mean() > 0 else "worse"

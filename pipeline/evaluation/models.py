@@ -123,9 +123,11 @@ def _base_of(path: Path, loading: LoadingConfig) -> Path:
 
 
 def _model_config(name: str, loading: LoadingConfig) -> ModelConfig:
-    settings = {"name": name, "hub": loading.hub, "revision": loading.revision, "dtype": loading.dtype}
     return ModelConfig(
-        **settings,
+        name=name,
+        hub=loading.hub,
+        revision=loading.revision,
+        dtype=loading.dtype,
         trust_remote_code=loading.trust_remote_code,
         master_dtype="float32",
         device="cpu",
@@ -155,7 +157,7 @@ def _merge_adapter(model: EvalModel, loading: LoadingConfig) -> tuple[Any, Any]:
         raise ModelError(f"adapter {model.path} cannot be read: {str(error).splitlines()[0]}") from None
     base = load_policy(model.base, config)
     try:
-        merged = PeftModel(base, peft_config)  # type: ignore[arg-type]
+        merged = PeftModel(base, peft_config)
         result = set_peft_model_state_dict(merged, tensors)
     except (RuntimeError, ValueError, KeyError) as error:  # shapes, or modules that are not there
         raise ModelError(_other_base(model, str(error).strip().splitlines()[-1].strip())) from None

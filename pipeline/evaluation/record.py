@@ -66,8 +66,12 @@ def read_record(directory: Path) -> dict[str, Any]:
     """Raises CheckpointError when there is none."""
     try:
         return json.loads((directory / NAME).read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{directory} must be an evaluation's directory, with {NAME}: {error}.") from None
+    except OSError as error:
+        raise CheckpointError(
+            f"{directory} must be an evaluation's directory, and has no {NAME}: {error.strerror or error}."
+        ) from None
+    except ValueError as error:
+        raise CheckpointError(f"{directory}/{NAME} must be JSON: {error}.") from None
 
 
 def _model(model: EvalModel) -> dict[str, Any]:
