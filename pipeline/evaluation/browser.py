@@ -20,6 +20,7 @@ FIELDS = (
     *("num_prompt_tokens", "num_tokens", "seconds", "in_training_data"),
 )
 """What is shown of a row of eval_results.jsonl. A row may lack any of them."""
+SCRIPTS = ("temml.min.js", "formulas.js", "rows.js", "browser.js")
 _STATIC = Path(__file__).parent / "static"
 
 
@@ -37,7 +38,7 @@ def browser_page(title: str, headline: str, sections: Mapping[str, str], rows: S
         headline,
         {**sections, "Completions": browser if rows else page.note("There are none.")},
         style=_static("temml.css") + _static("browser.css"),
-        scripts=[_static(name) for name in ("temml.min.js", "formulas.js", "browser.js")] if rows else [],
+        scripts=[_static(name) for name in SCRIPTS] if rows else [],
     )
 
 
