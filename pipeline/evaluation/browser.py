@@ -1,7 +1,7 @@
 """The page of an evaluation: a report with a browser over its completions, still one file without a request.
 
 The rows travel as gzip in base64, which no text can leave, and Chromium (80), Firefox (113) and Safari (16.4) unpack
-it by themselves: 10,000 completions of 1.5 kB fit in a mail. What the page does with them is in ``static/browser.js``.
+it by themselves: 10,000 completions of 1.5 kB fit in a mail. What the page does with them is in ``static/``.
 """
 
 import base64
@@ -20,7 +20,7 @@ FIELDS = (
     *("num_prompt_tokens", "num_tokens", "seconds", "in_training_data"),
 )
 """What is shown of a row of eval_results.jsonl. A row may lack any of them."""
-SCRIPTS = ("temml.min.js", "formulas.js", "rows.js", "browser.js")
+_SCRIPTS = ("temml.min.js", "formulas.js", "rows.js", "browser.js")
 _STATIC = Path(__file__).parent / "static"
 
 
@@ -38,7 +38,7 @@ def browser_page(title: str, headline: str, sections: Mapping[str, str], rows: S
         headline,
         {**sections, "Completions": browser if rows else page.note("There are none.")},
         style=_static("temml.css") + _static("browser.css"),
-        scripts=[_static(name) for name in SCRIPTS] if rows else [],
+        scripts=[_static(name) for name in _SCRIPTS] if rows else [],
     )
 
 

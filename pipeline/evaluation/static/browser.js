@@ -3,7 +3,7 @@
 // Everything in the rows was written by models and data sets: it only ever becomes text.
 (async () => {
   const PAGE_ROWS = 50;
-  const MAX_CELL_CHARS = 80;
+  const MAX_SHOWN_CHARS = 80; // in the table and in names; a text that is opened is shown whole
   const FACETS = ["outcome", "level", "type", "dataset", "model"];
   const SEARCHED = ["question", "completion", "answer", "gold"];
   const COLUMNS = ["problem_id", "sample", "outcome", "answer", "gold", "num_tokens", "seconds", ...FACETS.slice(1)];
@@ -39,7 +39,7 @@
     if (item === null || item === "") return "–";
     if (typeof item === "boolean") return item ? "yes" : "no";
     if (typeof item === "number") return item.toLocaleString("en", { maximumFractionDigits: 2 });
-    return item;
+    return item.length > MAX_SHOWN_CHARS ? `${item.slice(0, MAX_SHOWN_CHARS)}…` : item;
   }
 
   // Filters
@@ -92,12 +92,11 @@
     const cells = [...element("head").children].map((head, index) => {
       const field = head.dataset.field;
       const cell = make(index ? "td" : "th", { className: head.className });
-      const text = String(shown(rows.value(field, row)));
-      const short = text.length > MAX_CELL_CHARS ? `${text.slice(0, MAX_CELL_CHARS)}…` : text;
+      const text = shown(rows.value(field, row));
       if (field === "outcome") cell.dataset.outcome = text;
-      if (index === 0) cell.append(make("button", { type: "button" }, short));
-      else if (["answer", "gold"].includes(field) && short === text) formulas.fill(cell, text, true);
-      else cell.append(short);
+      if (index === 0) cell.append(make("button", { type: "button" }, text));
+      else if (["answer", "gold"].includes(field)) formulas.fill(cell, text, true);
+      else cell.append(text);
       return cell;
     });
     cells[0].scope = "row";
@@ -135,9 +134,9 @@
 
   function open() {
     const row = view[cursor];
-    const sample = rows.varies("sample") ? ` · sample ${rows.value("sample", row)}` : "";
+    const sample = rows.varies("sample") ? ` · sample ${shown(rows.value("sample", row))}` : "";
     const position = `${shown(cursor + 1)} of ${shown(view.length)}`;
-    element("name").textContent = `${rows.value("problem_id", row)}${sample} · ${position}`;
+    element("name").textContent = `${shown(rows.value("problem_id", row))}${sample} · ${position}`;
     const facts = FACTS.filter((field) => rows.isKnown(field));
     element("facts").replaceChildren(...facts.map((field) => fact(field, rows.value(field, row))));
     element("back").disabled = cursor === 0;
@@ -156,8 +155,8 @@
   }
 
   function fact(field, item) {
-    const content = make("dd", {}, String(shown(item)));
-    if (field === "outcome") content.dataset.outcome = item;
+    const content = make("dd", {}, shown(item));
+    if (field === "outcome") content.dataset.outcome = shown(item);
     return make("div", {}, make("dt", {}, name(field)), content);
   }
 
