@@ -186,6 +186,10 @@ def show(chromium, tmp_path) -> Iterator[Callable[..., Any]]:
     context.set_default_timeout(60_000)
     events: list[str] = []
 
+    def dismissed(dialog: Any) -> None:
+        events.append(dialog.message)
+        dialog.dismiss()
+
     def opened(rows: list[dict[str, Any]], address: str = "") -> Any:
         file = tmp_path / "report.html"
         file.write_text(browser_page("title", "", {}, rows), encoding="utf-8")
@@ -193,7 +197,7 @@ def show(chromium, tmp_path) -> Iterator[Callable[..., Any]]:
         shown.on("request", lambda request: None if request.url == file.as_uri() else events.append(request.url))
         shown.on("console", lambda message: events.append(message.text))
         shown.on("pageerror", lambda error: events.append(str(error)))
-        shown.on("dialog", lambda dialog: (events.append("dialog"), dialog.dismiss()))
+        shown.on("dialog", dismissed)
         shown.goto(file.as_uri() + address)
         shown.wait_for_selector("#lines tr")
         return shown

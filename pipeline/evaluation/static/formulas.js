@@ -7,7 +7,7 @@ const formulas = (() => {
   const MAX_DEPTH = 40;
   const MAX_FORMULAS = 500; // of a text, and their characters
   const MAX_TOTAL_CHARS = 50000;
-  const OPTIONS = { trust: false, throwOnError: false, maxExpand: 1000, maxSize: [20, 200] };
+  const OPTIONS = { trust: false, throwOnError: false, maxExpand: 1000, maxSize: [20, 200], wrap: "tex" };
   // Definitions can grow without bound while they are expanded; \char makes characters that cannot be seen.
   const REFUSED = /\\(?:[gex]?def|let|futurelet|global|(?:new|renew|provide)command|char|definecolor)(?![a-zA-Z])/;
   // Dollars as pandoc reads them, so that "$5 and $6" stays text: no white space inside, no digit behind,
