@@ -72,7 +72,7 @@ ROWS = [
             "gold": "0.5",
             "dataset": "gsm",
         },
-        completion="Apples for $5 and $6, $5/$6.\n\\[x^2\\] and \\(y\\), $$\\unknown z$$, $\\frac{1}{$, $\\boxed{\\frac12}$.",
+        completion="For $5 and $6, $5/$6.\n\\[x^2\\] and \\(y\\), $$\\unknown z$$, $\\frac{1}{$, $\\boxed{\\frac12}$.",
     ),
 ]
 
@@ -269,7 +269,7 @@ def test_a_completion_opens_with_formulas_or_raw(show):
     completion = dialog.locator("[data-field=completion]")
     assert completion.locator("math").count() == 4  # x^2, y, the unknown command as such, and the last
     assert completion.locator("math[display=block], math.tml-display").count() == 2
-    assert "for $5 and $6, $5/$6." in completion.inner_text() and "$\\frac{1}{$" in completion.inner_text()
+    assert "For $5 and $6, $5/$6." in completion.inner_text() and "$\\frac{1}{$" in completion.inner_text()
     assert completion.locator("mtext", has_text="\\unknown").count() == 1
     assert dialog.locator("[data-field=answer] mfrac").count() == 1
     assert dialog.locator("[data-field=gold]").inner_text() == "0.5"
