@@ -78,5 +78,6 @@ def _of_run(data: DataConfig) -> DataConfig:
                 f"prompt.style must be plain or chat for this run, whose prompt has fields {', '.join(fields)}: "
                 "other data sets may not have them."
             )
-    kept = {"prompt_template": data.prompt_template, "system_prompt": data.system_prompt, "fields": data.fields}
-    return DataConfig.model_validate({key: value for key, value in kept.items()})
+    return DataConfig(
+        name=data.name, prompt_template=data.prompt_template, system_prompt=data.system_prompt, fields=data.fields
+    )
