@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.config import DataConfig, FieldNames
+from pipeline.data import embedded
 from pipeline.data.sources import Row, Split, as_text, local_path, problem_rows
 from pipeline.errors import DataError
 from pipeline.evaluation.settings import EvaluateConfig, ProblemsConfig
@@ -162,7 +163,7 @@ def load_data_set(name: str, config: EvaluateConfig) -> Loaded:
     entry = DATA_SETS.get(name)
     data, source = _reading(name, entry, config)
     rows = _matching(name, problem_rows(data, "eval"), source)
-    found = [_eval_problem(row, problem, source) for row, problem in rows if problem]
+    found = [_eval_problem(row, problem, data, source) for row, problem in rows if problem]
     if not found:
         raise DataError(
             f"dataset {name} must have rows with a question and a gold answer, and has none in {len(rows)} rows of "
@@ -243,7 +244,8 @@ def _matching(name: str, rows: Iterable[tuple[Row, Any]], source: Source | None)
     return kept
 
 
-def _eval_problem(row: Row, problem: Any, source: Source | None) -> EvalProblem:
+def _eval_problem(row: Row, problem: Any, data: DataConfig, source: Source | None) -> EvalProblem:
+    fields = embedded.FIELDS if data.name.startswith("embedded:") else data.fields
     columns = source.columns if source else {}
     tags = {tag: _tag(row[column]) for tag, column in columns.items() if column in row}
     return EvalProblem(
@@ -251,7 +253,7 @@ def _eval_problem(row: Row, problem: Any, source: Source | None) -> EvalProblem:
         question=problem.question,
         gold=problem.gold,
         **{"level": problem.level, "type": problem.type} | tags,
-        solution=as_text(row[source.fields.answer]) if source else problem.solution,
+        solution=as_text(row[fields.solution or fields.answer]),
     )
 
 
@@ -302,14 +304,14 @@ def _what_there_is(problems: list[EvalProblem]) -> str:
 
 
 def _shots(name: str, data: DataConfig, source: Source | None, count: int) -> list[EvalProblem]:
-    """The first problems of the training split that have a solution."""
+    """The first problems of the training split that have a solution, or an answer where none has one."""
     if not count:
         return []
     split: Split = "train"
     shots: list[EvalProblem] = []
     for row, problem in problem_rows(data, split):
         if problem and (source is None or source.where is None or row.get(source.where[0]) == source.where[1]):
-            shot = _eval_problem(row, problem, source)
+            shot = _eval_problem(row, problem, data, source)
             shots += [shot] if shot.solution else []
         if len(shots) == count:
             return shots

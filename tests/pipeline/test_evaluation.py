@@ -16,7 +16,7 @@ from pipeline.evaluation.record import EvaluationRecord
 from pipeline.evaluation.report import write_evaluation_report
 from pipeline.evaluation.results import COLUMNS, Chunk, ResultsFile
 from pipeline.evaluation.scoring import score
-from pipeline.evaluation.settings import EvaluateConfig
+from pipeline.evaluation.settings import EvaluateConfig, PromptConfig
 from pipeline.evaluation.summary import answer_key, summarize
 from pipeline.types import Completion
 from pipeline.verifier import Grader
@@ -188,7 +188,7 @@ def test_a_local_set_with_filters(sums):
             "must have rows with a question and a gold answer, and has none in 8 rows",
         ),
         ("SUMS", {"data": {"fields": {"answer": "gold"}}}, "has no field gold: it has question, answer, level"),
-        ("SUMS", {"prompt": {"num_shots": 9}, "data": {"answer_format": "hash"}}, "has none in 8 rows"),
+        ("SUMS", {"prompt": {"num_shots": 9}}, "prompt.num_shots must be at most .*got 9 of 4"),
     ],
 )
 def test_data_that_cannot_be_asked(sums, dataset, settings, message):
@@ -201,8 +201,8 @@ def test_data_that_cannot_be_asked(sums, dataset, settings, message):
 
 
 def _loaded(sums: Path, **settings: Any) -> tuple[Any, EvaluateConfig]:
-    settings = config(str(sums), data={"train_split": "train", "answer_format": "plain"}, **settings)
-    return load_data_set(str(sums), settings), settings
+    chosen = config(str(sums), **settings)
+    return load_data_set(str(sums), chosen), chosen
 
 
 def test_a_plain_prompt_is_the_registered_text(sums):
@@ -225,20 +225,29 @@ def test_a_chat_has_the_system_prompt_and_no_stop_text(sums):
 
 
 def test_solved_examples_stand_before_the_question(sums):
-    settings = config(str(sums), prompt={"num_shots": 2, "template": "Q: {question}\nA: "})
-    settings = settings.model_copy(update={"data": settings.data.model_copy(update={"eval_split": "train"})})
-    settings = settings.model_copy(update={"data": settings.data.model_copy(update={"answer_format": "hash"})})
+    data = {"eval_split": "train", "answer_format": "hash"}
+    settings = config(str(sums), prompt={"num_shots": 2, "template": "Q: {question}\nA: "}, data=data)
     loaded = load_data_set(str(sums), settings)
     text = make_prompter(loaded, settings, None).text(tiny_tokenizer(), EvalProblem("x", "5 + 5?", "10"))
-    assert text.count("Q: ") == 3 and text.endswith("Q: 5 + 5?\nA: ")
-    assert "2\n" in text.split("Q: 5 + 5?")[0]
+    assert text == "Q: 0 + 2?\nA: so 2\n#### 2\n\nQ: 1 + 2?\nA: so 3\n#### 3\n\nQ: 5 + 5?\nA: "
+    chat = settings.model_copy(update={"prompt": PromptConfig(style="chat", num_shots=2, system_prompt="")})
+    text = make_prompter(loaded, chat, None).text(tiny_tokenizer(), loaded.problems[0])
+    assert text.startswith("<|im_start|>user\n0 + 2?<|im_end|>\n<|im_start|>assistant\n<reasoning>\nso 2")
+    assert text.count("<|im_start|>") == 6
 
 
 def test_a_run_is_asked_as_it_asked(sums):
     loaded, settings = _loaded(sums)
     stage = {"name": "a", "kind": "sft"}
     run = Config.model_validate(
-        {"stages": [stage], "data": {"prompt_template": "Say {query}: {response}", "fields": {"question": "query"}}}
+        {
+            "stages": [stage],
+            "data": {
+                "name": "some/data",
+                "prompt_template": "Say {query}: {response}",
+                "fields": {"question": "query"},
+            },
+        }
     )
     prompter = make_prompter(loaded, settings, run)
     assert prompter.text(tiny_tokenizer(), loaded.problems[0]) == "Say 0 + 1?: "
