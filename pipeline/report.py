@@ -1,7 +1,7 @@
 """What a run came to: ``summary.json`` for programs, ``report.html`` for people.
 
 A run that followed a curriculum has its matrix and what was forgotten beside the rest; of a search see
-``pipeline/curriculum/report.py``.
+``pipeline/curriculum/report.py``, of an evaluation ``pipeline/evaluation/report.py``.
 """
 
 from collections import Counter
@@ -15,6 +15,8 @@ from pipeline.audit.run import audit_run
 from pipeline.curriculum.chains import read_chains
 from pipeline.curriculum.report import TITLES, chain_section, summarize_chain, write_search_report
 from pipeline.errors import CheckpointError
+from pipeline.evaluation.record import NAME as EVALUATION
+from pipeline.evaluation.report import write_evaluation_report
 from pipeline.files import write_atomic, write_json
 from pipeline.metrics import UNGRADED
 from pipeline.plots import PHASES, draw_all
@@ -53,6 +55,8 @@ def write_report(run_dir: str | Path, output_dir: str | Path | None = None) -> P
         CheckpointError: no such run, nothing recorded yet, a corrupt file, or no place to write.
     """
     run_dir = Path(run_dir)
+    if (run_dir / EVALUATION).exists():
+        return write_evaluation_report(run_dir, output_dir)
     chains = read_chains(run_dir)
     if chains and chains.kind == "search":
         return write_search_report(run_dir, output_dir)

@@ -31,25 +31,37 @@ _OUTCOME_COLORS = dict(zip(OUTCOMES, (GREEN, RED, ORANGE, PURPLE, BLUE, GREY), s
 Result = Mapping[str, Any]
 
 
-def write_evaluation_report(directory: Path) -> Path:
-    """Returns the path of ``report.html``. Raises CheckpointError when there is nothing to report on yet."""
+def write_evaluation_report(directory: Path, output_dir: str | Path | None = None) -> Path:
+    """Write all of them, also of an evaluation that is not finished.
+
+    Args:
+        output_dir: where to write. None: the evaluation's directory.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        CheckpointError: there is nothing to report on yet, or no place to write.
+    """
+    output_dir = Path(output_dir or directory)
     record, results = read_record(directory), ResultsFile(directory)
     rows = results.light_rows()
     if not rows:
         raise CheckpointError(f"evaluation {directory} has no results yet: nothing to report.")
     summary = {"evaluation": directory.resolve().name, **summarize(rows), "record": record, "versions": page.versions()}
-    with page.writing_to(directory):
-        results.write_parquet()
-        write_json(directory / "summary.json", summary)
-        plots = _draw(summary["results"], directory / "plots")
+    with page.writing_to(output_dir):
+        output_dir.mkdir(parents=True, exist_ok=True)
+        results.write_parquet(output_dir)
+        write_json(output_dir / "summary.json", summary)
+        plots = _draw(summary["results"], output_dir / "plots")
         html = browser_page(
             summary["evaluation"],
             _headline(summary),
             _sections(summary, plots, read_config(directory), len(rows)),
             list(islice(results.rows(), MAX_ROWS_SHOWN)),
         )
-        write_atomic(directory / "report.html", html.encode())
-    return directory / "report.html"
+        write_atomic(output_dir / "report.html", html.encode())
+    return output_dir / "report.html"
 
 
 def read_summary(directory: Path) -> dict[str, Any]:

@@ -89,14 +89,14 @@ class ResultsFile:
         self._cut(end)
         return done
 
-    def write_parquet(self) -> None:
-        """The same rows, beside the file."""
+    def write_parquet(self, folder: Path) -> None:
+        """The same rows."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         kinds = {"string": pa.string(), "int32": pa.int32(), "float64": pa.float64(), "bool": pa.bool_()}
         schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
-        target = self.path.with_suffix(".parquet")
+        target = (folder / NAME).with_suffix(".parquet")
         hidden = target.with_name(f".{target.name}.{os.getpid()}")
         try:
             with pq.ParquetWriter(hidden, schema) as writer:
@@ -108,8 +108,6 @@ class ResultsFile:
                         batch = []
                 writer.write_table(pa.Table.from_pylist(batch, schema=schema))
             os.replace(hidden, target)
-        except OSError as error:
-            raise CheckpointError(f"{target} cannot be written: {error.strerror or error}.") from None
         finally:
             hidden.unlink(missing_ok=True)
 
