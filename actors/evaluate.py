@@ -115,6 +115,7 @@ def run_evaluation(config: EvaluateConfig, directory: Path | None = None) -> Pat
             for model in models:
                 todo = [chunk for chunk in chunks[done:] if chunk.model == model.label]
                 if todo:
+                    logger.info("%s answers %d chunks of %d", model.label, len(todo), len(chunks))
                     asked = {data.name: prompters[model.label, data.name] for data in loaded}
                     Examination(config, model, asked, guard, grader, directory).run(todo, results, advance)
     write_evaluation_report(directory)

@@ -21,7 +21,7 @@ DISAGREEMENTS = {
 _TAG = re.compile(r"</?(?:reasoning|answer)>")
 _FORM = ["<reasoning>", "</reasoning>", "<answer>", "</answer>"]
 _MARKS = {
-    "hash": re.compile(r"####([^\n]*+)"),
+    "hash": re.compile(r"#{4,}+([^\n]*+)"),
     "phrase": re.compile(r"The answer is:([^\n]*+)"),
     "box": re.compile(r"\\boxed\{((?:[^{}]++|\{[^{}]*+\})*+)\}"),
 }

@@ -10,7 +10,7 @@ _BARE_BOX = re.compile(
     r"\\(?:boxed|fbox)\s*(?:(-?[0-9][0-9,.]*|\\?[A-Za-z]+(?![A-Za-z{]))"  # \boxed 9
     r"|\{([^$\n}][^$\n]{0,300}))"  # \boxed{9
 )
-_HASHES = re.compile(r"####[ \t]*([^\n]*)")
+_HASHES = re.compile(r"#{4,}[ \t]*([^\n]*)")
 _PHRASE = re.compile(
     r"\b(?:answers?\s+(?:is|are|would be|should be|must be|comes? (?:out )?to|equals?)\b"
     r"|(?:final\s+)?answers?[\s*_]*[:=]"

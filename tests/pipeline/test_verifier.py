@@ -55,6 +55,7 @@ def read(name: str) -> list[dict]:
         ("<reasoning>9 eggs \\boxed{9}</reasoning> She has 7 eggs.", "7"),
         ("<reasoning>9 eggs", None),
         ("Natalia sold 48+24 = <<48+24=72>>72 clips.\n#### 72", "72"),
+        ("#### Step 4:\n##### 72", "72"),
         ("#### 1,080\nThat is all, 2 of them.", "1,080"),
         ("Thus the answer is: 42", "42"),
         ("Final answer: 3.5.", "3.5"),
