@@ -4,12 +4,14 @@ Chunks are fixed before anything starts and are written in their order, whicheve
 evaluation gives the same rows with one engine or with many, killed and resumed or not.
 """
 
+import json
 import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,13 @@ import ray.exceptions
 from actors.launch import connected_ray, make_actor, wait_for_resources
 from actors.plan import plan_engines, plan_stages
 from actors.rollout import Decoding, RolloutWorker, engine_environment
+from pipeline import page
 from pipeline.cli import JobArguments, check_output_root
 from pipeline.config import Config, ModelConfig, load_config
 from pipeline.data import load_problems
-from pipeline.errors import ClusterError, DataError, GradusError
+from pipeline.errors import ClusterError, ConfigError, DataError, GradusError
 from pipeline.evaluation.datasets import EvalProblem, Loaded, load_data_set, training_questions
-from pipeline.evaluation.models import EvalModel, find_model, load_directory, unique_labels
+from pipeline.evaluation.models import EvalModel, check_fit, find_model, load_directory, unique_labels
 from pipeline.evaluation.overlap import Overlap, TrainingQuestions
 from pipeline.evaluation.prompts import Prompter, make_prompter
 from pipeline.evaluation.record import NAME as RECORD
@@ -33,7 +36,7 @@ from pipeline.evaluation.record import EvaluationRecord, read_record
 from pipeline.evaluation.report import write_evaluation_report
 from pipeline.evaluation.results import Chunk, ResultsFile
 from pipeline.evaluation.scoring import score
-from pipeline.evaluation.settings import EvaluateConfig
+from pipeline.evaluation.settings import EvaluateConfig, LoadingConfig
 from pipeline.experiment import hold_lock, latest_directory, make_directory
 from pipeline.files import write_json
 from pipeline.logs import log_to_file
@@ -90,37 +93,70 @@ def run_evaluation(config: EvaluateConfig, directory: Path | None = None) -> Pat
     Raises:
         GradusError: something the configuration names cannot be had.
     """
-    models = [find_model(label, name, config.loading) for label, name in unique_labels(config.model)]
+    models = _find_models(config, directory)
     loaded = [load_data_set(name, config) for name in config.dataset]
     prompters = {(m.label, d.name): make_prompter(d, config, m.run_config()) for m in models for d in loaded}
+    for model in models:  # one that fails later would keep what the others answered from being reported
+        check_fit(model, config.loading)
+        _tokenizer(model.base or model.path, config, prompters, model.label)
     guard = Guard(config, models)
     loaded = [guard.without_seen(data) for data in loaded] if config.guard.leave_out else loaded
     chunks = plan_chunks(config, models, loaded)
     record = EvaluationRecord.of(config, models, loaded, prompters, guard.notes)
     with connected_ray():
         wait_for_resources(plan_engines(config))
-        if directory is None:
-            directory = make_directory(config.output.root)
-            (directory / "logs").mkdir()
-            record.write(directory)
-        else:
-            record.check(directory)
-        lock = hold_lock(directory)
-        write_json(directory / "experiment_config.json", config.model_dump())
+        directory = _prepared(config, record, directory)
+        with page.writing_to(directory, "Make room, then go on with --resume."):
+            lock = hold_lock(directory)
         print(f"run directory: {directory}", flush=True)
         log_to_file(directory, "driver")
         results = ResultsFile(directory)
         done = results.num_done(chunks, config.rollout.num_samples)
-        with _progress_shown(chunks, done) as advance, _grader(config) as grader:
-            for model in models:
-                todo = [chunk for chunk in chunks[done:] if chunk.model == model.label]
-                if todo:
-                    logger.info("%s answers %d chunks of %d", model.label, len(todo), len(chunks))
+        try:
+            with _progress_shown(chunks, done) as advance, _grader(config) as grader:
+                for model in models:
+                    own = [chunk for chunk in chunks if chunk.model == model.label]
+                    num_done = min(max(done - chunks.index(own[0]), 0), len(own))
                     asked = {data.name: prompters[model.label, data.name] for data in loaded}
-                    Examination(config, model, asked, guard, grader, directory).run(todo, results, advance)
+                    if num_done < len(own):
+                        logger.info("%s answers %d chunks of %d", model.label, len(own) - num_done, len(own))
+                        examination = Examination(config, model, asked, guard, grader, directory)
+                        examination.run(own, num_done, results, advance)
+        except GradusError:
+            with suppress(GradusError):  # what was answered before is worth a report
+                write_evaluation_report(directory)
+            raise
     write_evaluation_report(directory)
     lock.close()
     return directory
+
+
+def _find_models(config: EvaluateConfig, directory: Path | None) -> list[EvalModel]:
+    """Of an evaluation that goes on, those that it was started with: ``checkpoint_last`` may be another by now."""
+    named = list(unique_labels(config.model))
+    if directory is None:
+        return [find_model(label, name, config.loading) for label, name in named]
+    paths = {model["label"]: model["path"] for model in read_record(directory)["models"]}
+    return [replace(find_model(label, paths.get(label, name), config.loading), name=name) for label, name in named]
+
+
+def _prepared(config: EvaluateConfig, record: EvaluationRecord, directory: Path | None) -> Path:
+    """The evaluation's directory: a new one, or the one to go on with, checked."""
+    if directory is not None:
+        record.check(directory)
+        return directory
+    directory = make_directory(config.output.root)
+    with page.writing_to(directory, "Make room, or set output.root elsewhere."):
+        (directory / "logs").mkdir()
+        write_json(directory / "experiment_config.json", config.model_dump())
+        record.write(directory)
+    return directory
+
+
+def _tokenizer(path: Path, config: EvaluateConfig, prompters: Mapping[tuple[str, str], Prompter], label: str) -> Any:
+    """Raises ModelError when there is none, or it lacks the chat template that a prompt needs."""
+    is_chat = any(prompter.style == "chat" for (model, _), prompter in prompters.items() if model == label)
+    return load_tokenizer(path, engine_model(path, config.loading), chat=is_chat)
 
 
 def plan_chunks(config: EvaluateConfig, models: Sequence[EvalModel], loaded: Sequence[Loaded]) -> list[Chunk]:
@@ -201,21 +237,22 @@ class Examination:
         self._config, self._model, self._prompters = config, model, prompters
         self._guard, self._grader, self._directory = guard, grader, directory
 
-    def run(self, chunks: Sequence[Chunk], results: ResultsFile, advance: Callable[[int], None]) -> None:
-        """Append the rows of every chunk. Engines that die are started again and answer their chunk again."""
+    def run(self, chunks: Sequence[Chunk], num_done: int, results: ResultsFile, advance: Callable[[int], None]) -> None:
+        """Append the rows of every chunk but the first ``num_done``. An engine that dies is started again and answers
+        its chunk again."""
         scratch = self._directory / "merged_model"
         shutil.rmtree(scratch, ignore_errors=True)
         try:
             path = load_directory(self._model, self._config.loading, scratch)
-            settings = self._engine_model(path)
-            is_chat = any(prompter.style == "chat" for prompter in self._prompters.values())
-            tokenizer = load_tokenizer(path, settings, chat=is_chat)
+            settings = engine_model(path, self._config.loading)
+            tokenizer = load_tokenizer(path, settings, chat=False)
             asked = [self._requests(tokenizer, chunk) for chunk in chunks]
-            fitting = [[request for request in requests if self._fits(request)] for requests in asked]
-            workers = self._start(settings, max((len(r.prompt_token_ids) for part in fitting for r in part), default=1))
+            workers = self._start(settings, self._max_length(path, asked))
             try:
-                answers = _in_order(workers, fitting, [self._decoding(chunk) for chunk in chunks])
-                for chunk, requests, (completions, seconds) in zip(chunks, asked, answers, strict=True):
+                left, chunks_left = asked[num_done:], chunks[num_done:]
+                fitting = [[request for request in requests if self._fits(request)] for requests in left]
+                answers = _in_order(workers, fitting, [self._decoding(chunk) for chunk in chunks_left])
+                for chunk, requests, (completions, seconds) in zip(chunks_left, left, answers, strict=True):
                     results.append(self._rows(tokenizer, chunk, requests, self._filled(requests, completions), seconds))
                     advance(len(chunk.problems))
             finally:
@@ -224,9 +261,18 @@ class Examination:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
-    def _engine_model(self, path: Path) -> ModelConfig:
-        loading = self._config.loading
-        return ModelConfig(name=str(path), dtype=loading.dtype, trust_remote_code=loading.trust_remote_code)
+    def _max_length(self, path: Path, asked: Sequence[Sequence[PromptRequest]]) -> int:
+        """Tokens of the longest prompt that is answered and a completion. The same however much is left to do."""
+        rollout = self._config.rollout
+        fitting = [len(request.prompt_token_ids) for part in asked for request in part if self._fits(request)]
+        length = max(fitting, default=1) + rollout.max_completion_length
+        limit = json.loads((path / "config.json").read_text()).get("max_position_embeddings")
+        if isinstance(limit, int) and length > limit:
+            raise ConfigError(
+                f"rollout.max_prompt_length and rollout.max_completion_length must fit {self._model.label} together, "
+                f"which has {limit} positions, got {length} tokens for its longest prompt and a completion. Lower one."
+            )
+        return length
 
     def _requests(self, tokenizer: Any, chunk: Chunk) -> list[PromptRequest]:
         """Prompts with their sampling seeds."""
@@ -249,9 +295,8 @@ class Examination:
         answered, empty = iter(completions), Completion((), (), "", "length")
         return [next(answered) if self._fits(r) else (empty,) * len(r.seeds) for r in requests]
 
-    def _start(self, settings: ModelConfig, longest_prompt: int) -> list[Any]:
+    def _start(self, settings: ModelConfig, longest: int) -> list[Any]:
         rollout = self._config.rollout
-        longest = longest_prompt + rollout.max_completion_length
         options = {
             "num_cpus": rollout.num_cpus,
             "num_gpus": rollout.num_gpus,
@@ -311,6 +356,10 @@ class Examination:
             }
             for (problem, request, index, completion), scored in zip(flat, scores, strict=True)
         ]
+
+
+def engine_model(path: Path, loading: LoadingConfig) -> ModelConfig:
+    return ModelConfig(name=str(path), dtype=loading.dtype, trust_remote_code=loading.trust_remote_code)
 
 
 def _no_weights(weight_id: Any) -> Any:

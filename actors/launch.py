@@ -219,7 +219,7 @@ def make_actor(worker: type, run_path: Path, log_name: str, **options: Any) -> A
 
 
 def _pull_weights(store_name: str, weight_id: WeightId) -> PackedWeights:
-    store: Any = ray.getmake_actor(store_name)
+    store: Any = ray.get_actor(store_name)
     held, (ref,) = ray.get(store.locate.remote())
     if held != weight_id:
         raise LookupError(f"weights {weight_id} were asked for, the store holds {held}")

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for line in [*(c["sentence"] for c in result["comparisons"]), *result["notes"]]:
             console.print(line, markup=False)
         if arguments.json:
-            with writing_to(arguments.json):
+            with writing_to(arguments.json, "Choose another with --json."):
                 write_json(arguments.json, result)
 
 

@@ -169,11 +169,9 @@ def versions() -> dict[str, str]:
 
 
 @contextmanager
-def writing_to(directory: Path) -> Iterator[None]:
-    """A directory that cannot be written is a user's mistake."""
+def writing_to(place: Path, fix: str = "Choose another with --output-dir.") -> Iterator[None]:
+    """A place that cannot be written is a user's mistake."""
     try:
         yield
     except OSError as error:
-        raise CheckpointError(
-            f"output directory must be writable, got {directory}: {error.strerror}. Choose another with --output-dir."
-        ) from None
+        raise CheckpointError(f"output must be writable, got {place}: {error.strerror or error}. {fix}") from None

@@ -4,12 +4,13 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 NUM_DRAWS = 10_000
+EXACT_FLIPS = 12
 _BLOCK = 500
 
 
@@ -63,18 +64,41 @@ def wilson_interval(frac: float, num_problems: int, z: float = 1.96) -> tuple[fl
 
 
 def bootstrap_interval(values: Sequence[float], confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Of the mean over problems, by drawing problems with replacement (percentiles of ``NUM_DRAWS`` means).
+    """Of the mean share over problems, by drawing problems with replacement (percentiles of ``NUM_DRAWS`` means).
+
+    A problem that is always solved and one that never is are added to those that are drawn from. Without them thirty
+    problems that nobody solves would be certain; with them 10 to 150 skewed problems keep their 95 % (tests).
 
     Args:
-        values: one per problem, such as its share of correct completions.
+        values: [num_problems], shares in [0, 1].
     """
-    if not len(values):
-        return 0.0, 1.0
+    return percentile_interval(_bootstrap_means([*values, 0.0, 1.0], seed), confidence) if len(values) else (0.0, 1.0)
+
+
+def _bootstrap_means(values: Sequence[float], seed: int = 0) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     random = np.random.default_rng(seed)
-    draw = partial(random.integers, 0, len(array))
-    means = [array[draw((_BLOCK, len(array)))].mean(axis=1) for _ in range(NUM_DRAWS // _BLOCK)]
-    return percentile_interval(np.concatenate(means), confidence)
+    blocks = (array[random.integers(0, len(array), (_BLOCK, len(array)))] for _ in range(NUM_DRAWS // _BLOCK))
+    return np.concatenate([block.mean(axis=1) for block in blocks])
+
+
+def sign_flip_p(changes: Sequence[float], seed: int = 0) -> float:
+    """Two-sided p-value of a paired permutation test: if both are as good, every change could have the other sign.
+
+    Exact for up to ``EXACT_FLIPS`` changes that are not 0, else by ``NUM_DRAWS`` draws.
+
+    Source: Fisher, 1935.
+    """
+    array = np.asarray([change for change in changes if change], dtype=np.float64)
+    if not len(array):
+        return 1.0
+    observed = abs(array.sum()) - 1e-9
+    if len(array) <= EXACT_FLIPS:
+        signs = np.array(list(product((-1, 1), repeat=len(array)))).reshape(-1, len(array))
+        return float((abs(signs @ array) >= observed).mean())
+    random = np.random.default_rng(seed)
+    blocks = (random.choice((-1.0, 1.0), (_BLOCK, len(array))) for _ in range(NUM_DRAWS // _BLOCK))
+    return (sum(int((abs(block @ array) >= observed).sum()) for block in blocks) + 1) / (NUM_DRAWS + 1)
 
 
 def mcnemar_p(num_only_a: int, num_only_b: int) -> float:
@@ -101,9 +125,10 @@ class Paired:
     accuracy_a: float
     accuracy_b: float
     interval: tuple[float, float]
-    """Of the difference, B minus A. Paired bootstrap over problems."""
-    p: float | None
-    """McNemar's, where both have one completion per problem."""
+    """Of the difference, B minus A, with ``confidence``. Paired bootstrap over problems."""
+    test: str
+    """What decides: ``McNemar`` where both have one completion per problem, else ``sign-flip``."""
+    p: float
     num_only_a: float
     """Problems that A solves and B does not, by shares of completions."""
     num_only_b: float
@@ -118,14 +143,14 @@ class Paired:
     @property
     def sentence(self) -> str:
         low, high = self.interval
-        test = f", McNemar p = {self.p:.2g}" if self.p is not None else ""
-        difference = (
-            f"{100 * self.difference:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}] on {self.num_problems} shared "
-            f"problems{test}"
+        figures = (
+            f"{100 * self.difference:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}], {100 * self.confidence:.4g} % "
+            f"interval, on {self.num_problems} shared problems; {self.test} test, p = {self.p:.2g}, decided at "
+            f"{1 - self.confidence:.2g}"
         )
         if self.verdict == "cannot tell":
-            return f"Cannot tell {self.b} from {self.a}: {difference}."
-        return f"{self.b} is {self.verdict} than {self.a}: {difference}."
+            return f"Cannot tell {self.b} from {self.a}: {figures}."
+        return f"{self.b} is {self.verdict} than {self.a}: {figures}."
 
 
 def compare_paired(
@@ -133,7 +158,7 @@ def compare_paired(
 ) -> Paired:
     """Judge B against A at 5 %, shared by all comparisons that are made (Bonferroni).
 
-    With one completion per problem McNemar's test decides, else whether the bootstrap interval leaves 0 out.
+    McNemar's test decides for one completion per problem, else the sign-flip test.
 
     Args:
         values_a: share of correct completions of every shared problem, in the same order as ``values_b``.
@@ -147,21 +172,24 @@ def compare_paired(
     array_a, array_b = np.asarray(values_a, dtype=np.float64), np.asarray(values_b, dtype=np.float64)
     change = array_b - array_a
     alpha = 0.05 / num_comparisons
-    low, high = bootstrap_interval(change.tolist(), 1 - alpha)
+    interval = percentile_interval(_bootstrap_means(change.tolist()), 1 - alpha)
     only_a, only_b = float(np.maximum(-change, 0).sum()), float(np.maximum(change, 0).sum())
-    p = mcnemar_p(round(only_a), round(only_b)) if single else None
-    differs = p < alpha if p is not None else not low <= 0 <= high
+    test, p = (
+        ("McNemar", mcnemar_p(round(only_a), round(only_b))) if single else ("sign-flip", sign_flip_p(change.tolist()))
+    )
+    differs = p < alpha
     verdict = "cannot tell" if not differs else "better" if change.mean() > 0 else "worse"
     return Paired(
-        a,
-        b,
-        len(change),
-        float(array_a.mean()),
-        float(array_b.mean()),
-        (low, high),
-        p,
-        only_a,
-        only_b,
-        verdict,
-        1 - alpha,
+        a=a,
+        b=b,
+        num_problems=len(change),
+        accuracy_a=float(array_a.mean()),
+        accuracy_b=float(array_b.mean()),
+        interval=interval,
+        test=test,
+        p=p,
+        num_only_a=only_a,
+        num_only_b=only_b,
+        verdict=verdict,
+        confidence=1 - alpha,
     )

@@ -331,7 +331,7 @@ def _explained(config: DataConfig, expression: str) -> Iterator[None]:
 
     try:
         yield
-    except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
+    except (ValueError, OSError, StopIteration, datasets.exceptions.DatasetsError) as error:
         cause = error.__cause__ or error
         raise DataError(f"data {config.name}, split {expression}, cannot be read: {first_line(cause)}") from None
 

@@ -1,12 +1,12 @@
 """Evaluations side by side: who solves what, on the problems that both were asked."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import CheckpointError
-from pipeline.evaluation.record import read_record
+from pipeline.evaluation.record import difference, read_record
 from pipeline.evaluation.results import ResultsFile
 from pipeline.evaluation.summary import by_problem, compare_groups, plain
 
@@ -54,7 +54,7 @@ def comparison_table(result: dict[str, Any]) -> "Table":
             f"{100 * c['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]",
             f"{c['num_only_a']:g}",
             f"{c['num_only_b']:g}",
-            "-" if c["p"] is None else f"{c['p']:.2g}",
+            f"{c['p']:.2g}",
         )
     return table
 
@@ -63,19 +63,30 @@ def _read(directories: Sequence[Path]) -> tuple[Groups, dict[tuple[str, str], An
     """Rows and prompts by (model, data set). Models of the same name are told apart by their directory."""
     groups: Groups = {}
     prompts = {}
-    records = [(directory, read_record(directory)) for directory in directories]
-    labels = [model["label"] for _, record in records for model in record["models"]]
-    for directory, record in records:
-        rows = ResultsFile(directory).light_rows()
-        if not rows:
-            raise CheckpointError(f"evaluation {directory} must have results, and has none yet.")
-        for prompt in record["prompts"]:
-            model, dataset = prompt["model"], prompt["dataset"]
-            label = model if labels.count(model) == 1 else f"{directory.resolve().name}: {model}"
-            if part := [row for row in rows if (row["model"], row["dataset"]) == (model, dataset)]:
+    for label, directory, record, model in _labelled(directories):
+        rows = [row for row in ResultsFile(directory).light_rows() if row["model"] == model]
+        for prompt in (prompt for prompt in record["prompts"] if prompt["model"] == model):
+            dataset = prompt["dataset"]
+            if part := [row for row in rows if row["dataset"] == dataset]:
                 groups[label, dataset] = part
-                prompts[label, dataset] = {key: value for key, value in prompt.items() if key != "model"}
+                sampling = {key: record["settings"].get(key) for key in ("rollout", "loading", "grading", "seed")}
+                prompts[label, dataset] = {**prompt, "model": None}, sampling
     return groups, prompts
+
+
+def _labelled(directories: Sequence[Path]) -> Iterator[tuple[str, Path, dict[str, Any], str]]:
+    """(label, directory, record, model): models of one name are told apart by what their directories are called."""
+    if len({directory.resolve() for directory in directories}) < len(directories):
+        raise CheckpointError("evaluations must be different directories, got one of them twice.")
+    records = [(directory, read_record(directory)) for directory in directories]
+    models = [model["label"] for _, record in records for model in record["models"]]
+    names = [directory.resolve().name for directory in directories]
+    for directory, record in records:
+        name = directory.resolve().name
+        where = name if names.count(name) == 1 else str(directory.resolve())
+        for model in record["models"]:
+            label = model["label"]
+            yield (label if models.count(label) == 1 else f"{where}: {label}"), directory, record, label
 
 
 def _check_golds(groups: Groups) -> None:
@@ -96,8 +107,14 @@ def _notes(groups: Groups, prompts: dict[tuple[str, str], Any]) -> list[str]:
     notes = []
     for model, dataset in groups:
         other = first.setdefault(dataset, model)
-        if prompts[model, dataset] != prompts[other, dataset]:
+        (prompt, sampling), (other_prompt, other_sampling) = prompts[model, dataset], prompts[other, dataset]
+        if prompt != other_prompt:
             notes.append(f"{model} and {other} were asked differently on {dataset}: their prompts differ.")
+        for part, values in sampling.items():
+            if values != other_sampling[part]:
+                notes.append(
+                    f"{model} and {other} differ on {dataset} in {part}: {difference(other_sampling[part], values)}."
+                )
         sizes = [len(by_problem(groups[name, dataset])) for name in (model, other)]
         if sizes[0] != sizes[1]:
             notes.append(f"{model} was asked {sizes[0]} problems of {dataset}, {other} {sizes[1]}.")

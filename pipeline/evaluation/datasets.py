@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pipeline.config import DataConfig, FieldNames
 from pipeline.data import embedded
-from pipeline.data.sources import Row, Split, as_text, local_path, problem_rows
+from pipeline.data.sources import Row, Split, as_text, local_path, problem_rows, read_answer
 from pipeline.errors import DataError
 from pipeline.evaluation.settings import EvaluateConfig, ProblemsConfig
 from pipeline.schedules import derive_seed
@@ -20,8 +20,6 @@ BOXED_TEMPLATE = (
     "Solve the problem step by step, then put the final answer in \\boxed{{}}.\n\n"
     "### Question:\n{question}\n\n### Answer:\n"
 )
-STOP = ("### Question:",)
-"""Of a plain prompt: a model without an end of turn goes on with a question of its own."""
 TAGS = ("level", "type", "source", "difficulty")
 """What results are broken down by, besides the length of completions."""
 
@@ -121,8 +119,10 @@ class EvalProblem:
     type: str | None = None
     source: str | None = None
     difficulty: str | None = None
-    solution: str | None = None
-    """Of training problems: what a solved example shows."""
+    solution: str = ""
+    """As the data has it: what a solved example shows in a plain prompt."""
+    reasoning: str = ""
+    """The solution without its answer: what one shows in a chat. Empty where the data has the answer alone."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Loaded:
     unscorable: list[str]
     """Ids of problems whose gold answer nothing here can compare."""
     num_filtered: int
-    """Problems that ``problems`` of the configuration leaves out."""
+    """Problems that ``problems`` of the configuration leaves out, and those that are shown as solved examples."""
     num_seen_left_out: int = field(default=0, kw_only=True)
     """Problems that are in the training data and were therefore left out."""
     licence: str | None
@@ -171,17 +171,20 @@ def load_data_set(name: str, config: EvaluateConfig) -> Loaded:
         )
     unscorable = [p.id for p in found if entry and entry.lean_answers and is_lean(p.gold)]
     scorable = [p for p in found if p.id not in set(unscorable)]
-    kept = _choose(scorable, config, name, [problem.id if problem else "" for _, problem in rows])
+    num_shots = config.prompt.num_shots if config.prompt.num_shots is not None else entry.num_shots if entry else 0
+    shots = _shots(name, data, source, num_shots)
+    shown = {shot.question for shot in shots}  # the two splits may be one
+    chosen = _choose(scorable, config, name, [problem.id if problem else "" for _, problem in rows])
+    kept = [problem for problem in chosen if problem.question not in shown]
     if not kept:
         raise DataError(
             f"dataset {name} must have problems left to ask, got 0 of {len(scorable)} after "
             f"{config.problems.model_dump(exclude_none=True)}. {_what_there_is(scorable)}"
         )
-    num_shots = config.prompt.num_shots if config.prompt.num_shots is not None else entry.num_shots if entry else 0
     return Loaded(
         name=name,
         problems=kept,
-        shots=_shots(name, data, source, num_shots),
+        shots=shots,
         template=config.prompt.template or (entry.template if entry else BOXED_TEMPLATE),
         num_rows=len(rows),
         num_without_answer=len(rows) - len(found),
@@ -246,6 +249,7 @@ def _matching(name: str, rows: Iterable[tuple[Row, Any]], source: Source | None)
 
 def _eval_problem(row: Row, problem: Any, data: DataConfig, source: Source | None) -> EvalProblem:
     fields = embedded.FIELDS if data.name.startswith("embedded:") else data.fields
+    written = as_text(row[fields.solution or fields.answer])
     columns = source.columns if source else {}
     tags = {tag: _tag(row[column]) for tag, column in columns.items() if column in row}
     return EvalProblem(
@@ -253,7 +257,8 @@ def _eval_problem(row: Row, problem: Any, data: DataConfig, source: Source | Non
         question=problem.question,
         gold=problem.gold,
         **{"level": problem.level, "type": problem.type} | tags,
-        solution=as_text(row[fields.solution or fields.answer]),
+        solution=written,
+        reasoning=read_answer(written, data)[0] or (written if fields.solution else ""),
     )
 
 
@@ -304,17 +309,16 @@ def _what_there_is(problems: list[EvalProblem]) -> str:
 
 
 def _shots(name: str, data: DataConfig, source: Source | None, count: int) -> list[EvalProblem]:
-    """The first problems of the training split that have a solution, or an answer where none has one."""
+    """The first problems of the training split."""
     if not count:
         return []
     split: Split = "train"
     shots: list[EvalProblem] = []
     for row, problem in problem_rows(data, split):
         if problem and (source is None or source.where is None or row.get(source.where[0]) == source.where[1]):
-            shot = _eval_problem(row, problem, data, source)
-            shots += [shot] if shot.solution else []
+            shots.append(_eval_problem(row, problem, data, source))
         if len(shots) == count:
             return shots
     raise DataError(
-        f"prompt.num_shots must be at most the solved problems of {name}'s training split, got {count} of {len(shots)}."
+        f"prompt.num_shots must be at most the problems of {name}'s training split, got {count} of {len(shots)}."
     )

@@ -15,7 +15,7 @@ from pipeline.config import Config, ModelConfig
 from pipeline.errors import CheckpointError, GradusError, ModelError
 from pipeline.evaluation.settings import LoadingConfig
 from pipeline.experiment import RunDirectory, load_checkpoint
-from pipeline.models.hub import resolve_model
+from pipeline.models.hub import first_line, resolve_model
 from pipeline.models.policy import ADAPTER_FILE, load_policy, load_trainable, save_final_model, torch_dtype
 from pipeline.models.tokenizer import load_tokenizer
 
@@ -76,12 +76,22 @@ def load_directory(model: EvalModel, loading: LoadingConfig, scratch: Path) -> P
 
     Raises:
         ModelError: an adapter or a checkpoint does not fit its base.
+        CheckpointError: there is no room for the copy.
     """
+    from safetensors import SafetensorError
+
     if model.base is None:
         return model.path
+    check_fit(model, loading)
     merge = _merge_adapter if model.kind == "adapter" else _merge_checkpoint
     merged, tokenizer = merge(model, loading)
-    save_final_model(merged, tokenizer, scratch, torch_dtype(loading.dtype))
+    try:
+        save_final_model(merged, tokenizer, scratch, torch_dtype(loading.dtype))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"the merged {model.label} cannot be written to {scratch}: {first_line(error)}. Make room, then go on with "
+            "--resume."
+        ) from None
     return scratch
 
 
@@ -102,19 +112,26 @@ def _of_run(label: str, name: str, run: RunDirectory, loading: LoadingConfig) ->
 
 def _of_checkpoint(label: str, name: str, path: Path, loading: LoadingConfig) -> EvalModel:
     run = RunDirectory(path.parent.parent)
-    config = run.load_config()
-    base = resolve_model(config.model.model_copy(update={"name": loading.base} if loading.base else {}))
-    return EvalModel(label, name, "checkpoint", path, base, run)
+    return EvalModel(label, name, "checkpoint", path, resolve_model(_checkpoint_config(run, loading)), run)
+
+
+def _checkpoint_config(run: RunDirectory, loading: LoadingConfig) -> ModelConfig:
+    """The run's own settings, but for whether code may run and for what this machine has."""
+    changes: dict[str, Any] = {"trust_remote_code": loading.trust_remote_code, "device": "cpu", "device_map": None}
+    changes |= {"gradient_checkpointing": False} | ({"name": loading.base} if loading.base else {})
+    return run.load_config().model.model_copy(update=changes)
 
 
 def _base_of(path: Path, loading: LoadingConfig) -> Path:
     try:
-        named = json.loads((path / ADAPTER_CONFIG).read_text()).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError) as error:
+        settings = dict(json.loads((path / ADAPTER_CONFIG).read_text()))
+    except (OSError, ValueError, TypeError) as error:
         raise ModelError(f"adapter {path} cannot be read: {error}.") from None
+    if (kind := settings.get("peft_type")) != "LORA":
+        raise ModelError(f"adapter {path} must be of LoRA, got peft_type {kind!r}: nothing else can be merged here.")
     if not (path / ADAPTER_FILE).is_file():
         raise ModelError(f"adapter {path} must have {ADAPTER_FILE}, and has none: pickled ones are never loaded.")
-    if not (name := loading.base or named):
+    if not (name := loading.base or settings.get("base_model_name_or_path")):
         raise ModelError(f"adapter {path} names no base model. Set loading.base.")
     try:
         return resolve_model(_model_config(name, loading))
@@ -134,36 +151,60 @@ def _model_config(name: str, loading: LoadingConfig) -> ModelConfig:
     )
 
 
+def check_fit(model: EvalModel, loading: LoadingConfig) -> None:
+    """Raises ModelError when an adapter does not fit its base. Loads no weights."""
+    if model.kind != "adapter" or model.base is None:
+        return
+    import torch
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        with safe_open(model.path / ADAPTER_FILE, "pt") as file:
+            names = file.keys()
+            there = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+        config = AutoConfig.from_pretrained(model.base, trust_remote_code=loading.trust_remote_code)
+        with torch.device("meta"):
+            base = AutoModelForCausalLM.from_config(config, trust_remote_code=loading.trust_remote_code)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"adapter {model.path} cannot be read: {first_line(error)}") from None
+    try:
+        with torch.device("meta"):
+            empty = PeftModel(base, _peft_config(model))
+    except ValueError as error:  # modules that are not there
+        raise ModelError(_other_base(model, first_line(error))) from None
+    wanted = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(empty).items()}
+    if wrong := sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name)):
+        got, needed = (shapes.get(wrong[0], "none") for shapes in (there, wanted))
+        raise ModelError(_other_base(model, f"{len(wrong)} tensors differ ({wrong[0]}: {got}, base: {needed})"))
+
+
+def _peft_config(model: EvalModel) -> Any:
+    from peft import PeftConfig
+
+    try:
+        return PeftConfig.from_pretrained(str(model.path))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"adapter {model.path} cannot be read: {first_line(error)}") from None
+
+
 def _merge_checkpoint(model: EvalModel, loading: LoadingConfig) -> tuple[Any, Any]:
     assert model.run and model.base
-    settings = model.run.load_config().model
-    config = settings.model_copy(update={"device": "cpu", "device_map": None, "gradient_checkpointing": False})
+    config = _checkpoint_config(model.run, loading)
     policy = load_policy(model.base, config)
     load_trainable(policy, load_checkpoint(model.path).tensors)
     return policy, load_tokenizer(model.base, config, chat=False)
 
 
 def _merge_adapter(model: EvalModel, loading: LoadingConfig) -> tuple[Any, Any]:
-    from peft import PeftConfig, PeftModel, set_peft_model_state_dict
-    from safetensors import SafetensorError
+    from peft import PeftModel, set_peft_model_state_dict
     from safetensors.torch import load_file
 
     assert model.base
     config = _model_config(str(model.base), loading)
-    try:
-        peft_config = PeftConfig.from_pretrained(str(model.path))
-        tensors = load_file(model.path / ADAPTER_FILE)
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
-        raise ModelError(f"adapter {model.path} cannot be read: {str(error).splitlines()[0]}") from None
-    base = load_policy(model.base, config)
-    try:
-        merged = PeftModel(base, peft_config)
-        result = set_peft_model_state_dict(merged, tensors)
-    except (RuntimeError, ValueError, KeyError) as error:  # shapes, or modules that are not there
-        raise ModelError(_other_base(model, str(error).strip().splitlines()[-1].strip())) from None
-    missing = [name for name in result.missing_keys if "lora_" in name]
-    if wrong := [*missing, *result.unexpected_keys]:
-        raise ModelError(_other_base(model, f"{len(wrong)} tensors have no place or are missing ({wrong[0]})"))
+    merged = PeftModel(load_policy(model.base, config), _peft_config(model))
+    set_peft_model_state_dict(merged, load_file(model.path / ADAPTER_FILE))
     return merged, load_tokenizer(model.base, config, chat=False)
 
 

@@ -1,11 +1,24 @@
 """Test problems that are in the training data of the evaluated runs."""
 
+import re
+import unicodedata
 from collections.abc import Iterable
 from typing import Literal
 
-from pipeline.data.splits import normalized
-
 Overlap = Literal["exact", "normalised"]
+
+
+_SPACING = re.compile(r"\s+|\\(?:left|right)(?![a-zA-Z])|\\[,;:! ]|\$|~")
+_PUNCTUATION = re.compile(r"[.,](?![0-9])|[;:?\"`\u201c\u201d]")
+
+
+def normalised(question: str) -> str:
+    """Without case, white space, delimiters and spacing of formulas, and punctuation.
+
+    Operators, signs, brackets, primes and decimal points stay: ``3 + 4`` and ``3 - 4`` are different problems.
+    """
+    folded = _SPACING.sub("", unicodedata.normalize("NFKC", question).casefold()).replace("\u2019", "'")
+    return _PUNCTUATION.sub("", folded) or question.strip()
 
 
 class TrainingQuestions:
@@ -22,10 +35,10 @@ class TrainingQuestions:
     def add(self, questions: Iterable[str]) -> None:
         for question in questions:
             self._exact.add(question.strip())
-            self._normalised.add(normalized(question))
+            self._normalised.add(normalised(question))
 
     def find(self, question: str) -> Overlap | None:
-        """``exact``: the same text. ``normalised``: the same letters and digits, whatever their case."""
+        """``exact``: the same text but for outer white space. ``normalised``: as the function."""
         if question.strip() in self._exact:
             return "exact"
-        return "normalised" if normalized(question) in self._normalised else None
+        return "normalised" if normalised(question) in self._normalised else None

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pipeline.config import Config, DataConfig
 from pipeline.data.sources import question_alone, worked_solution
 from pipeline.errors import ConfigError
-from pipeline.evaluation.datasets import STOP, EvalProblem, Loaded
+from pipeline.evaluation.datasets import EvalProblem, Loaded
 from pipeline.evaluation.settings import EvaluateConfig
 from pipeline.models.tokenizer import prompt_token_ids
 from pipeline.templates import PromptTemplate
@@ -36,13 +36,13 @@ class Prompter:
     def _asked(self, problem: EvalProblem) -> Problem:
         asked = question_alone(problem.question, self.data)
         if asked.prompt_text is not None:
-            solved = [f"{question_alone(s.question, self.data).prompt_text}{s.solution}\n\n" for s in self.shots]
+            solved = [f"{question_alone(s.question, self.data).prompt_text}{_shown(s)}\n\n" for s in self.shots]
             return Problem(asked.id, asked.prompt, problem.gold, prompt_text="".join(solved) + asked.prompt_text)
         *system, question = asked.prompt
         turns: list[Message] = []
         for shot in self.shots:
             turns.append({"role": "user", "content": shot.question})
-            turns.append({"role": "assistant", "content": worked_solution(shot.solution or "", shot.gold)})
+            turns.append({"role": "assistant", "content": worked_solution(shot.reasoning, shot.gold)})
         return Problem(asked.id, (*system, *turns, question), problem.gold)
 
 
@@ -65,8 +65,22 @@ def make_prompter(loaded: Loaded, config: EvaluateConfig, run: Config | None) ->
     if settings.system_prompt is not None:
         data = data.model_copy(update={"system_prompt": settings.system_prompt})
     style: Literal["plain", "chat"] = "chat" if data.prompt_template is None else "plain"
-    stop = config.rollout.stop if config.rollout.stop is not None else STOP if style == "plain" else ()
+    stop = config.rollout.stop if config.rollout.stop is not None else _next_question(data)
     return Prompter(style, data, tuple(loaded.shots), tuple(stop))
+
+
+def _shown(shot: EvalProblem) -> str:
+    """A bare answer is boxed: what a model imitates must be read as its answer."""
+    return f"\\boxed{{{shot.gold}}}" if shot.solution == shot.gold else shot.solution
+
+
+def _next_question(data: DataConfig) -> list[str]:
+    """The mark of the question in a plain prompt: a model without an end of turn goes on with a question of its own."""
+    if data.prompt_template is None:
+        return []
+    parts = PromptTemplate.parse(data.prompt_template, data.fields.question).parts
+    lines = next(text for text, field in parts if field is not None).rstrip().splitlines()
+    return [f"\n{lines[-1]}"] if lines else []
 
 
 def _of_run(data: DataConfig) -> DataConfig:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,20 +58,23 @@ class EvaluationRecord:
             if before.get(part) != value:
                 raise CheckpointError(
                     f"evaluation {directory} must be resumed as it was started, and its {part} differ: "
-                    f"{_difference(before.get(part), value)}. Start a new one."
+                    f"{difference(before.get(part), value)}. Start a new one."
                 )
 
 
 def read_record(directory: Path) -> dict[str, Any]:
     """Raises CheckpointError when there is none."""
     try:
-        return json.loads((directory / NAME).read_text())
+        record = json.loads((directory / NAME).read_text())
+        if isinstance(record, dict) and asdict(EvaluationRecord([], [], [], {})).keys() <= record.keys():
+            return record
+        raise ValueError("it is something else")
     except OSError as error:
         raise CheckpointError(
             f"{directory} must be an evaluation's directory, and has no {NAME}: {error.strerror or error}."
         ) from None
     except ValueError as error:
-        raise CheckpointError(f"{directory}/{NAME} must be JSON: {error}.") from None
+        raise CheckpointError(f"{directory}/{NAME} must be what an evaluation writes: {error}.") from None
 
 
 def _model(model: EvalModel) -> dict[str, Any]:
@@ -87,7 +90,6 @@ def _model(model: EvalModel) -> dict[str, Any]:
 
 
 def _data_set(data: Loaded) -> dict[str, Any]:
-    asked = "\n".join(f"{p.id} {p.question} {p.gold}" for p in data.problems)
     return {
         "name": data.name,
         "licence": data.licence,
@@ -99,7 +101,7 @@ def _data_set(data: Loaded) -> dict[str, Any]:
         "num_filtered": data.num_filtered,
         "num_seen_left_out": data.num_seen_left_out,
         "num_shots": len(data.shots),
-        "digest": hashlib.sha256(asked.encode(errors="replace")).hexdigest()[:16],
+        "digest": _digest(f"{p.id} {p.question} {p.gold}" for p in data.problems),
     }
 
 
@@ -110,14 +112,20 @@ def _prompt(prompter: Prompter) -> dict[str, Any]:
         "template": data.prompt_template,
         "system_prompt": data.system_prompt if prompter.style == "chat" else None,
         "stop": list(prompter.stop),
+        "num_shots": len(prompter.shots),
+        "shots_digest": _digest(f"{shot.question} {shot.solution}" for shot in prompter.shots),
     }
 
 
-def _difference(before: Any, now: Any) -> str:
+def _digest(texts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode(errors="replace")).hexdigest()[:16]
+
+
+def difference(before: Any, now: Any) -> str:
     """The first value that differs, with its place."""
     if isinstance(before, dict) and isinstance(now, dict):
         key = next(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-        return f"{key}: {_difference(before.get(key), now.get(key))}"
+        return f"{key}: {difference(before.get(key), now.get(key))}"
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        return next(_difference(a, b) for a, b in zip(before, now, strict=True) if a != b)
+        return next(difference(a, b) for a, b in zip(before, now, strict=True) if a != b)
     return f"{before!r:.80} was, {now!r:.80} is"

@@ -1,8 +1,8 @@
 """Of an evaluation: ``summary.json`` and the parquet file for programs, a table, a plot, ``report.html`` for people."""
 
 import json
-from collections.abc import Mapping, Sequence
-from itertools import islice
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from pipeline import page
 from pipeline.errors import CheckpointError
 from pipeline.evaluation.browser import browser_page
 from pipeline.evaluation.record import read_record
+from pipeline.evaluation.results import NAME as RESULTS
 from pipeline.evaluation.results import ResultsFile
 from pipeline.evaluation.scoring import NUMERIC_TOLERANCE, OUTCOMES, SCORES
 from pipeline.evaluation.summary import summarize
@@ -49,7 +50,7 @@ def write_evaluation_report(directory: Path, output_dir: str | Path | None = Non
     if not rows:
         raise CheckpointError(f"evaluation {directory} has no results yet: nothing to report.")
     summary = {"evaluation": directory.resolve().name, **summarize(rows), "record": record, "versions": page.versions()}
-    with page.writing_to(output_dir):
+    with page.writing_to(output_dir, "Make room, or write it elsewhere: jobs/report.py DIR --output-dir."):
         output_dir.mkdir(parents=True, exist_ok=True)
         results.write_parquet(output_dir)
         write_json(output_dir / "summary.json", summary)
@@ -57,11 +58,20 @@ def write_evaluation_report(directory: Path, output_dir: str | Path | None = Non
         html = browser_page(
             summary["evaluation"],
             _headline(summary),
-            _sections(summary, plots, read_config(directory), len(rows)),
-            list(islice(results.rows(), MAX_ROWS_SHOWN)),
+            _sections(summary, plots, read_config(directory)),
+            list(_shown(results, len(summary["results"]))),
         )
         write_atomic(output_dir / "report.html", html.encode())
     return output_dir / "report.html"
+
+
+def _shown(results: ResultsFile, num_groups: int) -> Iterator[dict[str, Any]]:
+    """The first rows of every model and data set, the same number of each."""
+    seen: Counter[tuple[str, str]] = Counter()
+    for row in results.rows():
+        seen[row["model"], row["dataset"]] += 1
+        if seen[row["model"], row["dataset"]] <= MAX_ROWS_SHOWN // num_groups:
+            yield row
 
 
 def read_summary(directory: Path) -> dict[str, Any]:
@@ -112,7 +122,10 @@ def _truncated_frac(result: Result) -> float:
 
 def _headline(summary: Result) -> str:
     results, record = summary["results"], summary["record"]
+    asked = len(record["models"]) * sum(data["num_problems"] for data in record["datasets"])
+    answered = sum(result["num_problems"] for result in results)
     facts = [
+        f"unfinished: {answered:,} of {asked:,} problems answered" if answered < asked else "",
         f"{len(record['models'])} model{'s' * (len(record['models']) > 1)}",
         f"{sum(result['num_tokens'] for result in results):,} tokens written",
         f"{page.duration(sum(result['seconds'] for result in results))} of engine time",
@@ -124,9 +137,11 @@ def _headline(summary: Result) -> str:
     return page.headline(facts, cards)
 
 
-def _sections(summary: Result, plots: Sequence[Path], config: Mapping[str, Any], num_rows: int) -> dict[str, str]:
+def _sections(summary: Result, plots: Sequence[Path], config: Mapping[str, Any]) -> dict[str, str]:
     results, record = summary["results"], summary["record"]
-    shown = page.note(f"Of {num_rows:,} completions the first {MAX_ROWS_SHOWN:,} are on this page.")
+    limit = MAX_ROWS_SHOWN // len(results)
+    left_out = f"Of every model and data set the first {limit:,} completions are on this page: all are in {RESULTS}."
+    is_cut = any(sum(result["outcomes"].values()) > limit for result in results)
     return {
         "Scores": _scores(results),
         "Which is better": "".join(page.note(c["sentence"]) for c in summary["comparisons"]),
@@ -140,7 +155,7 @@ def _sections(summary: Result, plots: Sequence[Path], config: Mapping[str, Any],
         "In the training data": _guard(results, record),
         "Configuration": page.configuration(config),
         "Versions": page.table(["package", "version"], summary["versions"].items(), "plain"),
-        "Rows left out": shown if num_rows > MAX_ROWS_SHOWN else "",
+        "Rows left out": page.note(left_out) if is_cut else "",
     }
 
 

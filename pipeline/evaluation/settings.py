@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.config import DataConfig, OutputConfig, RolloutConfig, StrictModel
-from pipeline.templates import template_parts
+from pipeline.templates import PromptTemplate
 
 
 def _listed(value: Any) -> Any:
@@ -47,8 +47,8 @@ class PromptConfig(StrictModel):
     @field_validator("template")
     @classmethod
     def _can_be_read(cls, template: str | None) -> str | None:
-        if template is not None and not any(field == "question" for _, field in template_parts(template)):
-            raise ValueError("must hold {question}")
+        if template is not None and PromptTemplate.parse(template, "question").fields != ["question"]:
+            raise ValueError("must hold {question}, and no other field but the answer's at its very end")
         return template
 
 
@@ -81,7 +81,7 @@ class EvalRolloutConfig(RolloutConfig):
     num_samples: int = Field(1, ge=1)
     """Completions per problem: k of pass@k and maj@k."""
     stop: list[str] | None = None
-    """Texts that end a completion. None: as registered with a plain prompt; none for chats."""
+    """Texts that end a completion. None: with a plain prompt the line before its question; none for chats."""
     max_prompt_length: int = Field(1536, ge=1)
     """Tokens. A longer prompt is not answered, and counts as cut off."""
     memory_gib: float = Field(3.5, gt=0)
@@ -139,5 +139,5 @@ class EvaluateConfig(StrictModel):
 
     def results_key(self) -> dict[str, Any]:
         """The settings that results depend on: a resumed evaluation must have the same."""
-        free = {"num_workers", "num_cpus", "memory_gib", "kv_cache_gib", "gpu_memory_utilization"}
+        free = {"num_workers", "num_cpus", "memory_gib"}
         return self.model_dump(exclude={"rollout": free, "output": True, "grading": {"num_children"}})

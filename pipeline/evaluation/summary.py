@@ -157,7 +157,7 @@ def answer_key(answer: str | None) -> str | None:
         return answer
     tidy = clean(answer)
     quantity = read_quantity(tidy)
-    return str(quantity.value) if quantity else compact(tidy).casefold()
+    return f"{quantity.value} {quantity.unit}" if quantity else compact(tidy)
 
 
 def _breakdowns(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:

@@ -10,10 +10,14 @@ from pipeline.types import Problem
 
 
 def load_tokenizer(path: Path, config: ModelConfig, *, chat: bool = True) -> Any:
-    """The model's tokenizer. Raises ModelError when it has no end-of-turn token or, to chat, no chat template."""
+    """The model's tokenizer. Raises ModelError when there is none, or it has no end-of-turn token or, to chat, no chat
+    template."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=config.trust_remote_code)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(f"model {config.name} must have a tokenizer: {' '.join(str(error).split())[:300]}") from None
     if tokenizer.eos_token_id is None or (chat and tokenizer.chat_template is None):
         raise ModelError(
             f"model {config.name} must have a chat template and an end-of-turn token. Use a chat model, or set "

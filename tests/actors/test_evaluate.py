@@ -17,12 +17,12 @@ from tests.helpers_jobs import only_run, run_job, save_recipe, start
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 JOB = "jobs/evaluate.py"
-NUM_PROBLEMS, NUM_SAMPLES = 40, 2
+NUM_PROBLEMS, NUM_SAMPLES = 64, 2
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory) -> Path:
-    """Two models answer 40 problems twice each, in chunks of 8; one prompt is too long for the engine."""
+    """Two models answer 64 problems twice each, in chunks of 8; one prompt is too long for the engine."""
     directory = tmp_path_factory.mktemp("recipe")
     rows = [{"question": f"{n} + {n}?", "answer": str(2 * n)} for n in range(NUM_PROBLEMS - 1)]
     rows.append({"question": "so " * 40 + "1 + 1?", "answer": "2"})
@@ -34,7 +34,7 @@ def recipe(tmp_path_factory) -> Path:
         "data": {"eval_split": "train"},  # of one file the only split
         "prompt": {"template": "{question} "},
         "loading": {"dtype": "float32"},
-        "rollout": {"num_samples": NUM_SAMPLES, "temperature": 1.0, "max_completion_length": 24}
+        "rollout": {"num_samples": NUM_SAMPLES, "temperature": 1.0, "max_completion_length": 48}
         | {"max_prompt_length": 64, "prompts_per_chunk": 8, "memory_gib": 1.0, "kv_cache_gib": 1.0, "num_cpus": 0.25},
         "seed": 5,
     }
@@ -63,7 +63,7 @@ def test_everything_is_answered_once_and_reported(reference):
     assert len(keys) == len(set(keys)) == 2 * NUM_PROBLEMS * NUM_SAMPLES
     too_long = [row for row in rows if row["question"].startswith("so ")]
     assert len(too_long) == 4 and all(row["outcome"] == "truncated" and row["num_tokens"] == 0 for row in too_long)
-    assert all(0 < row["num_tokens"] <= 24 for row in rows if row not in too_long)
+    assert all(0 < row["num_tokens"] <= 48 for row in rows if row not in too_long)
     assert rows[0]["prompt"] == "0 + 0? " and rows[0]["completion"] != rows[1]["completion"]
     summary = json.loads((reference / "summary.json").read_text())
     assert [result["num_problems"] for result in summary["results"]] == [NUM_PROBLEMS] * 2
@@ -103,7 +103,9 @@ def test_an_engine_that_is_killed_is_replaced_and_nothing_is_lost_or_counted_twi
         wait_for_rows(tmp_path, 1, process)
         os.kill(engine_of(process.pid), signal.SIGKILL)
         assert process.wait(timeout=400) == 0
-    assert rows_of(only_run(tmp_path)) == rows_of(reference)
+    directory = only_run(tmp_path)
+    assert rows_of(directory) == rows_of(reference)
+    assert (directory / "logs" / "rollout_0.log").read_text().count("actors.rollout: engine for") == 3  # 2 undisturbed
 
 
 def test_an_evaluation_cannot_be_resumed_as_another_one(recipe, reference):

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from pipeline.config import Config
 from pipeline.errors import CheckpointError, ModelError
-from pipeline.evaluation.models import find_model, load_directory, unique_labels
+from pipeline.evaluation.models import _checkpoint_config, check_fit, find_model, load_directory, unique_labels
 from pipeline.evaluation.settings import LoadingConfig
 from pipeline.experiment import Progress, RunDirectory
 from pipeline.models.policy import load_policy, merged_weights, save_adapter, trainable_tensors
@@ -100,7 +100,27 @@ def test_an_adapter_of_another_shape_or_other_layers_is_an_error(base, tmp_path)
         path.write_text(json.dumps(settings | change))
         model = find_model("a", str(tmp_path / "adapter"), FLOAT)
         with pytest.raises(ModelError, match=r"must fit its base .* trained for another"):
-            load_directory(model, FLOAT, tmp_path / "merged")
+            check_fit(model, FLOAT)
+    path.write_text(json.dumps(settings))
+    check_fit(find_model("a", str(tmp_path / "adapter"), FLOAT), FLOAT)
+
+
+@pytest.mark.parametrize("kind", ["NOPE", "PROMPT_TUNING", None])
+def test_only_lora_can_be_merged(base, tmp_path, kind):
+    (tmp_path / "adapter").mkdir()
+    settings = {"peft_type": kind, "base_model_name_or_path": str(base)}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ModelError, match="must be of LoRA, got peft_type"):
+        find_model("a", str(tmp_path / "adapter"), FLOAT)
+
+
+def test_code_of_a_model_runs_only_where_this_evaluation_allows_it(base, tmp_path):
+    """Whatever the configuration of a run says, which may be somebody else's."""
+    config = _config(base, tmp_path)
+    run = RunDirectory.create(
+        config.model_copy(update={"model": config.model.model_copy(update={"trust_remote_code": True})})
+    )
+    assert run.load_config().model.trust_remote_code and not _checkpoint_config(run, FLOAT).trust_remote_code
 
 
 def test_pickled_adapters_are_never_loaded(base, tmp_path):

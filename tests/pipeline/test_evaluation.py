@@ -62,6 +62,7 @@ def test_one_model_or_many_with_or_without_labels():
     [
         ({"rollout": {"num_samples": 4}}, "rollout.temperature must be above 0"),
         ({"prompt": {"template": "Q: {problem}"}}, "must hold {question}"),
+        ({"prompt": {"template": "Q: {question} {hint} A: "}}, "and no other field"),
         ({"prompt": {"template": "{question}", "style": "chat"}}, "prompt.template must be null"),
         ({"dataset": ["math", "math"]}, "dataset must name each data set once"),
         ({"model": []}, "at least 1"),
@@ -211,7 +212,7 @@ def test_a_plain_prompt_is_the_registered_text(sums):
     text = prompter.text(tiny_tokenizer(), loaded.problems[0])
     assert text.startswith("Solve the problem step by step, then put the final answer in \\boxed{}.")
     assert text.endswith("### Question:\n0 + 1?\n\n### Answer:\n")
-    assert prompter.stop == ("### Question:",)
+    assert prompter.stop == ("\n### Question:",)
 
 
 def test_a_chat_has_the_system_prompt_and_no_stop_text(sums):
@@ -228,12 +229,22 @@ def test_solved_examples_stand_before_the_question(sums):
     data = {"eval_split": "train", "answer_format": "hash"}
     settings = config(str(sums), prompt={"num_shots": 2, "template": "Q: {question}\nA: "}, data=data)
     loaded = load_data_set(str(sums), settings)
+    assert [problem.question for problem in loaded.problems] == ["2 + 2?", "3 + 2?"]  # what is shown is not asked
     text = make_prompter(loaded, settings, None).text(tiny_tokenizer(), EvalProblem("x", "5 + 5?", "10"))
     assert text == "Q: 0 + 2?\nA: so 2\n#### 2\n\nQ: 1 + 2?\nA: so 3\n#### 3\n\nQ: 5 + 5?\nA: "
     chat = settings.model_copy(update={"prompt": PromptConfig(style="chat", num_shots=2, system_prompt="")})
     text = make_prompter(loaded, chat, None).text(tiny_tokenizer(), loaded.problems[0])
-    assert text.startswith("<|im_start|>user\n0 + 2?<|im_end|>\n<|im_start|>assistant\n<reasoning>\nso 2")
+    shot = "<reasoning>\nso 2\n</reasoning>\n<answer>\n2\n</answer>"
+    assert text.startswith(f"<|im_start|>user\n0 + 2?<|im_end|>\n<|im_start|>assistant\n{shot}<|im_end|>")
     assert text.count("<|im_start|>") == 6
+
+
+def test_a_bare_answer_is_shown_in_a_box(sums):
+    data = {"eval_split": "test", "train_split": "test"}
+    settings = config(str(sums), prompt={"num_shots": 1, "template": "Q: {question}\nA: "}, data=data)
+    loaded = load_data_set(str(sums), settings)
+    text = make_prompter(loaded, settings, None).text(tiny_tokenizer(), loaded.problems[0])
+    assert text == "Q: 0 + 1?\nA: \\boxed{1}\n\nQ: 1 + 1?\nA: "
 
 
 def test_a_run_is_asked_as_it_asked(sums):
@@ -291,18 +302,20 @@ def test_three_scores_and_an_outcome():
 def test_questions_of_the_training_data_are_found_exactly_and_normalised():
     trained = TrainingQuestions(["What is 3 + 4?", "Name  a prime."])
     assert trained.find("What is 3 + 4? ") == "exact"
-    assert trained.find("name a PRIME") == "normalised"
+    assert trained.find("name a PRIME") == trained.find("what is $3+4$") == "normalised"
+    for other in ("What is 3 - 4?", "What is 3 + 4!?", "What is 3.4?", "What is 3 + -4?"):
+        assert trained.find(other) is None
     assert trained.find("What is 3 + 5?") is None
 
 
 @needs_shared
-def test_math_shares_eleven_problems_with_its_training_data():
+def test_math_shares_three_problems_with_its_training_data():
     settings = config("math", data_root=str(SHARED), guard={"train_data": ["math"]})
     from pipeline.evaluation.datasets import training_questions
 
     trained = TrainingQuestions(training_questions("math", settings))
     found = [trained.find(problem.question) for problem in load_data_set("math", settings).problems]
-    assert (found.count("exact"), found.count("normalised")) == (1, 10)
+    assert (found.count("exact"), found.count("normalised")) == (1, 2)
 
 
 # Results
@@ -392,12 +405,15 @@ def test_pass_and_majority_of_several_samples():
 
 def test_equal_answers_have_equal_keys():
     assert answer_key("7") == answer_key("7.0") == answer_key("$7$")
+    assert len({answer_key(text) for text in ("7", "7 cm", "7 m", "7%", "A", "a")}) == 6
     assert answer_key(r"\frac{x}{2}") != answer_key("x")
     assert answer_key(None) is None and answer_key("9" * 5000) == "9" * 5000
 
 
-def _evaluation(directory: Path, model: str, answers: list[str], template: str = "{question}") -> Path:
-    directory.mkdir()
+def _evaluation(
+    directory: Path, model: str, answers: list[str], template: str = "{question}", temperature: float = 0.0
+) -> Path:
+    directory.mkdir(parents=True)
     record = EvaluationRecord(
         [{"label": model, "training_data": "not known"}],
         [
@@ -414,7 +430,7 @@ def _evaluation(directory: Path, model: str, answers: list[str], template: str =
                 "stop": [],
             }
         ],
-        {},
+        {"rollout": {"temperature": temperature}},
     )
     record.write(directory)
     ResultsFile(directory).append([row(model, p, a) for p, a in zip(PROBLEMS, answers, strict=True)])
@@ -436,12 +452,15 @@ def test_a_report_with_every_completion(tmp_path):
 
 def test_two_evaluations_side_by_side(tmp_path):
     a = _evaluation(tmp_path / "a", "base", ["9"] * 6)
-    b = _evaluation(tmp_path / "b", "tuned", ["0", "1", "2", "3", "4", "5"], template="Q: {question}")
+    b = _evaluation(tmp_path / "b", "tuned", ["0", "1", "2", "3", "4", "5"], template="Q: {question}", temperature=1.0)
     found = compare_evaluations([a, b])
     (comparison,) = found["comparisons"]
     assert (comparison["a"], comparison["b"], comparison["num_only_b"]) == ("base", "tuned", 6)
     assert comparison["sentence"].startswith("tuned is better than base: +100.0 points") and comparison["p"] == 2 / 64
-    assert found["notes"] == ["tuned and base were asked differently on sums: their prompts differ."]
+    assert found["notes"] == [
+        "tuned and base were asked differently on sums: their prompts differ.",
+        "tuned and base differ on sums in rollout: temperature: 0.0 was, 1.0 is.",
+    ]
     with pytest.raises(CheckpointError, match="must have problems in common, answered by two models, got base on sums"):
         compare_evaluations([a])
     other = _evaluation(tmp_path / "c", "other", ["9"] * 6)
@@ -455,6 +474,11 @@ def test_models_of_one_name_are_told_apart_by_their_evaluation(tmp_path):
     a, b = _evaluation(tmp_path / "a", "m", ["9"] * 6), _evaluation(tmp_path / "b", "m", ["9"] * 6)
     (comparison,) = compare_evaluations([a, b])["comparisons"]
     assert (comparison["a"], comparison["b"], comparison["verdict"]) == ("a: m", "b: m", "cannot tell")
+    one, other = (_evaluation(tmp_path / name / "exp_1", "m", ["9"] * 6) for name in ("x", "y"))
+    (comparison,) = compare_evaluations([one, other])["comparisons"]
+    assert (comparison["a"], comparison["b"]) == (f"{one}: m", f"{other}: m")
+    with pytest.raises(CheckpointError, match="must be different directories"):
+        compare_evaluations([a, a])
 
 
 def test_an_evaluation_is_resumed_as_it_was_started(tmp_path):

@@ -146,7 +146,7 @@ def test_errors_name_what_is_wrong(tmp_path):
     with pytest.raises(CheckpointError, match="no metrics yet"):
         write_report(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match="output directory must be writable"):
+    with pytest.raises(CheckpointError, match="output must be writable"):
         write_report(make_run(tmp_path / "run"), tmp_path / "file" / "x")
 
 

@@ -12,6 +12,7 @@ from pipeline.statistics import (
     majority_is_correct,
     mcnemar_p,
     pass_at_k,
+    sign_flip_p,
     wilson_interval,
 )
 
@@ -87,15 +88,21 @@ def test_wilson_intervals_hold_the_true_share_95_times_in_100(true_share):
     assert 0.94 < sum(coverages) / len(coverages) < 0.965
 
 
-def test_bootstrap_intervals_hold_the_true_mean_95_times_in_100():
-    """400 evaluations of 150 problems, 8 completions each; a problem's chance is drawn from a Beta(0.5, 1)."""
-    draw, problems = np.random.default_rng(0), 150
+@pytest.mark.parametrize(("a", "b", "problems"), [(0.5, 1.0, 150), (0.5, 1.0, 30), (0.1, 2.0, 30), (0.1, 2.0, 10)])
+def test_bootstrap_intervals_hold_the_true_mean_95_times_in_100(a, b, problems):
+    """300 evaluations, 8 completions per problem; its chance is drawn from a Beta(a, b): many are never solved."""
+    draw = np.random.default_rng(0)
     held = 0
-    for index in range(400):
-        shares = draw.binomial(8, draw.beta(0.5, 1.0, problems)) / 8
+    for index in range(300):
+        shares = draw.binomial(8, draw.beta(a, b, problems)) / 8
         low, high = bootstrap_interval(shares.tolist(), seed=index)
-        held += low <= 1 / 3 <= high
-    assert 0.92 < held / 400 < 0.975  # 95 % +- three standard errors, 1.1 % each
+        held += low <= a / (a + b) <= high
+    assert held / 300 > 0.95 - 3 * math.sqrt(0.95 * 0.05 / 300)
+
+
+def test_what_nobody_solved_is_not_certain():
+    low, high = bootstrap_interval([0.0] * 30)
+    assert low == 0.0 and 0.05 < high < 0.15  # Wilson for 0 of 30: 0.114
 
 
 def test_mcnemar_by_hand():
@@ -134,10 +141,29 @@ def test_many_comparisons_share_the_five_percent():
     assert compare_paired("a", "b", a, b, single=True, num_comparisons=3).verdict == "cannot tell"
 
 
-def test_several_completions_are_judged_by_the_bootstrap_interval():
+def test_the_sign_flip_test_by_hand():
+    assert sign_flip_p([]) == sign_flip_p([0.0, 0.0]) == sign_flip_p([0.125]) == 1.0
+    assert sign_flip_p([0.25, 0.25, 0.5]) == pytest.approx(2 / 8)  # all of one sign: 2 of 8 are as far from 0
+    assert sign_flip_p([0.25, -0.25]) == 1.0
+    assert sign_flip_p([0.25] * 40) < 0.001
+
+
+def test_several_completions_are_judged_by_sign_flips():
     a = [0.0, 0.25, 0.5, 0.5, 0.75] * 12
     found = compare_paired("a", "b", a, [value + 0.25 for value in a], single=False)
-    assert (found.p, found.verdict) == (None, "better") and found.interval == pytest.approx((0.25, 0.25))
+    assert (found.test, found.verdict) == ("sign-flip", "better") and found.interval == pytest.approx((0.25, 0.25))
+    one = compare_paired("a", "b", [0.125], [0.25], single=False)
+    assert one.verdict == "cannot tell" and one.p == 1.0
+
+
+@pytest.mark.parametrize("problems", [5, 30])
+def test_false_alarms_on_several_completions_are_as_rare_as_promised(problems):
+    draw = np.random.default_rng(2)
+    alarms = 0
+    for _ in range(200):
+        a, b = draw.binomial(8, draw.beta(0.5, 1.0, problems), (2, problems)) / 8
+        alarms += compare_paired("a", "b", a.tolist(), b.tolist(), single=False).verdict != "cannot tell"
+    assert alarms / 200 < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
 
 
 def test_a_comparison_needs_the_same_problems():

@@ -315,7 +315,7 @@ def test_other_errors_name_what_is_wrong(tmp_path):
         write_report(run_dir)
     run_dir = finished_search(tmp_path / "whole")
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match="output directory must be writable"):
+    with pytest.raises(CheckpointError, match="output must be writable"):
         write_report(run_dir, tmp_path / "file" / "x")
 
 
