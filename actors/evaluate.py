@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from actors.plan import plan_engines, plan_stages
 from actors.rollout import Decoding, RolloutWorker, engine_environment
 from pipeline import page
 from pipeline.cli import JobArguments, check_output_root
-from pipeline.config import Config, ModelConfig, load_config
+from pipeline.config import ModelConfig, load_config
 from pipeline.data import load_problems
 from pipeline.errors import ClusterError, ConfigError, DataError, GradusError
 from pipeline.evaluation.datasets import EvalProblem, Loaded, load_data_set, training_questions
@@ -37,7 +38,7 @@ from pipeline.evaluation.report import write_evaluation_report
 from pipeline.evaluation.results import Chunk, ResultsFile
 from pipeline.evaluation.scoring import score
 from pipeline.evaluation.settings import EvaluateConfig, LoadingConfig
-from pipeline.experiment import hold_lock, latest_directory, make_directory
+from pipeline.experiment import RunDirectory, hold_lock, latest_directory, make_directory
 from pipeline.files import write_json
 from pipeline.logs import log_to_file
 from pipeline.models.tokenizer import load_tokenizer
@@ -178,20 +179,11 @@ class Guard:
         """By model: what was looked through, or why that could not be done."""
         self._by_model: dict[str, TrainingQuestions] = {}
         named = [question for name in config.guard.train_data for question in training_questions(name, config)]
-        by_run: dict[Path, list[str] | GradusError] = {}
+        trained_on = cache(_trained_on)
         for model in models:
-            trained = TrainingQuestions(named)
-            if model.run:
-                path = model.run.path
-                found = (
-                    by_run[path] if path in by_run else by_run.setdefault(path, _trained_on(model.run.load_config()))
-                )
-                trained.add([] if isinstance(found, GradusError) else found)
-                if isinstance(found, GradusError):
-                    logger.warning("training data of %s cannot be looked through: %s", model.label, found)
-            self._by_model[model.label] = trained
-            failure = by_run.get(model.run.path) if model.run else None
-            self.notes[model.label] = _guard_note(len(trained), failure if isinstance(failure, GradusError) else None)
+            own, failure = trained_on(model.run.path) if model.run else ([], None)
+            trained = self._by_model[model.label] = TrainingQuestions([*named, *own])
+            self.notes[model.label] = _guard_note(len(trained), failure)
 
     def find(self, model: str, problem: EvalProblem) -> Overlap | None:
         return self._by_model[model].find(problem.question)
@@ -207,13 +199,15 @@ class Guard:
         return data.without_seen(kept)
 
 
-def _trained_on(config: Config) -> list[str] | GradusError:
-    """Questions of all stages; what went wrong where its data cannot be had any more."""
+def _trained_on(run: Path) -> tuple[list[str], GradusError | None]:
+    """Questions of all stages of a run, or why its data cannot be had any more."""
     try:
+        config = RunDirectory(run).load_config()
         stages = plan_stages(config, load_problems(config.data, "train"))
-        return [problem.question for stage in stages for problem in stage.problems]
     except GradusError as error:
-        return error
+        logger.warning("training data of %s cannot be looked through: %s", run, error)
+        return [], error
+    return [problem.question for stage in stages for problem in stage.problems], None
 
 
 def _guard_note(num_questions: int, failure: GradusError | None) -> str:
