@@ -397,6 +397,15 @@ class RolloutConfig(StrictModel):
     last bits, so fixed chunks make completions independent of the number of engines."""
 
 
+def check_shards(rollout: RolloutConfig) -> None:
+    """Raises ValueError when the shards of an engine and its GPUs differ in number."""
+    if rollout.tensor_parallel_size > 1 and rollout.num_gpus != rollout.tensor_parallel_size:
+        raise ValueError(
+            f"rollout.num_gpus must equal rollout.tensor_parallel_size, got {rollout.num_gpus:g} and "
+            f"{rollout.tensor_parallel_size}: every shard of the engine needs a GPU"
+        )
+
+
 class RewardTerm(StrictModel):
     name: str
     """A registered reward (``correctness``, ``format``) or ``module:function``."""
@@ -553,12 +562,7 @@ class Config(StrictModel):
             raise ValueError("trainer.name=SpectralRefactor needs model.lora, got none: adapters are what it refactors")
         if self.model.device_map and self.learner.num_workers > 1:
             raise ValueError("model.device_map must be null when learner.num_workers is above 1: workers replicate")
-        tensor_parallel = self.rollout.tensor_parallel_size
-        if tensor_parallel > 1 and self.rollout.num_gpus != tensor_parallel:
-            raise ValueError(
-                f"rollout.num_gpus must equal rollout.tensor_parallel_size, got {self.rollout.num_gpus:g} and "
-                f"{tensor_parallel}: every shard of the engine needs a GPU"
-            )
+        check_shards(self.rollout)
         self._check_mlflow_uri()
         return self
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from pipeline.config import DataConfig, OutputConfig, RolloutConfig, StrictModel
+from pipeline.config import DataConfig, OutputConfig, RolloutConfig, StrictModel, check_shards
 from pipeline.templates import PromptTemplate
 
 
@@ -129,12 +129,7 @@ class EvaluateConfig(StrictModel):
             )
         if self.prompt.template is not None and self.prompt.style == "chat":
             raise ValueError("prompt.template must be null for prompt.style=chat, which has the model's own")
-        tensor_parallel = self.rollout.tensor_parallel_size
-        if tensor_parallel > 1 and self.rollout.num_gpus != tensor_parallel:
-            raise ValueError(
-                f"rollout.num_gpus must equal rollout.tensor_parallel_size, got {self.rollout.num_gpus:g} and "
-                f"{tensor_parallel}: every shard of the engine needs a GPU"
-            )
+        check_shards(self.rollout)
         return self
 
     def results_key(self) -> dict[str, Any]:
