@@ -79,10 +79,12 @@ def load_directory(model: EvalModel, loading: LoadingConfig, scratch: Path) -> P
         CheckpointError: there is no room for the copy.
     """
     from safetensors import SafetensorError
+    from transformers.utils.logging import disable_progress_bar
 
     if model.base is None:
         return model.path
     check_fit(model, loading)
+    disable_progress_bar()  # it would stand between the lines of the evaluation's own
     merge = _merge_adapter if model.kind == "adapter" else _merge_checkpoint
     merged, tokenizer = merge(model, loading)
     try:

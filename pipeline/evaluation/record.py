@@ -13,6 +13,7 @@ from pipeline.evaluation.models import EvalModel
 from pipeline.evaluation.prompts import Prompter
 from pipeline.evaluation.settings import EvaluateConfig
 from pipeline.files import write_json
+from pipeline.templates import TEMPLATES
 
 NAME = "evaluation.json"
 
@@ -109,7 +110,7 @@ def _prompt(prompter: Prompter) -> dict[str, Any]:
     data = prompter.data
     return {
         "style": prompter.style,
-        "template": data.prompt_template,
+        "template": TEMPLATES.get(data.prompt_template or "", data.prompt_template),
         "system_prompt": data.system_prompt if prompter.style == "chat" else None,
         "stop": list(prompter.stop),
         "num_shots": len(prompter.shots),

@@ -18,6 +18,7 @@ from pipeline.evaluation.results import COLUMNS, Chunk, ResultsFile
 from pipeline.evaluation.scoring import score
 from pipeline.evaluation.settings import EvaluateConfig, PromptConfig
 from pipeline.evaluation.summary import answer_key, summarize
+from pipeline.templates import TEMPLATES
 from pipeline.types import Completion
 from pipeline.verifier import Grader
 from tests.helpers import tiny_tokenizer
@@ -479,6 +480,16 @@ def test_models_of_one_name_are_told_apart_by_their_evaluation(tmp_path):
     assert (comparison["a"], comparison["b"]) == (f"{one}: m", f"{other}: m")
     with pytest.raises(CheckpointError, match="must be different directories"):
         compare_evaluations([a, a])
+
+
+def test_a_registered_template_is_recorded_as_its_text(sums):
+    """A run that names it and a data set that has it ask the same."""
+    loaded, settings = _loaded(sums, prompt={"template": TEMPLATES["gsm8k"]})
+    run = Config.model_validate({"stages": [{"name": "a", "kind": "sft"}], "data": {"prompt_template": "gsm8k"}})
+    auto = settings.model_copy(update={"prompt": PromptConfig()})
+    prompters = {("a", "x"): make_prompter(loaded, settings, None), ("b", "x"): make_prompter(loaded, auto, run)}
+    first, second = EvaluationRecord.of(settings, [], [], prompters, {}).prompts
+    assert first | {"model": ""} == second | {"model": ""} and first["template"].startswith("Solve the problem")
 
 
 def test_an_evaluation_is_resumed_as_it_was_started(tmp_path):
