@@ -20,9 +20,9 @@ from typing import Any
 import ray
 import ray.exceptions
 
-from actors.launch import connected_ray, make_actor, wait_for_resources
+from actors.launch import connected_ray, engine_options, make_actor, wait_for_resources
 from actors.plan import plan_engines, plan_stages
-from actors.rollout import Decoding, RolloutWorker, engine_environment
+from actors.rollout import Decoding, RolloutWorker
 from pipeline import page
 from pipeline.cli import JobArguments, check_output_root
 from pipeline.config import ModelConfig, load_config
@@ -291,17 +291,11 @@ class Examination:
 
     def _start(self, settings: ModelConfig, longest: int) -> list[Any]:
         rollout = self._config.rollout
-        options = {
-            "num_cpus": rollout.num_cpus,
-            "num_gpus": rollout.num_gpus,
-            "memory": int(rollout.memory_gib * 2**30),
-            "max_restarts": 20,
-            "max_task_retries": 5,
-            "runtime_env": {"env_vars": engine_environment(rollout)},
-        }
         arguments = (rollout, settings, longest, min(rollout.prompts_per_chunk * rollout.num_samples, MAX_SEQUENCES))
         return [
-            make_actor(EvalWorker, self._directory, f"rollout_{index}", **options).remote(*arguments, _no_weights)
+            make_actor(EvalWorker, self._directory, f"rollout_{index}", **engine_options(rollout)).remote(
+                *arguments, _no_weights
+            )
             for index in range(rollout.num_workers)
         ]
 

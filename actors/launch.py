@@ -36,7 +36,7 @@ from actors.rollout import RolloutWorker, engine_environment
 from actors.session import StageSetup
 from actors.tokenize import make_tokens
 from actors.weights import PackedWeights, WeightStore
-from pipeline.config import Config
+from pipeline.config import Config, RolloutConfig
 from pipeline.curriculum.stages import ChainSpec
 from pipeline.data import load_problems
 from pipeline.data.table import data_cache, load_table
@@ -52,6 +52,7 @@ from pipeline.tracking import follow_progress
 from pipeline.types import WeightId
 
 logger = logging.getLogger(__name__)
+RESTARTS = {"max_restarts": 20, "max_task_retries": 5}
 
 
 def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirectory:
@@ -176,7 +177,6 @@ def start_actors(config: Config, run_path: Path, slot: int = 0) -> dict[str, Any
         slot: sets them apart from others of the run. A set serves one stage at a time.
     """
     rollout, reward = config.rollout, config.reward
-    restarts = {"max_restarts": 20, "max_task_retries": 5}
     # Engines find the store by name: an actor with handles among its constructor arguments restarts only while
     # whoever made it still holds them.
     counts = {actor.name: actor.count for actor in plan_actors(config)}
@@ -185,17 +185,13 @@ def start_actors(config: Config, run_path: Path, slot: int = 0) -> dict[str, Any
     store = make_actor(
         WeightStore, run_path, f"weight_store{tag}", name=store_name, num_cpus=0, max_restarts=20
     ).remote()
-    engine_options = restarts | {
-        "num_cpus": rollout.num_cpus,
-        "num_gpus": rollout.num_gpus,
-        "memory": int(rollout.memory_gib * 2**30),
-        "runtime_env": {"env_vars": engine_environment(rollout)},
-    }
     engine_arguments = (rollout, config.model, *engine_limits(config), partial(_pull_weights, store_name))
-    grader_options = restarts | {"num_cpus": reward.num_cpus, "memory": int(reward.memory_gib * 2**30)}
+    grader_options = RESTARTS | {"num_cpus": reward.num_cpus, "memory": int(reward.memory_gib * 2**30)}
     return {
         "rollout_workers": tuple(
-            make_actor(RolloutWorker, run_path, f"rollout{tag}_{index}", **engine_options).remote(*engine_arguments)
+            make_actor(RolloutWorker, run_path, f"rollout{tag}_{index}", **engine_options(rollout)).remote(
+                *engine_arguments
+            )
             for index in range(counts["rollout"])
         ),
         "reward_workers": tuple(
@@ -203,6 +199,16 @@ def start_actors(config: Config, run_path: Path, slot: int = 0) -> dict[str, Any
             for index in range(counts["reward"])
         ),
         "weight_store": store,
+    }
+
+
+def engine_options(rollout: RolloutConfig) -> dict[str, Any]:
+    """What Ray is told of an engine's actor."""
+    return RESTARTS | {
+        "num_cpus": rollout.num_cpus,
+        "num_gpus": rollout.num_gpus,
+        "memory": int(rollout.memory_gib * 2**30),
+        "runtime_env": {"env_vars": engine_environment(rollout)},
     }
 
 

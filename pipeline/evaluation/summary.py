@@ -66,9 +66,7 @@ def compare_groups(groups: Mapping[tuple[str, str], Sequence[Row]]) -> list[Pair
             single = all(len(side[problem]) == 1 for side in (a, b) for problem in shared)
             suffix = f" on {dataset}" if len(by_data) > 1 else ""
             found.append(
-                compare_paired(
-                    first + suffix, other + suffix, *shares, single=single, num_comparisons=max(num_comparisons, 1)
-                )
+                compare_paired(first + suffix, other + suffix, *shares, single=single, num_comparisons=num_comparisons)
             )
     return found
 

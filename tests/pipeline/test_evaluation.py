@@ -18,6 +18,7 @@ from pipeline.evaluation.results import COLUMNS, Chunk, ResultsFile
 from pipeline.evaluation.scoring import score
 from pipeline.evaluation.settings import EvaluateConfig, PromptConfig
 from pipeline.evaluation.summary import answer_key, summarize
+from pipeline.report import write_report
 from pipeline.templates import TEMPLATES
 from pipeline.types import Completion
 from pipeline.verifier import Grader
@@ -449,6 +450,10 @@ def test_a_report_with_every_completion(tmp_path):
     assert table.to_pylist() == list(ResultsFile(directory).rows())
     assert json.loads((directory / "summary.json").read_text())["results"][0]["answer_accuracy"] == 0.5
     assert (directory / "plots" / "evaluation.png").exists()
+    assert write_report(directory, tmp_path / "out").read_text() == html  # what jobs/report.py calls
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("report.html", "summary.json", "eval_results.parquet", "plots")
+    }
 
 
 def test_two_evaluations_side_by_side(tmp_path):

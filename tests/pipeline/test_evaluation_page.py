@@ -266,6 +266,7 @@ def test_search_reads_question_completion_answer_and_gold(show):
     }.items():
         shown.get_by_role("searchbox").fill(text)
         wait_for_problems(shown, expected)
+        assert problems(shown) == expected
 
 
 def test_a_completion_opens_with_formulas_or_raw(show):

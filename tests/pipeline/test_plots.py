@@ -51,7 +51,7 @@ def test_stages_are_named_and_divided_by_a_line():
 
 def test_names_from_data_are_not_formulas(tmp_path):
     write_rows(tmp_path, [{"step": 1, "stage": "$x_{$", "reward_mean": 1.0, "reward/$\\frac$": 0.5}])
-    draw_all(tmp_path, tmp_path / "plots")
+    assert all(path.stat().st_size for path in draw_all(tmp_path, tmp_path / "plots"))
 
 
 def test_smoothing_keeps_a_straight_line_straight_to_its_ends():
