@@ -412,19 +412,24 @@ class RewardTerm(StrictModel):
     weight: float = 1.0
 
 
-class RewardConfig(StrictModel):
+class GradingConfig(StrictModel):
+    """The killable processes that compare answers."""
+
+    timeout_s: float = Field(2.0, gt=0)
+    """Deadline for grading one completion. Past it the grading child is killed."""
+    num_children: int = Field(1, ge=1)
+    """Killable processes of each grader, for what text and plain numbers do not decide."""
+    memory_limit_mib: int = Field(512, ge=256)
+    """Memory of a grading child."""
+
+
+class RewardConfig(GradingConfig):
     functions: list[RewardTerm] = Field(
         default=[RewardTerm(name="correctness"), RewardTerm(name="format")], min_length=1
     )
     num_workers: int = Field(1, ge=1)
     num_cpus: float = Field(0.25, ge=0)
     memory_gib: float = Field(0.5, gt=0)
-    timeout_s: float = Field(2.0, gt=0)
-    """Deadline for grading one completion. Past it the grading child is killed."""
-    num_children: int = Field(1, ge=1)
-    """Killable processes of each worker, for what text and plain numbers do not decide."""
-    memory_limit_mib: int = Field(512, ge=256)
-    """Memory of a grading child."""
 
 
 class LearnerConfig(StrictModel):

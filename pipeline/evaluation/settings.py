@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from pipeline.config import DataConfig, OutputConfig, RolloutConfig, StrictModel, check_shards
+from pipeline.config import DataConfig, GradingConfig, OutputConfig, RolloutConfig, StrictModel, check_shards
 from pipeline.templates import PromptTemplate
 
 
@@ -89,13 +89,6 @@ class EvalRolloutConfig(RolloutConfig):
     prompts_per_chunk: int = Field(128, ge=1)
     """Prompts that go to one engine together, never mixed with others: what shares a batch changes the last bits, so
     fixed chunks make completions independent of the number of engines."""
-
-
-class GradingConfig(StrictModel):
-    timeout_s: float = Field(2.0, gt=0)
-    """Deadline for grading one completion. Past it the grading child is killed."""
-    num_children: int = Field(1, ge=1)
-    memory_limit_mib: int = Field(512, ge=256)
 
 
 class EvaluateConfig(StrictModel):
