@@ -31,7 +31,7 @@ from pipeline.experiment import Checkpoint, PhaseClock, Progress, RunDirectory, 
 from pipeline.files import append_jsonl, write_json, write_jsonl
 from pipeline.logs import log_to_file
 from pipeline.metrics import first_per_level, rollout_metrics, sample_rows, ungraded_rows
-from pipeline.models.attention import enable_packing
+from pipeline.models.attention import use_causal_sdpa
 from pipeline.models.hub import resolve_model
 from pipeline.models.policy import (
     load_policy,
@@ -114,8 +114,7 @@ class LearnerSession:
         self.tokenizer = load_tokenizer(path, self.config.model, chat=self.config.data.prompt_template is None)
         self.model = load_policy(path, self.config.model)
         self.model.train()
-        if isinstance(self.stage.settings, SFTConfig) and self.stage.settings.packing:
-            enable_packing(self.model)
+        use_causal_sdpa(self.model)
         if self.stage.kind == "grpo":  # old, new and reference logprobs must differ by the weights alone
             for module in self.model.modules():
                 if isinstance(module, torch.nn.Dropout):

@@ -9,10 +9,10 @@ Packed: all sequences of a micro-batch in one row, none sees another (pipeline/m
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pipeline.models.attention import packing_arguments
 
@@ -161,10 +161,43 @@ def next_token_logits(model: nn.Module, batch: MicroBatch, dtype: torch.dtype) -
 
 def token_logprobs(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
     """Log-probabilities [B, T] of targets [B, T] under softmax(logits [B, T, V] / temperature), in float32."""
-    flat = logits.float().flatten(0, 1)
-    if temperature != 1:  # a pass over [B, T, V] less
-        flat = flat / temperature
-    return -F.cross_entropy(flat, targets.flatten(), reduction="none").view_as(targets)
+    return _TokenLogprobs.apply(logits.flatten(0, 1), targets.flatten(), temperature).view_as(targets)
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """Some rows at a time, so that no float32 copy of all logits ever is in memory; what it keeps for the gradient is
+    the logits themselves, and a number per row."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+        """logits [N, V], targets [N] -> [N]"""
+        logprobs, log_normalizers = torch.empty(2, len(targets), device=logits.device)
+        for rows in _row_blocks(logits):
+            scaled = logits[rows].float() / temperature
+            all_logprobs = torch.log_softmax(scaled, dim=-1)
+            logprobs[rows] = all_logprobs.gather(1, targets[rows, None])[:, 0]
+            log_normalizers[rows] = scaled.amax(dim=-1) - all_logprobs.amax(dim=-1)
+        ctx.save_for_backward(logits, targets, log_normalizers)
+        ctx.temperature = temperature
+        return logprobs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """(1[v = target] - softmax_v) / temperature, times the gradient of the row."""
+        logits, targets, log_normalizers = ctx.saved_tensors
+        weights = (gradients[0] / ctx.temperature)[:, None]
+        result = torch.empty_like(logits)
+        for rows in _row_blocks(logits):
+            scaled = logits[rows].float() / ctx.temperature
+            block = scaled.sub_(log_normalizers[rows, None]).exp_().mul_(-weights[rows])
+            result[rows] = block.scatter_add_(1, targets[rows, None], weights[rows])
+        return result, None, None
+
+
+def _row_blocks(logits: Tensor) -> list[slice]:
+    """Of as many rows as a CPU's cache holds in float32, or as keep a GPU busy."""
+    size = max(1, (2**20 if logits.device.type == "cpu" else 2**26) // logits.shape[1])
+    return [slice(start, start + size) for start in range(0, len(logits), size)]
 
 
 @torch.no_grad()

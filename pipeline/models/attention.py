@@ -1,8 +1,11 @@
-"""Attention over packed rows: several sequences one after the other, none of which sees another.
+"""Attention for training: exact, causal, without a mask in the model's arguments.
 
-transformers keeps packed sequences apart by itself when their positions restart: flash attention in a kernel of its
-own, the others by a mask [L, L], which makes them compute what it then hides. ``packed_sdpa`` calls the causal kernel
-on each sequence instead, and needs no mask.
+Packed rows hold several sequences one after the other, none of which sees another. transformers keeps them apart by
+itself when their positions restart: flash attention in a kernel of its own, the others by a mask [L, L], which makes
+them compute what it then hides. ``causal_sdpa`` attends within each sequence instead, and needs no mask.
+
+On a CPU short sequences, packed or padded, take plain matrix products: PyTorch's kernel for long ones is two to three
+times slower there (docs/results.md).
 """
 
 from collections.abc import Sequence
@@ -11,21 +14,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-PACKED_SDPA = "packed_sdpa"
+CAUSAL_SDPA = "causal_sdpa"
+SHORT = 512
+"""Tokens of the longest sequence that takes plain products. They hold scores [num_heads, L, L] of every layer."""
 
 
-def enable_packing(model: nn.Module) -> None:
-    """Let a model that uses sdpa take packed rows at full speed. Models with attention that is not all causal (sliding
-    windows) stay as they are, and mask."""
+def use_causal_sdpa(model: nn.Module) -> None:
+    """Let a model that uses sdpa learn at full speed, packed rows included. Models with attention that is not all causal
+    (sliding windows) stay as they are, and mask."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     config: Any = model.config
     all_causal = set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
     if config._attn_implementation != "sdpa" or not all_causal or getattr(config, "sliding_window", None):
         return
-    AttentionInterface.register(PACKED_SDPA, _packed_sdpa)
-    AttentionMaskInterface.register(PACKED_SDPA, _no_mask)
-    model.set_attn_implementation(PACKED_SDPA)  # type: ignore[operator]
+    AttentionInterface.register(CAUSAL_SDPA, _causal_sdpa)
+    AttentionMaskInterface.register(CAUSAL_SDPA, _no_mask)
+    model.set_attn_implementation(CAUSAL_SDPA)  # type: ignore[operator]
 
 
 def packing_arguments(model: nn.Module, lengths: Sequence[int], device: torch.device) -> dict[str, Any]:
@@ -36,7 +41,7 @@ def packing_arguments(model: nn.Module, lengths: Sequence[int], device: torch.de
     """
     positions = torch.cat([torch.arange(length, device=device) for length in lengths])
     arguments: dict[str, Any] = {"position_ids": positions[None]}
-    if model.config._attn_implementation == PACKED_SDPA:  # type: ignore[union-attr]
+    if model.config._attn_implementation == CAUSAL_SDPA:  # type: ignore[union-attr]
         arguments["packed_lengths"] = tuple(lengths)
     return arguments
 
@@ -45,7 +50,7 @@ def _no_mask(*_: Any, **__: Any) -> None:
     return None
 
 
-def _packed_sdpa(
+def _causal_sdpa(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -54,7 +59,7 @@ def _packed_sdpa(
     packed_lengths: tuple[int, ...] | None = None,
     **arguments: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' sdpa, on every sequence of a row by itself.
+    """Causal attention within every sequence of a row, or within whole rows.
 
     Args:
         query: [B, num_heads, L, D]; key, value: [B, num_kv_heads, L, D].
@@ -62,10 +67,38 @@ def _packed_sdpa(
     Returns:
         [B, L, num_heads, D].
     """
+    if packed_lengths is None:
+        return _attend(module, query, key, value, **arguments), None
+    parts = zip(*(tensor.split(packed_lengths, dim=2) for tensor in (query, key, value)), strict=True)
+    return torch.cat([_attend(module, *part, **arguments) for part in parts], dim=1), None
+
+
+def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **arguments: Any) -> Tensor:
+    """Shapes as above, one sequence per row."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    if packed_lengths is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **arguments)
-    parts = zip(*(tensor.split(packed_lengths, dim=2) for tensor in (query, key, value)), strict=True)
-    outputs = [sdpa_attention_forward(module, *part, attention_mask=None, **arguments)[0] for part in parts]
-    return torch.cat(outputs, dim=1), None
+    if query.device.type != "cpu" or query.shape[2] > SHORT or arguments.get("dropout"):
+        return sdpa_attention_forward(module, query, key, value, attention_mask=None, **arguments)[0]
+    return plain_causal_attention(query, key, value, arguments["scaling"])
+
+
+def plain_causal_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    """softmax(scaling Q K^T) V in the dtype of V, each query seeing its own position and earlier ones. Query heads that
+    share a key head are the rows of one product.
+
+    Args:
+        query: [B, num_heads, L, D]; key, value: [B, num_kv_heads, L, D].
+
+    Returns:
+        [B, L, num_heads, D].
+    """
+    batch, num_heads, length, dim = query.shape
+    num_kv_heads, dtype = value.shape[1], value.dtype
+    grouped = (batch, num_kv_heads, num_heads // num_kv_heads * length, -1)
+    later = torch.full((length, length), -torch.inf, dtype=dtype, device=query.device).triu(1)
+    with torch.autocast(query.device.type, enabled=False):  # it would take the softmax to float32 and back
+        queries = (query * scaling).to(dtype).reshape(grouped)
+        scores = (queries @ key.to(dtype).transpose(2, 3)).view(batch, num_heads, length, length)
+        weights = scores.add_(later).softmax(dim=-1)
+        outputs = weights.view(grouped) @ value
+    return outputs.view(batch, num_heads, length, dim).transpose(1, 2)

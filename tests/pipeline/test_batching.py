@@ -2,6 +2,7 @@ import random
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from pipeline.batching import (
     TokenSequence,
@@ -11,7 +12,7 @@ from pipeline.batching import (
     token_entropy,
     token_logprobs,
 )
-from pipeline.models.attention import PACKED_SDPA, enable_packing
+from pipeline.models.attention import CAUSAL_SDPA, SHORT, plain_causal_attention, use_causal_sdpa
 from tests.helpers import tiny_llama
 
 CPU = torch.device("cpu")
@@ -103,13 +104,13 @@ def test_rows_are_padded_to_a_multiple_and_stay_within_budget(max_tokens, packin
     assert all(batch.input_ids.numel() <= max_tokens or len(batch.rows) == 1 for batch in batches)
 
 
-@pytest.fixture(scope="module", params=["packed_sdpa", "sdpa", "eager"])
+@pytest.fixture(scope="module", params=["causal_sdpa", "sdpa", "eager"])
 def packed_model(request):
     """Weights as in ``model``; sdpa and eager keep sequences apart by a mask of transformers'."""
     model = tiny_llama().train()
-    if request.param == "packed_sdpa":
-        enable_packing(model)
-        assert model.config._attn_implementation == PACKED_SDPA
+    if request.param == "causal_sdpa":
+        use_causal_sdpa(model)
+        assert model.config._attn_implementation == CAUSAL_SDPA
     else:
         model.set_attn_implementation(request.param)
     return model
@@ -150,7 +151,7 @@ def test_packing_goes_with_adapters_and_checkpointed_activations(model):
             adapted.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             adapted.enable_input_require_grads()
         if packing:
-            enable_packing(adapted)
+            use_causal_sdpa(adapted)
         token_logprobs_by_row(adapted.train(), 1000, packing=packing)
         return [p.grad for p in adapted.parameters() if p.requires_grad]
 
@@ -158,6 +159,54 @@ def test_packing_goes_with_adapters_and_checkpointed_activations(model):
     for gradient, other in zip(gradients(packing=True, checkpointed=True), expected, strict=True):
         torch.testing.assert_close(gradient, other, rtol=1e-5, atol=1e-5)
     assert any(gradient.abs().max() > 0 for gradient in expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 3, 23), (1, 4, 4, 8), (3, 2, 1, 1)])
+def test_plain_attention_is_pytorchs_with_its_gradients(shape):
+    batch, num_heads, num_kv_heads, length = shape
+    torch.manual_seed(0)
+    inputs = [torch.randn(batch, heads, length, 16) for heads in (num_heads, num_kv_heads, num_kv_heads)]
+    weights = torch.randn(batch, length, num_heads, 16)
+
+    def output_and_gradients(attention):
+        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+        output = attention(*leaves)
+        (output * weights).sum().backward()
+        return [output.detach(), *(leaf.grad for leaf in leaves)]
+
+    def pytorch(query, key, value):
+        options = {"is_causal": True, "enable_gqa": True, "scale": 0.3}
+        return F.scaled_dot_product_attention(query, key, value, **options).transpose(1, 2)
+
+    plain = output_and_gradients(lambda *leaves: plain_causal_attention(*leaves, scaling=0.3))
+    torch.testing.assert_close(plain, output_and_gradients(pytorch), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_short_and_long_sequences_go_different_ways_to_the_same_logprobs(monkeypatch, model, packing):
+    fast = tiny_llama().train()
+    use_causal_sdpa(fast)
+    assert max(map(len, SEQUENCES)) < SHORT
+    expected, expected_gradients = token_logprobs_by_row(model, 1)
+    for short in (SHORT, 10, 0):  # all of them, some, none: transformers' sdpa
+        monkeypatch.setattr("pipeline.models.attention.SHORT", short)
+        found, gradients = token_logprobs_by_row(fast, 1000, packing=packing)
+        for row, logprobs in found.items():
+            torch.testing.assert_close(logprobs, expected[row], rtol=0, atol=1e-5)
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-5, atol=1e-5)
+
+
+def test_plain_attention_in_bfloat16_is_as_close_to_float32_as_pytorchs():
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, heads, 200, 64) for heads in (9, 3, 3))
+
+    def distance(attention):
+        exact = attention(query, key, value)
+        return (attention(query.bfloat16(), key.bfloat16(), value.bfloat16()).float() - exact).norm() / exact.norm()
+
+    pytorch = distance(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True))
+    assert distance(lambda q, k, v: plain_causal_attention(q, k, v, scaling=0.125)) < 2 * pytorch < 0.02
 
 
 def test_no_packed_sequence_sees_another(packed_model):
@@ -211,6 +260,30 @@ def test_bfloat16_runs_under_autocast_and_gives_float32_logprobs(model):
     logits = next_token_logits(model, batch, torch.bfloat16)
     assert logits.dtype == torch.bfloat16
     assert token_logprobs(logits, batch.targets).dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_logprobs_and_their_gradients_are_pytorchs_cross_entropy(dtype, temperature):
+    torch.manual_seed(0)
+    vocab_size = 400_000  # two rows at a time
+    logits = (torch.randn(1, 5, vocab_size) * 5).to(dtype)
+    logits[0, 0, 7] = -1e30
+    logits[0, 1, 1:] = -torch.inf  # all probability on one token
+    targets, weights = torch.tensor([[7, 0, 5, vocab_size - 1, 3]]), torch.tensor([[0.5, -2.0, 0.0, 1.0, 3.0]])
+
+    def value_and_gradient(logprobs_of):
+        leaf = logits.clone().requires_grad_()
+        logprobs = logprobs_of(leaf)
+        (logprobs * weights).sum().backward()
+        return logprobs.detach(), leaf.grad
+
+    def pytorch(leaf):
+        return -F.cross_entropy(leaf[0].float() / temperature, targets[0], reduction="none")[None]
+
+    ours = value_and_gradient(lambda leaf: token_logprobs(leaf, targets, temperature))
+    torch.testing.assert_close(ours, value_and_gradient(pytorch), rtol=1e-5, atol=1e-6)
+    assert ours[1].dtype == dtype
 
 
 def test_temperature_by_hand():
