@@ -171,7 +171,8 @@ class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
         """logits [N, V], targets [N] -> [N]"""
-        logprobs, log_normalizers = torch.empty(2, len(targets), device=logits.device)
+        logprobs = torch.empty_like(targets, dtype=torch.float32)
+        log_normalizers = torch.empty_like(logprobs)
         for rows in _row_blocks(logits):
             scaled = logits[rows].float() / temperature
             all_logprobs = torch.log_softmax(scaled, dim=-1)

@@ -20,8 +20,8 @@ SHORT = 512
 
 
 def use_causal_sdpa(model: nn.Module) -> None:
-    """Let a model that uses sdpa learn at full speed, packed rows included. Models with attention that is not all causal
-    (sliding windows) stay as they are, and mask."""
+    """Let a model that uses sdpa learn at full speed, packed rows included. Models with attention that is not all
+    causal (sliding windows) stay as they are, and mask."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     config: Any = model.config
@@ -79,7 +79,7 @@ def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **argu
 
     if query.device.type != "cpu" or query.shape[2] > SHORT or arguments.get("dropout"):
         return sdpa_attention_forward(module, query, key, value, attention_mask=None, **arguments)[0]
-    return plain_causal_attention(query, key, value, arguments["scaling"])
+    return plain_causal_attention(query, key, value, arguments.get("scaling") or query.shape[-1] ** -0.5)
 
 
 def plain_causal_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:

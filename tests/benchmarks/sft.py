@@ -28,6 +28,7 @@ TRL: dict[str, dict[str, object]] = {
     "TRL, bf16 autocast": {"bf16": True},
     "TRL, bf16 autocast, packing": {"bf16": True, "packing": True, "max_length": 1024},
     "TRL, bf16 weights": {"model_init_kwargs": {"dtype": "bfloat16"}},
+    "TRL, bf16 weights, packing": {"model_init_kwargs": {"dtype": "bfloat16"}, "packing": True, "max_length": 1024},
     "TRL, fp32": {},
 }
 OURS = {"Gradus, packed": "true", "Gradus, padded": "false"}

@@ -175,10 +175,10 @@ def test_plain_attention_is_pytorchs_with_its_gradients(shape):
         return [output.detach(), *(leaf.grad for leaf in leaves)]
 
     def pytorch(query, key, value):
-        options = {"is_causal": True, "enable_gqa": True, "scale": 0.3}
-        return F.scaled_dot_product_attention(query, key, value, **options).transpose(1, 2)
+        outputs = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True, scale=0.3)
+        return outputs.transpose(1, 2)
 
-    plain = output_and_gradients(lambda *leaves: plain_causal_attention(*leaves, scaling=0.3))
+    plain = output_and_gradients(lambda query, key, value: plain_causal_attention(query, key, value, 0.3))
     torch.testing.assert_close(plain, output_and_gradients(pytorch), rtol=1e-5, atol=1e-5)
 
 
