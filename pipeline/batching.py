@@ -1,9 +1,9 @@
 """Token sequences to micro-batches, padded or packed, and what the policy thinks of them.
 
 Padded: one sequence per row, padded on the right. Attention is causal, so no real token ever sees the padding: neither
-an attention mask nor position ids are needed, and the fastest attention kernel applies.
+an attention mask nor position ids are needed.
 
-Packed: all sequences of a micro-batch in one row, none sees another (pipeline/models/attention.py).
+Packed: all sequences of a micro-batch in one row, none sees another. Attention for both: pipeline/models/attention.py.
 """
 
 from collections.abc import Sequence
@@ -204,5 +204,9 @@ def _row_blocks(logits: Tensor) -> list[slice]:
 @torch.no_grad()
 def token_entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Entropy [B, T] of softmax(logits [B, T, V] / temperature), in nats."""
-    logprobs = torch.log_softmax(logits.float() / temperature, dim=-1)
-    return -(logprobs.exp() * logprobs).sum(dim=-1)
+    flat = logits.flatten(0, 1)
+    entropy = torch.empty(len(flat), device=logits.device)
+    for rows in _row_blocks(flat):
+        logprobs = torch.log_softmax(flat[rows].float() / temperature, dim=-1)
+        entropy[rows] = -(logprobs.exp() * logprobs).sum(dim=-1)
+    return entropy.view(logits.shape[:-1])

@@ -8,11 +8,14 @@ On a CPU short sequences, packed or padded, take plain matrix products: PyTorch'
 times slower there (docs/results.md).
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
 
 CAUSAL_SDPA = "causal_sdpa"
 SHORT = 512
@@ -20,17 +23,39 @@ SHORT = 512
 
 
 def use_causal_sdpa(model: nn.Module) -> None:
-    """Let a model that uses sdpa learn at full speed, packed rows included. Models with attention that is not all
-    causal (sliding windows) stay as they are, and mask."""
+    """Let a model that uses sdpa learn at full speed, packed rows included. Models of several parts, with attention
+    that is not all causal (sliding windows), or whose layers do not hand arguments on, stay as they are, and mask."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     config: Any = model.config
     all_causal = set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
     if config._attn_implementation != "sdpa" or not all_causal or getattr(config, "sliding_window", None):
         return
+    if config.get_text_config() is not config:
+        return
     AttentionInterface.register(CAUSAL_SDPA, _causal_sdpa)
     AttentionMaskInterface.register(CAUSAL_SDPA, _no_mask)
     model.set_attn_implementation(CAUSAL_SDPA)  # type: ignore[operator]
+    if not _keeps_packed_apart(model):
+        logger.warning("%s cannot pack by itself: packed rows are masked, which is slower", type(model).__name__)
+        model.set_attn_implementation("sdpa")  # type: ignore[operator]
+
+
+@torch.no_grad()
+def _keeps_packed_apart(model: nn.Module) -> bool:
+    """Whether a packed sequence is the same after another first one."""
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    after_0, after_1 = (
+        model(
+            input_ids=torch.tensor([[first, first, 0, 1]], device=device),
+            use_cache=False,
+            **packing_arguments(model, (2, 2), device),
+        ).logits[0, 2:]
+        for first in (0, 1)
+    )
+    model.train(training)
+    return torch.equal(after_0, after_1)
 
 
 def packing_arguments(model: nn.Module, lengths: Sequence[int], device: torch.device) -> dict[str, Any]:
@@ -84,21 +109,24 @@ def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **argu
 
 def plain_causal_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
     """softmax(scaling Q K^T) V in the dtype of V, each query seeing its own position and earlier ones. Query heads that
-    share a key head are the rows of one product.
+    share a key head are the rows of one product. What all keys have in common changes no softmax, but would cost
+    bfloat16 scores their digits: there it is taken off.
 
     Args:
-        query: [B, num_heads, L, D]; key, value: [B, num_kv_heads, L, D].
+        query: [B, num_heads, L, D]; key: [B, num_kv_heads, L, D]; value: [B, num_kv_heads, L, D_v].
 
     Returns:
-        [B, L, num_heads, D].
+        [B, L, num_heads, D_v].
     """
-    batch, num_heads, length, dim = query.shape
+    batch, num_heads, length, _ = query.shape
     num_kv_heads, dtype = value.shape[1], value.dtype
     grouped = (batch, num_kv_heads, num_heads // num_kv_heads * length, -1)
     later = torch.full((length, length), -torch.inf, dtype=dtype, device=query.device).triu(1)
     with torch.autocast(query.device.type, enabled=False):  # it would take the softmax to float32 and back
         queries = (query * scaling).to(dtype).reshape(grouped)
+        if dtype == torch.bfloat16:
+            key = key - key.detach().mean(dim=2, keepdim=True)
         scores = (queries @ key.to(dtype).transpose(2, 3)).view(batch, num_heads, length, length)
         weights = scores.add_(later).softmax(dim=-1)
         outputs = weights.view(grouped) @ value
-    return outputs.view(batch, num_heads, length, dim).transpose(1, 2)
+    return outputs.view(batch, num_heads, length, -1).transpose(1, 2).contiguous()

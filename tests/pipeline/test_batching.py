@@ -1,7 +1,9 @@
 import random
+from unittest.mock import Mock
 
 import pytest
 import torch
+import transformers
 from torch.nn import functional as F
 
 from pipeline.batching import (
@@ -16,6 +18,7 @@ from pipeline.models.attention import CAUSAL_SDPA, SHORT, plain_causal_attention
 from tests.helpers import tiny_llama
 
 CPU = torch.device("cpu")
+DTYPES = (torch.float32, torch.bfloat16)
 
 
 def sequence(prompt: int, completion: int, seed: int = 0) -> TokenSequence:
@@ -186,27 +189,79 @@ def test_plain_attention_is_pytorchs_with_its_gradients(shape):
 def test_short_and_long_sequences_go_different_ways_to_the_same_logprobs(monkeypatch, model, packing):
     fast = tiny_llama().train()
     use_causal_sdpa(fast)
-    assert max(map(len, SEQUENCES)) < SHORT
+    plain = Mock(wraps=plain_causal_attention)
+    monkeypatch.setattr("pipeline.models.attention.plain_causal_attention", plain)
     expected, expected_gradients = token_logprobs_by_row(model, 1)
-    for short in (SHORT, 10, 0):  # all of them, some, none: transformers' sdpa
+    lengths = [10, 11, 12, 14, 2, 7] if packing else [14]  # padded to the longest
+    for short in (SHORT, 10, 0):  # all of them, some of them, none: transformers' sdpa
         monkeypatch.setattr("pipeline.models.attention.SHORT", short)
+        plain.reset_mock()
         found, gradients = token_logprobs_by_row(fast, 1000, packing=packing)
+        assert plain.call_count == 2 * sum(length <= short for length in lengths)  # two layers
         for row, logprobs in found.items():
             torch.testing.assert_close(logprobs, expected[row], rtol=0, atol=1e-5)
         for name, gradient in gradients.items():
             torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-5, atol=1e-5)
 
 
-def test_plain_attention_in_bfloat16_is_as_close_to_float32_as_pytorchs():
+@pytest.mark.parametrize("common", [0.0, 20.0, 100.0])
+def test_plain_attention_in_bfloat16_is_nearly_as_close_to_float32_as_pytorchs(common):
+    """Also where all keys have a large part in common, as by the biases of Qwen2.5."""
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, heads, 200, 64) for heads in (9, 3, 3))
+    key[..., 0] += common
+    query, key, value = (tensor.bfloat16().float() for tensor in (query, key, value))
 
     def distance(attention):
         exact = attention(query, key, value)
         return (attention(query.bfloat16(), key.bfloat16(), value.bfloat16()).float() - exact).norm() / exact.norm()
 
     pytorch = distance(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True))
-    assert distance(lambda q, k, v: plain_causal_attention(q, k, v, scaling=0.125)) < 2 * pytorch < 0.02
+    plain = distance(lambda q, k, v: plain_causal_attention(q, k, v, 0.125).transpose(1, 2))
+    assert plain < 3 * pytorch < 0.01
+
+
+SMALL = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+}
+
+
+@pytest.mark.parametrize(
+    "config, implementation",
+    [
+        (transformers.Qwen2Config(**SMALL), CAUSAL_SDPA),
+        (transformers.Qwen3Config(**SMALL, head_dim=8), CAUSAL_SDPA),
+        (transformers.Glm4Config(**SMALL, head_dim=8, pad_token_id=0), CAUSAL_SDPA),
+        (transformers.Qwen2Config(**SMALL, use_sliding_window=True, sliding_window=4, max_window_layers=1), "sdpa"),
+        (transformers.StableLmConfig(**SMALL), "sdpa"),  # its layers drop what they do not know
+        (transformers.Gemma3Config(text_config=SMALL | {"head_dim": 8, "sliding_window": 4}), "sdpa"),  # of parts
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_attention_is_replaced_only_where_it_stays_the_same(config, implementation):
+    torch.manual_seed(0)
+    if hasattr(config, "vision_config"):
+        vision = SMALL | {"image_size": 28, "patch_size": 14}
+        config.vision_config = transformers.SiglipVisionConfig(**vision)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    batches = micro_batches([TokenSequence(tuple(range(9)), tuple(range(9, 20)))], 100, CPU)
+    with torch.no_grad():
+        before = next_token_logits(model, batches[0], torch.float32)
+        use_causal_sdpa(model)
+        assert model.config._attn_implementation == implementation
+        torch.testing.assert_close(next_token_logits(model, batches[0], torch.float32), before, rtol=0, atol=1e-5)
+
+
+def test_keys_and_values_of_different_sizes_attend():
+    torch.manual_seed(0)
+    query, key, value = torch.randn(1, 2, 5, 12), torch.randn(1, 2, 5, 12), torch.randn(1, 2, 5, 8)
+    expected = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=0.3).transpose(1, 2)
+    torch.testing.assert_close(plain_causal_attention(query, key, value, 0.3), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_no_packed_sequence_sees_another(packed_model):
@@ -255,14 +310,20 @@ def test_what_stands_in_the_padding_does_not_matter(model):
     assert torch.equal(before, after)
 
 
-def test_bfloat16_runs_under_autocast_and_gives_float32_logprobs(model):
-    (batch,) = micro_batches(SEQUENCES, 1000, CPU)
-    logits = next_token_logits(model, batch, torch.bfloat16)
+@pytest.mark.parametrize("packing", [False, True])
+def test_bfloat16_runs_under_autocast_and_gives_float32_logprobs(model, packing):
+    fast = tiny_llama().train()
+    use_causal_sdpa(fast)
+    (batch,) = micro_batches(SEQUENCES, 1000, CPU, packing=packing)
+    exact, logprobs = (token_logprobs(next_token_logits(fast, batch, d), batch.targets) for d in DTYPES)
+    logits = next_token_logits(fast, batch, torch.bfloat16)
     assert logits.dtype == torch.bfloat16
-    assert token_logprobs(logits, batch.targets).dtype == torch.float32
+    assert logprobs.dtype == torch.float32
+    error = (logprobs - exact)[batch.completion_mask].norm() / exact[batch.completion_mask].norm()
+    assert 0 < error < 0.02
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_logprobs_and_their_gradients_are_pytorchs_cross_entropy(dtype, temperature):
     torch.manual_seed(0)
