@@ -140,18 +140,9 @@ def _trainer(setup: StageSetup) -> TorchTrainer:
             name=f"{setup.stage.name}_{time.time_ns()}",  # a name used before would silently resume that run
             storage_path=str(setup.run_path / "ray_train"),
             failure_config=FailureConfig(max_failures=learner.max_failures),
-            worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(learner.num_threads), **memory_settings()}},
+            worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(learner.num_threads)}},
         ),
     )
-
-
-def memory_settings() -> dict[str, str]:
-    """Of the C library on Linux, as a variable of a learner's process: what a step frees stays for the next, in huge
-    pages. By default it goes back to the system, and every step faults the same pages in again (docs/results.md).
-    Before engines write, it is given back (``return_memory``)."""
-    settings = {"arena_max": 1, "hugetlb": 1, "mmap_max": 0, "trim_threshold": 2**40}
-    tunables = ":".join(f"glibc.malloc.{name}={value}" for name, value in settings.items())
-    return {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", tunables)}
 
 
 @contextmanager

@@ -39,7 +39,6 @@ from pipeline.models.policy import (
     merged_weights,
     peak_memory_gib,
     pick_device,
-    return_memory,
     save_adapter,
     save_final_model,
     snapshot,
@@ -328,7 +327,7 @@ class LearnerSession:
                 self._updates = report.metrics()
                 if self.rank == 0:
                     self._run.record_spectra(self.progress.step + 1, asdict(report))
-        self._optimizer.zero_grad(set_to_none=True)  # not needed while completions and checkpoints are written
+        self._optimizer.zero_grad(set_to_none=True)  # frees them while completions and checkpoints are written
         return norm.item()
 
     @property
@@ -478,7 +477,6 @@ class LearnerSession:
         self.weight_id = WeightId(self._attempt, step)
         if self.weight_id == self._published:
             return
-        return_memory()  # engines write next
         if self.rank == 0:
             packed = pack_weights(merged_weights(self.model, self.dtype))
             ray.get(self._setup.weight_store.publish.remote(self.weight_id, packed))

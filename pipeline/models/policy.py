@@ -1,14 +1,13 @@
 """The policy: loading, LoRA, the trainable tensors, and the weights that an engine gets."""
 
 import copy
-import ctypes
 import hashlib
 import logging
 import math
 import resource
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +39,6 @@ def peak_memory_gib(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**30
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-
-
-def return_memory() -> None:
-    """Give the system back what is freed, where the C library was told to keep it."""
-    if sys.platform == "linux":
-        with suppress(AttributeError):  # a C library without it
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 def torch_dtype(name: str) -> torch.dtype:

@@ -1,16 +1,11 @@
 """Plans of stages and searches: everything that is known before anything starts."""
 
 import json
-import os
-import platform
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from actors.launch import memory_settings
 from actors.plan import check_held_out, held_out_problems, needed_resources, plan_actors, plan_chains, plan_stages
 from actors.plan import replay_buffer as planned_buffer
 from pipeline.config import Config, validate_config
@@ -101,32 +96,3 @@ def test_a_search_over_what_learners_do_shares_the_data(data, tmp_path):
     chains = plan_chains(config, tmp_path / "cache")
     assert len(chains) == 4 and len({key for chain in chains for key in chain.keys}) == 2 + 4
     assert all(chain.problems is chains[0].problems for chain in chains)
-
-
-# Memory of a learner's process -------------------------------------------------------------------
-
-STEPS = """
-import os, resource
-from pipeline.models.policy import return_memory
-resident = lambda: int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGESIZE") >> 20
-faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-b"x" * (64 << 20)
-before = faults()
-for _ in range(10):
-    b"x" * (64 << 20)
-print(faults() - before, resident())
-return_memory()
-print(resident())
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the settings are glibc's")
-def test_a_learner_keeps_what_a_step_frees_until_engines_write():
-    def steps(settings):
-        done = subprocess.run([sys.executable, "-c", STEPS], env=os.environ | settings, check=True, capture_output=True)
-        return [int(number) for number in done.stdout.split()]
-
-    plain_faults, *_ = steps({"GLIBC_TUNABLES": ""})
-    faults, kept, returned = steps(memory_settings())
-    assert faults < 100 < 10_000 < plain_faults  # 64 MiB are 16,384 pages
-    assert kept - returned > 50
