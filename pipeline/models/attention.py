@@ -14,12 +14,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 logger = logging.getLogger(__name__)
 
 CAUSAL_SDPA = "causal_sdpa"
 SHORT = 512
 """Tokens of the longest sequence that takes plain products. They hold scores [num_heads, L, L] of every layer."""
+LENGTH_MULTIPLE = 32
+"""Plain products pad to it: PyTorch compiles every new shape of a bfloat16 product, which takes time and memory."""
 
 
 def use_causal_sdpa(model: nn.Module) -> None:
@@ -118,15 +121,17 @@ def plain_causal_attention(query: Tensor, key: Tensor, value: Tensor, scaling: f
     Returns:
         [B, L, num_heads, D_v].
     """
-    batch, num_heads, length, _ = query.shape
+    batch, num_heads, num_tokens, _ = query.shape
     num_kv_heads, dtype = value.shape[1], value.dtype
+    length, query = num_tokens, (query * scaling).to(dtype)
+    if dtype == torch.bfloat16:
+        key = (key - key.detach().mean(dim=2, keepdim=True)).to(dtype)
+        length += -num_tokens % LENGTH_MULTIPLE  # at the end, where no token looks
+        query, key, value = (F.pad(tensor, (0, 0, 0, length - num_tokens)) for tensor in (query, key, value))
     grouped = (batch, num_kv_heads, num_heads // num_kv_heads * length, -1)
     later = torch.full((length, length), -torch.inf, dtype=dtype, device=query.device).triu(1)
     with torch.autocast(query.device.type, enabled=False):  # it would take the softmax to float32 and back
-        queries = (query * scaling).to(dtype).reshape(grouped)
-        if dtype == torch.bfloat16:
-            key = key - key.detach().mean(dim=2, keepdim=True)
-        scores = (queries @ key.to(dtype).transpose(2, 3)).view(batch, num_heads, length, length)
+        scores = (query.reshape(grouped) @ key.transpose(2, 3)).view(batch, num_heads, length, length)
         weights = scores.add_(later).softmax(dim=-1)
         outputs = weights.view(grouped) @ value
-    return outputs.view(batch, num_heads, length, -1).transpose(1, 2).contiguous()
+    return outputs.view(batch, num_heads, length, -1)[:, :, :num_tokens].transpose(1, 2).contiguous()
