@@ -311,13 +311,13 @@ def test_what_stands_in_the_padding_does_not_matter(model):
 
 
 @pytest.mark.parametrize("packing", [False, True])
-def test_bfloat16_runs_under_autocast_and_gives_float32_logprobs(model, packing):
+def test_bfloat16_runs_under_autocast_and_gives_float32_logprobs(packing):
     fast = tiny_llama().train()
     use_causal_sdpa(fast)
     (batch,) = micro_batches(SEQUENCES, 1000, CPU, packing=packing)
-    exact, logprobs = (token_logprobs(next_token_logits(fast, batch, d), batch.targets) for d in DTYPES)
-    logits = next_token_logits(fast, batch, torch.bfloat16)
-    assert logits.dtype == torch.bfloat16
+    logits = [next_token_logits(fast, batch, dtype) for dtype in DTYPES]
+    exact, logprobs = (token_logprobs(one, batch.targets) for one in logits)
+    assert logits[1].dtype == torch.bfloat16
     assert logprobs.dtype == torch.float32
     error = (logprobs - exact)[batch.completion_mask].norm() / exact[batch.completion_mask].norm()
     assert 0 < error < 0.02
