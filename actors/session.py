@@ -1,6 +1,7 @@
 """What a learner worker stands on: its model and optimizer, its ranks, checkpoints, metrics and actors."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -20,7 +21,7 @@ from actors.held_out import evaluate
 from actors.rollout import Decoding
 from actors.tokenize import encode_problems
 from actors.weights import pack_weights
-from pipeline.batching import MicroBatch, TokenSequence, micro_batches
+from pipeline.batching import COMPILED_MULTIPLE, MicroBatch, TokenSequence, micro_batches
 from pipeline.config import Config, SFTConfig
 from pipeline.curriculum.replay import ReplayBuffer
 from pipeline.curriculum.stages import StageSpec, stage_decision
@@ -197,12 +198,15 @@ class LearnerSession:
 
     def example_batches(self, examples: list[TokenSequence]) -> list[MicroBatch]:
         """Examples of supervised fine-tuning as the stage's settings say, packed or padded."""
+        multiple = self.settings.pad_to_multiple_of
+        if self.settings.packing and self.device.type == "cpu" and self.dtype == torch.bfloat16:
+            multiple = math.lcm(multiple, COMPILED_MULTIPLE)
         return micro_batches(
             examples,
             self.tokens_per_micro_batch,
             self.device,
             packing=self.settings.packing,
-            pad_to_multiple_of=self.settings.pad_to_multiple_of,
+            pad_to_multiple_of=multiple,
         )
 
     def share(self, items: list[T]) -> list[T]:

@@ -13,8 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pipeline.models.attention import packing_arguments
+
+COMPILED_MULTIPLE = 64
+"""Of packed rows in bfloat16 on a CPU, where PyTorch compiles every new shape of a product and keeps it."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class TokenSequence:
 @dataclass(frozen=True)
 class MicroBatch:
     """Sequences that go through the model together. T counts the positions whose next token is predicted: from the
-    earliest completion to the end when padded, and those of completion tokens alone when packed."""
+    earliest completion to the end when padded, and those of completion tokens when packed, up to the same multiple as
+    the row."""
 
     rows: tuple[int, ...]
     """Where each sequence stood in the list that was split."""
@@ -139,14 +144,16 @@ def _pack(sequences: Sequence[TokenSequence], rows: list[int], device: torch.dev
         for start, sequence in zip(starts, chosen, strict=False)
     ]
     input_ids = torch.tensor([token for s in chosen for token in (*s.prompt, *s.completion)] + [0] * padding)
-    places = torch.cat(positions)
+    owners = torch.tensor(rows).repeat_interleave(torch.tensor([len(p) for p in positions]))
+    surplus = (0, -len(owners) % multiple)
+    places = F.pad(torch.cat(positions), surplus)
     return MicroBatch(
         rows=tuple(rows),
         input_ids=input_ids[None].to(device),
         positions=places.to(device),
         targets=input_ids[places + 1][None].to(device),
-        completion_mask=torch.ones(1, len(places), dtype=torch.bool, device=device),
-        owners=torch.tensor(rows).repeat_interleave(torch.tensor([len(p) for p in positions]))[None].to(device),
+        completion_mask=F.pad(torch.ones_like(owners, dtype=torch.bool), surplus)[None].to(device),
+        owners=F.pad(owners, surplus, value=rows[0])[None].to(device),
         lengths=(*map(len, chosen), *([padding] if padding else [])),
     )
 
@@ -174,7 +181,7 @@ class _TokenLogprobs(torch.autograd.Function):
         logprobs = torch.empty_like(targets, dtype=torch.float32)
         log_normalizers = torch.empty_like(logprobs)
         for rows in _row_blocks(logits):
-            scaled = logits[rows].float() / temperature
+            scaled = _scaled(logits[rows], temperature)
             all_logprobs = torch.log_softmax(scaled, dim=-1)
             logprobs[rows] = all_logprobs.gather(1, targets[rows, None])[:, 0]
             log_normalizers[rows] = scaled.amax(dim=-1) - all_logprobs.amax(dim=-1)
@@ -189,10 +196,16 @@ class _TokenLogprobs(torch.autograd.Function):
         weights = (gradients[0] / ctx.temperature)[:, None]
         result = torch.empty_like(logits)
         for rows in _row_blocks(logits):
-            scaled = logits[rows].float() / ctx.temperature
+            scaled = _scaled(logits[rows], ctx.temperature)
             block = scaled.sub_(log_normalizers[rows, None]).exp_().mul_(-weights[rows])
             result[rows] = block.scatter_add_(1, targets[rows, None], weights[rows])
         return result, None, None
+
+
+def _scaled(logits: Tensor, temperature: float) -> Tensor:
+    """logits / temperature in float32, in memory of its own."""
+    scaled = logits.to(torch.float32, copy=True)
+    return scaled if temperature == 1 else scaled.div_(temperature)
 
 
 def _row_blocks(logits: Tensor) -> list[slice]:

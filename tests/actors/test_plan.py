@@ -1,14 +1,18 @@
 """Plans of stages and searches: everything that is known before anything starts."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from actors.launch import learner_environment
 from actors.plan import check_held_out, held_out_problems, needed_resources, plan_actors, plan_chains, plan_stages
 from actors.plan import replay_buffer as planned_buffer
-from pipeline.config import Config, validate_config
+from pipeline.config import Config, LearnerConfig, validate_config
 from pipeline.errors import ConfigError, DataError
 from pipeline.types import Problem
 
@@ -96,3 +100,34 @@ def test_a_search_over_what_learners_do_shares_the_data(data, tmp_path):
     chains = plan_chains(config, tmp_path / "cache")
     assert len(chains) == 4 and len({key for chain in chains for key in chain.keys}) == 2 + 4
     assert all(chain.problems is chains[0].problems for chain in chains)
+
+
+# A learner's process -----------------------------------------------------------------------------
+
+FAULTS_OF_TEN_STEPS = """
+import resource
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+b"x" * (64 << 20)
+before = faults()
+for _ in range(10):
+    b"x" * (64 << 20)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Ray comes with jemalloc on Linux")
+def test_a_learner_on_a_cpu_keeps_what_a_step_frees(monkeypatch):
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+    monkeypatch.delenv("MALLOC_CONF", raising=False)
+
+    def faults(settings: dict[str, str]) -> int:
+        command = [sys.executable, "-c", FAULTS_OF_TEN_STEPS]
+        return int(subprocess.run(command, env=os.environ | settings, check=True, capture_output=True).stdout)
+
+    assert faults(learner_environment(LearnerConfig())) < 1_000 < 10_000 < faults({})  # 64 MiB are 16,384 pages
+
+
+def test_an_allocator_of_the_user_s_own_stands_and_a_gpu_learner_has_none_of_ours(monkeypatch):
+    monkeypatch.setenv("LD_PRELOAD", "libtcmalloc.so")
+    assert learner_environment(LearnerConfig()).get("LD_PRELOAD", "libtcmalloc.so") == "libtcmalloc.so"
+    assert learner_environment(LearnerConfig(num_gpus=1, num_threads=3)) == {"OMP_NUM_THREADS": "3"}

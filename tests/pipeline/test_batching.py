@@ -79,15 +79,15 @@ def test_no_sequences_make_no_micro_batch():
 
 def test_a_packed_row_by_hand():
     sequences = [TokenSequence((1, 2, 3), (4,)), TokenSequence((5, 6), (7, 8, 9))]
-    (batch,) = micro_batches(sequences, 100, CPU, packing=True, pad_to_multiple_of=4)
+    (batch,) = micro_batches(sequences, 100, CPU, packing=True, pad_to_multiple_of=6)
     assert batch.rows == (1, 0)  # the longest first
     assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9, 1, 2, 3, 4, 0, 0, 0]]
     assert batch.lengths == (5, 4, 3)  # the last is padding
-    assert batch.positions.tolist() == [1, 2, 3, 7]
-    assert batch.targets.tolist() == [[7, 8, 9, 4]]
-    assert batch.completion_mask.tolist() == [[True, True, True, True]]
-    assert batch.owners.tolist() == [[1, 1, 1, 0]]
-    assert batch.scatter([(-0.25,), (-1.0, -2.0, -3.0)]).tolist() == [[-1.0, -2.0, -3.0, -0.25]]
+    assert batch.positions.tolist() == [1, 2, 3, 7, 0, 0]
+    assert batch.targets.tolist() == [[7, 8, 9, 4, 6, 6]]
+    assert batch.completion_mask.tolist() == [[True, True, True, True, False, False]]
+    assert batch.owners.tolist() == [[1, 1, 1, 0, 1, 1]]
+    assert batch.scatter([(-0.25,), (-1.0, -2.0, -3.0)]).tolist() == [[-1.0, -2.0, -3.0, -0.25, 0.0, 0.0]]
     assert padding_frac([batch], 9) == 0.25
 
 
