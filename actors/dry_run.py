@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from actors.plan import ActorPlan, plan_actors, plan_chains, plan_engines, plan_stages
+from actors.plan import ActorPlan, plan_actors, plan_chains, plan_engines, plan_stages, settle_dtype
 from pipeline.cli import JobArguments
 from pipeline.config import DataConfig, ModelConfig, load_config
 from pipeline.data import check_data, load_problems
@@ -58,6 +58,7 @@ def dry_run(arguments: JobArguments) -> None:
     console.print(f"config   {arguments.config}: valid")
     console.print(f"stages   {', '.join(f'{stage.name} ({stage.kind})' for stage in config.stages)}")
     console.print(f"model    {check_model(config.model)}")
+    console.print(f"dtype    {settle_dtype(config).model.dtype}")
     console.print(f"data     {check_data(config.data)}")
     if Path(config.data.name).exists() or config.data.name.startswith("embedded:"):  # else it would be downloaded
         for stage in plan_stages(config, load_problems(config.data, "train")):

@@ -41,6 +41,7 @@ from pipeline.evaluation.settings import EvaluateConfig, LoadingConfig
 from pipeline.experiment import RunDirectory, hold_lock, latest_directory, make_directory
 from pipeline.files import write_json
 from pipeline.logs import log_to_file
+from pipeline.models.policy import choose_dtype
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.schedules import completion_seeds
 from pipeline.types import Completion, PromptRequest
@@ -94,6 +95,8 @@ def run_evaluation(config: EvaluateConfig, directory: Path | None = None) -> Pat
     Raises:
         GradusError: something the configuration names cannot be had.
     """
+    dtype = choose_dtype(config.loading.dtype, on_gpu=config.rollout.num_gpus > 0)
+    config = config.model_copy(update={"loading": config.loading.model_copy(update={"dtype": dtype})})
     models = _find_models(config, directory)
     loaded = [load_data_set(name, config) for name in config.dataset]
     prompters = {(m.label, d.name): make_prompter(d, config, m.run_config()) for m in models for d in loaded}

@@ -30,6 +30,7 @@ from actors.plan import (
     plan_actors,
     plan_stages,
     replay_buffer,
+    settle_dtype,
 )
 from actors.reward import RewardWorker
 from actors.rollout import RolloutWorker, engine_environment
@@ -69,6 +70,7 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
     for term in config.reward.functions:
         resolve(term.name)
     check_trackers(config.tracking)
+    config = settle_dtype(config)
     problems = load_table(config.data, "train", data_cache(config))
     evaluates = config.eval.problems_per_level > 0
     held_out = held_out_problems(config, load_problems(config.data, "eval")) if evaluates else []

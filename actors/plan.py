@@ -23,6 +23,7 @@ from pipeline.data.table import ProblemTable, heads, load_table
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.settings import EvaluateConfig
 from pipeline.experiment import read_trained
+from pipeline.models.policy import choose_dtype
 from pipeline.schedules import select_problems
 from pipeline.tracking import natural_order
 from pipeline.types import Problem
@@ -39,6 +40,13 @@ class ActorPlan:
     num_cpus: float
     num_gpus: float
     memory_gib: float
+
+
+def settle_dtype(config: Config) -> Config:
+    """With ``model.dtype: auto`` as this machine has it: all workers and resumed runs agree."""
+    on_gpu = config.learner.num_gpus or config.rollout.num_gpus or config.model.device in ("cuda", "mps")
+    dtype = choose_dtype(config.model.dtype, bool(on_gpu))
+    return config.model_copy(update={"model": config.model.model_copy(update={"dtype": dtype})})
 
 
 def plan_actors(config: Config) -> list[ActorPlan]:

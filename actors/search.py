@@ -17,7 +17,16 @@ import ray
 from ray import tune
 
 from actors.launch import connected_ray, fit_stage, start_actors, wait_for_resources
-from actors.plan import ActorPlan, PlannedChain, chain_record, needed_resources, plan_actors, plan_chains, replay_buffer
+from actors.plan import (
+    ActorPlan,
+    PlannedChain,
+    chain_record,
+    needed_resources,
+    plan_actors,
+    plan_chains,
+    replay_buffer,
+    settle_dtype,
+)
 from actors.searcher import StageSearcher
 from actors.session import StageSetup
 from actors.tokenize import make_tokens
@@ -58,6 +67,7 @@ def run_search(config: Config, run_directory: RunDirectory | None = None) -> Run
     Raises:
         GradusError: something the configuration names cannot be had.
     """
+    config = settle_dtype(config)
     if config.search is None or config.curriculum is None:
         raise ConfigError("a search must have the sections search and curriculum: see configs/search_replay_demo.yaml.")
     if run_directory:

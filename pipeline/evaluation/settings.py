@@ -24,7 +24,8 @@ class LoadingConfig(StrictModel):
     hub: Literal["huggingface", "modelscope"] = "huggingface"
     revision: str | None = None
     """Of models that come from a hub."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """auto: bfloat16, but float32 where engines run on a CPU without bfloat16 products."""
     trust_remote_code: bool = False
     """Runs Python code that comes with the model. Leave it off for models you did not read."""
     base: str | None = None

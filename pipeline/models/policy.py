@@ -41,8 +41,19 @@ def peak_memory_gib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
+def choose_dtype(name: str, on_gpu: bool = False) -> str:
+    """What ``auto`` stands for on this machine; any other name stays. A CPU without bfloat16 products can do them, a
+    hundred times as slowly as float32's."""
+    capabilities = torch.cpu.get_capabilities()
+    is_fast = on_gpu or capabilities.get("avx512_bf16", False) or capabilities.get("bf16", False)  # x86, ARM
+    if name == "bfloat16" and not is_fast:
+        logger.warning("this CPU has no bfloat16 products: dtype bfloat16 is very slow here, auto takes float32")
+    return ("bfloat16" if is_fast else "float32") if name == "auto" else name
+
+
 def torch_dtype(name: str) -> torch.dtype:
-    return getattr(torch, name)
+    """``auto``: of this machine's CPU."""
+    return getattr(torch, choose_dtype(name) if name == "auto" else name)
 
 
 def load_policy(path: Path, config: ModelConfig) -> nn.Module:

@@ -8,9 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from actors.launch import learner_environment
-from actors.plan import check_held_out, held_out_problems, needed_resources, plan_actors, plan_chains, plan_stages
+from actors.plan import (
+    check_held_out,
+    held_out_problems,
+    needed_resources,
+    plan_actors,
+    plan_chains,
+    plan_stages,
+    settle_dtype,
+)
 from actors.plan import replay_buffer as planned_buffer
 from pipeline.config import Config, LearnerConfig, validate_config
 from pipeline.errors import ConfigError, DataError
@@ -100,6 +109,31 @@ def test_a_search_over_what_learners_do_shares_the_data(data, tmp_path):
     chains = plan_chains(config, tmp_path / "cache")
     assert len(chains) == 4 and len({key for chain in chains for key in chain.keys}) == 2 + 4
     assert all(chain.problems is chains[0].problems for chain in chains)
+
+
+OLD_CPU, NEW_CPU, ARM = {"avx512_f": True, "avx512_bf16": False}, {"avx512_bf16": True}, {"bf16": True}
+
+
+@pytest.mark.parametrize(
+    ("cpu", "sections", "expected"),
+    [
+        (OLD_CPU, {}, "float32"),
+        (NEW_CPU, {}, "bfloat16"),
+        (ARM, {}, "bfloat16"),
+        (OLD_CPU, {"learner": {"num_gpus": 1.0}}, "bfloat16"),
+        (OLD_CPU, {"rollout": {"num_gpus": 1.0}}, "bfloat16"),
+        (OLD_CPU, {"model": {"device": "cuda"}}, "bfloat16"),
+        (NEW_CPU, {"model": {"dtype": "float32"}}, "float32"),
+        (OLD_CPU, {"model": {"dtype": "bfloat16"}}, "bfloat16"),
+    ],
+)
+def test_a_cpu_without_bfloat16_products_trains_in_float32_unless_told_otherwise(
+    monkeypatch, caplog, cpu, sections, expected
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
+    settled = settle_dtype(make(**sections))
+    assert settled.model.dtype == settle_dtype(settled).model.dtype == expected
+    assert ("very slow here" in caplog.text) is (sections == {"model": {"dtype": "bfloat16"}})
 
 
 # A learner's process -----------------------------------------------------------------------------

@@ -139,6 +139,7 @@ def test_a_dry_run_shows_actors_and_package_and_starts_nothing(tmp_path, config)
     local = [] if config in EMBEDDED else [f"model.name={model}", f"data.name={tmp_path / 'data'}"]
     done = run_job("--config", f"configs/{config}.yaml", "--dry-run", *local, f"output.root={tmp_path / 'runs'}")
     assert done.returncode == 0, done.stderr
-    for text in ("learner", "rollout", "reward", "GPUs each", "package", "nothing was started"):
+    for text in ("dtype", "learner", "rollout", "reward", "GPUs each", "package", "nothing was started"):
         assert text in done.stdout
+    assert "auto" not in done.stdout  # settled for this machine
     assert not (tmp_path / "runs").exists()

@@ -79,10 +79,10 @@ def test_without_lora_every_weight_trains(path):
 
 
 def test_only_what_trains_keeps_the_master_dtype(path):
-    lora = load_policy(path, ModelConfig(name="tiny", device="cpu", lora=VARIANTS["lora"]))
+    lora = load_policy(path, ModelConfig(name="tiny", device="cpu", dtype="bfloat16", lora=VARIANTS["lora"]))
     assert {p.dtype for p in trainable_tensors(lora).values()} == {torch.float32}
     assert {p.dtype for p in lora.parameters() if not p.requires_grad} == {torch.bfloat16}
-    full = load_policy(path, ModelConfig(name="tiny", device="cpu"))
+    full = load_policy(path, ModelConfig(name="tiny", device="cpu", dtype="bfloat16"))
     assert {p.dtype for p in full.parameters()} == {torch.float32}
 
 
