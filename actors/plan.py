@@ -44,8 +44,8 @@ class ActorPlan:
 
 def settle_dtype(config: Config) -> Config:
     """With ``model.dtype: auto`` as this machine has it: all workers and resumed runs agree."""
-    on_gpu = config.learner.num_gpus or config.rollout.num_gpus or config.model.device in ("cuda", "mps")
-    dtype = choose_dtype(config.model.dtype, bool(on_gpu))
+    on_gpu = config.learner.num_gpus > 0 or config.model.device in ("cuda", "mps")
+    dtype = choose_dtype(config.model.dtype, on_gpu)
     return config.model_copy(update={"model": config.model.model_copy(update={"dtype": dtype})})
 
 

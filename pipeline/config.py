@@ -45,8 +45,8 @@ class ModelConfig(StrictModel):
     """Where hub names are looked up. HF_ENDPOINT names a mirror of the Hugging Face hub."""
     revision: str | None = None
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Of the forward and backward pass, of the engine, and of the final model. auto: bfloat16, but float32 where all is
-    done on a CPU without bfloat16 products. The machine that a run is started on decides, once."""
+    """Of the forward and backward pass, of the engine, and of the final model. auto: bfloat16, but float32 where
+    learners run on a CPU without bfloat16 products. The machine that a run is started on decides, once."""
     master_dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the weights that the optimizer updates. bfloat16 halves memory and loses small updates."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"

@@ -121,7 +121,7 @@ OLD_CPU, NEW_CPU, ARM = {"avx512_f": True, "avx512_bf16": False}, {"avx512_bf16"
         (NEW_CPU, {}, "bfloat16"),
         (ARM, {}, "bfloat16"),
         (OLD_CPU, {"learner": {"num_gpus": 1.0}}, "bfloat16"),
-        (OLD_CPU, {"rollout": {"num_gpus": 1.0}}, "bfloat16"),
+        (OLD_CPU, {"rollout": {"num_gpus": 1.0}}, "float32"),
         (OLD_CPU, {"model": {"device": "cuda"}}, "bfloat16"),
         (NEW_CPU, {"model": {"dtype": "float32"}}, "float32"),
         (OLD_CPU, {"model": {"dtype": "bfloat16"}}, "bfloat16"),
