@@ -13,7 +13,7 @@ import ray.exceptions
 
 import pipeline
 from pipeline.errors import ClusterError, GradusError
-from pipeline.grade_file import CHUNKS_PER_WORKER, Chunk, GradedChunk, GradeSettings, grade_chunk
+from pipeline.grading.files import CHUNKS_PER_WORKER, Chunk, GradedChunk, GradeSettings, grade_chunk
 
 
 def over_ray(

@@ -1,9 +1,9 @@
-"""Scores completions. actors/launch.py makes it a Ray actor; tests build it directly."""
+"""Scores completions. actors/driver/launch.py makes it a Ray actor; tests build it directly."""
 
 from dataclasses import replace
 
 from pipeline.config import RewardConfig
-from pipeline.rewards import resolve, score_group
+from pipeline.training.rewards import resolve, score_group
 from pipeline.types import RolloutGroup
 from pipeline.verifier import Grader
 

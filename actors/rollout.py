@@ -35,7 +35,7 @@ class Decoding:
 
 
 class RolloutWorker:
-    """One engine. actors/launch.py makes it a Ray actor; tests build it directly.
+    """One engine. actors/driver/launch.py makes it a Ray actor; tests build it directly.
 
     Args:
         config: engine and sampling settings.

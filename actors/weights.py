@@ -56,7 +56,7 @@ def pack_weights(named_tensors: Iterable[tuple[str, Any]]) -> PackedWeights:
 class WeightStore:
     """Holds the newest weights in the object store, owned by this actor: they outlive the learner.
 
-    actors/launch.py makes it a Ray actor.
+    actors/driver/launch.py makes it a Ray actor.
     """
 
     def __init__(self) -> None:

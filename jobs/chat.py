@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
     arguments = parser.parse_args(argv)
     with user_errors():
-        from pipeline.chat import ChatModel
+        from pipeline.evaluation.chat import ChatModel
 
         chat = ChatModel(Path(arguments.run_dir))
         questions = [arguments.question] if arguments.question else map(str.strip, sys.stdin)

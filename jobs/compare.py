@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         from pipeline.evaluation.comparison import compare_evaluations, comparison_table
         from pipeline.files import write_json
-        from pipeline.page import writing_to
+        from pipeline.reports.page import writing_to
 
         result = compare_evaluations(arguments.evaluations)
         console = Console(width=120, highlight=False)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from actors.job import run_job
+from actors.driver.job import run_job
 
 DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "curriculum_smollm2.yaml"
 
@@ -11,8 +11,8 @@ DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "curriculum_smollm2.
 def train(config: Any, resumed: Any) -> None:
     from rich.console import Console
 
-    from actors.launch import run
-    from pipeline.curriculum.report import search_tables
+    from actors.driver.launch import run
+    from pipeline.curriculum.search_report import search_tables
     from pipeline.report import accuracy_table
 
     run_directory = run(config, resumed)

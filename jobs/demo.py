@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from actors.job import run_job
+from actors.driver.job import run_job
 
 DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "demo.yaml"
 
@@ -13,9 +13,9 @@ def train(config: Any, resumed: Any) -> int:
     """Exit code 0: the run ended, and greedy accuracy on held-out problems is higher than before it."""
     from rich.console import Console
 
-    from actors.launch import run
+    from actors.driver.launch import run
     from pipeline.report import accuracy_table
-    from pipeline.tracking import read_evaluations
+    from pipeline.runs.metrics_log import read_evaluations
 
     run_directory = run(config, resumed)
     print(f"report: {run_directory.path / 'report.html'}")

@@ -11,11 +11,11 @@ DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "evaluate.yaml"
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse_job_arguments(__doc__ or "", str(DEFAULT_CONFIG), argv)
     with user_errors():
-        from actors.evaluate import read_evaluation_arguments, run_evaluation
+        from actors.driver.evaluate import read_evaluation_arguments, run_evaluation
 
         config, directory = read_evaluation_arguments(arguments)
         if arguments.dry_run:
-            from actors.dry_run import dry_run_evaluation
+            from actors.driver.dry_run import dry_run_evaluation
 
             return dry_run_evaluation(config)
         show(run_evaluation(config, directory))
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def show(directory: Path) -> None:
     from rich.console import Console
 
-    from pipeline.evaluation.report import read_summary, results_table
+    from pipeline.evaluation.evaluation_report import read_summary, results_table
 
     summary = read_summary(directory)
     console = Console(width=120, highlight=False)

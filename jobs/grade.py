@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from pipeline.cli import user_errors
 
 if TYPE_CHECKING:
-    from pipeline.grade_file import Tally
+    from pipeline.grading.files import Tally
 
 PLAIN_INTERVAL_S = 10.0
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parse(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with user_errors(), _interruptible():
-        from pipeline.grade_file import GradeSettings, check_paths, default_output, grade_file, over_processes
+        from pipeline.grading.files import GradeSettings, check_paths, default_output, grade_file, over_processes
 
         output = arguments.output or default_output(arguments.completions)
         check_paths(arguments.completions, output, overwrite=arguments.force)

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from actors.job import run_job
+from actors.driver.job import run_job
 
 DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "grpo_qwen2.5_1.5b.yaml"
 
 
 def train(config: Any, resumed: Any) -> None:
-    from actors.launch import run
+    from actors.driver.launch import run
 
     print(f"report: {run(config, resumed).path / 'report.html'}")
 

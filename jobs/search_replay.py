@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from actors.job import run_job
+from actors.driver.job import run_job
 
 DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "search_replay_demo.yaml"
 
@@ -11,8 +11,8 @@ DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "search_replay_demo.
 def search(config: Any, resumed: Any) -> None:
     from rich.console import Console
 
-    from actors.search import run_search
-    from pipeline.curriculum.report import search_statements, search_tables
+    from actors.driver.search import run_search
+    from pipeline.curriculum.search_report import search_statements, search_tables
 
     run_directory = run_search(config, resumed)
     for table in search_tables(run_directory.path):

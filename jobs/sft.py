@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from actors.job import run_job
+from actors.driver.job import run_job
 
 DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "sft_smollm2_gsm8k.yaml"
 
@@ -11,7 +11,7 @@ DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "sft_smollm2_gsm8k.y
 def train(config: Any, resumed: Any) -> None:
     from rich.console import Console
 
-    from actors.launch import run
+    from actors.driver.launch import run
     from pipeline.report import accuracy_table
 
     run_directory = run(config, resumed)

@@ -17,9 +17,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from actors.local_head import LocalHead
+from actors.driver.local_head import LocalHead
 from pipeline.errors import GradusError
-from pipeline.packaging import package_listing
+from actors.driver.packaging import package_listing
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError, GradusError
 
 if TYPE_CHECKING:
     from pipeline.config import Config
-    from pipeline.experiment import RunDirectory
+    from pipeline.runs.directory import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def parse_job_arguments(description: str, default_config: str, argv: Sequence[st
 def read_arguments(arguments: JobArguments) -> "tuple[Config, RunDirectory | None]":
     """The checked configuration; with ``--resume`` that of the run, overrides laid over, and the run itself."""
     from pipeline.config import load_config
-    from pipeline.experiment import RunDirectory
+    from pipeline.runs.directory import RunDirectory
 
     if arguments.resume is None:
         config = load_config(arguments.config, arguments.overrides)

@@ -1,7 +1,7 @@
 """What a run came to: ``summary.json`` for programs, ``report.html`` for people.
 
 A run that followed a curriculum has its matrix and what was forgotten beside the rest; of a search see
-``pipeline/curriculum/report.py``, of an evaluation ``pipeline/evaluation/report.py``.
+``pipeline/curriculum/search_report.py``, of an evaluation ``pipeline/evaluation/evaluation_report.py``.
 """
 
 from collections import Counter
@@ -9,19 +9,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import page
-from pipeline.audit.report import audit_section
+from pipeline.reports import page
+from pipeline.audit.section import audit_section
 from pipeline.audit.run import audit_run
-from pipeline.curriculum.chains import read_chains
-from pipeline.curriculum.report import TITLES, chain_section, summarize_chain, write_search_report
+from pipeline.curriculum.chain_results import read_chains
+from pipeline.curriculum.search_report import TITLES, chain_section, summarize_chain, write_search_report
 from pipeline.errors import CheckpointError
 from pipeline.evaluation.record import NAME as EVALUATION
-from pipeline.evaluation.report import write_evaluation_report
+from pipeline.evaluation.evaluation_report import write_evaluation_report
 from pipeline.files import write_atomic, write_json
-from pipeline.metrics import UNGRADED
-from pipeline.plots import PHASES, draw_all
-from pipeline.statistics import wilson_interval
-from pipeline.tracking import (
+from pipeline.training.rollout_metrics import UNGRADED
+from pipeline.reports.plots import PHASES, draw_all
+from pipeline.reports.statistics import wilson_interval
+from pipeline.runs.metrics_log import (
     Row,
     natural_order,
     number,
@@ -232,7 +232,7 @@ def _completions_per_step(stage: str | None, config: Row) -> int | None:
     return size * generations if size and generations else None
 
 
-# The page. Everything that enters it passes through a function of pipeline.page or a number format.
+# The page. Everything that enters it passes through a function of pipeline.reports.page or a number format.
 
 
 def _page(run_dir: Path, summary: Row, config: Row, plots: list[Path], curriculum: str, audited: str) -> str:

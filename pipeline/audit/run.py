@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pipeline.audit.strict import DISAGREEMENTS, disagreement
 from pipeline.audit.tricks import TRICKS, find_tricks
-from pipeline.tracking import Row, number, read_config, read_jsonl
+from pipeline.runs.metrics_log import Row, number, read_config, read_jsonl
 
 GRADED = ("correct", "incorrect", "unparsed")
 NUM_EXAMPLES = 3
@@ -60,7 +60,7 @@ def audit_rows(rows: Iterable[Row], tagged: bool = True) -> Row | None:
     """Score completions a second time, look for tricks, and compare the first steps with the last.
 
     Args:
-        rows: as of ``pipeline.metrics.sample_rows``; ``completion``, ``gold`` and ``outcome`` are needed, ``step``,
+        rows: as of ``pipeline.training.rollout_metrics.sample_rows``; ``completion``, ``gold`` and ``outcome`` are needed, ``step``,
             ``stage``, ``problem_id`` and ``reward`` are used.
         tagged: whether the prompts ask for <reasoning> and <answer>.
 

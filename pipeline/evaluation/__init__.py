@@ -7,7 +7,7 @@
 - scoring.py: one completion: three scores and an outcome
 - overlap.py: test problems that are in a run's training data
 - record.py, results.py: evaluation.json and eval_results.jsonl, with which a killed evaluation goes on
-- summary.py: what the rows come to; the statistics are in pipeline/statistics.py
+- summary.py: what the rows come to; the statistics are in pipeline/reports/statistics.py
 - report.py, browser.py, static/: the table, the plot and the page
 - comparison.py: several evaluations side by side
 """

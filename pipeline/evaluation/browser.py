@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import page
+from pipeline.reports import page
 from pipeline.evaluation.results import COLUMNS
 
 FIELDS = tuple(COLUMNS)

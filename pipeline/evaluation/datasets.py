@@ -12,8 +12,8 @@ from pipeline.config import DataConfig, FieldNames
 from pipeline.data import embedded
 from pipeline.data.sources import Row, Split, as_text, local_path, problem_rows, read_answer
 from pipeline.errors import DataError
-from pipeline.evaluation.settings import EvaluateConfig, ProblemsConfig
-from pipeline.schedules import derive_seed
+from pipeline.config.evaluation import EvaluateConfig, ProblemsConfig
+from pipeline.training.schedules import derive_seed
 from pipeline.templates import TEMPLATES
 
 BOXED_TEMPLATE = (

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from pipeline.config import Config, ModelConfig
 from pipeline.errors import CheckpointError, GradusError, ModelError
-from pipeline.evaluation.settings import LoadingConfig
-from pipeline.experiment import RunDirectory, load_checkpoint
+from pipeline.config.evaluation import LoadingConfig
+from pipeline.runs.directory import RunDirectory, load_checkpoint
 from pipeline.models.hub import first_line, resolve_model
 from pipeline.models.policy import ADAPTER_FILE, load_policy, load_trainable, save_final_model, torch_dtype
 from pipeline.models.tokenizer import load_tokenizer

@@ -7,7 +7,7 @@ from pipeline.config import Config, DataConfig
 from pipeline.data.sources import question_alone, worked_solution
 from pipeline.errors import ConfigError
 from pipeline.evaluation.datasets import EvalProblem, Loaded
-from pipeline.evaluation.settings import EvaluateConfig
+from pipeline.config.evaluation import EvaluateConfig
 from pipeline.models.tokenizer import prompt_token_ids
 from pipeline.templates import PromptTemplate
 from pipeline.types import Message, Problem

@@ -11,7 +11,7 @@ from pipeline.errors import CheckpointError
 from pipeline.evaluation.datasets import Loaded
 from pipeline.evaluation.models import EvalModel
 from pipeline.evaluation.prompts import Prompter
-from pipeline.evaluation.settings import EvaluateConfig
+from pipeline.config.evaluation import EvaluateConfig
 from pipeline.files import write_json
 from pipeline.templates import TEMPLATES
 

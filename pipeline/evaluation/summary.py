@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.evaluation.datasets import TAGS
 from pipeline.evaluation.scoring import OUTCOMES, SCORES
-from pipeline.statistics import (
+from pipeline.reports.statistics import (
     Paired,
     bootstrap_interval,
     compare_paired,
@@ -19,9 +19,9 @@ from pipeline.statistics import (
     pass_at_k,
     wilson_interval,
 )
-from pipeline.tracking import natural_order
-from pipeline.verifier.quantity import read_quantity
-from pipeline.verifier.text import clean, compact
+from pipeline.runs.metrics_log import natural_order
+from pipeline.verifier.normalize.quantity import read_quantity
+from pipeline.verifier.normalize.spelling import clean, compact
 
 Row = Mapping[str, Any]
 LENGTH_BINS = 4

@@ -4,8 +4,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from pipeline.verifier import grading
-from pipeline.verifier.sandbox import SandboxPool
+from pipeline.verifier import judge
+from pipeline.verifier.sandbox.pool import SandboxPool
 from pipeline.verifier.verdict import Comparison, Job, Verdict
 
 _CACHE_SIZE = 20_000
@@ -33,7 +33,7 @@ class Grader:
 
     def grade_batch(self, pairs: Sequence[tuple[str, str]], *, all_methods: bool = False) -> list[Verdict]:
         """One verdict per (completion, gold) pair, in order. All that needs a child goes there in one batch."""
-        return grading.judge(pairs, self._compare, all_methods=all_methods)
+        return judge.judge(pairs, self._compare, all_methods=all_methods)
 
     def start(self) -> None:
         """Start the children now; returns before they are ready."""

@@ -6,7 +6,7 @@ import torch
 
 from actors.weights import PackedWeights, pack_weights
 from pipeline.models.policy import merged_weights
-from tests.helpers import tiny_llama
+from tests.support.models import tiny_llama
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int64, torch.int8, torch.uint8, torch.bool]
 SHAPES = [(), (1,), (3,), (0,), (2, 0, 3), (5, 7), (2, 3, 4), (64, 64)]

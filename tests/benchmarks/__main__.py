@@ -14,9 +14,9 @@ from statistics import fmean
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.tracking import Row, read_metrics
+from tests.conftest import ROOT
+from pipeline.runs.metrics_log import Row, read_metrics
 
-ROOT = Path(__file__).parents[2]
 PHASES = ("rollout", "reward", "learner", "weight_sync", "other")
 
 

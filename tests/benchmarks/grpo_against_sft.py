@@ -15,10 +15,10 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
+from tests.conftest import ROOT
 from pipeline.files import write_json
-from pipeline.tracking import read_metrics
+from pipeline.runs.metrics_log import read_metrics
 
-ROOT = Path(__file__).parents[2]
 ARMS = ("sft", "grpo", "more_sft")
 MEASURES = ("accuracy_tagged", "accuracy_last_number")
 

@@ -20,10 +20,10 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from actors.launch import learner_environment
+from actors.driver.launch import learner_environment
 from pipeline.config import LearnerConfig
 from pipeline.models.policy import choose_dtype
-from pipeline.tracking import read_metrics
+from pipeline.runs.metrics_log import read_metrics
 from tests.benchmarks.__main__ import ROOT, matmul_tflops
 
 BATCH_SIZE = 8

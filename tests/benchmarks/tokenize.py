@@ -11,13 +11,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from actors.launch import connected_ray
-from actors.tokenize import make_tokens
+from actors.driver.launch import connected_ray
+from actors.driver.encode import make_tokens
 from pipeline.config import ModelConfig
 from pipeline.data.table import load_table
-from pipeline.examples import Examples
+from pipeline.curriculum.examples import Examples
 from pipeline.models.embedded import NAME
-from tests.helpers_table import PeakMemory, metamath_like
+from tests.support.tables import PeakMemory, metamath_like
 
 
 def main() -> None:

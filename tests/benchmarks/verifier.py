@@ -18,12 +18,12 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from tests.conftest import ROOT
 from pipeline.config import ArithmeticConfig
 from pipeline.data.arithmetic import arithmetic_rows
 from pipeline.data.sources import last_boxed
 from pipeline.verifier import Grader
 
-ROOT = Path(__file__).parents[2]
 Pair = tuple[str, str]
 _ENDINGS = ("<answer>\n{}\n</answer>", "#### {}", "The answer is: {}", "So the final answer is $\\boxed{{{}}}$.")
 

@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.conftest import ROOT
 import pytest
 
-from tests.helpers import save_tiny_model
+from tests.support.models import save_tiny_model
 
-ROOT = Path(__file__).parents[2]
 OFFLINE = {"HF_ENDPOINT": "http://127.0.0.1:9"}
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tests.conftest import ROOT
 import pytest
 
-from pipeline import grade_file as module
+from pipeline.grading import files as module
 from pipeline.errors import DataError
-from pipeline.grade_file import Chunk, GradedChunk, GradeSettings, Tally, grade_chunk, grade_file, over_processes
+from pipeline.grading.files import Chunk, GradedChunk, GradeSettings, Tally, grade_chunk, grade_file, over_processes
 
-ROOT = Path(__file__).parents[2]
 BOMB = r"\boxed{9^{9^{9}}+x}"
 ROWS: list[dict] = [
     {"id": 1, "completion": "so <answer>7</answer>", "gold": "7"},
@@ -252,7 +252,7 @@ def test_ended_in_the_middle_it_leaves_no_output_and_no_process(tmp_path, number
     )
     job = psutil.Process(process.pid)
     deadline = time.monotonic() + 60
-    while sum("pipeline.verifier.child" in each.cmdline() for each in started(job)) < 2:
+    while sum("pipeline.verifier.sandbox.child" in each.cmdline() for each in started(job)) < 2:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.1)
     children = started(job)

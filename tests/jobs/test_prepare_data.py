@@ -8,12 +8,12 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from tests.conftest import ROOT
 import pytest
 
 from jobs.prepare_data import main
 from tests.pipeline import test_hub
 
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

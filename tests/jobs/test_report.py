@@ -3,10 +3,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.helpers_run import make_run, write_rows
-from tests.pipeline.curriculum.test_report import finished_search
+from tests.conftest import ROOT
+from tests.support.runs import make_run, write_rows
+from tests.pipeline.curriculum.test_search_report import finished_search
 
-ROOT = Path(__file__).parents[2]
 
 
 def run_job(*args: str | Path) -> subprocess.CompletedProcess:

@@ -7,13 +7,13 @@ import sys
 import time
 from pathlib import Path
 
+from tests.conftest import ROOT
 import pytest
 
 from pipeline.config import load_config
-from pipeline.experiment import Progress, RunDirectory
-from tests.helpers import save_tiny_model
+from pipeline.runs.directory import Progress, RunDirectory
+from tests.support.models import save_tiny_model
 
-ROOT = Path(__file__).parents[2]
 
 
 def run_job(*arguments: str, script: str = "grpo_qwen", **env: str) -> subprocess.CompletedProcess:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from pipeline.errors import CheckpointError
 from pipeline.report import accuracy_table, write_report
-from tests.helpers_run import HOSTILE, LEVELS, make_run, write_rows
+from tests.support.runs import HOSTILE, LEVELS, make_run, write_rows
 
 
 @pytest.fixture(scope="module")

@@ -1,22 +1,22 @@
 import json
 from pathlib import Path
 
+from tests.conftest import ROOT, SHARED
 import pytest
 import yaml
 from tokenizers.processors import TemplateProcessing
 
-from actors.held_out import _row as evaluation_row
-from actors.session import LearnerSession
-from actors.tokenize import encode_problems
+from actors.learner.held_out import _row as evaluation_row
+from actors.learner.session import LearnerSession
+from actors.driver.encode import encode_problems
 from pipeline.config import DataConfig, FieldNames, validate_config
 from pipeline.data import check_data, load_problems
 from pipeline.data.sources import prompt_template, question_alone
 from pipeline.errors import ConfigError, DataError
 from pipeline.types import Completion, Problem
 from pipeline.verifier import extract, grade
-from tests.helpers import tiny_tokenizer
+from tests.support.models import tiny_tokenizer
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 needs_shared_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not there")
 MATH_FIELDS = FieldNames(question="query", answer="response")
 CLIPS = {  # the first row of each file, shortened
@@ -135,7 +135,7 @@ def test_a_question_alone_is_asked_like_those_of_the_data():
 
 
 def test_the_examples_of_the_readme_are_configurations():
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
     [block] = [text for text in readme.split("```yaml\n")[1:] if text.startswith("data:")]
     examples = [DataConfig.model_validate(item["data"]) for item in yaml.safe_load_all(block.partition("```")[0])]
     templates = [prompt_template(example) for example in examples]

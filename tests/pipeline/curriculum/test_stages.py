@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.conftest import CONFIGS
 import pytest
 
 from pipeline.config import Config, PromotionConfig, load_config, validate_config
@@ -19,7 +20,6 @@ from pipeline.curriculum.stages import (
 from pipeline.errors import ConfigError
 from pipeline.types import Problem
 
-CONFIGS = Path(__file__).parents[3] / "configs"
 LEVELS = ["1", "2", "3", "10"]
 EACH = {"name": "level", "kind": "sft", "each_level": True}
 

@@ -1,0 +1,74 @@
+"""Ray Tune's view of a search: every trial is one stage, suggested when the stage before it is done."""
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from pipeline.curriculum.stage_queue import ChainSearch
+
+logger = logging.getLogger(__name__)
+
+
+class StageSearcher(Searcher):
+    """Gives Tune the stages of a ChainSearch. A trial's config holds ``stage``: key, chain, index, and the slot it
+    has to itself while it runs.
+
+    A trial that ends in an error, or without a score, counts as a failure of its stage; the next trial of that stage
+    goes on from its last checkpoint, which is found by the stage's key.
+
+    Restoring is not Tune's: make a new Tuner with a search restored from the markers of finished stages. What Tune
+    saves (``save``) knows less than these when the driver is killed.
+    """
+
+    def __init__(self, search: ChainSearch, num_slots: int, score: str = "score") -> None:
+        super().__init__(metric=score, mode="max")
+        self._search = search
+        self._free = list(range(num_slots))
+        self._running: dict[str, tuple[str, int, str]] = {}
+        """Key, slot and name for people of every running trial's stage, by trial id."""
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The config of a new trial, None while there is no slot or all that is left waits for running stages, or
+        FINISHED."""
+        if self._search.is_over:
+            return Searcher.FINISHED
+        ready = self._search.ready()
+        if not ready or not self._free:
+            return None
+        stage, slot = ready[0], self._free.pop(0)
+        self._search.start(stage.key)
+        self._running[trial_id] = stage.key, slot, f"{stage.chain} stage {stage.index + 1}"
+        logger.info("trial %s: stage %d of %s, %s", trial_id, stage.index + 1, stage.chain, stage.key)
+        return {"stage": {"key": stage.key, "chain": stage.chain, "index": stage.index, "slot": slot}}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if trial_id not in self._running:
+            return
+        key, slot, name = self._running.pop(trial_id)
+        self._free.append(slot)
+        score = (result or {}).get(self.metric)
+        if error or not isinstance(score, int | float) or not math.isfinite(score):
+            self._search.fail(key)
+            what = "error" if error else f"score {score}"
+            print(f"{name} ({key}) failed ({what}); {self._what_next(key)}", flush=True)
+        else:
+            self._search.finish(key, float(score))
+            done, seconds = self._search.num_done, (result or {}).get("time_total_s", 0.0)
+            count = f"{done}/{len(self._search.keys)}"
+            print(f"{count}  {name} ({key})  accuracy {score:.1%}  {seconds:.0f} s", flush=True)
+
+    def _what_next(self, key: str) -> str:
+        again = key in {stage.key for stage in self._search.ready()}
+        return "it is tried again" if again else "its chains end here"
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).write_text(json.dumps([self._search.to_state(), self._free, self._running]))
+
+    def restore(self, checkpoint_path: str) -> None:
+        state, self._free, running = json.loads(Path(checkpoint_path).read_text())
+        self._search.set_state(state)
+        self._running = {trial_id: (key, slot, name) for trial_id, (key, slot, name) in running.items()}

@@ -1,0 +1,1 @@
+from pipeline.config.job import *

@@ -1,0 +1,37 @@
+"""A finished run's final model, with the prompt it was trained on."""
+
+from pathlib import Path
+
+import torch
+
+from pipeline.data.sources import question_alone
+from pipeline.errors import CheckpointError
+from pipeline.runs.directory import RunDirectory
+from pipeline.models.policy import load_policy
+from pipeline.models.tokenizer import load_tokenizer, prompt_token_ids
+
+
+class ChatModel:
+    """Loads ``final_model`` of a run. Raises CheckpointError when the run has none."""
+
+    def __init__(self, run_path: Path) -> None:
+        run = RunDirectory.open(str(run_path), "")
+        if not (run.final_model / "config.json").is_file():
+            raise CheckpointError(
+                f"run {run_path} must have a final model to chat with: it is not finished, or was told not to save one."
+            )
+        config = run.load_config()
+        self._data = config.data
+        model_config = config.model.model_copy(update={"lora": None, "name": str(run.final_model)})
+        self._tokenizer = load_tokenizer(run.final_model, model_config, chat=config.data.prompt_template is None)
+        self._model = load_policy(run.final_model, model_config).eval()
+
+    @torch.no_grad()
+    def answer(self, question: str, max_new_tokens: int = 256, temperature: float = 0.0) -> str:
+        """The model's completion. Temperature 0 is greedy."""
+        prompt = prompt_token_ids(self._tokenizer, question_alone(question, self._data))
+        input_ids = torch.tensor([prompt], device=next(self._model.parameters()).device)
+        inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+        sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+        output = self._model.generate(**inputs, max_new_tokens=max_new_tokens, **sampling)  # type: ignore[operator]
+        return self._tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True)

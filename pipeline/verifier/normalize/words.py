@@ -1,0 +1,58 @@
+"""Answers that are words: names, colours, yes and no, letters of a choice."""
+
+import re
+import unicodedata
+
+from pipeline.verifier.normalize.spelling import TEXT_CLOSE, TEXT_OPEN
+
+_CHOICE = re.compile(
+    rf"(?:option|choice|answer)?\s*[({TEXT_OPEN}]*\s*\(?\s*([A-Ja-j])\s*\)?\s*[){TEXT_CLOSE}]*\s*(?:(?:[.:)]|\s-)\s*(.*)|)",
+    re.DOTALL | re.IGNORECASE,
+)
+_NOISE = re.compile(rf"[{TEXT_OPEN}{TEXT_CLOSE}\"'.,;:!?*_`()\\~-]+")
+_ARTICLE = re.compile(r"^(?:the|a|an|it is|it's|they are|there are|there is)\s+")
+_SYNONYMS = {
+    "no solutions": "no solution", "no real solution": "no solution", "no real solutions": "no solution",
+    "none": "no solution", "there are no solutions": "no solution", "no such solution": "no solution",
+    "the empty set": "empty set", "dne": "does not exist", "doesnt exist": "does not exist",
+    "not exist": "does not exist", "not defined": "undefined", "correct": "true", "incorrect": "false",
+    "y": "yes", "n": "no", "real numbers": "all real numbers", "all reals": "all real numbers",
+}  # fmt: skip
+_MAX_CHARS = 2000
+
+
+def plain_words(text: str) -> str:
+    """Lower case, without marks, articles and punctuation."""
+    text = unicodedata.normalize("NFKC", text[:_MAX_CHARS]).casefold().replace("'", "").replace("-", " ")
+    text = " ".join(_NOISE.sub(" ", text).split())
+    text = _ARTICLE.sub("", text)
+    return _SYNONYMS.get(text, text)
+
+
+def same_words(answer: str, gold: str) -> bool:
+    return plain_words(answer) == plain_words(gold) != ""
+
+
+def looks_like_words(text: str) -> bool:
+    """Whether an unreadable text can be an answer in words: letters, and no broken LaTeX."""
+    return any(c.isalnum() for c in text) and not re.search(r"\\[A-Za-z]|[{}\\^_]|=>", text.replace("\\ ", " "))
+
+
+def choice_letter(text: str) -> tuple[str, str] | None:
+    """The letter and the text of a multiple-choice answer: ``B``, ``(B)``, ``B. 42``, ``B: language family``."""
+    match = _CHOICE.fullmatch(text.strip())
+    return (match[1].upper(), (match[2] or "").strip()) if match else None
+
+
+def same_choice(answer: str, gold: str) -> bool | None:
+    """Compares choices by letter; None when the gold answer is not a choice, or the answer names no letter."""
+    reference = choice_letter(gold)
+    if reference is None:
+        return None
+    letter, text = reference
+    chosen = choice_letter(answer)
+    if chosen is None:
+        return same_words(answer, text) if text else None
+    if chosen[0] != letter:
+        return False
+    return not (text and chosen[1]) or same_words(chosen[1], text)

@@ -1,0 +1,167 @@
+"""Plans of stages and searches: everything that is known before anything starts."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from actors.driver.launch import learner_environment
+from actors.driver.plan import (
+    check_held_out,
+    held_out_problems,
+    needed_resources,
+    plan_actors,
+    plan_chains,
+    plan_stages,
+    settle_dtype,
+)
+from actors.driver.plan import replay_buffer as planned_buffer
+from pipeline.config import Config, LearnerConfig, validate_config
+from pipeline.errors import ConfigError, DataError
+from pipeline.types import Problem
+
+EACH = {"name": "level", "kind": "sft", "each_level": True}
+
+
+def make(**sections: Any) -> Config:
+    return validate_config({"stages": [EACH], "curriculum": {}, **sections})
+
+
+def problems(*levels: str, count: int = 8) -> list[Problem]:
+    return [
+        Problem(f"{level}.{i}", ({"role": "user", "content": f"{level}.{i}"},), "1", "so 1", level)
+        for level in levels
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def data(tmp_path) -> dict[str, Any]:
+    for split in ("train", "test"):
+        rows = [{"question": f"{split} {p.id}", "answer": "so #### 1", "level": p.level} for p in problems("1", "2")]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"name": str(tmp_path), "answer_format": "hash", "fields": {"level": "level"}}
+
+
+def test_the_buffer_of_a_stage_is_what_the_stages_before_it_trained_on(tmp_path):
+    config = make(curriculum={"buffer_capacity": 5})
+    first, second, third = plan_stages(config, problems("1", "2", "3"))
+    for name, ids in (("a", ["1.0", "1.1", "1.2"]), ("b", ["2.0", "2.1"])):
+        (tmp_path / name).mkdir()
+        trained = [[each, each[0]] for each in ids]
+        (tmp_path / name / "replay.json").write_text(json.dumps({"buffer": None, "trained": trained}))
+    before: list[Path] = [tmp_path / "a", tmp_path / "b"]
+    assert planned_buffer(config, first.spec, []) is None
+    found = [planned_buffer(config, stage.spec, before) for stage in (second, third)]
+    names = [{item.problem_id for item in buffer.items} for buffer in found if buffer]
+    assert names == [{"1.0", "1.1", "1.2"}, {"1.0", "1.1", "1.2", "2.0", "2.1"}]
+
+
+def test_a_level_that_cannot_be_evaluated_is_told_before_anything_starts():
+    config = make()
+    stages = plan_stages(config, problems("1", "2"))
+    check_held_out(config, stages, problems("1", "2"))
+    with pytest.raises(DataError, match=r"got none of \['2'\]"):
+        check_held_out(config, stages, problems("1"))
+    off = make(eval={"problems_per_level": 0})
+    assert held_out_problems(off, problems("1")) == []
+    check_held_out(off, stages, [])
+
+
+def test_held_out_problems_are_of_the_levels_of_the_curriculum():
+    config = make(curriculum={"levels": ["1", "2"]})
+    assert {problem.level for problem in held_out_problems(config, problems("1", "2", "?"))} == {"1", "2"}
+
+
+def test_graders_are_for_sampling_and_engines_for_sampling_or_evaluation():
+    def counts(config: Config) -> dict[str, int]:
+        return {actor.name: actor.count for actor in plan_actors(config)}
+
+    assert counts(make()) == {"learner": 1, "rollout": 1, "reward": 0, "weight store": 1}
+    assert counts(make(eval={"problems_per_level": 0}))["rollout"] == 0
+    rl = make(stages=[{"name": "rl", "kind": "grpo"}], eval={"problems_per_level": 0})
+    assert counts(rl) == {"learner": 1, "rollout": 1, "reward": 1, "weight store": 1}
+    assert needed_resources(plan_actors(rl)) == {"CPU": 0.75 + 0.5 + 0.25, "GPU": 0, "memory": 7 * 2**30}
+
+
+@pytest.mark.parametrize(
+    "different",
+    [
+        {"rollout": {"temperature": [0.5]}},
+        {"learner": {"num_cpus": [0.25]}},
+        {"model": {"dtype": ["float32"]}},
+        {"eval": {"max_completion_length": [999]}},
+    ],
+)
+def test_a_search_that_needs_other_engines_is_refused(data, different, tmp_path):
+    with pytest.raises(ConfigError, match="must not change which actors there are"):
+        plan_chains(make(data=data, search={"grid": different}), tmp_path)
+
+
+def test_a_search_over_what_learners_do_shares_the_data(data, tmp_path):
+    grid = {"model": {"lora": {"r": [4, 8]}}, "curriculum": {"replay_ratio": [0.0, 0.5]}}
+    config = make(data=data, search={"grid": grid, "baselines": []}, model={"lora": {"r": 2}})
+    chains = plan_chains(config, tmp_path / "cache")
+    assert len(chains) == 4 and len({key for chain in chains for key in chain.keys}) == 2 + 4
+    assert all(chain.problems is chains[0].problems for chain in chains)
+
+
+OLD_CPU, NEW_CPU, ARM = {"avx512_f": True, "avx512_bf16": False}, {"avx512_bf16": True}, {"bf16": True}
+
+
+@pytest.mark.parametrize(
+    ("cpu", "sections", "expected"),
+    [
+        (OLD_CPU, {}, "float32"),
+        (NEW_CPU, {}, "bfloat16"),
+        (ARM, {}, "bfloat16"),
+        (OLD_CPU, {"learner": {"num_gpus": 1.0}}, "bfloat16"),
+        (OLD_CPU, {"rollout": {"num_gpus": 1.0}}, "float32"),
+        (OLD_CPU, {"model": {"device": "cuda"}}, "bfloat16"),
+        (NEW_CPU, {"model": {"dtype": "float32"}}, "float32"),
+        (OLD_CPU, {"model": {"dtype": "bfloat16"}}, "bfloat16"),
+    ],
+)
+def test_a_cpu_without_bfloat16_products_trains_in_float32_unless_told_otherwise(
+    monkeypatch, caplog, cpu, sections, expected
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
+    settled = settle_dtype(make(**sections))
+    assert settled.model.dtype == settle_dtype(settled).model.dtype == expected
+    assert ("very slow here" in caplog.text) is (sections == {"model": {"dtype": "bfloat16"}})
+
+
+# A learner's process -----------------------------------------------------------------------------
+
+FAULTS_OF_TEN_STEPS = """
+import resource
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+b"x" * (64 << 20)
+before = faults()
+for _ in range(10):
+    b"x" * (64 << 20)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Ray comes with jemalloc on Linux")
+def test_a_learner_on_a_cpu_keeps_what_a_step_frees(monkeypatch):
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+    monkeypatch.delenv("MALLOC_CONF", raising=False)
+
+    def faults(settings: dict[str, str]) -> int:
+        command = [sys.executable, "-c", FAULTS_OF_TEN_STEPS]
+        return int(subprocess.run(command, env=os.environ | settings, check=True, capture_output=True).stdout)
+
+    assert faults(learner_environment(LearnerConfig())) < 1_000 < 10_000 < faults({})  # 64 MiB are 16,384 pages
+
+
+def test_an_allocator_of_the_user_s_own_stands_and_a_gpu_learner_has_none_of_ours(monkeypatch):
+    monkeypatch.setenv("LD_PRELOAD", "libtcmalloc.so")
+    assert learner_environment(LearnerConfig()).get("LD_PRELOAD", "libtcmalloc.so") == "libtcmalloc.so"
+    assert learner_environment(LearnerConfig(num_gpus=1, num_threads=3)) == {"OMP_NUM_THREADS": "3"}

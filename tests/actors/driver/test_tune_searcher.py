@@ -1,0 +1,129 @@
+"""The order of dependent trials, on a real Tuner with stages that train nothing."""
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.curriculum.stage_queue import ChainPlan, ChainSearch, Rung, read_markers, write_marker
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+CHAINS = [
+    ChainPlan("a", ("s1", "s2", "a3", "a4")),
+    ChainPlan("b", ("s1", "s2", "b3", "b4")),
+    ChainPlan("c", ("s1", "c2", "c3", "c4")),
+]
+KEYS = {key for chain in CHAINS for key in chain.keys}
+PARENT = {key: parent for chain in CHAINS for parent, key in pairwise(("start", *chain.keys))}
+SCORES = {"s2": 0.2, "c2": 0.8}
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    import ray
+
+    with tempfile.TemporaryDirectory(prefix="gradus", ignore_cleanup_errors=True) as short:  # sockets need short paths
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=100 * 2**20,
+            log_to_driver=False,
+            _temp_dir=short,
+        )
+        yield
+        ray.shutdown()
+
+
+def run_stage(config: dict[str, Any]) -> None:
+    """A stage whose weights are a hash of its parent's. Leaves one record for every time it ran."""
+    from ray import tune
+
+    directory, key = Path(config["directory"]), config["stage"]["key"]
+    started, parent = time.time(), PARENT[key]
+    before = (directory / f"{parent}.weights").read_text()
+    attempt = len(list(directory.glob(f"{key}.*.run")))
+    wait_for_the_other(directory, config.get("side_by_side", []), key)
+    (directory / f"{key}.weights").write_text(trained(before, key))
+    ended = time.time()
+    (directory / f"{key}.{attempt}.run").write_text(json.dumps({"before": before, "started": started, "ended": ended}))
+    if attempt < config["failures"].get(key, 0):
+        raise RuntimeError(f"{key} fails")
+    write_marker(directory / "markers", key, {"score": SCORES.get(key, 0.5)})
+    tune.report({"score": SCORES.get(key, 0.5)})
+
+
+def wait_for_the_other(directory: Path, pair: list[str], key: str) -> None:
+    """Two stages that must run at the same time each wait until the other has started."""
+    if key not in pair:
+        return
+    (directory / f"{key}.started").touch()
+    deadline = time.monotonic() + 120
+    while not all((directory / f"{other}.started").exists() for other in pair):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{pair} did not run side by side")
+        time.sleep(0.05)
+
+
+def trained(weights: str, key: str) -> str:
+    return hashlib.sha256(f"{weights} {key}".encode()).hexdigest()
+
+
+def fit(search: ChainSearch, directory: Path, **settings: Any) -> dict[str, dict[str, Any]]:
+    """All trials of a search; how every stage ran, by key and attempt."""
+    from ray import tune
+
+    from actors.driver.tune_searcher import StageSearcher
+
+    directory.mkdir(exist_ok=True)
+    (directory / "start.weights").write_text("untrained")
+    tuner = tune.Tuner(
+        tune.with_resources(run_stage, {"CPU": 0.5}),
+        param_space={"directory": str(directory), "failures": {}, **settings},
+        tune_config=tune.TuneConfig(search_alg=StageSearcher(search, num_slots=2), num_samples=-1),
+        run_config=tune.RunConfig(name=f"tune_{time.time_ns()}", storage_path=str(directory), verbose=0),
+    )
+    tuner.fit()
+    return {path.stem: json.loads(path.read_text()) for path in sorted(directory.glob("*.run"))}
+
+
+def test_no_stage_starts_before_its_parent_ended_and_shared_ones_run_once(local_ray, tmp_path):
+    search = ChainSearch(CHAINS)
+    runs = fit(search, tmp_path, side_by_side=["s2", "c2"])
+    assert set(runs) == {f"{key}.0" for key in KEYS}  # 9 stages of 3 chains x 4, each once
+    weights = {"start": "untrained"}
+    for chain in CHAINS:
+        for parent, key in pairwise(("start", *chain.keys)):
+            run = runs[f"{key}.0"]
+            assert run["before"] == weights[parent], f"{key} did not start from the weights of {parent}"
+            assert parent == "start" or runs[f"{parent}.0"]["ended"] <= run["started"]
+            weights[key] = trained(weights[parent], key)
+    assert runs["s2.0"]["started"] < runs["c2.0"]["ended"] and runs["c2.0"]["started"] < runs["s2.0"]["ended"]
+    assert {name: found["status"] for name, found in search.outcome().items()} == dict.fromkeys("abc", "finished")
+
+
+def test_failed_stages_are_tried_again_and_a_chain_that_keeps_failing_ends_alone(local_ray, tmp_path):
+    search = ChainSearch(CHAINS, max_retries=1)
+    runs = fit(search, tmp_path, failures={"s1": 1, "b3": 9})
+    assert {"s1.0", "s1.1", "b3.0", "b3.1"} <= set(runs)
+    assert not {"s1.2", "b3.2", "b4.0"} & set(runs)
+    assert [found["status"] for found in search.outcome().values()] == ["finished", "failed", "finished"]
+    assert set(read_markers(tmp_path / "markers")) == KEYS - {"b3", "b4"}
+
+
+def test_a_search_goes_on_from_its_markers_and_a_rung_stops_the_weak(local_ray, tmp_path):
+    for key in ("s1", "s2"):
+        write_marker(tmp_path / "markers", key, {"score": SCORES.get(key, 0.5)})
+        (tmp_path / f"{key}.weights").write_text(key)
+    search = ChainSearch(CHAINS, [Rung(2, keep=1)])
+    search.restore({key: found["score"] for key, found in read_markers(tmp_path / "markers").items()})
+    runs = fit(search, tmp_path)
+    assert set(runs) == {"c2.0", "c3.0", "c4.0"}
+    assert [found["status"] for found in search.outcome().values()] == ["stopped", "stopped", "finished"]

@@ -1,0 +1,145 @@
+"""Whole runs of jobs/sft.py: real Ray and real vLLM engines on a tiny random model."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.runs.directory import read_progress
+from pipeline.runs.metrics_log import read_metrics
+from tests.support.models import save_tiny_model
+from tests.support.jobs import killed_at, only_run, run_job, save_recipe
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+JOB = "jobs/sft.py"
+STEPS = 8
+EVALUATED = [3, 6, 8]
+REFACTORED = [4, 6]
+SAME = (
+    "loss",
+    "token_accuracy",
+    "grad_norm",
+    "learning_rate",
+    "eval_loss",
+    "eval_answer_accuracy",
+    "spectral_max_after",
+)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> Path:
+    """LoRA from PiSSA with spectral refactoring, evaluated three times, the best weights taken at the end."""
+    directory = tmp_path_factory.mktemp("recipe")
+    rows = [{"question": f"{a} + {a}?", "answer": f"{'so ' * (a % 7)}\n#### {2 * a}"} for a in range(16)]
+    for split in ("train", "test"):
+        (directory / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {
+        "model": {"name": str(save_tiny_model(directory / "model")), "dtype": "float32", "device": "cpu"}
+        | {"lora": {"r": 4, "alpha": 8, "init": "pissa", "use_rslora": True}},
+        "data": {"name": str(directory), "task_name": "gsm8k", "prompt_template": "{question} {answer}"},
+        "stages": [{"name": "sft", "kind": "sft"}],
+        "sft": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "num_train_epochs": 2}
+        | {"learning_rate": 1e-2, "lr_schedule": "cosine", "warmup_ratio": 0.2},
+        "trainer": {"name": "SpectralRefactor", "refactor_every": 2, "warmup_steps": 3, "cooldown_steps": 2},
+        "rollout": {"max_prompt_length": 64, "memory_gib": 1.5},
+        "learner": {"tokens_per_micro_batch": 128, "num_cpus": 0.5, "memory_gib": 1.0},
+        "eval": {"problems_per_level": 4, "problems_per_level_at_end": "all", "max_completion_length": 8}
+        | {"total_eval_times": 3, "metric_for_best_model": "loss", "load_best_model_at_end": True}
+        | {"greater_is_better": True},  # so that the best is not the last
+        "checkpoint": {"every_steps": 100},
+    }
+    return save_recipe(directory, settings)
+
+
+@pytest.fixture(scope="module")
+def reference_run(recipe, tmp_path_factory) -> Path:
+    """A run that nothing disturbs."""
+    root = tmp_path_factory.mktemp("reference")
+    run_job("--config", recipe, f"output.root={root}", script=JOB)
+    return only_run(root)
+
+
+def curves(run: Path) -> dict[str, dict[int, float]]:
+    """Key -> values by step, where there are any."""
+    return {key: {row["step"]: row[key] for row in read_metrics(run) if key in row} for key in SAME}
+
+
+def test_evaluations_are_spread_and_the_last_one_is_on_all_problems(reference_run):
+    rows = read_metrics(reference_run)
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    assert [row["step"] for row in rows if "eval_loss" in row] == EVALUATED
+    for row in rows:
+        assert row["perplexity"] == pytest.approx(torch.tensor(row["loss"]).exp().item(), rel=1e-5)
+        assert 0 <= row["padding_frac"] < 0.2
+        assert row["learner_memory_gib"] > 0.1
+    sizes = {name: json.loads((reference_run / f"eval/{name}.json").read_text()) for name in ("before", "sft")}
+    assert [sizes[name]["overall"]["num_problems"] for name in ("before", "sft")] == [4, 16]
+
+
+def test_the_best_checkpoint_is_kept_and_taken(reference_run):
+    losses = curves(reference_run)["eval_loss"]
+    best = reference_run / "checkpoints" / "checkpoint_best"
+    assert read_progress(best).step == max(losses, key=lambda step: (losses[step], step)) < STEPS
+    assert (best / "policy.safetensors").read_bytes() == (
+        reference_run / "checkpoints" / "sft" / "policy.safetensors"
+    ).read_bytes()
+
+
+def test_the_last_evaluation_is_of_the_weights_that_were_taken(reference_run):
+    def completions(name: str) -> list[str]:
+        lines = (reference_run / "samples" / f"{name}.jsonl").read_text().splitlines()
+        return [json.loads(line)["completion"] for line in lines[:4]]
+
+    best = read_progress(reference_run / "checkpoints" / "checkpoint_best").step
+    assert completions("eval_sft") == completions(f"eval_sft_step_{best:06d}")
+    assert completions("eval_sft") != completions(f"eval_sft_step_{STEPS:06d}")
+
+
+def test_adapters_are_refactored_when_due(reference_run):
+    rows = read_metrics(reference_run)
+    assert [row["step"] for row in rows if "spectral_num_pairs" in row] == REFACTORED
+    assert all(row["spectral_num_pairs"] == 14 for row in rows if row["step"] in REFACTORED)  # 7 in each of 2 layers
+    spectra = json.loads((reference_run / "spectral" / "step_000004.json").read_text())["pairs"]
+    assert len(spectra) == 14
+    assert all(pair["spectrum_after"] == pytest.approx(pair["spectrum_before"], rel=1e-4) for pair in spectra)
+
+
+def test_the_adapter_on_the_unchanged_base_is_the_merged_model(reference_run):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = json.loads((reference_run / "experiment_config.json").read_text())["model"]["name"]
+    merged = AutoModelForCausalLM.from_pretrained(reference_run / "final_model")
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    tokens = torch.arange(12)[None]
+    with torch.no_grad():
+        before = plain(tokens).logits
+        adapted = PeftModel.from_pretrained(plain, reference_run / "final_adapter")(tokens).logits
+        torch.testing.assert_close(adapted, merged(tokens).logits, rtol=1e-4, atol=1e-4)
+    assert (adapted - before).abs().max() > 0.01
+
+
+def test_killed_in_the_middle_and_resumed_ends_bit_identical(recipe, reference_run, tmp_path):
+    killed_at(EVALUATED[1] + 1, tmp_path, "--config", recipe, script=JOB)
+    run_job("--config", recipe, f"output.root={tmp_path}", "--resume", "latest", script=JOB)
+    resumed = only_run(tmp_path)
+    assert curves(resumed) == curves(reference_run)
+    for name in ("final_model/model.safetensors", "final_adapter/adapter_model.safetensors", "samples/eval_sft.jsonl"):
+        assert (resumed / name).read_bytes() == (reference_run / name).read_bytes(), name
+
+
+def test_two_workers_give_the_curve_of_one_on_the_same_global_batch(recipe, reference_run, tmp_path):
+    two = ["learner.num_workers=2", "sft.gradient_accumulation_steps=1"]
+    run_job("--config", recipe, f"output.root={tmp_path}", *two, script=JOB)
+    expected = curves(reference_run)
+    for key, values in curves(only_run(tmp_path)).items():
+        assert values == pytest.approx(expected[key], rel=1e-3, abs=1e-5), key
+
+
+def test_padded_rows_give_the_curve_of_packed_ones(recipe, reference_run, tmp_path):
+    run_job("--config", recipe, f"output.root={tmp_path}", "sft.packing=false", script=JOB)
+    expected = curves(reference_run)
+    for key, values in curves(only_run(tmp_path)).items():
+        assert values == pytest.approx(expected[key], rel=1e-3, abs=1e-5), key

@@ -1,0 +1,226 @@
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import CONFIGS
+from pipeline.config import Config, GRPOConfig, SFTConfig, load_config, validate_config
+from pipeline.errors import ConfigError
+from pipeline.config.evaluation import EvaluateConfig
+
+RECIPES = sorted(CONFIGS.glob("*.yaml"))
+GRPO = {"name": "rl", "kind": "grpo"}
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Writes settings to a file, loads it with overrides."""
+
+    def load(settings: dict | None = None, *overrides: str) -> Config:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump({"stages": [GRPO], **(settings or {})}))
+        return load_config(path, overrides)
+
+    return load
+
+
+# The recipes we ship -----------------------------------------------------------------------------
+
+
+def presets(path: Path) -> list[str]:
+    return [str(name) for name in yaml.safe_load(path.read_text()).get("presets", {})]
+
+
+def test_there_are_recipes_to_check():
+    assert RECIPES and any(presets(path) for path in RECIPES)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_every_recipe_loads_and_so_does_every_preset(path):
+    for overrides in ([], *([f"preset={name}"] for name in presets(path))):
+        model = EvaluateConfig if path.name == "evaluate.yaml" else Config
+        loaded = load_config(path, overrides, model)
+        written = json.loads(json.dumps(loaded.model_dump()))
+        assert model.model_validate(written) == loaded  # what experiment_config.json holds is the same configuration
+
+
+def test_presets_lie_between_the_file_and_the_overrides(recipe):
+    settings = {
+        "preset": "big",
+        "presets": {"big": {"grpo": {"batch_size": 16, "mu": 2}}, "small": {"grpo": {"batch_size": 4}}},
+        "grpo": {"batch_size": 8, "beta": 0.5},
+    }
+    assert recipe(settings).grpo == GRPOConfig(batch_size=16, mu=2, beta=0.5)
+    assert recipe(settings, "preset=small").grpo == GRPOConfig(batch_size=4, beta=0.5)
+    assert recipe(settings, "preset=null").grpo == GRPOConfig(batch_size=8, beta=0.5)
+    assert recipe(settings, "grpo.batch_size=2", "rollout.prompts_per_chunk=2").grpo.batch_size == 2
+    with pytest.raises(ConfigError, match=r"preset must be one of \['big', 'small'\], got 'huge'"):
+        recipe(settings, "preset=huge")
+    with pytest.raises(ConfigError, match="preset must be one of none in this file, got 'big'"):
+        recipe({}, "preset=big")
+
+
+# Overrides ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "key", "value"),
+    [
+        ("grpo.learning_rate=5e-5", "grpo", "learning_rate", 5e-5),
+        ("grpo.learning_rate=1e-6", "grpo", "learning_rate", 1e-6),
+        ("grpo.beta=1", "grpo", "beta", 1.0),  # a whole number where a float is wanted
+        ("grpo.normalize_std=false", "grpo", "normalize_std", False),
+        ("model.trust_remote_code=true", "model", "trust_remote_code", True),
+        ("grpo.epsilon_high=null", "grpo", "epsilon_high", None),
+        ("model.name=Qwen/Qwen2.5-1.5B-Instruct", "model", "name", "Qwen/Qwen2.5-1.5B-Instruct"),
+        ("data.system_prompt=", "data", "system_prompt", ""),
+        ("data.system_prompt=Think: then answer = done", "data", "system_prompt", "Think: then answer = done"),
+        ("data.name=/tmp/a b.jsonl", "data", "name", "/tmp/a b.jsonl"),
+        ("data.train_split=train[:1000]", "data", "train_split", "train[:1000]"),
+        ("data.name='5'", "data", "name", "5"),
+    ],
+)
+def test_overrides_are_typed_as_in_yaml(recipe, override, section, key, value):
+    loaded = getattr(getattr(recipe({}, override), section), key)
+    assert loaded == value and type(loaded) is type(value)
+
+
+def test_overrides_reach_into_lists_and_missing_sections(recipe):
+    loaded = recipe(
+        {}, "stages.0.name=first", "stages.0.problems.levels=['1','2']", "model.lora.r=8", "grpo.mu=2", "grpo.mu=3"
+    )
+    assert loaded.stages[0].name == "first" and loaded.stages[0].problems.levels == ["1", "2"]
+    assert loaded.model.lora is not None and loaded.model.lora.r == 8
+    assert loaded.grpo.mu == 3  # the last one wins
+    assert recipe({"model": {"lora": {"r": 4}}}, "model.lora=null").model.lora is None
+
+
+# What fails, and how it says so ------------------------------------------------------------------
+
+CROSS_CHECKS = [
+    (["grpo.batch_size=3", "learner.num_workers=2"], r"grpo\.batch_size must be a multiple of .*workers, got 3 and 2"),
+    (["grpo.batch_size=6"], r"rollout\.prompts_per_chunk must divide .* got 4 and 6"),
+    (["grpo.batch_size=4", "learner.num_workers=2"], r"rollout\.prompts_per_chunk must divide .* got 4 and 2"),
+    (["rollout.temperature=0"], r"rollout\.temperature must be above 0 for grpo"),
+    (["model.device_map=auto", "learner.num_workers=2"], r"model\.device_map must be null"),
+    (["trainer.name=SpectralRefactor"], r"^trainer\.name=SpectralRefactor needs model\.lora"),
+    (["eval.metric_for_best_model=answer_accuracy"], r"metric_for_best_model needs total_eval_times above 0, got 0"),
+    (["eval.total_eval_times=2", "eval.problems_per_level=0"], r"needs problems_per_level above 0, got 0"),
+    (["eval.problems_per_level_at_end=0"], r"^eval\.problems_per_level_at_end"),
+    (["eval.early_stopping_patience=2"], r"need metric_for_best_model, got none"),
+    (["eval.metric_for_best_model=loss", "eval.total_eval_times=2"], r"^data\.task_name must be set for .*=loss"),
+    (["rollout.tensor_parallel_size=2"], r"rollout\.num_gpus must equal rollout\.tensor_parallel_size, got 0 and 2"),
+]  # fmt: skip
+WRONG = [
+    (["grpo.num_generationz=4"], r"^unknown setting grpo\.num_generationz\. Did you mean grpo\.num_generations\?$"),
+    (["rolout.top_p=0.5"], r"^unknown setting rolout\. Did you mean rollout\?$"),
+    (["model.lora.rr=4"], r"^unknown setting model\.lora\.rr\. Did you mean model\.lora\.r\?$"),
+    (["stages.0.nmae=x"], r"^unknown setting stages\.0\.nmae\. Did you mean stages\.name\?$"),
+    (["zzzzzzzzzz=1"], r"^unknown setting zzzzzzzzzz\.$"),
+    (["grpo.batch_size=many"], r"^grpo\.batch_size: .*integer, got 'many'\.$"),
+    (["grpo.batch_size=8.0"], r"^grpo\.batch_size: .*integer, got 8\.0\.$"),
+    (["grpo.mu=true"], r"^grpo\.mu: .*integer, got True\.$"),
+    (["grpo.normalize_std=1"], r"^grpo\.normalize_std: .*boolean, got 1\.$"),
+    (["grpo.beta=null"], r"^grpo\.beta: .*number, got None\.$"),
+    (["data.name=5"], r"^data\.name: .*string, got 5\.$"),
+    (["grpo.epsilon=1.5"], r"^grpo\.epsilon: .*less than 1, got 1\.5\.$"),
+    (["grpo.num_generations=1"], r"^grpo\.num_generations: .*greater than or equal to 2, got 1\.$"),
+    (["grpo.learning_rate=0"], r"^grpo\.learning_rate: .*greater than 0, got 0\.$"),
+    (["grpo.learning_rate=.nan"], r"^grpo\.learning_rate: "),
+    (["grpo.loss_aggregation=mean"], r"^grpo\.loss_aggregation: .*'sequence', 'token' or 'constant', got 'mean'\.$"),
+    (["stages.0.kind=dpo"], r"^stages\.0\.kind: .*'sft' or 'grpo', got 'dpo'\.$"),
+    (["stages.0.name=../x"], r"^stages\.0\.name: "),
+    (["grpo=5"], r"^grpo: "),
+    (["grpo.batch_size"], r"^override must be key=value, got 'grpo\.batch_size'\.$"),
+    (["=5"], r"^override must be key=value, got '=5'\.$"),
+    (["stages.9.name=x"], r"stages\.9"),
+    (["stages=[]"], r"^stages: .*at least 1 item"),
+    (["stages.0.settings={epsilon: 2.0}"], r"^stages\.0\.settings: epsilon: .*less than 1, got 2\.0\.$"),
+    (["stages.0.settings={mu: x}"], r"^stages\.0\.settings: mu: .*integer, got 'x'\.$"),
+    (["stages.0.settings={num_stepz: 2}"], r"^stages\.0\.settings: unknown setting num_stepz\..* \S*num_steps\?$"),
+    (["stages.0.settings={num_train_epochs: 2.0}"], r"^stages\.0\.settings: unknown setting num_train_epochs\."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"), CROSS_CHECKS + WRONG, ids=lambda x: x[0] if isinstance(x, list) else ""
+)
+def test_a_wrong_setting_is_named(recipe, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        recipe({}, *overrides)
+
+
+def test_every_wrong_setting_is_told_at_once(recipe):
+    with pytest.raises(ConfigError) as error:
+        recipe({"grpo": {"mu": 0, "betta": 1.0}, "seed": -1})
+    assert sorted(line.split(":")[0] for line in str(error.value).splitlines()) == [
+        "grpo.mu",
+        "seed",
+        "unknown setting grpo.betta. Did you mean grpo.beta?",
+    ]
+
+
+def test_stages_must_have_names_of_their_own(recipe):
+    with pytest.raises(ConfigError, match=r"stages must have different names, got \['rl', 'rl'\]"):
+        recipe({"stages": [GRPO, GRPO]})
+
+
+def test_a_recipe_without_stages_says_so(tmp_path):
+    (tmp_path / "empty.yaml").write_text("")
+    with pytest.raises(ConfigError, match=r"^stages must be set: it has no default\.$"):
+        load_config(tmp_path / "empty.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"nothing\.yaml cannot be read: No such file.*configs/"),
+        (b"grpo: [1, 2", r"nothing\.yaml must be YAML: .*line 1"),
+        (b"grpo: {}\ngrpo: {}\n", r"nothing\.yaml must be YAML: .*duplicate key"),
+        (b"a: ${no.such.key}\n", r"nothing\.yaml.*no\.such\.key"),
+        (b"- a\n- b\n", r"nothing\.yaml"),
+        pytest.param(b"5\n", r"nothing\.yaml (?!.*None)"),
+        pytest.param(b"seed: \xff\xfe\n", r"nothing\.yaml"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path, content, message):
+    path = tmp_path / "nothing.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+# Stage settings ----------------------------------------------------------------------------------
+
+
+def test_a_stage_lays_its_settings_over_the_section_of_its_kind(recipe):
+    stages = [
+        {"name": "warm", "kind": "sft", "settings": {"num_train_epochs": 2}},
+        {**GRPO, "settings": {"mu": 2, "epsilon_high": 0.28}},
+        {"name": "plain", "kind": "grpo"},
+    ]
+    loaded = recipe({"stages": stages, "sft": {"per_device_train_batch_size": 4}, "grpo": {"beta": 0.1, "mu": 3}})
+    assert loaded.stage_settings(loaded.stages[0]) == SFTConfig(per_device_train_batch_size=4, num_train_epochs=2.0)
+    assert loaded.stage_settings(loaded.stages[1]) == GRPOConfig(beta=0.1, mu=2, epsilon_high=0.28)
+    assert loaded.stage_settings(loaded.stages[2]) == GRPOConfig(beta=0.1, mu=3)
+    assert validate_config(json.loads(json.dumps(loaded.model_dump()))) == loaded
+
+
+def test_cross_checks_see_the_settings_of_a_stage(recipe):
+    with pytest.raises(ConfigError, match=r"must be a multiple of learner\.num_workers, got 3 and 2"):
+        recipe({"stages": [{**GRPO, "settings": {"batch_size": 3}}], "learner": {"num_workers": 2}})
+
+
+def test_greedy_decoding_is_no_matter_for_sft(recipe):
+    assert recipe({"stages": [{"name": "warm", "kind": "sft"}]}, "rollout.temperature=0").rollout.temperature == 0
+
+
+def test_a_small_batch_on_one_learner_is_one_chunk(recipe):
+    assert recipe({}, "grpo.batch_size=2").grpo.batch_size == 2  # below prompts_per_chunk=4: nothing to divide
+
+
+def test_a_configuration_does_not_change(recipe):
+    with pytest.raises(ValueError, match="frozen"):
+        recipe().seed = 1

@@ -1,0 +1,66 @@
+import json
+
+import pyarrow as pa
+import pytest
+
+from pipeline.training.batching import TokenSequence
+from pipeline.config import DataConfig, validate_config
+from pipeline.curriculum.stages import stage_specs
+from pipeline.data.table import TOKENS, ProblemTable, TokenTable, load_table, write_batches
+from pipeline.errors import DataError
+from pipeline.curriculum.examples import StageExamples, stage_examples
+
+LENGTHS = [(3, 4), (3, 9), (10, 2), (11, 5), (2, 0)]
+"""Tokens of prompt and completion of problems a to e. The last has no worked solution."""
+
+
+@pytest.fixture
+def data(tmp_path) -> tuple[ProblemTable, TokenTable]:
+    rows = [{"question": name, "answer": "1"} for name in "abcde"]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    problems = load_table(DataConfig(name=str(tmp_path)), "train", tmp_path / "cache")
+    columns = [[list(range(lengths[part])) for lengths in LENGTHS] for part in (0, 1)]
+    batch = pa.record_batch([pa.array(column, pa.list_(pa.int32())) for column in columns], schema=TOKENS)
+    write_batches(tmp_path / "tokens.arrow", TOKENS, [batch])
+    return problems, TokenTable(tmp_path / "tokens.arrow")
+
+
+def examples_of(data: tuple[ProblemTable, TokenTable], kind: str = "sft", **settings) -> StageExamples:
+    problems, tokens = data
+    stage = {"name": "s", "kind": kind, "settings": settings}
+    (spec,) = stage_specs(validate_config({"stages": [stage]}), [])
+    return stage_examples(spec, problems, problems[:0], tokens, max_prompt_length=10, seed=0)
+
+
+def test_what_is_too_long_is_left_out_and_counted(data):
+    examples = examples_of(data, max_length=11)
+    assert [problem.question for problem, _ in examples.mixture.new] == ["a"]
+    assert examples.counts == {
+        "max_length": 11,
+        "num_problems": 5,
+        "num_dropped": 4,
+        "num_truncated": 0,
+        "num_tokens": 7,
+        "num_tokens_left_out": 12 + 12 + 16 + 2,
+    }
+
+
+def test_or_cut_off_and_counted(data):
+    examples = examples_of(data, max_length=11, too_long="truncate")
+    assert [problem.question for problem, _ in examples.mixture.new] == ["a", "b", "c"]  # d's prompt fills all 11
+    assert examples.mixture.new[1][1] == TokenSequence((0, 1, 2), tuple(range(8)))
+    assert examples.mixture.new[2][1] == TokenSequence(tuple(range(10)), (0,))
+    assert examples.counts["num_truncated"] == 2
+    assert examples.counts["num_tokens"] == 7 + 11 + 11
+    assert examples.counts["num_tokens_left_out"] == 1 + 1 + 16 + 2
+
+
+def test_grpo_takes_prompts_that_fit(data):
+    examples = examples_of(data, "grpo", batch_size=4)
+    assert [problem.question for problem, _ in examples.mixture.new] == ["a", "b", "c", "e"]
+    assert examples.mixture.new[0][1] == (0, 1, 2)
+
+
+def test_a_stage_of_examples_that_are_all_too_long_says_what_to_do(data):
+    with pytest.raises(DataError, match=r"stage s must have problems of at most 8 tokens, got none: raise sft\.max_le"):
+        examples_of((data[0].take([1, 2, 3]), data[1]), max_length=8)

@@ -1,0 +1,245 @@
+import copy
+import re
+
+import pytest
+import torch
+
+from pipeline.config import LoraConfig, ModelConfig
+from pipeline.errors import ModelError
+from pipeline.models.policy import (
+    load_policy,
+    load_trainable,
+    merged_weights,
+    pick_device,
+    save_final_model,
+    snapshot,
+    swapped_in,
+    trainable_tensors,
+)
+from pipeline.models.tokenizer import load_tokenizer
+from tests.support.models import save_tiny_model, tiny_llama, tiny_tokenizer
+
+VARIANTS = {
+    "full": None,
+    "lora": LoraConfig(r=4, alpha=8.0),
+    "rslora": LoraConfig(r=4, alpha=8.0, use_rslora=True),
+    "pissa": LoraConfig(r=4, alpha=8.0, init="pissa"),
+    "attention only": LoraConfig(r=4, alpha=8.0, init="gaussian", target_modules=["q_proj", "v_proj"]),
+}
+TOKENS = torch.tensor([[5, 17, 200, 31, 8, 90]])
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def settings(**changes) -> ModelConfig:
+    return ModelConfig(name="tiny", device="cpu", dtype="float32", **changes)
+
+
+def trained(path, lora=None, **changes):
+    """A policy after training, in effect: noise on everything that trains, so that adapters do something."""
+    torch.manual_seed(0)
+    model = load_policy(path, settings(lora=lora, **changes))
+    with torch.no_grad():
+        for parameter in trainable_tensors(model).values():
+            parameter.add_(torch.randn(parameter.shape).to(parameter.dtype), alpha=0.05)
+    return model
+
+
+@torch.no_grad()
+def logits_of(model):
+    return model.eval()(input_ids=TOKENS).logits
+
+
+def bits(model) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def assert_same_bits(actual, expected):
+    assert actual.keys() == expected.keys()
+    assert [name for name in actual if not torch.equal(actual[name], expected[name])] == []
+
+
+# Loading -----------------------------------------------------------------------------------------
+
+
+def test_a_fresh_adapter_changes_nothing_and_trains_alone(path):
+    model = load_policy(path, settings(lora=VARIANTS["lora"]))
+    torch.testing.assert_close(logits_of(model), logits_of(tiny_llama()), rtol=0, atol=0)
+    names = trainable_tensors(model)
+    assert len(names) == 2 * 7 * 2  # A and B of seven modules in two layers
+    assert all(".lora_" in name for name in names)
+
+
+def test_without_lora_every_weight_trains(path):
+    model = load_policy(path, settings())
+    assert trainable_tensors(model).keys() == dict(tiny_llama().named_parameters()).keys()
+
+
+def test_only_what_trains_keeps_the_master_dtype(path):
+    lora = load_policy(path, ModelConfig(name="tiny", device="cpu", dtype="bfloat16", lora=VARIANTS["lora"]))
+    assert {p.dtype for p in trainable_tensors(lora).values()} == {torch.float32}
+    assert {p.dtype for p in lora.parameters() if not p.requires_grad} == {torch.bfloat16}
+    full = load_policy(path, ModelConfig(name="tiny", device="cpu", dtype="bfloat16"))
+    assert {p.dtype for p in full.parameters()} == {torch.float32}
+
+
+def test_an_unknown_lora_target_lists_the_names_there_are(path):
+    config = settings(lora=LoraConfig(target_modules=["q_proj", "query_proj"]))
+    with pytest.raises(ModelError, match=r"\['query_proj'\].*'down_proj', 'gate_proj', .*'q_proj'.*'v_proj'"):
+        load_policy(path, config)
+
+
+def test_an_absent_device_is_named():
+    if torch.cuda.is_available():
+        pytest.skip("cuda is there")
+    with pytest.raises(ModelError, match=r"model\.device .* got cuda: torch sees .*cpu"):
+        pick_device(ModelConfig(device="cuda"))
+
+
+def test_a_directory_without_a_model_is_named(tmp_path):
+    with pytest.raises(ModelError, match="model tiny cannot be loaded"):
+        load_policy(tmp_path, settings())
+
+
+def test_a_tokenizer_needs_a_chat_template(path, tmp_path):
+    assert load_tokenizer(path, settings()).eos_token == "<|im_end|>"
+    plain = tiny_tokenizer()
+    plain.chat_template = None
+    plain.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="must have a chat template"):
+        load_tokenizer(tmp_path, settings())
+    assert load_tokenizer(tmp_path, settings(), chat=False).eos_token == "<|im_end|>"
+
+
+# Merging -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("tied", [False, True])
+def test_merged_weights_are_those_of_peft(tmp_path, variant, tied):
+    model = trained(save_tiny_model(tmp_path, tie_word_embeddings=tied), VARIANTS[variant])
+    before = bits(model)
+    merged = {name: tensor.clone() for name, tensor in merged_weights(model, torch.float32)}
+    assert_same_bits(bits(model), before)
+    plain = tiny_llama(tie_word_embeddings=tied)
+    assert merged.keys() == dict(plain.named_parameters()).keys()
+    expected = copy.deepcopy(model)
+    expected = expected.merge_and_unload() if VARIANTS[variant] else expected
+    for name, tensor in expected.named_parameters():
+        torch.testing.assert_close(merged[name], tensor.detach(), rtol=0, atol=1e-6)
+    changed = [name for name, tensor in plain.named_parameters() if not torch.allclose(merged[name], tensor, atol=1e-4)]
+    assert len(changed) == {"full": len(merged), "attention only": 4}.get(variant, 14)
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
+def test_an_adapter_on_a_tied_output_layer_is_merged_or_refused(tmp_path):
+    lora = LoraConfig(r=4, alpha=8.0, target_modules=["lm_head", "q_proj"])
+    try:
+        model = trained(save_tiny_model(tmp_path, tie_word_embeddings=True), lora)
+    except ModelError:
+        return
+    plain = tiny_llama(tie_word_embeddings=False)
+    merged = dict(merged_weights(model, torch.float32))
+    plain.load_state_dict({"lm_head.weight": merged["model.embed_tokens.weight"], **merged})
+    torch.testing.assert_close(logits_of(plain), logits_of(model), rtol=0, atol=1e-4)
+
+
+def test_merged_weights_come_in_the_dtype_asked_for(path):
+    model = trained(path, VARIANTS["lora"])
+    exact = dict(merged_weights(model, torch.float32))
+    rounded = dict(merged_weights(model, torch.bfloat16))
+    assert {tensor.dtype for tensor in rounded.values()} == {torch.bfloat16}
+    assert all(torch.equal(rounded[name], exact[name].bfloat16()) for name in exact)  # rounded once, after the sum
+
+
+# The reference policy ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", ["full", "lora", "pissa"])
+def test_the_snapshot_is_the_policy_as_it_was(path, variant):
+    model = trained(path, VARIANTS[variant])
+    reference, before = snapshot(model), logits_of(model)
+    with torch.no_grad():
+        for parameter in trainable_tensors(model).values():
+            parameter.add_(0.01)
+    current, after = bits(model), logits_of(model)
+    assert not torch.equal(before, after)
+    with swapped_in(model, reference):
+        assert torch.equal(logits_of(model), before)
+    assert_same_bits(bits(model), current)
+    assert torch.equal(logits_of(model), after)
+
+
+def test_the_policy_comes_back_after_an_exception(path):
+    model = trained(path)
+    reference = {name: torch.zeros_like(tensor) for name, tensor in snapshot(model).items()}
+    current, parameters = bits(model), list(model.parameters())
+    with pytest.raises(RuntimeError, match="out of memory"), swapped_in(model, reference):
+        assert not logits_of(model).any()
+        raise RuntimeError("out of memory")
+    assert_same_bits(bits(model), current)
+    with pytest.raises(KeyError), swapped_in(model, {}):
+        pass
+    assert_same_bits(bits(model), current)
+    assert all(a is b for a, b in zip(parameters, model.parameters(), strict=True))  # what the optimizer holds
+
+
+# Checkpoints -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", ["full", "lora", "pissa"])
+def test_loading_what_trains_restores_the_policy(path, variant):
+    model = trained(path, VARIANTS[variant])
+    saved, expected = snapshot(model), logits_of(model)
+    fresh = load_policy(path, settings(lora=VARIANTS[variant]))
+    parameters = list(trainable_tensors(fresh).values())
+    load_trainable(fresh, saved)
+    assert torch.equal(logits_of(fresh), expected)
+    assert all(a is b for a, b in zip(parameters, trainable_tensors(fresh).values(), strict=True))
+
+
+def test_tensors_of_another_model_are_refused_and_nothing_is_loaded(path):
+    model = trained(path, VARIANTS["lora"])
+    saved, before = snapshot(model), bits(model)
+    name = next(iter(saved))
+    other_rank = snapshot(trained(path, LoraConfig(r=8)))
+    missing = {key: tensor for key, tensor in saved.items() if key != name}
+    for tensors in (other_rank, missing, {**saved, "extra": saved[name]}, {}):
+        with pytest.raises(ModelError, match="another model or LoRA setting"):
+            load_trainable(model, tensors)
+        assert_same_bits(bits(model), before)
+    with pytest.raises(ModelError, match=rf"1 differ \({re.escape(name)}\)"):
+        load_trainable(model, missing)
+
+
+# The final model ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", ["full", "lora", "pissa"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_final_model_is_an_ordinary_checkpoint(tmp_path, variant, tied):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = trained(save_tiny_model(tmp_path / "start", tie_word_embeddings=tied), VARIANTS[variant])
+    before = bits(model)
+    save_final_model(model, tiny_tokenizer(), tmp_path / "final", torch.float32)
+    assert_same_bits(bits(model), before)
+    loaded, info = AutoModelForCausalLM.from_pretrained(tmp_path / "final", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert type(loaded).__name__ == "LlamaForCausalLM"
+    torch.testing.assert_close(logits_of(loaded), logits_of(model), rtol=0, atol=1e-4)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "final")
+    assert tokenizer.chat_template == tiny_tokenizer().chat_template
+    assert tokenizer.decode(tokenizer.encode("2 + 3 = é")) == "2 + 3 = é"
+
+
+def test_the_final_model_says_its_dtype(path, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    model = trained(path)
+    save_final_model(model, tiny_tokenizer(), tmp_path, torch.bfloat16)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path).dtype == torch.bfloat16
+    assert model.config.dtype == torch.float32

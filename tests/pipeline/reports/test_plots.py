@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from pipeline.reports.plots import _draw_length, _draw_reward, _smooth, draw_all
+from tests.support.runs import make_run, write_rows
+
+NAMES = ["training_progress", "loss", "reward", "output_length", "loss_vs_reward"]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"grpo_steps": 0, "num_evals": 2},
+        {"sft_steps": 0, "num_evals": 1},
+        {"sft_steps": 0, "grpo_steps": 1, "num_evals": 0},
+        {"sft_steps": 1, "grpo_steps": 0, "num_evals": 0},
+    ],
+    ids=["both", "sft", "grpo", "one-grpo-step", "one-sft-step"],
+)
+def test_every_plot_is_drawn_whatever_the_run_holds(tmp_path, shape):
+    paths = draw_all(make_run(tmp_path, **shape), tmp_path / "elsewhere")
+    assert [path.stem for path in paths] == NAMES
+    assert all(imread(path).std() > 0.01 for path in paths)  # not blank
+    assert not (tmp_path / "plots").exists()
+
+
+@pytest.mark.parametrize("rows", [[], [{"step": 1}], [{"step": 1, "kind": "grpo", "loss": None, "reward_mean": "x"}]])
+def test_missing_keys_are_no_error(tmp_path, rows):
+    write_rows(tmp_path, rows)
+    assert len(draw_all(tmp_path, tmp_path / "plots")) == len(NAMES)
+
+
+def test_a_plot_without_data_says_so():
+    axes = Figure().subplots()
+    _draw_length(axes, [{"step": 1, "kind": "sft", "loss": 0.3}])
+    assert [text.get_text() for text in axes.texts] == ["no data in this run"]
+
+
+def test_stages_are_named_and_divided_by_a_line():
+    rows = [{"step": step, "stage": "a" if step < 4 else "b", "reward_mean": 1.0} for step in range(1, 7)]
+    axes = Figure().subplots()
+    _draw_reward(axes, rows)
+    assert [text.get_text() for text in axes.texts] == ["a", "b"]
+    assert [np.asarray(line.get_xdata()).tolist() for line in axes.lines if line.get_linestyle() == "--"] == [
+        [3.5, 3.5]
+    ]
+
+
+def test_names_from_data_are_not_formulas(tmp_path):
+    write_rows(tmp_path, [{"step": 1, "stage": "$x_{$", "reward_mean": 1.0, "reward/$\\frac$": 0.5}])
+    assert all(path.stat().st_size for path in draw_all(tmp_path, tmp_path / "plots"))
+
+
+def test_smoothing_keeps_a_straight_line_straight_to_its_ends():
+    line = np.arange(40.0)
+    assert _smooth(line) == pytest.approx(line)
