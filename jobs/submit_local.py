@@ -18,8 +18,8 @@ from types import FrameType
 from typing import NoReturn
 
 from actors.driver.local_head import LocalHead
-from pipeline.errors import GradusError
 from actors.driver.packaging import package_listing
+from pipeline.errors import GradusError
 
 
 def main() -> int:

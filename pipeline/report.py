@@ -9,16 +9,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.reports import page
-from pipeline.audit.section import audit_section
 from pipeline.audit.run import audit_run
+from pipeline.audit.section import audit_section
 from pipeline.curriculum.chain_results import read_chains
 from pipeline.curriculum.search_report import TITLES, chain_section, summarize_chain, write_search_report
 from pipeline.errors import CheckpointError
-from pipeline.evaluation.record import NAME as EVALUATION
 from pipeline.evaluation.evaluation_report import write_evaluation_report
+from pipeline.evaluation.record import NAME as EVALUATION
 from pipeline.files import write_atomic, write_json
-from pipeline.training.rollout_metrics import UNGRADED
+from pipeline.reports import page
 from pipeline.reports.plots import PHASES, draw_all
 from pipeline.reports.statistics import wilson_interval
 from pipeline.runs.metrics_log import (
@@ -32,6 +31,7 @@ from pipeline.runs.metrics_log import (
     read_metrics,
     ungraded_path,
 )
+from pipeline.training.rollout_metrics import UNGRADED
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -9,9 +9,10 @@ import time
 import tomllib
 from pathlib import Path
 
-from tests.conftest import ROOT
 import pytest
 from packaging.requirements import Requirement
+
+from tests.conftest import ROOT
 
 TORCH_CPU = re.search(r"^torch_cpu=(\S+)", (ROOT / "scripts/setup.sh").read_text(), re.M)[1]  # type: ignore[index]
 

@@ -6,20 +6,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from actors.driver.packaging import package_listing
 from actors.driver.plan import ActorPlan, plan_actors, plan_chains, plan_engines, plan_stages, settle_dtype
 from pipeline.cli import JobArguments
 from pipeline.config import DataConfig, ModelConfig, load_config
+from pipeline.config.evaluation import EvaluationConfig
 from pipeline.data import check_data, load_problems
 from pipeline.evaluation.datasets import DATA_SETS, load_data_set
 from pipeline.evaluation.models import find_model, unique_labels
-from pipeline.config.evaluation import EvaluateConfig
 from pipeline.models.hub import check_model
-from actors.driver.packaging import package_listing
-from pipeline.training.rewards import resolve
 from pipeline.runs.trackers import check_trackers
+from pipeline.training.rewards import resolve
 
 
-def dry_run_evaluation(config: EvaluateConfig) -> None:
+def dry_run_evaluation(config: EvaluationConfig) -> None:
     """Print models, data sets, engines and package.
 
     Raises:

@@ -23,26 +23,26 @@ import ray.exceptions
 from actors.driver.launch import connected_ray, engine_options, make_actor, wait_for_resources
 from actors.driver.plan import plan_engines, plan_stages
 from actors.rollout import Decoding, RolloutWorker
-from pipeline.reports import page
 from pipeline.cli import JobArguments, check_output_root
 from pipeline.config import ModelConfig, load_config
+from pipeline.config.evaluation import EvaluationConfig, LoadingConfig
 from pipeline.data import load_problems
 from pipeline.errors import ClusterError, ConfigError, DataError, GradusError
 from pipeline.evaluation.datasets import EvalProblem, Loaded, load_data_set, training_questions
+from pipeline.evaluation.evaluation_report import write_evaluation_report
 from pipeline.evaluation.models import EvalModel, check_fit, find_model, load_directory, unique_labels
 from pipeline.evaluation.overlap import Overlap, TrainingQuestions
 from pipeline.evaluation.prompts import Prompter, make_prompter
 from pipeline.evaluation.record import NAME as RECORD
 from pipeline.evaluation.record import EvaluationRecord, read_record
-from pipeline.evaluation.evaluation_report import write_evaluation_report
 from pipeline.evaluation.results import Chunk, ResultsFile
 from pipeline.evaluation.scoring import score
-from pipeline.config.evaluation import EvaluateConfig, LoadingConfig
-from pipeline.runs.directory import RunDirectory, hold_lock, latest_directory, make_directory
 from pipeline.files import write_json
-from pipeline.runs.logs import log_to_file
 from pipeline.models.policy import choose_dtype
 from pipeline.models.tokenizer import load_tokenizer
+from pipeline.reports import page
+from pipeline.runs.directory import RunDirectory, hold_lock, latest_directory, make_directory
+from pipeline.runs.logs import log_to_file
 from pipeline.training.schedules import completion_seeds
 from pipeline.types import Completion, PromptRequest
 from pipeline.verifier import Grader
@@ -64,26 +64,26 @@ class EvalWorker(RolloutWorker):
         return completions, time.perf_counter() - start
 
 
-def read_evaluation_arguments(arguments: JobArguments) -> tuple[EvaluateConfig, Path | None]:
+def read_evaluation_arguments(arguments: JobArguments) -> tuple[EvaluationConfig, Path | None]:
     """The checked configuration, and the evaluation to go on with.
 
     Raises:
         ConfigError, CheckpointError: a wrong setting; no such evaluation.
     """
     if arguments.resume is None:
-        config = load_config(arguments.config, arguments.overrides, EvaluateConfig)
+        config = load_config(arguments.config, arguments.overrides, EvaluationConfig)
         check_output_root(config.output.root)
         return config, None
     directory = Path(arguments.resume)
     if arguments.resume == "latest":
         only_root = [item for item in arguments.overrides if item.startswith("output.root=")]
-        root = load_config(arguments.config, only_root, EvaluateConfig).output.root
+        root = load_config(arguments.config, only_root, EvaluationConfig).output.root
         directory = latest_directory(root, RECORD)
     read_record(directory)
-    return load_config(directory / "experiment_config.json", arguments.overrides, EvaluateConfig), directory
+    return load_config(directory / "experiment_config.json", arguments.overrides, EvaluationConfig), directory
 
 
-def run_evaluation(config: EvaluateConfig, directory: Path | None = None) -> Path:
+def run_evaluation(config: EvaluationConfig, directory: Path | None = None) -> Path:
     """Answer what is not answered yet, then write the summary and the report.
 
     Args:
@@ -135,7 +135,7 @@ def run_evaluation(config: EvaluateConfig, directory: Path | None = None) -> Pat
     return directory
 
 
-def _find_models(config: EvaluateConfig, directory: Path | None) -> list[EvalModel]:
+def _find_models(config: EvaluationConfig, directory: Path | None) -> list[EvalModel]:
     """Of an evaluation that goes on, those that it was started with: ``checkpoint_last`` may be another by now."""
     named = list(unique_labels(config.model))
     if directory is None:
@@ -144,7 +144,7 @@ def _find_models(config: EvaluateConfig, directory: Path | None) -> list[EvalMod
     return [replace(find_model(label, paths.get(label, name), config.loading), name=name) for label, name in named]
 
 
-def _prepared(config: EvaluateConfig, record: EvaluationRecord, directory: Path | None) -> Path:
+def _prepared(config: EvaluationConfig, record: EvaluationRecord, directory: Path | None) -> Path:
     """The evaluation's directory: a new one, or the one to go on with, checked."""
     if directory is not None:
         record.check(directory)
@@ -157,13 +157,13 @@ def _prepared(config: EvaluateConfig, record: EvaluationRecord, directory: Path 
     return directory
 
 
-def _tokenizer(path: Path, config: EvaluateConfig, prompters: Mapping[tuple[str, str], Prompter], label: str) -> Any:
+def _tokenizer(path: Path, config: EvaluationConfig, prompters: Mapping[tuple[str, str], Prompter], label: str) -> Any:
     """Raises ModelError when there is none, or it lacks the chat template that a prompt needs."""
     is_chat = any(prompter.style == "chat" for (model, _), prompter in prompters.items() if model == label)
     return load_tokenizer(path, engine_model(path, config.loading), chat=is_chat)
 
 
-def plan_chunks(config: EvaluateConfig, models: Sequence[EvalModel], loaded: Sequence[Loaded]) -> list[Chunk]:
+def plan_chunks(config: EvaluationConfig, models: Sequence[EvalModel], loaded: Sequence[Loaded]) -> list[Chunk]:
     """All that has to be answered, in the order of the results."""
     size = config.rollout.prompts_per_chunk
     return [
@@ -177,7 +177,7 @@ def plan_chunks(config: EvaluateConfig, models: Sequence[EvalModel], loaded: Seq
 class Guard:
     """Which problems the models were trained on. Reads the training data once, when it is made."""
 
-    def __init__(self, config: EvaluateConfig, models: Sequence[EvalModel]) -> None:
+    def __init__(self, config: EvaluationConfig, models: Sequence[EvalModel]) -> None:
         self.notes: dict[str, str] = {}
         """By model: what was looked through, or why that could not be done."""
         self._by_model: dict[str, TrainingQuestions] = {}
@@ -224,7 +224,7 @@ class Examination:
 
     def __init__(
         self,
-        config: EvaluateConfig,
+        config: EvaluationConfig,
         model: EvalModel,
         prompters: dict[str, Prompter],
         guard: Guard,
@@ -392,7 +392,7 @@ def _get(ref: Any) -> Any:
         ) from None
 
 
-def _grader(config: EvaluateConfig) -> Grader:
+def _grader(config: EvaluationConfig) -> Grader:
     grading = config.grading
     return Grader(grading.num_children, grading.timeout_s, grading.memory_limit_mib)
 

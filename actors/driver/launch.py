@@ -18,7 +18,7 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from actors.learner.loops import grpo_loop, sft_loop
+from actors.driver.encode import make_tokens
 from actors.driver.plan import (
     ActorPlan,
     StagePlan,
@@ -32,24 +32,24 @@ from actors.driver.plan import (
     replay_buffer,
     settle_dtype,
 )
+from actors.learner.loops import grpo_loop, sft_loop
+from actors.learner.session import StageSetup
 from actors.reward import RewardWorker
 from actors.rollout import RolloutWorker, engine_environment
-from actors.learner.session import StageSetup
-from actors.driver.encode import make_tokens
 from actors.weights import PackedWeights, WeightStore
 from pipeline.config import Config, LearnerConfig, RolloutConfig
 from pipeline.curriculum.stages import ChainSpec
 from pipeline.data import load_problems
 from pipeline.data.table import data_cache, load_table
 from pipeline.errors import CheckpointError, ClusterError, GradusError
-from pipeline.runs.directory import RunDirectory
 from pipeline.files import write_json
-from pipeline.runs.logs import log_to_file
 from pipeline.models.hub import resolve_model
 from pipeline.report import write_report
-from pipeline.training.rewards import resolve
-from pipeline.runs.trackers import check_trackers
+from pipeline.runs.directory import RunDirectory
+from pipeline.runs.logs import log_to_file
 from pipeline.runs.metrics_log import follow_progress
+from pipeline.runs.trackers import check_trackers
+from pipeline.training.rewards import resolve
 from pipeline.types import WeightId
 
 logger = logging.getLogger(__name__)

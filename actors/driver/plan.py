@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pipeline.config import Config, GRPOConfig, ProblemFilter
+from pipeline.config.evaluation import EvaluationConfig
 from pipeline.curriculum.replay import ReplayBuffer
 from pipeline.curriculum.stages import (
     ChainSpec,
@@ -21,11 +22,10 @@ from pipeline.curriculum.stages import (
 from pipeline.data import load_problems
 from pipeline.data.table import ProblemTable, heads, load_table
 from pipeline.errors import ConfigError, DataError
-from pipeline.config.evaluation import EvaluateConfig
-from pipeline.runs.directory import read_trained
 from pipeline.models.policy import choose_dtype
-from pipeline.training.schedules import select_problems
+from pipeline.runs.directory import read_trained
 from pipeline.runs.metrics_log import natural_order
+from pipeline.training.schedules import select_problems
 from pipeline.types import Problem
 
 P = TypeVar("P", bound=Sequence[Problem])
@@ -62,7 +62,7 @@ def plan_actors(config: Config) -> list[ActorPlan]:
     ]
 
 
-def plan_engines(config: EvaluateConfig) -> list[ActorPlan]:
+def plan_engines(config: EvaluationConfig) -> list[ActorPlan]:
     """Of an evaluation."""
     rollout = config.rollout
     return [ActorPlan("rollout", rollout.num_workers, rollout.num_cpus, rollout.num_gpus, rollout.memory_gib)]

@@ -16,6 +16,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from actors.driver.encode import make_tokens
 from actors.driver.launch import connected_ray, fit_stage, start_actors, wait_for_resources
 from actors.driver.plan import (
     ActorPlan,
@@ -29,18 +30,17 @@ from actors.driver.plan import (
 )
 from actors.driver.tune_searcher import StageSearcher
 from actors.learner.session import StageSetup
-from actors.driver.encode import make_tokens
 from pipeline.config import Config
 from pipeline.curriculum.stage_queue import ChainSearch, make_search, read_markers, write_marker
 from pipeline.data.table import TokenTable, data_cache
 from pipeline.errors import ConfigError, GradusError
-from pipeline.runs.directory import RunDirectory, link, read_progress
 from pipeline.files import write_json
-from pipeline.runs.logs import log_to_file
 from pipeline.models.hub import resolve_model
 from pipeline.report import write_report
-from pipeline.training.rewards import resolve
+from pipeline.runs.directory import RunDirectory, link, read_progress
+from pipeline.runs.logs import log_to_file
 from pipeline.runs.trackers import check_trackers
+from pipeline.training.rewards import resolve
 
 TRIAL_CPUS = 0.01
 """Tune insists on some."""

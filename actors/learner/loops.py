@@ -1,8 +1,8 @@
 """The two training loops. Every Ray Train worker runs one of them, from its first line to its last.
 
 Plain SPMD: each worker takes its share of a step's problems, computes its part of the loss, and gradients are
-summed over workers. The maths is in pipeline/training/grpo.py and pipeline/training/batching.py; models, checkpoints, metrics
-and weights are handled by LearnerSession.
+summed over workers. The maths is in pipeline/training; models, checkpoints, metrics and weights are handled
+by LearnerSession.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from actors.learner.session import LearnerSession, StageSetup
+from pipeline.config import GRPOConfig, SFTConfig
 from pipeline.training.batching import (
     MicroBatch,
     TokenSequence,
@@ -20,7 +21,6 @@ from pipeline.training.batching import (
     token_entropy,
     token_logprobs,
 )
-from pipeline.config import GRPOConfig, SFTConfig
 from pipeline.training.grpo import equal_rewards, group_advantages, grpo_loss
 from pipeline.training.rollout_metrics import UNGRADED
 from pipeline.training.schedules import completion_seeds

@@ -16,22 +16,18 @@ import ray.train
 import torch
 import torch.distributed as dist
 
+from actors.driver.encode import encode_problems
 from actors.learner.gauges import Gauges
 from actors.learner.held_out import evaluate
 from actors.rollout import Decoding
-from actors.driver.encode import encode_problems
 from actors.weights import pack_weights
-from pipeline.training.batching import COMPILED_MULTIPLE, MicroBatch, TokenSequence, micro_batches
 from pipeline.config import Config, SFTConfig
+from pipeline.curriculum.examples import shortened, stage_examples
 from pipeline.curriculum.replay import ReplayBuffer
 from pipeline.curriculum.stages import StageSpec, stage_decision
 from pipeline.data.table import ProblemTable, TokenTable
 from pipeline.errors import CheckpointError, DataError
-from pipeline.curriculum.examples import shortened, stage_examples
-from pipeline.runs.directory import Checkpoint, PhaseClock, Progress, RunDirectory, load_checkpoint
 from pipeline.files import append_jsonl, write_json, write_jsonl
-from pipeline.runs.logs import log_to_file
-from pipeline.training.rollout_metrics import first_per_level, rollout_metrics, sample_rows, ungraded_rows
 from pipeline.models.attention import use_causal_sdpa
 from pipeline.models.hub import resolve_model
 from pipeline.models.policy import (
@@ -49,10 +45,14 @@ from pipeline.models.policy import (
     weights_digest,
 )
 from pipeline.models.tokenizer import load_tokenizer, prompt_token_ids
+from pipeline.runs.directory import Checkpoint, PhaseClock, Progress, RunDirectory, load_checkpoint
+from pipeline.runs.logs import log_to_file
+from pipeline.runs.metrics_log import MetricsWriter, truncate_metrics, truncate_ungraded, ungraded_path
+from pipeline.training.batching import COMPILED_MULTIPLE, MicroBatch, TokenSequence, micro_batches
+from pipeline.training.rollout_metrics import first_per_level, rollout_metrics, sample_rows, ungraded_rows
 from pipeline.training.schedules import derive_seed, eval_steps, learning_rate
 from pipeline.training.sft import held_out_sums, learned_tokens, perplexity
 from pipeline.training.spectral import SpectralRefactorer, due_steps
-from pipeline.runs.metrics_log import MetricsWriter, truncate_metrics, truncate_ungraded, ungraded_path
 from pipeline.types import Problem, PromptRequest, RolloutGroup, WeightId
 
 logger = logging.getLogger(__name__)

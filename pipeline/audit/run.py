@@ -60,8 +60,8 @@ def audit_rows(rows: Iterable[Row], tagged: bool = True) -> Row | None:
     """Score completions a second time, look for tricks, and compare the first steps with the last.
 
     Args:
-        rows: as of ``pipeline.training.rollout_metrics.sample_rows``; ``completion``, ``gold`` and ``outcome`` are needed, ``step``,
-            ``stage``, ``problem_id`` and ``reward`` are used.
+        rows: as of ``pipeline.training.rollout_metrics.sample_rows``; ``completion``, ``gold`` and ``outcome``
+            are required; ``step``, ``stage``, ``problem_id`` and ``reward`` are used if present.
         tagged: whether the prompts ask for <reasoning> and <answer>.
 
     Returns:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from pipeline.reports import page
 from pipeline.audit.strict import DISAGREEMENTS, read
 from pipeline.audit.tricks import TRICKS
+from pipeline.reports import page
 from pipeline.reports.plots import draw_audit
 from pipeline.runs.metrics_log import Row
 

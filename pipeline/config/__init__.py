@@ -1,1 +1,60 @@
-from pipeline.config.job import *
+"""The configuration of every job, one file per consumer.
+
+``job.py`` puts the sections of a training job together; ``loading.py`` reads a recipe.
+"""
+
+from pipeline.config.base import StrictModel
+from pipeline.config.curriculum import (
+    CarryConfig,
+    CurriculumConfig,
+    HalvingConfig,
+    PromotionConfig,
+    RangeConfig,
+    SearchConfig,
+    StageConfig,
+)
+from pipeline.config.data import DataConfig, EmbeddedSetsConfig, FieldNames, ProblemFilter
+from pipeline.config.engines import GradingConfig, LearnerConfig, RewardConfig, RewardTerm, RolloutConfig
+from pipeline.config.evaluation import EvaluationConfig, HeldOutConfig, LoadingConfig, ProblemsConfig
+from pipeline.config.job import Config
+from pipeline.config.loading import load_config, validate_config, with_settings
+from pipeline.config.model import LoraConfig, ModelConfig
+from pipeline.config.output import CheckpointConfig, OutputConfig, TrackingConfig
+from pipeline.config.training import GRPOConfig, OptimizerConfig, SFTConfig, TrainerConfig
+
+__all__ = [
+    "CarryConfig",
+    "CheckpointConfig",
+    "Config",
+    "CurriculumConfig",
+    "DataConfig",
+    "EmbeddedSetsConfig",
+    "EvaluationConfig",
+    "FieldNames",
+    "GRPOConfig",
+    "GradingConfig",
+    "HalvingConfig",
+    "HeldOutConfig",
+    "LearnerConfig",
+    "LoadingConfig",
+    "LoraConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "OutputConfig",
+    "ProblemFilter",
+    "ProblemsConfig",
+    "PromotionConfig",
+    "RangeConfig",
+    "RewardConfig",
+    "RewardTerm",
+    "RolloutConfig",
+    "SFTConfig",
+    "SearchConfig",
+    "StageConfig",
+    "StrictModel",
+    "TrackingConfig",
+    "TrainerConfig",
+    "load_config",
+    "validate_config",
+    "with_settings",
+]

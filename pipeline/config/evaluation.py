@@ -1,11 +1,53 @@
-"""The configuration of an evaluation."""
+"""Held-out evaluation while a run trains, and the evaluation job."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from pipeline.config import DataConfig, GradingConfig, OutputConfig, RolloutConfig, StrictModel, check_shards
+from pipeline.config.base import StrictModel
+from pipeline.config.data import DataConfig
+from pipeline.config.engines import GradingConfig, RolloutConfig, check_shards
+from pipeline.config.output import OutputConfig
 from pipeline.templates import PromptTemplate
+
+
+class HeldOutConfig(StrictModel):
+    """Held-out problems: before the first stage, after every stage and, with total_eval_times, while stages train."""
+
+    problems_per_level: int = Field(50, ge=0)
+    """0 switches evaluation off. Data without levels counts as one level."""
+    problems_per_level_at_end: Annotated[int, Field(ge=1)] | Literal["all"] | None = None
+    """After the last stage of a run that is no search. None: problems_per_level."""
+    at_start: bool = True
+    max_completion_length: int = Field(256, ge=1)
+    """Tokens, decoded greedily."""
+    total_eval_times: int = Field(0, ge=0)
+    """Evaluations while a stage trains, evenly spread, the last one at its last step. 0: none."""
+    metric_for_best_model: Literal["loss", "perplexity", "token_accuracy", "answer_accuracy"] | None = None
+    """Of those evaluations: the best checkpoint is kept. None: the mean reward of training (SFT: its loss)."""
+    greater_is_better: bool | None = None
+    """None: of an accuracy."""
+    early_stopping_patience: int | None = Field(None, ge=1)
+    """A stage ends after so many evaluations in a row without a new best. None: never."""
+    load_best_model_at_end: bool = False
+    """A stage ends with its best weights in place of its last."""
+
+    @property
+    def higher_wins(self) -> bool:
+        """Whether more of metric_for_best_model is better."""
+        if self.greater_is_better is None:
+            return self.metric_for_best_model in ("token_accuracy", "answer_accuracy")
+        return self.greater_is_better
+
+    @model_validator(mode="after")
+    def _best_needs_evaluations(self) -> "HeldOutConfig":
+        if self.total_eval_times and not self.problems_per_level:
+            raise ValueError("total_eval_times needs problems_per_level above 0, got 0: there is nothing to evaluate")
+        if self.metric_for_best_model and not self.total_eval_times:
+            raise ValueError("metric_for_best_model needs total_eval_times above 0, got 0")
+        if not self.metric_for_best_model and (self.early_stopping_patience or self.load_best_model_at_end):
+            raise ValueError("early_stopping_patience and load_best_model_at_end need metric_for_best_model, got none")
+        return self
 
 
 def _listed(value: Any) -> Any:
@@ -92,7 +134,7 @@ class EvalRolloutConfig(RolloutConfig):
     fixed chunks make completions independent of the number of engines."""
 
 
-class EvaluateConfig(StrictModel):
+class EvaluationConfig(StrictModel):
     seed: int = Field(0, ge=0)
     """Of sampling, and of drawing ``problems.max_problems``."""
     model: Annotated[dict[str, str], BeforeValidator(_named)] = Field(min_length=1)
@@ -113,7 +155,7 @@ class EvaluateConfig(StrictModel):
     output: OutputConfig = OutputConfig()
 
     @model_validator(mode="after")
-    def _check_across_sections(self) -> "EvaluateConfig":
+    def _check_across_sections(self) -> "EvaluationConfig":
         if len(set(self.dataset)) < len(self.dataset):
             raise ValueError(f"dataset must name each data set once, got {self.dataset}")
         if self.rollout.num_samples > 1 and self.rollout.temperature == 0:

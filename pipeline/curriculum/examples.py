@@ -7,12 +7,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from pipeline.training.batching import TokenSequence
 from pipeline.config import SFTConfig
 from pipeline.curriculum.replay import Mixture, ReplayItem, mix
 from pipeline.curriculum.stages import StageSpec, total_steps
 from pipeline.data.table import ProblemTable, TokenTable
 from pipeline.errors import DataError
+from pipeline.training.batching import TokenSequence
 from pipeline.types import Problem
 
 

@@ -12,8 +12,8 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from pipeline.data.table import heads, take
 from pipeline.errors import CheckpointError
-from pipeline.training.schedules import derive_seed, item_at
 from pipeline.runs.metrics_log import natural_order
+from pipeline.training.schedules import derive_seed, item_at
 from pipeline.types import Problem
 
 T = TypeVar("T")

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.reports import page
 from pipeline.curriculum.chain_results import (
     MEASURES,
     RATIO,
@@ -31,6 +30,7 @@ from pipeline.curriculum.forgetting import (
 from pipeline.curriculum.plots import draw_matrices, draw_replay_ratio, level_order
 from pipeline.errors import CheckpointError
 from pipeline.files import write_atomic, write_json
+from pipeline.reports import page
 from pipeline.runs.metrics_log import Row, number, read_config
 
 if TYPE_CHECKING:

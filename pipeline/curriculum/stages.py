@@ -31,8 +31,8 @@ from pipeline.config import (
 )
 from pipeline.data.table import ProblemTable, heads, take
 from pipeline.errors import ConfigError
-from pipeline.training.schedules import derive_seed, num_steps, select_problems
 from pipeline.runs.metrics_log import natural_order
+from pipeline.training.schedules import derive_seed, num_steps, select_problems
 from pipeline.types import Problem
 
 P = TypeVar("P", bound=Sequence[Problem])

@@ -9,7 +9,7 @@ from itertools import count
 from math import comb
 from typing import Any, Literal
 
-from pipeline.config import ArithmeticConfig
+from pipeline.config import EmbeddedSetsConfig
 from pipeline.data.embedded import level_part
 
 NAME = "embedded:arithmetic"
@@ -19,7 +19,7 @@ _LEVELS = {"1": (3, 1), "2": (4, 1), "3": (5, 1), "4": (6, 1), "5": (3, 2)}
 _SEED = 20_261_121
 
 
-def arithmetic_rows(config: ArithmeticConfig, split: Literal["train", "eval"]) -> list[dict[str, Any]]:
+def arithmetic_rows(config: EmbeddedSetsConfig, split: Literal["train", "eval"]) -> list[dict[str, Any]]:
     """Rows of question, answer, solution (or None) and level, easiest level first.
 
     See ``level_part`` for how many there are. Only level 1 is small: 1,165 distinct problems.

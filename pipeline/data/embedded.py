@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from itertools import islice
 from typing import Literal, TypeVar
 
-from pipeline.config import ArithmeticConfig, FieldNames
+from pipeline.config import EmbeddedSetsConfig, FieldNames
 
 FIELDS = FieldNames(question="question", answer="answer", solution="solution", level="level")
 Item = TypeVar("Item")
@@ -14,7 +14,7 @@ def level_part(
     stream: Iterable[Item],
     key: Callable[[Item], Hashable],
     num_distinct: int,
-    config: ArithmeticConfig,
+    config: EmbeddedSetsConfig,
     split: Literal["train", "eval"],
 ) -> Iterator[Item]:
     """A level's held-out or training problems, which never overlap.

@@ -11,7 +11,7 @@ from itertools import count
 from math import comb
 from typing import Any, Literal, NamedTuple
 
-from pipeline.config import ArithmeticConfig
+from pipeline.config import EmbeddedSetsConfig
 from pipeline.data.arithmetic import partial_sums
 from pipeline.data.embedded import level_part
 
@@ -89,7 +89,7 @@ def problem_key(numbers: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(numbers))
 
 
-def operations_rows(config: ArithmeticConfig, split: Literal["train", "eval"]) -> list[dict[str, Any]]:
+def operations_rows(config: EmbeddedSetsConfig, split: Literal["train", "eval"]) -> list[dict[str, Any]]:
     """Rows of question, answer, solution and level, easiest level first.
 
     Every problem is worked out. See ``level_part`` for how many there are: levels 4 and 5 are small.

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.reports import page
 from pipeline.evaluation.results import COLUMNS
+from pipeline.reports import page
 
 FIELDS = tuple(COLUMNS)
 """What is shown of a row of eval_results.jsonl. A row may lack any of them."""

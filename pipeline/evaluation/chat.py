@@ -6,9 +6,9 @@ import torch
 
 from pipeline.data.sources import question_alone
 from pipeline.errors import CheckpointError
-from pipeline.runs.directory import RunDirectory
 from pipeline.models.policy import load_policy
 from pipeline.models.tokenizer import load_tokenizer, prompt_token_ids
+from pipeline.runs.directory import RunDirectory
 
 
 class ChatModel:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.config import DataConfig, FieldNames
+from pipeline.config.evaluation import EvaluationConfig, ProblemsConfig
 from pipeline.data import embedded
 from pipeline.data.sources import Row, Split, as_text, local_path, problem_rows, read_answer
 from pipeline.errors import DataError
-from pipeline.config.evaluation import EvaluateConfig, ProblemsConfig
-from pipeline.training.schedules import derive_seed
 from pipeline.templates import TEMPLATES
+from pipeline.training.schedules import derive_seed
 
 BOXED_TEMPLATE = (
     "Solve the problem step by step, then put the final answer in \\boxed{{}}.\n\n"
@@ -151,7 +151,7 @@ class Loaded:
         return replace(self, problems=kept, num_seen_left_out=len(self.problems) - len(kept))
 
 
-def load_data_set(name: str, config: EvaluateConfig) -> Loaded:
+def load_data_set(name: str, config: EvaluationConfig) -> Loaded:
     """The problems that are asked.
 
     Args:
@@ -194,7 +194,7 @@ def load_data_set(name: str, config: EvaluateConfig) -> Loaded:
     )
 
 
-def training_questions(name: str, config: EvaluateConfig) -> list[str]:
+def training_questions(name: str, config: EvaluationConfig) -> list[str]:
     """Questions of the training split of a data set, for the guard. Raises DataError as load_data_set."""
     data, source = _reading(name, DATA_SETS.get(name), config)
     return [problem.question for _, problem in _matching(name, problem_rows(data, "train"), source) if problem]
@@ -205,7 +205,7 @@ def is_lean(gold: str) -> bool:
     return bool(re.search(r"\bfun\b|\||[∃∧∏∣⌈⌊ℤℝ√]|\bPowerSeries\b|\bNat\.|\bReal\.", gold))
 
 
-def _reading(name: str, entry: DataSet | None, config: EvaluateConfig) -> tuple[DataConfig, Source | None]:
+def _reading(name: str, entry: DataSet | None, config: EvaluationConfig) -> tuple[DataConfig, Source | None]:
     """How rows are read. The prompt is not made here: templates of training are left out."""
     if entry is None or name.startswith("embedded:"):
         if not name.startswith("embedded:"):
@@ -269,7 +269,7 @@ def _tag(value: Any) -> str | None:
 
 
 def _choose(
-    problems: list[EvalProblem], config: EvaluateConfig, name: str, row_ids: Sequence[str]
+    problems: list[EvalProblem], config: EvaluationConfig, name: str, row_ids: Sequence[str]
 ) -> list[EvalProblem]:
     chosen: ProblemsConfig = config.problems
     kept = problems

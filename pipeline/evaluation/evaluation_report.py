@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from pipeline.reports import page
 from pipeline.errors import CheckpointError
 from pipeline.evaluation.browser import browser_page
 from pipeline.evaluation.record import read_record
@@ -20,6 +19,7 @@ from pipeline.evaluation.results import ResultsFile
 from pipeline.evaluation.scoring import NUMERIC_TOLERANCE, OUTCOMES, SCORES
 from pipeline.evaluation.summary import summarize
 from pipeline.files import write_atomic, write_json
+from pipeline.reports import page
 from pipeline.reports.plots import BLUE, COLORS, GREEN, GREY, INK, ORANGE, PURPLE, RED, STYLE, save
 from pipeline.runs.metrics_log import read_config
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.config import Config, ModelConfig
-from pipeline.errors import CheckpointError, GradusError, ModelError
 from pipeline.config.evaluation import LoadingConfig
-from pipeline.runs.directory import RunDirectory, load_checkpoint
+from pipeline.errors import CheckpointError, GradusError, ModelError
 from pipeline.models.hub import first_line, resolve_model
 from pipeline.models.policy import ADAPTER_FILE, load_policy, load_trainable, save_final_model, torch_dtype
 from pipeline.models.tokenizer import load_tokenizer
+from pipeline.runs.directory import RunDirectory, load_checkpoint
 
 ADAPTER_CONFIG = "adapter_config.json"
 

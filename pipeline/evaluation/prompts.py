@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.config import Config, DataConfig
+from pipeline.config.evaluation import EvaluationConfig
 from pipeline.data.sources import question_alone, worked_solution
 from pipeline.errors import ConfigError
 from pipeline.evaluation.datasets import EvalProblem, Loaded
-from pipeline.config.evaluation import EvaluateConfig
 from pipeline.models.tokenizer import prompt_token_ids
 from pipeline.templates import PromptTemplate
 from pipeline.types import Message, Problem
@@ -46,7 +46,7 @@ class Prompter:
         return Problem(asked.id, (*system, *turns, question), problem.gold)
 
 
-def make_prompter(loaded: Loaded, config: EvaluateConfig, run: Config | None) -> Prompter:
+def make_prompter(loaded: Loaded, config: EvaluationConfig, run: Config | None) -> Prompter:
     """How the problems of a data set are put to a model.
 
     Args:

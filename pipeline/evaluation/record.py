@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.evaluation import EvaluationConfig
 from pipeline.errors import CheckpointError
 from pipeline.evaluation.datasets import Loaded
 from pipeline.evaluation.models import EvalModel
 from pipeline.evaluation.prompts import Prompter
-from pipeline.config.evaluation import EvaluateConfig
 from pipeline.files import write_json
 from pipeline.templates import TEMPLATES
 
@@ -31,7 +31,7 @@ class EvaluationRecord:
     @classmethod
     def of(
         cls,
-        config: EvaluateConfig,
+        config: EvaluationConfig,
         models: Sequence[EvalModel],
         loaded: Sequence[Loaded],
         prompters: Mapping[tuple[str, str], Prompter],

@@ -10,10 +10,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from pipeline.verifier.extract import extract, find_answer, is_hedge, marked_answer
-from pipeline.verifier.normalize.quantity import Quantity, close_quantity, european_decimal, read_quantity, same_quantity
+from pipeline.verifier.normalize.quantity import (
+    Quantity,
+    close_quantity,
+    european_decimal,
+    read_quantity,
+    same_quantity,
+)
 from pipeline.verifier.normalize.spelling import clean, compact
-from pipeline.verifier.verdict import Comparison, Job, Method, Outcome, Verdict
 from pipeline.verifier.normalize.words import choice_letter, looks_like_words, same_choice, same_words
+from pipeline.verifier.verdict import Comparison, Job, Method, Outcome, Verdict
 
 MAX_MATH_CHARS = 4000
 """Longer answers that are not literally the gold one are wrong without being read; such golds are bad."""

@@ -14,8 +14,8 @@ from statistics import fmean
 from rich.console import Console
 from rich.table import Table
 
-from tests.conftest import ROOT
 from pipeline.runs.metrics_log import Row, read_metrics
+from tests.conftest import ROOT
 
 PHASES = ("rollout", "reward", "learner", "weight_sync", "other")
 

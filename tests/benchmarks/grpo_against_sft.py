@@ -15,9 +15,9 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-from tests.conftest import ROOT
 from pipeline.files import write_json
 from pipeline.runs.metrics_log import read_metrics
+from tests.conftest import ROOT
 
 ARMS = ("sft", "grpo", "more_sft")
 MEASURES = ("accuracy_tagged", "accuracy_last_number")

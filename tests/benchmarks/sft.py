@@ -24,7 +24,8 @@ from actors.driver.launch import learner_environment
 from pipeline.config import LearnerConfig
 from pipeline.models.policy import choose_dtype
 from pipeline.runs.metrics_log import read_metrics
-from tests.benchmarks.__main__ import ROOT, matmul_tflops
+from tests.benchmarks.__main__ import matmul_tflops
+from tests.conftest import ROOT
 
 BATCH_SIZE = 8
 SKIPPED = 8

@@ -11,11 +11,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from actors.driver.launch import connected_ray
 from actors.driver.encode import make_tokens
+from actors.driver.launch import connected_ray
 from pipeline.config import ModelConfig
-from pipeline.data.table import load_table
 from pipeline.curriculum.examples import Examples
+from pipeline.data.table import load_table
 from pipeline.models.embedded import NAME
 from tests.support.tables import PeakMemory, metamath_like
 

@@ -18,11 +18,11 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from tests.conftest import ROOT
-from pipeline.config import ArithmeticConfig
+from pipeline.config import EmbeddedSetsConfig
 from pipeline.data.arithmetic import arithmetic_rows
 from pipeline.data.sources import last_boxed
 from pipeline.verifier import Grader
+from tests.conftest import ROOT
 
 Pair = tuple[str, str]
 _ENDINGS = ("<answer>\n{}\n</answer>", "#### {}", "The answer is: {}", "So the final answer is $\\boxed{{{}}}$.")
@@ -44,7 +44,7 @@ def gsm8k_pairs(data: Path, count: int) -> list[Pair]:
         texts = [json.loads(line)["answer"] for line in path.read_text().splitlines()]
         parts = [text.rpartition("####") for text in texts[:count]]
         return with_other_answers([(solution.strip(), gold.strip()) for solution, _, gold in parts])
-    rows = arithmetic_rows(ArithmeticConfig(train_per_level=count // 5, worked_per_level=[count] * 5), "train")
+    rows = arithmetic_rows(EmbeddedSetsConfig(train_per_level=count // 5, worked_per_level=[count] * 5), "train")
     return with_other_answers([(row["solution"], row["answer"]) for row in rows])
 
 

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.conftest import ROOT
 import pytest
 
+from tests.conftest import ROOT
 from tests.support.models import save_tiny_model
 
 OFFLINE = {"HF_ENDPOINT": "http://127.0.0.1:9"}

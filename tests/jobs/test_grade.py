@@ -13,12 +13,12 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tests.conftest import ROOT
 import pytest
 
-from pipeline.grading import files as module
 from pipeline.errors import DataError
+from pipeline.grading import files as module
 from pipeline.grading.files import Chunk, GradedChunk, GradeSettings, Tally, grade_chunk, grade_file, over_processes
+from tests.conftest import ROOT
 
 BOMB = r"\boxed{9^{9^{9}}+x}"
 ROWS: list[dict] = [

@@ -8,12 +8,11 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from tests.conftest import ROOT
 import pytest
 
 from jobs.prepare_data import main
-from tests.pipeline import test_hub
-
+from tests.conftest import ROOT
+from tests.pipeline.models import test_hub
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,8 @@ import sys
 from pathlib import Path
 
 from tests.conftest import ROOT
-from tests.support.runs import make_run, write_rows
 from tests.pipeline.curriculum.test_search_report import finished_search
-
+from tests.support.runs import make_run, write_rows
 
 
 def run_job(*args: str | Path) -> subprocess.CompletedProcess:

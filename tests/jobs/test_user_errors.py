@@ -7,13 +7,12 @@ import sys
 import time
 from pathlib import Path
 
-from tests.conftest import ROOT
 import pytest
 
 from pipeline.config import load_config
 from pipeline.runs.directory import Progress, RunDirectory
+from tests.conftest import ROOT
 from tests.support.models import save_tiny_model
-
 
 
 def run_job(*arguments: str, script: str = "grpo_qwen", **env: str) -> subprocess.CompletedProcess:

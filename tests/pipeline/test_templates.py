@@ -1,20 +1,19 @@
 import json
-from pathlib import Path
 
-from tests.conftest import ROOT, SHARED
 import pytest
 import yaml
 from tokenizers.processors import TemplateProcessing
 
+from actors.driver.encode import encode_problems
 from actors.learner.held_out import _row as evaluation_row
 from actors.learner.session import LearnerSession
-from actors.driver.encode import encode_problems
 from pipeline.config import DataConfig, FieldNames, validate_config
 from pipeline.data import check_data, load_problems
 from pipeline.data.sources import prompt_template, question_alone
 from pipeline.errors import ConfigError, DataError
 from pipeline.types import Completion, Problem
 from pipeline.verifier import extract, grade
+from tests.conftest import ROOT, SHARED
 from tests.support.models import tiny_tokenizer
 
 needs_shared_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not there")

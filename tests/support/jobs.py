@@ -8,9 +8,8 @@ from typing import Any
 
 import yaml
 
-from tests.conftest import ROOT
 from pipeline.runs.metrics_log import read_metrics
-
+from tests.conftest import ROOT
 
 
 def job(*arguments: object, script: str = "jobs/grpo_qwen.py") -> list[str]:

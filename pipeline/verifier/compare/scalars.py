@@ -15,8 +15,8 @@ from sympy import Expr, Integer, Rational, Symbol
 
 from pipeline.verifier.normalize.quantity import MIN_DIGITS, RELATIVE_TOLERANCE
 from pipeline.verifier.normalize.spelling import TEXT_CLOSE, TEXT_OPEN
-from pipeline.verifier.reading.tree import Node, number
 from pipeline.verifier.normalize.units import NO_UNIT, PERCENT, Unit, compatible, read_unit, take_scale
+from pipeline.verifier.reading.tree import Node, number
 
 MAX_BITS = 200_000
 """Integers above stay powers and factorials that nobody multiplies out."""

@@ -11,10 +11,11 @@ from fractions import Fraction
 import sympy
 
 from pipeline.verifier.compare import scalars
-from pipeline.verifier.normalize.quantity import european_decimal, without_lead
-from pipeline.verifier.reading.parser import ReadError, read
 from pipeline.verifier.compare.real_sets import is_real_set, same_real_set
+from pipeline.verifier.normalize.quantity import european_decimal, without_lead
 from pipeline.verifier.normalize.spelling import TEXT_CLOSE, TEXT_OPEN
+from pipeline.verifier.normalize.words import looks_like_words, same_words
+from pipeline.verifier.reading.parser import ReadError, read
 from pipeline.verifier.reading.tree import (
     EMPTY_SET,
     INFINITY,
@@ -32,7 +33,6 @@ from pipeline.verifier.reading.tree import (
     reversed_relation,
     same_name,
 )
-from pipeline.verifier.normalize.words import looks_like_words, same_words
 
 _MAX_ITEMS = 1000
 _MAX_DISTINCT = 50

@@ -5,19 +5,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from tests.conftest import ROOT
 import pytest
 
 from actors.driver import encode as tokenize
-from actors.driver.launch import connected_ray
 from actors.driver.encode import make_tokens
+from actors.driver.launch import connected_ray
 from pipeline.config import DataConfig, ModelConfig
-from pipeline.data.table import ProblemTable, TokenTable, load_table
 from pipeline.curriculum.examples import Examples
+from pipeline.data.table import ProblemTable, TokenTable, load_table
 from pipeline.models.embedded import NAME
 from pipeline.models.hub import resolve_model
 from pipeline.models.tokenizer import load_tokenizer, prompt_token_ids
 from pipeline.types import Problem
+from tests.conftest import ROOT
 from tests.support.models import tiny_tokenizer
 from tests.support.tables import metamath_like
 

@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from pipeline.evaluation.results import ResultsFile
-from tests.support.models import save_tiny_model
 from tests.support.jobs import only_run, run_job, save_recipe, start
+from tests.support.models import save_tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

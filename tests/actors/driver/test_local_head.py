@@ -12,12 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-from tests.conftest import ROOT
 import pytest
 
 from actors.driver.local_head import LocalHead
 from jobs.submit_local import exit_code, submit
-
+from tests.conftest import ROOT
 
 
 def processes_of(temp_dir: Path) -> list[psutil.Process]:

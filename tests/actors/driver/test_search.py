@@ -15,8 +15,8 @@ from pipeline.curriculum.replay import ReplayBuffer
 from pipeline.curriculum.stage_queue import read_markers
 from pipeline.runs.directory import RunDirectory, read_progress, read_trained
 from pipeline.runs.metrics_log import read_metrics
-from tests.support.models import save_tiny_model
 from tests.support.jobs import killed_at, only_run, run_job, save_recipe, start
+from tests.support.models import save_tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.runs.metrics_log import read_metrics
+from tests.conftest import ROOT
+from tests.support.jobs import job, killed_at, only_run, run_job, save_recipe
 from tests.support.models import save_tiny_model
-from tests.support.jobs import ROOT, job, killed_at, only_run, run_job, save_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -8,8 +8,8 @@ import torch
 
 from pipeline.runs.directory import read_progress
 from pipeline.runs.metrics_log import read_metrics
-from tests.support.models import save_tiny_model
 from tests.support.jobs import killed_at, only_run, run_job, save_recipe
+from tests.support.models import save_tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 import pipeline
-from pipeline.audit.section import drift_sentence
 from pipeline.audit.run import audit_rows, audit_run
+from pipeline.audit.section import drift_sentence
 from pipeline.audit.strict import disagreement, number_in, read, strict_correct
 from pipeline.audit.tricks import TRICKS, find_tricks
 from pipeline.report import write_report
-from tests.support.runs import HOSTILE, make_run, write_rows
 from tests.pipeline.test_report import Page
+from tests.support.runs import HOSTILE, make_run, write_rows
 
 SUM = "<reasoning>\n48 + 24 = 72\n</reasoning>\n"
 HONEST = f"{SUM}<answer>\n72\n</answer>"

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import CONFIGS
 from pipeline.config import Config, GRPOConfig, SFTConfig, load_config, validate_config
+from pipeline.config.evaluation import EvaluationConfig
 from pipeline.errors import ConfigError
-from pipeline.config.evaluation import EvaluateConfig
+from tests.conftest import CONFIGS
 
 RECIPES = sorted(CONFIGS.glob("*.yaml"))
 GRPO = {"name": "rl", "kind": "grpo"}
@@ -39,7 +39,7 @@ def test_there_are_recipes_to_check():
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_every_recipe_loads_and_so_does_every_preset(path):
     for overrides in ([], *([f"preset={name}"] for name in presets(path))):
-        model = EvaluateConfig if path.name == "evaluate.yaml" else Config
+        model = EvaluationConfig if path.name == "evaluate.yaml" else Config
         loaded = load_config(path, overrides, model)
         written = json.loads(json.dumps(loaded.model_dump()))
         assert model.model_validate(written) == loaded  # what experiment_config.json holds is the same configuration

@@ -3,12 +3,12 @@ import json
 import pyarrow as pa
 import pytest
 
-from pipeline.training.batching import TokenSequence
 from pipeline.config import DataConfig, validate_config
+from pipeline.curriculum.examples import StageExamples, stage_examples
 from pipeline.curriculum.stages import stage_specs
 from pipeline.data.table import TOKENS, ProblemTable, TokenTable, load_table, write_batches
 from pipeline.errors import DataError
-from pipeline.curriculum.examples import StageExamples, stage_examples
+from pipeline.training.batching import TokenSequence
 
 LENGTHS = [(3, 4), (3, 9), (10, 2), (11, 5), (2, 0)]
 """Tokens of prompt and completion of problems a to e. The last has no worked solution."""

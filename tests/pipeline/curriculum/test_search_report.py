@@ -10,10 +10,10 @@ from pipeline.curriculum.chain_results import read_chains
 from pipeline.curriculum.search_report import search_statements, search_tables, write_search_report
 from pipeline.errors import CheckpointError
 from pipeline.files import write_json, write_jsonl
-from pipeline.training.rollout_metrics import accuracy_by_level
 from pipeline.report import write_report
-from tests.support.runs import HOSTILE, make_run
+from pipeline.training.rollout_metrics import accuracy_by_level
 from tests.pipeline.test_report import Page, fingerprint
+from tests.support.runs import HOSTILE, make_run
 
 NUM_PROBLEMS = 10  # per level: a tenth is one problem
 

@@ -3,15 +3,22 @@ import json
 import random
 import zlib
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import CONFIGS
 from pipeline.config import HalvingConfig, SearchConfig, load_config
-from pipeline.curriculum.stage_queue import ChainPlan, ChainSearch, Rung, make_search, plan_rungs, read_markers, write_marker
+from pipeline.curriculum.stage_queue import (
+    ChainPlan,
+    ChainSearch,
+    Rung,
+    make_search,
+    plan_rungs,
+    read_markers,
+    write_marker,
+)
 from pipeline.curriculum.stages import chain_specs, stage_keys, stage_specs
 from pipeline.errors import CheckpointError, ConfigError
+from tests.conftest import CONFIGS
 
 DIAMOND = [
     ChainPlan("a", ("s1", "s2", "a3", "a4")),

@@ -1,9 +1,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from tests.conftest import CONFIGS
 import pytest
 
 from pipeline.config import Config, PromotionConfig, load_config, validate_config
@@ -19,6 +17,7 @@ from pipeline.curriculum.stages import (
 )
 from pipeline.errors import ConfigError
 from pipeline.types import Problem
+from tests.conftest import CONFIGS
 
 LEVELS = ["1", "2", "3", "10"]
 EACH = {"name": "level", "kind": "sft", "each_level": True}

@@ -1,15 +1,14 @@
 import re
 from itertools import product
 from operator import add, mod, mul, sub
-from pathlib import Path
 
-from tests.conftest import CONFIGS
 import pytest
 
-from pipeline.config import ArithmeticConfig, DataConfig, load_config
+from pipeline.config import DataConfig, EmbeddedSetsConfig, load_config
 from pipeline.data import check_data, load_problems, operations
 from pipeline.data.splits import SplitSettings, prepare_split
 from pipeline.verifier import grade
+from tests.conftest import CONFIGS
 
 CONFIG = DataConfig(name=operations.NAME)
 REPLAY_DEMO = CONFIGS / "search_replay_demo.yaml"
@@ -74,7 +73,7 @@ def test_the_distinct_problems_of_a_level():
 
 def test_splits_never_overlap_and_held_out_problems_stay():
     def keys(split, **sizes):
-        rows = operations.operations_rows(ArithmeticConfig(**sizes), split)
+        rows = operations.operations_rows(EmbeddedSetsConfig(**sizes), split)
         return [(row["level"], operations.problem_key(numbers_in(row["question"]))) for row in rows]
 
     held_out, train = keys("eval"), keys("train")
@@ -92,7 +91,7 @@ def test_the_order_of_numbers_does_not_make_another_problem():
 
 
 def test_the_problems_are_the_same_everywhere():
-    rows = operations.operations_rows(ArithmeticConfig(eval_per_level=1), "eval")
+    rows = operations.operations_rows(EmbeddedSetsConfig(eval_per_level=1), "eval")
     assert [row["question"] for row in rows] == [
         "What is the largest of 18, 77 and 84?",
         "What is 76 + 50?",

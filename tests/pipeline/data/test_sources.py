@@ -2,17 +2,15 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-from tests.conftest import ROOT, SHARED
 import pytest
 
-from pipeline.config import ArithmeticConfig, DataConfig, FieldNames
+from pipeline.config import DataConfig, EmbeddedSetsConfig, FieldNames
 from pipeline.data import arithmetic, check_data, load_problems, worked_solution
 from pipeline.data.sources import last_boxed
 from pipeline.errors import DataError
+from tests.conftest import ROOT, SHARED
 
-SHARED = ROOT.parent / "shared" / "data"
 needs_shared_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not there")
 MATH = FieldNames(question="problem", answer="solution", level="level", type="type")
 
@@ -119,7 +117,7 @@ def test_partial_sums():
 
 
 def test_every_second_worked_solution_is_terse():
-    rows = arithmetic.arithmetic_rows(ArithmeticConfig(worked_per_level=[4, 0, 0, 0, 0]), "train")
+    rows = arithmetic.arithmetic_rows(EmbeddedSetsConfig(worked_per_level=[4, 0, 0, 0, 0]), "train")
     assert [row["solution"].count("\n") for row in rows[:4]] == [1, 0, 1, 0]  # three terms are two partial sums
     assert rows[1]["solution"] == f"{rows[1]['question'][8:-1]} = {rows[1]['answer']}"
     for terse_frac, expected in [(0.0, 0), (0.25, 1), (1.0, 4)]:
@@ -163,7 +161,7 @@ def test_arithmetic_levels_rise_and_solutions_are_right():
 
 def test_arithmetic_splits_never_overlap_and_held_out_problems_stay():
     def keys(split, **sizes):
-        rows = arithmetic.arithmetic_rows(ArithmeticConfig(**sizes), split)
+        rows = arithmetic.arithmetic_rows(EmbeddedSetsConfig(**sizes), split)
         return [arithmetic.sum_key(row["question"][8:-1]) for row in rows]
 
     held_out, train = keys("eval"), keys("train", train_per_level=2000)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from tests.conftest import SHARED
 import pytest
 
 from pipeline.config import DataConfig, FieldNames, ProblemFilter
@@ -25,6 +24,7 @@ from pipeline.data.splits import (
 from pipeline.errors import ConfigError, DataError
 from pipeline.files import sha256
 from pipeline.training.schedules import select_problems
+from tests.conftest import SHARED
 
 needs_math = pytest.mark.skipif(not (SHARED / "math").is_dir(), reason=f"{SHARED / 'math'} is not there")
 FIELDS = FieldNames(question="problem", answer="answer", solution="solution", level="level", type="type", id="id")

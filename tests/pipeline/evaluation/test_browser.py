@@ -11,14 +11,13 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
-from tests.conftest import DATA, ROOT
 import pytest
 
-from pipeline.reports import page
 from pipeline.evaluation.browser import FIELDS, browser_page
+from pipeline.reports import page
+from tests.conftest import DATA, ROOT
 from tests.support.runs import HOSTILE
 
 COMPLETIONS = DATA / "smollm2_completions.jsonl"

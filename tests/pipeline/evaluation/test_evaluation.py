@@ -4,33 +4,32 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import ROOT, SHARED
 import pytest
 
 from pipeline.config import Config, load_config
+from pipeline.config.evaluation import EvaluationConfig, PromptConfig
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.evaluation.comparison import compare_evaluations
 from pipeline.evaluation.datasets import DATA_SETS, EvalProblem, is_lean, load_data_set
+from pipeline.evaluation.evaluation_report import write_evaluation_report
 from pipeline.evaluation.overlap import TrainingQuestions
 from pipeline.evaluation.prompts import make_prompter
 from pipeline.evaluation.record import EvaluationRecord
-from pipeline.evaluation.evaluation_report import write_evaluation_report
 from pipeline.evaluation.results import COLUMNS, Chunk, ResultsFile
 from pipeline.evaluation.scoring import score
-from pipeline.config.evaluation import EvaluateConfig, PromptConfig
 from pipeline.evaluation.summary import answer_key, summarize
 from pipeline.report import write_report
 from pipeline.templates import TEMPLATES
 from pipeline.types import Completion
 from pipeline.verifier import Grader
+from tests.conftest import ROOT, SHARED
 from tests.support.models import tiny_tokenizer
 
-SHARED = ROOT.parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data, which a user's clone has not")
 
 
-def config(dataset: Any = "gsm8k", **settings: Any) -> EvaluateConfig:
-    return EvaluateConfig.model_validate({"model": "some/model", "dataset": dataset, **settings})
+def config(dataset: Any = "gsm8k", **settings: Any) -> EvaluationConfig:
+    return EvaluationConfig.model_validate({"model": "some/model", "dataset": dataset, **settings})
 
 
 @pytest.fixture
@@ -79,11 +78,11 @@ def test_wrong_settings(settings, message):
 def test_the_recipe_is_valid_and_an_unknown_setting_has_a_neighbour():
     recipe = ROOT / "configs" / "evaluate.yaml"
     assert (
-        load_config(recipe, ["rollout.num_samples=4", "rollout.temperature=1.0"], EvaluateConfig).rollout.num_samples
+        load_config(recipe, ["rollout.num_samples=4", "rollout.temperature=1.0"], EvaluationConfig).rollout.num_samples
         == 4
     )
     with pytest.raises(ConfigError, match=r"unknown setting rollout.num_sample. Did you mean rollout.num_samples\?"):
-        load_config(recipe, ["rollout.num_sample=4"], EvaluateConfig)
+        load_config(recipe, ["rollout.num_sample=4"], EvaluationConfig)
 
 
 def test_what_a_resumed_evaluation_may_change_is_what_results_do_not_depend_on():
@@ -203,7 +202,7 @@ def test_data_that_cannot_be_asked(sums, dataset, settings, message):
 # Prompts
 
 
-def _loaded(sums: Path, **settings: Any) -> tuple[Any, EvaluateConfig]:
+def _loaded(sums: Path, **settings: Any) -> tuple[Any, EvaluationConfig]:
     chosen = config(str(sums), **settings)
     return load_data_set(str(sums), chosen), chosen
 

@@ -8,11 +8,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pipeline.config import Config
+from pipeline.config.evaluation import LoadingConfig
 from pipeline.errors import CheckpointError, ModelError
 from pipeline.evaluation.models import _checkpoint_config, check_fit, find_model, load_directory, unique_labels
-from pipeline.config.evaluation import LoadingConfig
-from pipeline.runs.directory import Progress, RunDirectory
 from pipeline.models.policy import load_policy, merged_weights, save_adapter, trainable_tensors
+from pipeline.runs.directory import Progress, RunDirectory
 from tests.support.models import save_tiny_model
 
 FLOAT = LoadingConfig(dtype="float32")

@@ -7,15 +7,14 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.conftest import ROOT
 import pytest
 
 from pipeline.config import ModelConfig
 from pipeline.errors import ModelError
 from pipeline.models.hub import check_model, resolve_model
+from tests.conftest import ROOT
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 PROBLEMS = '{"question": "1 + 1?", "answer": "2"}\n{"question": "2 + 2?", "answer": "4"}\n'

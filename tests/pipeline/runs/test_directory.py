@@ -8,6 +8,7 @@ import torch
 
 from pipeline.config import Config, validate_config
 from pipeline.errors import CheckpointError, ConfigError
+from pipeline.files import write_json, write_jsonl
 from pipeline.runs.directory import (
     PhaseClock,
     Progress,
@@ -15,7 +16,6 @@ from pipeline.runs.directory import (
     load_checkpoint,
     read_progress,
 )
-from pipeline.files import write_json, write_jsonl
 
 
 def config(root: Path) -> Config:
@@ -150,7 +150,9 @@ def test_a_step_can_be_saved_again(run):
     assert loaded is not None and loaded.progress.score == 2.0
 
 
-@pytest.mark.parametrize("killed_in", ["torch.save", "pipeline.runs.directory.write_json", "pipeline.runs.directory._fsync"])
+@pytest.mark.parametrize(
+    "killed_in", ["torch.save", "pipeline.runs.directory.write_json", "pipeline.runs.directory._fsync"]
+)
 def test_a_checkpoint_cut_short_is_never_seen_and_is_cleaned_up(run, monkeypatch, killed_in):
     def killed(*_):
         raise KeyboardInterrupt

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import ROOT
 import pytest
 
-from pipeline.runs import trackers
 from pipeline.config import TrackingConfig, validate_config
 from pipeline.errors import ConfigError
-from pipeline.runs.trackers import Point, check_trackers
+from pipeline.runs import trackers
 from pipeline.runs.metrics_log import MetricsWriter, read_metrics, truncate_metrics
+from pipeline.runs.trackers import Point, check_trackers
+from tests.conftest import ROOT
 
 MARKER = "5eca7e" * 7
 """In place of every key: 42 characters, as some libraries look at the length."""

@@ -6,6 +6,7 @@ import torch
 import transformers
 from torch.nn import functional as F
 
+from pipeline.models.attention import CAUSAL_SDPA, SHORT, plain_causal_attention, use_causal_sdpa
 from pipeline.training.batching import (
     TokenSequence,
     micro_batches,
@@ -14,7 +15,6 @@ from pipeline.training.batching import (
     token_entropy,
     token_logprobs,
 )
-from pipeline.models.attention import CAUSAL_SDPA, SHORT, plain_causal_attention, use_causal_sdpa
 from tests.support.models import tiny_llama
 
 CPU = torch.device("cpu")

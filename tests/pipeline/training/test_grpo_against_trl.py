@@ -14,8 +14,8 @@ from functools import partial
 import pytest
 import torch
 
-from pipeline.training.batching import TokenSequence, micro_batches, next_token_logits, token_logprobs
 from pipeline.config import GRPOConfig
+from pipeline.training.batching import TokenSequence, micro_batches, next_token_logits, token_logprobs
 from pipeline.training.grpo import clipped_policy_loss, group_advantages, grpo_loss
 from tests.support.models import tiny_llama, tiny_tokenizer
 

@@ -1,6 +1,12 @@
 import pytest
 
-from pipeline.training.rollout_metrics import accuracy_by_level, first_per_level, rollout_metrics, sample_rows, ungraded_rows
+from pipeline.training.rollout_metrics import (
+    accuracy_by_level,
+    first_per_level,
+    rollout_metrics,
+    sample_rows,
+    ungraded_rows,
+)
 from pipeline.types import Completion, Problem, RewardBreakdown, RolloutGroup, WeightId
 
 

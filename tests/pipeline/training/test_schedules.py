@@ -6,7 +6,14 @@ import pytest
 
 from pipeline.config import GRPOConfig, OptimizerConfig, ProblemFilter, SFTConfig
 from pipeline.curriculum.replay import mix
-from pipeline.training.schedules import completion_seeds, derive_seed, eval_steps, learning_rate, num_steps, select_problems
+from pipeline.training.schedules import (
+    completion_seeds,
+    derive_seed,
+    eval_steps,
+    learning_rate,
+    num_steps,
+    select_problems,
+)
 from pipeline.types import Problem
 
 # Batches -----------------------------------------------------------------------------------------

@@ -1,12 +1,11 @@
 """The symbolic score beside math-verify's verdict, on 2,000 stored completions."""
 
 import json
-from pathlib import Path
 
-from tests.conftest import DATA
 import pytest
 
 from pipeline.verifier import Grader
+from tests.conftest import DATA
 
 pytestmark = pytest.mark.slow
 

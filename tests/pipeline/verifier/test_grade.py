@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.conftest import DATA, SHARED
 import pytest
 
 from pipeline.data.sources import last_boxed
@@ -16,6 +15,7 @@ from pipeline.verifier import Grader, Verdict, extract, grade, last_number
 from pipeline.verifier.judge import judge
 from pipeline.verifier.normalize.quantity import MAX_CHARS
 from pipeline.verifier.verdict import Comparison
+from tests.conftest import DATA, SHARED
 from tests.support.hostile_texts import hostile
 
 GSM8K, MATH = SHARED / "gsm8k/train.jsonl", SHARED / "math"
@@ -271,7 +271,7 @@ def test_all_methods_are_each_told_and_leave_the_verdict_alone(grader):
 
 
 def test_every_hostile_text_is_answered_in_time_and_none_is_run():
-    """Up to 7 MB each, see tests/support/hostile_texts.py. Some equal their gold answers, so outcomes are not asserted."""
+    """Up to 7 MB each, see tests/support/hostile_texts.py. Some equal their gold, so outcomes are not asserted."""
     for canary in Path("/tmp").glob("gradus_canary*"):
         canary.unlink()
     with Grader(num_children=2, timeout_s=1.0) as grader:
@@ -298,7 +298,7 @@ def test_text_is_never_run_as_code(tmp_path, grader):
 
 
 def test_nothing_is_compiled_or_executed_while_answers_are_compared():
-    """In one process, under an audit hook; in the children a hook refuses it (tests/pipeline/verifier/sandbox/test_pool.py)."""
+    """In one process, under an audit hook; in the children a hook refuses it: see sandbox/test_pool.py."""
     script = textwrap.dedent("""
         import json, sys
         from pipeline.verifier.compare.shapes import compare
