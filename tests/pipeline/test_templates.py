@@ -133,9 +133,9 @@ def test_a_question_alone_is_asked_like_those_of_the_data():
         question_alone("1 + 1?", DataConfig(prompt_template="{hint} {question}"))
 
 
-def test_the_examples_of_the_readme_are_configurations():
-    readme = (ROOT / "README.md").read_text()
-    [block] = [text for text in readme.split("```yaml\n")[1:] if text.startswith("data:")]
+def test_the_examples_of_the_data_page_are_configurations():
+    page = (ROOT / "docs" / "data.md").read_text()
+    [block] = [text for text in page.split("```yaml\n")[1:] if text.startswith("data:")]
     examples = [DataConfig.model_validate(item["data"]) for item in yaml.safe_load_all(block.partition("```")[0])]
     templates = [prompt_template(example) for example in examples]
     assert [template and template.fields for template in templates] == [["question"], ["query"], ["topic", "problem"]]
