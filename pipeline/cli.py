@@ -49,7 +49,7 @@ def read_arguments(arguments: JobArguments) -> "tuple[Config, RunDirectory | Non
         only_root = [item for item in arguments.overrides if item.startswith("output.root=")]
         root = load_config(arguments.config, only_root).output.root
     run_directory = RunDirectory.open(arguments.resume, root)
-    run_directory.verify_latest()  # a corrupt checkpoint is better found before anything starts
+    run_directory.checkpoints.verify_latest()  # a corrupt checkpoint is better found before anything starts
     return load_config(run_directory.path / "experiment_config.json", arguments.overrides), run_directory
 
 

@@ -38,3 +38,12 @@ def append_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 def _dump(value: Any, indent: int | None = None) -> str:
     """Readable UTF-8. A lone surrogate, which model text may hold, has no UTF-8 form and becomes ``?``."""
     return json.dumps(value, indent=indent, ensure_ascii=False).encode(errors="replace").decode()
+
+
+def link(path: Path, target: Path) -> None:
+    """Make ``path`` a relative symbolic link, in place of the one that may be there. Never half-done."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}.link")
+    new.unlink(missing_ok=True)
+    new.symlink_to(os.path.relpath(target.resolve(), path.parent.resolve()))
+    new.replace(path)

@@ -13,6 +13,7 @@ from pipeline.audit.run import audit_run
 from pipeline.audit.section import audit_section
 from pipeline.curriculum.chain_results import read_chains
 from pipeline.curriculum.search_report import TITLES, chain_section, summarize_chain, write_search_report
+from pipeline.data.selection import natural_order
 from pipeline.errors import CheckpointError
 from pipeline.evaluation.evaluation_report import write_evaluation_report
 from pipeline.evaluation.record import NAME as EVALUATION
@@ -22,7 +23,6 @@ from pipeline.reports.plots import PHASES, draw_all
 from pipeline.reports.statistics import wilson_interval
 from pipeline.runs.metrics_log import (
     Row,
-    natural_order,
     number,
     read_config,
     read_data_counts,

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.config import ModelConfig
-from pipeline.data.table import ROWS_PER_BATCH, TOKENS, ProblemTable, TokenTable, new_tokens, write_batches
+from pipeline.data.arrow_files import ROWS_PER_BATCH, write_batches
+from pipeline.data.table import ProblemTable
+from pipeline.data.tokens import TOKENS, TokenTable, encode_problems, new_tokens
 from pipeline.models.hub import resolve_model
-from pipeline.models.tokenizer import batch_token_ids, load_tokenizer
-from pipeline.types import Problem
+from pipeline.models.tokenizer import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ def make_tokens(problems: ProblemTable, config: ModelConfig, *, chat: bool) -> T
     Raises:
         ModelError: the tokenizer cannot be used.
     """
-    with new_tokens(problems, resolve_model(config), chat=chat, code=Path(__file__)) as (tokens, path):
+    with new_tokens(problems, resolve_model(config), chat=chat) as (tokens, path):
         if path:
             _write(path, problems, config, chat)
     return tokens
@@ -50,18 +51,6 @@ def _write(path: Path, problems: ProblemTable, config: ModelConfig, chat: bool) 
         write_batches(path, TOKENS, _encoded_by_ray(whole, config, chat))
     if (num_rows := len(TokenTable(path).lengths()[0])) != len(whole):
         raise RuntimeError(f"{num_rows} rows of tokens for {len(whole)} problems")
-
-
-def encode_problems(tokenizer: Any, problems: Sequence[Problem]) -> pa.RecordBatch:
-    """Prompts as ``prompt_token_ids`` encodes them, and worked solutions with the end-of-turn token, as int32."""
-    prompts = batch_token_ids(tokenizer, problems)
-    solved = [row for row, problem in enumerate(problems) if problem.solution is not None]
-    completions: list[list[int]] = [[] for _ in problems]
-    texts = [problems[row].solution for row in solved]
-    if texts:
-        for row, ids in zip(solved, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
-            completions[row] = [*ids, tokenizer.eos_token_id]
-    return pa.record_batch([pa.array(prompts, TOKENS.types[0]), pa.array(completions, TOKENS.types[1])], schema=TOKENS)
 
 
 def _encoded(problems: ProblemTable, tokenizer: Any) -> Iterator[pa.RecordBatch]:

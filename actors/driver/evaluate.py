@@ -43,7 +43,7 @@ from pipeline.models.tokenizer import load_tokenizer
 from pipeline.reports import page
 from pipeline.runs.directory import RunDirectory, hold_lock, latest_directory, make_directory
 from pipeline.runs.logs import log_to_file
-from pipeline.training.schedules import completion_seeds
+from pipeline.seeds import completion_seeds
 from pipeline.types import Completion, PromptRequest
 from pipeline.verifier import Grader
 

@@ -47,7 +47,7 @@ from pipeline.models.hub import resolve_model
 from pipeline.report import write_report
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.logs import log_to_file
-from pipeline.runs.metrics_log import follow_progress
+from pipeline.runs.progress import follow_progress
 from pipeline.runs.trackers import check_trackers
 from pipeline.training.rewards import resolve
 from pipeline.types import WeightId
@@ -87,14 +87,14 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
             record = chain_record(chain, stages, [None] * len(stages))
             write_json(run_directory.path / "chains.json", {"kind": "chain", "chains": [record]})
         print(f"run directory: {run_directory.path}", flush=True)
-        run_directory.refresh_links()
+        run_directory.checkpoints.refresh_links()
         log_to_file(run_directory.path, "driver")
         if num_done < len(stages):
             tokens = make_tokens(problems, config.model, chat=config.data.prompt_template is None)
         with _progress_shown(run_directory.path, sum(stage.num_steps for stage in stages)):
             actors = start_actors(config, run_directory.path) if num_done < len(stages) else {}
             for stage in stages[num_done:]:
-                buffer = replay_buffer(config, stage.spec, list(run_directory.stage_checkpoints().values()))
+                buffer = replay_buffer(config, stage.spec, list(run_directory.checkpoints.stage_results().values()))
                 fit_stage(
                     StageSetup(
                         config=config,
@@ -249,14 +249,14 @@ def _pull_weights(store_name: str, weight_id: WeightId) -> PackedWeights:
 
 def _num_done(stages: Sequence[StagePlan[Any]], run_directory: RunDirectory | None) -> int:
     """How many stages are done. Raises CheckpointError when the run stopped in one that is not among them."""
-    progress = run_directory.latest_progress() if run_directory else None
+    progress = run_directory.checkpoints.latest_progress() if run_directory else None
     if progress is None:
         return 0
     names = [stage.spec.name for stage in stages]
     if progress.stage not in names:
         raise CheckpointError(f"stages must hold {progress.stage}, where the run stopped, got {names}.")
     num_done = names.index(progress.stage) + progress.stage_done
-    done = list(run_directory.stage_checkpoints()) if run_directory else []
+    done = list(run_directory.checkpoints.stage_results()) if run_directory else []
     if any(stage.spec.replay for stage in stages) and done != names[:num_done]:
         raise CheckpointError(f"the stages that are done must be the first of {names}, got {done}.")
     return num_done

@@ -8,24 +8,21 @@ from typing import Any, Generic, TypeVar
 
 from pipeline.config import Config, GRPOConfig, ProblemFilter
 from pipeline.config.evaluation import EvaluationConfig
-from pipeline.curriculum.replay import ReplayBuffer
+from pipeline.curriculum.replay import ReplayBuffer, read_trained
 from pipeline.curriculum.stages import (
     ChainSpec,
     StageSpec,
     chain_specs,
-    choose_problems,
     problems_digest,
     stage_keys,
     stage_specs,
     total_steps,
 )
 from pipeline.data import load_problems
+from pipeline.data.selection import choose_problems, natural_order, select_problems
 from pipeline.data.table import ProblemTable, heads, load_table
 from pipeline.errors import ConfigError, DataError
 from pipeline.models.policy import choose_dtype
-from pipeline.runs.directory import read_trained
-from pipeline.runs.metrics_log import natural_order
-from pipeline.training.schedules import select_problems
 from pipeline.types import Problem
 
 P = TypeVar("P", bound=Sequence[Problem])
@@ -140,7 +137,7 @@ def check_held_out(config: Config, stages: Sequence[StagePlan], problems: Sequen
 
 
 def _stage_problems(config: Config, spec: StageSpec, problems: P) -> P:
-    chosen = choose_problems(spec, problems, config.seed)
+    chosen = choose_problems(problems, spec.problems, config.seed, with_solution=spec.kind == "sft")
     if not chosen:
         raise DataError(
             f"stage {spec.name} must have problems{' with worked solutions' if spec.kind == 'sft' else ''}, "

@@ -31,13 +31,15 @@ from actors.driver.plan import (
 from actors.driver.tune_searcher import StageSearcher
 from actors.learner.session import StageSetup
 from pipeline.config import Config
-from pipeline.curriculum.stage_queue import ChainSearch, make_search, read_markers, write_marker
-from pipeline.data.table import TokenTable, data_cache
+from pipeline.curriculum.stage_queue import StageQueue, make_queue, read_markers, write_marker
+from pipeline.data.table import data_cache
+from pipeline.data.tokens import TokenTable
 from pipeline.errors import ConfigError, GradusError
-from pipeline.files import write_json
+from pipeline.files import link, write_json
 from pipeline.models.hub import resolve_model
 from pipeline.report import write_report
-from pipeline.runs.directory import RunDirectory, link, read_progress
+from pipeline.runs.checkpoints import read_progress
+from pipeline.runs.directory import RunDirectory
 from pipeline.runs.logs import log_to_file
 from pipeline.runs.trackers import check_trackers
 from pipeline.training.rewards import resolve
@@ -76,7 +78,7 @@ def run_search(config: Config, run_directory: RunDirectory | None = None) -> Run
         resolve(term.name)
     check_trackers(config.tracking)
     chains = plan_chains(config, data_cache(config))
-    search = make_search([c.spec for c in chains], [c.keys for c in chains], config.search)
+    search = make_queue([c.spec for c in chains], [c.keys for c in chains], config.search)
     resolve_model(config.model)
     with connected_ray():
         num_slots = count_slots(config, len(chains))
@@ -127,7 +129,7 @@ def count_slots(config: Config, num_chains: int) -> int:
     return max(1, min(num_fitting, asked, num_chains))
 
 
-def _fit(search: ChainSearch, trial: Trial) -> None:
+def _fit(search: StageQueue, trial: Trial) -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the newer one prints a banner even when asked for nothing
     # Its actors are what a stage costs. The trial itself asks for next to nothing, so that it never waits for them.
     trainable = tune.with_resources(tune.with_parameters(run_stage, trial=trial), {"CPU": TRIAL_CPUS})
@@ -156,7 +158,7 @@ def run_stage(settings: dict[str, Any], trial: Trial) -> None:
     error_file.unlink(missing_ok=True)
     run = RunDirectory.create_at(error_file.parent, chain.spec.config)
     log_to_file(trial.run_path, "trials")
-    if not run.stage_checkpoints():
+    if not run.checkpoints.stage_results():
         try:
             fit_stage(_setup(trial, chain, index, settings["stage"]["slot"]))
         except Exception as error:
@@ -201,7 +203,7 @@ def _setup(trial: Trial, chain: PlannedChain, index: int, slot: int) -> StageSet
 
 def _stage_result(run_path: Path, chain: PlannedChain, index: int) -> Path:
     """The checkpoint that a finished stage left."""
-    (path,) = RunDirectory(run_path / "stages" / chain.keys[index]).stage_checkpoints().values()
+    (path,) = RunDirectory(run_path / "stages" / chain.keys[index]).checkpoints.stage_results().values()
     return path
 
 
@@ -215,7 +217,7 @@ def link_results(run_path: Path, chains: Iterable[PlannedChain]) -> None:
                     link(run_path / "checkpoints" / chain.spec.name / name, _stage_result(run_path, chain, index))
 
 
-def _outcome(run_path: Path, chains: Sequence[PlannedChain], search: ChainSearch) -> dict[str, dict[str, Any]]:
+def _outcome(run_path: Path, chains: Sequence[PlannedChain], search: StageQueue) -> dict[str, dict[str, Any]]:
     """What became of each chain, and what went wrong in those that failed."""
     outcome = search.outcome()
     for chain in chains:

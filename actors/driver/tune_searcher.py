@@ -8,13 +8,13 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from pipeline.curriculum.stage_queue import ChainSearch
+from pipeline.curriculum.stage_queue import StageQueue
 
 logger = logging.getLogger(__name__)
 
 
 class StageSearcher(Searcher):
-    """Gives Tune the stages of a ChainSearch. A trial's config holds ``stage``: key, chain, index, and the slot it
+    """Gives Tune the stages of a StageQueue. A trial's config holds ``stage``: key, chain, index, and the slot it
     has to itself while it runs.
 
     A trial that ends in an error, or without a score, counts as a failure of its stage; the next trial of that stage
@@ -24,7 +24,7 @@ class StageSearcher(Searcher):
     saves (``save``) knows less than these when the driver is killed.
     """
 
-    def __init__(self, search: ChainSearch, num_slots: int, score: str = "score") -> None:
+    def __init__(self, search: StageQueue, num_slots: int, score: str = "score") -> None:
         super().__init__(metric=score, mode="max")
         self._search = search
         self._free = list(range(num_slots))

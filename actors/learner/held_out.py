@@ -7,7 +7,7 @@ import ray
 
 from actors.driver.plan import EVAL_CHUNK
 from actors.rollout import Decoding
-from pipeline.training.rollout_metrics import accuracy_by_level
+from pipeline.evaluation.held_out import accuracy_by_level
 from pipeline.types import Completion, Problem, PromptRequest, WeightId
 from pipeline.verifier import extract, grade, last_number
 

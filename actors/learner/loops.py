@@ -12,6 +12,7 @@ from torch import Tensor
 
 from actors.learner.session import LearnerSession, StageSetup
 from pipeline.config import GRPOConfig, SFTConfig
+from pipeline.seeds import completion_seeds
 from pipeline.training.batching import (
     MicroBatch,
     TokenSequence,
@@ -23,7 +24,6 @@ from pipeline.training.batching import (
 )
 from pipeline.training.grpo import equal_rewards, group_advantages, grpo_loss
 from pipeline.training.rollout_metrics import UNGRADED
-from pipeline.training.schedules import completion_seeds
 from pipeline.training.sft import learned_tokens, perplexity, token_losses
 from pipeline.types import Problem, RolloutGroup
 

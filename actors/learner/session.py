@@ -16,7 +16,6 @@ import ray.train
 import torch
 import torch.distributed as dist
 
-from actors.driver.encode import encode_problems
 from actors.learner.gauges import Gauges
 from actors.learner.held_out import evaluate
 from actors.rollout import Decoding
@@ -25,7 +24,9 @@ from pipeline.config import Config, SFTConfig
 from pipeline.curriculum.examples import shortened, stage_examples
 from pipeline.curriculum.replay import ReplayBuffer
 from pipeline.curriculum.stages import StageSpec, stage_decision
-from pipeline.data.table import ProblemTable, TokenTable
+from pipeline.data.selection import first_per_level
+from pipeline.data.table import ProblemTable
+from pipeline.data.tokens import TokenTable, encode_problems
 from pipeline.errors import CheckpointError, DataError
 from pipeline.files import append_jsonl, write_json, write_jsonl
 from pipeline.models.attention import use_causal_sdpa
@@ -45,12 +46,15 @@ from pipeline.models.policy import (
     weights_digest,
 )
 from pipeline.models.tokenizer import load_tokenizer, prompt_token_ids
-from pipeline.runs.directory import Checkpoint, PhaseClock, Progress, RunDirectory, load_checkpoint
+from pipeline.runs.checkpoints import Checkpoint, Progress, load_checkpoint
+from pipeline.runs.clock import PhaseClock
+from pipeline.runs.directory import RunDirectory
 from pipeline.runs.logs import log_to_file
 from pipeline.runs.metrics_log import MetricsWriter, truncate_metrics, truncate_ungraded, ungraded_path
+from pipeline.seeds import derive_seed
 from pipeline.training.batching import COMPILED_MULTIPLE, MicroBatch, TokenSequence, micro_batches
-from pipeline.training.rollout_metrics import first_per_level, rollout_metrics, sample_rows, ungraded_rows
-from pipeline.training.schedules import derive_seed, eval_steps, learning_rate
+from pipeline.training.rollout_metrics import rollout_metrics, sample_rows, ungraded_rows
+from pipeline.training.schedules import eval_steps, learning_rate
 from pipeline.training.sft import held_out_sums, learned_tokens, perplexity
 from pipeline.training.spectral import SpectralRefactorer, due_steps
 from pipeline.types import Problem, PromptRequest, RolloutGroup, WeightId
@@ -162,7 +166,7 @@ class LearnerSession:
         return ray.get(self._setup.weight_store.next_attempt.remote())
 
     def _restore(self) -> Progress:
-        checkpoint = self._run.load_latest()
+        checkpoint = self._run.checkpoints.load_latest()
         if checkpoint is None and self._setup.parent is not None:
             checkpoint = load_checkpoint(self._setup.parent)
         if checkpoint is None:
@@ -465,7 +469,7 @@ class LearnerSession:
 
     def _take_best(self) -> None:
         self._barrier()  # rank 0 may still be writing a checkpoint
-        best = self._run.best_checkpoint(self.stage.name)
+        best = self._run.checkpoints.best(self.stage.name)
         if best is None:
             return logger.warning("stage %s was never scored: it ends with its last weights", self.stage.name)
         checkpoint = load_checkpoint(best)
@@ -542,14 +546,14 @@ class LearnerSession:
             if self._scores or self.config.eval.metric_for_best_model:
                 self.progress.score = fmean(self._scores) if self._scores else None
             self._scores = []
-            self._run.save_checkpoint(
+            self._run.checkpoints.save(
                 self.progress,
                 trainable_tensors(self.model),
                 self._optimizer.state_dict(),
                 self._reference,
                 self._replay_state(),
             )
-            self._run.prune_checkpoints(self.config.checkpoint.keep_last)
+            self._run.checkpoints.prune(self.config.checkpoint.keep_last)
         self._checkpoint_time = time.monotonic()
 
     def _replay_state(self) -> dict[str, Any] | None:

@@ -10,7 +10,8 @@ import numpy as np
 from pipeline.config import SFTConfig
 from pipeline.curriculum.replay import Mixture, ReplayItem, mix
 from pipeline.curriculum.stages import StageSpec, total_steps
-from pipeline.data.table import ProblemTable, TokenTable
+from pipeline.data.table import ProblemTable
+from pipeline.data.tokens import TokenTable
 from pipeline.errors import DataError
 from pipeline.training.batching import TokenSequence
 from pipeline.types import Problem

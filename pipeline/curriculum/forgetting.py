@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.selection import natural_order
 from pipeline.reports.statistics import percentile_interval
-from pipeline.runs.metrics_log import natural_order
-from pipeline.training.schedules import derive_seed
+from pipeline.seeds import derive_seed
 
 Array = NDArray[np.float64]
 NUM_DRAWS = 2000

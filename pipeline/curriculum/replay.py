@@ -5,15 +5,18 @@ offered to it, in whatever order and however often; what a stage trains on at a 
 seed and the position. So both are the same after any resume, and in every chain that shares the stage.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
+from pipeline.data.selection import natural_order
 from pipeline.data.table import heads, take
 from pipeline.errors import CheckpointError
-from pipeline.runs.metrics_log import natural_order
-from pipeline.training.schedules import derive_seed, item_at
+from pipeline.runs.checkpoints import corrupt_checkpoint
+from pipeline.seeds import derive_seed, item_at
 from pipeline.types import Problem
 
 T = TypeVar("T")
@@ -144,3 +147,11 @@ def mix(new: Sequence[T], buffered: Sequence[T], ratio: float, num_examples: int
     """
     num_replayed = round(ratio * num_examples) if buffered else 0
     return Mixture(new, buffered, num_examples, num_replayed, seed)
+
+
+def read_trained(checkpoint: Path) -> list[ReplayItem]:
+    """Problems that the checkpoint's stage trained on, as new ones."""
+    try:
+        return [ReplayItem(*item) for item in json.loads((checkpoint / "replay.json").read_text())["trained"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise corrupt_checkpoint(checkpoint, f"replay.json: {error}") from None

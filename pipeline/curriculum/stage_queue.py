@@ -24,7 +24,7 @@ ChainStatus = Literal["finished", "stopped", "failed", "unfinished"]
 
 
 @dataclass(frozen=True)
-class ChainPlan:
+class QueuedChain:
     """One chain by the keys of its stages."""
 
     name: str
@@ -53,7 +53,7 @@ class ReadyStage:
     """From 0."""
 
 
-class ChainSearch:
+class StageQueue:
     """The state of a search.
 
     A stage is ready when its chain goes on, the stage before it is done, and nobody started or finished it. A stage
@@ -61,7 +61,7 @@ class ChainSearch:
     times; then the chains that need it end.
     """
 
-    def __init__(self, chains: Sequence[ChainPlan], rungs: Sequence[Rung] = (), max_retries: int = 2) -> None:
+    def __init__(self, chains: Sequence[QueuedChain], rungs: Sequence[Rung] = (), max_retries: int = 2) -> None:
         names = [chain.name for chain in chains]
         if not chains or len(set(names)) < len(names) or not all(chain.keys for chain in chains):
             raise ValueError(f"chains must have different names and at least one stage each, got {names}")
@@ -124,7 +124,7 @@ class ChainSearch:
     def is_over(self) -> bool:
         return not self._running and not self.ready()
 
-    def status(self, chain: ChainPlan) -> ChainStatus:
+    def status(self, chain: QueuedChain) -> ChainStatus:
         """``stopped`` by a rung, ``failed`` at a stage that failed too often."""
         if self._num_done(chain) == len(chain.keys):
             return "finished"
@@ -176,13 +176,13 @@ class ChainSearch:
             going_on -= {self._group(chain) for chain in racing} - self._kept(rung, racing)
         return going_on, math.inf
 
-    def _racing(self, rung: Rung) -> list[ChainPlan]:
+    def _racing(self, rung: Rung) -> list[QueuedChain]:
         """Chains that have stages after the rung."""
         return [chain for chain in self.chains if not chain.protected and len(chain.keys) > rung.num_stages]
 
-    def _kept(self, rung: Rung, racing: Sequence[ChainPlan]) -> set[str]:
+    def _kept(self, rung: Rung, racing: Sequence[QueuedChain]) -> set[str]:
         """The best groups by mean score. One that has the very same stages so far as a kept one is kept with it."""
-        groups: dict[str, list[ChainPlan]] = {}
+        groups: dict[str, list[QueuedChain]] = {}
         for chain in racing:
             if self._reached(chain, rung):
                 groups.setdefault(self._group(chain), []).append(chain)
@@ -193,36 +193,36 @@ class ChainSearch:
 
     # Chains ----------------------------------------------------------------------------------------
 
-    def _num_done(self, chain: ChainPlan) -> int:
+    def _num_done(self, chain: QueuedChain) -> int:
         return next((i for i, key in enumerate(chain.keys) if key not in self._scores), len(chain.keys))
 
-    def _reached(self, chain: ChainPlan, rung: Rung) -> bool:
+    def _reached(self, chain: QueuedChain, rung: Rung) -> bool:
         return self._num_done(chain) >= rung.num_stages
 
-    def _is_dead(self, chain: ChainPlan) -> bool:
+    def _is_dead(self, chain: QueuedChain) -> bool:
         index = self._num_done(chain)
         return index < len(chain.keys) and self._failures[chain.keys[index]] > self.max_retries
 
     @staticmethod
-    def _group(chain: ChainPlan) -> str:
+    def _group(chain: QueuedChain) -> str:
         return chain.group or chain.name
 
 
-def make_search(chains: Sequence[ChainSpec], keys: Sequence[Sequence[str]], config: SearchConfig) -> ChainSearch:
+def make_queue(chains: Sequence[ChainSpec], keys: Sequence[Sequence[str]], config: SearchConfig) -> StageQueue:
     """The search over these chains: seeds of a setting stop together, baselines never.
 
     Args:
         keys: of each chain's stages, by ``stage_keys``.
     """
     plans = [
-        ChainPlan(chain.name, tuple(chain_keys), group=chain.setting, protected=chain.is_baseline)
+        QueuedChain(chain.name, tuple(chain_keys), group=chain.setting, protected=chain.is_baseline)
         for chain, chain_keys in zip(chains, keys, strict=True)
     ]
     rungs = plan_rungs(plans, config.halving.budget_stages) if config.halving else []
-    return ChainSearch(plans, rungs, config.max_retries)
+    return StageQueue(plans, rungs, config.max_retries)
 
 
-def plan_rungs(chains: Sequence[ChainPlan], budget_stages: int) -> list[Rung]:
+def plan_rungs(chains: Sequence[QueuedChain], budget_stages: int) -> list[Rung]:
     """Rungs that each keep the same share of groups, the largest share for which the budget is enough.
 
     A rung comes after every stage by which no two groups are the same any more: all replay ratios share their first
@@ -248,9 +248,9 @@ def plan_rungs(chains: Sequence[ChainPlan], budget_stages: int) -> list[Rung]:
     )
 
 
-def _group_sizes(racing: Sequence[ChainPlan], share: float) -> list[int]:
+def _group_sizes(racing: Sequence[QueuedChain], share: float) -> list[int]:
     """[num_stages]: how many groups train each stage."""
-    groups: dict[str, list[ChainPlan]] = {}
+    groups: dict[str, list[QueuedChain]] = {}
     for chain in racing:
         groups.setdefault(chain.group or chain.name, []).append(chain)
     num_stages = max((len(chain.keys) for chain in racing), default=0)
@@ -262,7 +262,7 @@ def _group_sizes(racing: Sequence[ChainPlan], share: float) -> list[int]:
     return sizes
 
 
-def _num_trained(racing: Sequence[ChainPlan], sizes: Sequence[int]) -> int:
+def _num_trained(racing: Sequence[QueuedChain], sizes: Sequence[int]) -> int:
     """Stages trained when so many groups train each stage, at most."""
     largest = max(Counter(chain.group or chain.name for chain in racing).values(), default=0)
     keys = [{chain.keys[stage] for chain in racing if stage < len(chain.keys)} for stage in range(len(sizes))]

@@ -29,10 +29,11 @@ from pipeline.config import (
     StageConfig,
     with_settings,
 )
-from pipeline.data.table import ProblemTable, heads, take
+from pipeline.data.selection import natural_order
+from pipeline.data.table import ProblemTable
 from pipeline.errors import ConfigError
-from pipeline.runs.metrics_log import natural_order
-from pipeline.training.schedules import derive_seed, num_steps, select_problems
+from pipeline.seeds import derive_seed
+from pipeline.training.schedules import num_steps
 from pipeline.types import Problem
 
 P = TypeVar("P", bound=Sequence[Problem])
@@ -111,19 +112,6 @@ def stage_specs(config: Config, data_levels: Sequence[str]) -> list[StageSpec]:
         specs.append(_spec(config, stage, name, levels, tuple(sources)))
         sources.append(index)
     return specs
-
-
-def choose_problems(spec: StageSpec, problems: P, seed: int) -> P:
-    """A stage's own problems, in data set order. SFT takes those with a worked solution.
-
-    Of a level with more than ``max_per_level`` a random part is taken, the same in every stage and order: data sets
-    are often sorted, and the first 100 of each level of MATH are all algebra.
-    """
-    able = (head for head in heads(problems) if spec.kind == "grpo" or head.has_solution)
-    chosen = select_problems(able, spec.problems.model_copy(update={"max_per_level": None}))
-    shuffled = sorted(chosen, key=lambda head: derive_seed(seed, "choose", head.id))
-    kept = {head.id for head in select_problems(shuffled, spec.problems)}
-    return take(problems, [head.row for head in chosen if head.id in kept])
 
 
 def total_steps(spec: StageSpec, num_examples_by_level: Mapping[str | None, int]) -> int:

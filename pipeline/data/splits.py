@@ -8,7 +8,6 @@ one is kept).
 
 import hashlib
 import os
-import re
 import shutil
 import unicodedata
 from collections import Counter, defaultdict
@@ -20,6 +19,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from pipeline.config import DataConfig, FieldNames
 from pipeline.data.embedded import FIELDS
+from pipeline.data.selection import natural_order
 from pipeline.data.sources import (
     Row,
     as_text,
@@ -134,7 +134,7 @@ class Split(NamedTuple):
     def counts(self, key: Callable[[Record], str | None]) -> dict[str, dict[str, int]]:
         """Level or type -> rows in train and test, in natural order."""
         train, test = (Counter(key(record) or "-" for record in side) for side in (self.train, self.test))
-        return {name: {"train": train[name], "test": test[name]} for name in sorted(train | test, key=_natural)}
+        return {name: {"train": train[name], "test": test[name]} for name in sorted(train | test, key=natural_order)}
 
 
 def prepare_split(settings: SplitSettings) -> Split:
@@ -352,15 +352,10 @@ def _rank(seed: int, purpose: str, text: str) -> bytes:
     return hashlib.sha256(f"{seed} {purpose} {text}".encode()).digest()
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Level 10 comes after Level 2."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name) if part]
-
-
 def _one_sided(train: list[Record], test: list[Record]) -> list[str]:
     in_train, in_test = (Counter(record.level for record in side) for side in (train, test))
     notes = []
-    for level in sorted(in_train.keys() ^ in_test.keys(), key=_natural):
+    for level in sorted(in_train.keys() ^ in_test.keys(), key=natural_order):
         count, side = in_train[level] + in_test[level], "train" if in_train[level] else "test"
         rows = "its 1 row is" if count == 1 else f"its {count} rows are one problem, or too few, and are"
         notes.append(f"level {level} cannot be split: {rows} in {side}")

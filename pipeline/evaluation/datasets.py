@@ -13,8 +13,8 @@ from pipeline.config.evaluation import EvaluationConfig, ProblemsConfig
 from pipeline.data import embedded
 from pipeline.data.sources import Row, Split, as_text, local_path, problem_rows, read_answer
 from pipeline.errors import DataError
+from pipeline.seeds import derive_seed
 from pipeline.templates import TEMPLATES
-from pipeline.training.schedules import derive_seed
 
 BOXED_TEMPLATE = (
     "Solve the problem step by step, then put the final answer in \\boxed{{}}.\n\n"

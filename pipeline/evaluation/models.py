@@ -17,7 +17,8 @@ from pipeline.errors import CheckpointError, GradusError, ModelError
 from pipeline.models.hub import first_line, resolve_model
 from pipeline.models.policy import ADAPTER_FILE, load_policy, load_trainable, save_final_model, torch_dtype
 from pipeline.models.tokenizer import load_tokenizer
-from pipeline.runs.directory import RunDirectory, load_checkpoint
+from pipeline.runs.checkpoints import load_checkpoint
+from pipeline.runs.directory import RunDirectory
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -98,14 +99,14 @@ def load_directory(model: EvalModel, loading: LoadingConfig, scratch: Path) -> P
 
 
 def _of_run(label: str, name: str, run: RunDirectory, loading: LoadingConfig) -> EvalModel:
-    if (run.path / "stages").is_dir() or not run.checkpoints.is_dir():
+    if (run.path / "stages").is_dir() or not run.checkpoints.path.is_dir():
         raise CheckpointError(
             f"model {name} must be a training run, and is none with one result. Of a search, name a chain's: "
             f"{name}/checkpoints/CHAIN/checkpoint_last."
         )
     if (run.final_model / "config.json").is_file():
         return EvalModel(label, name, "model", run.final_model, None, run)
-    if not run.checkpoint_paths():
+    if not run.checkpoints.paths():
         raise CheckpointError(f"model {name} must be a run with a final model or a checkpoint, and has neither yet.")
     raise CheckpointError(
         f"model {name} must be a finished run, and has no final model. Evaluate {name}/checkpoints/checkpoint_last."

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.data.selection import natural_order
 from pipeline.evaluation.datasets import TAGS
 from pipeline.evaluation.scoring import OUTCOMES, SCORES
 from pipeline.reports.statistics import (
@@ -19,7 +20,6 @@ from pipeline.reports.statistics import (
     pass_at_k,
     wilson_interval,
 )
-from pipeline.runs.metrics_log import natural_order
 from pipeline.verifier.normalize.quantity import read_quantity
 from pipeline.verifier.normalize.spelling import clean, compact
 

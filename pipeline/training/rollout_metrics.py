@@ -5,7 +5,7 @@ from itertools import chain, zip_longest
 from statistics import fmean, pstdev
 from typing import Any
 
-from pipeline.types import Problem, RolloutGroup
+from pipeline.types import RolloutGroup
 
 UNGRADED = ("timeout", "bad_gold")
 """Outcomes that say nothing about the completion."""
@@ -80,38 +80,3 @@ def ungraded_rows(groups: Sequence[RolloutGroup], step: int, stage: str, limit: 
     by_outcome = [{r["problem_id"]: r for r in reversed(rows) if r["outcome"] == outcome} for outcome in UNGRADED]
     in_turn = zip_longest(*(reversed(found.values()) for found in by_outcome))
     return [row for row in chain.from_iterable(in_turn) if row is not None][:limit]
-
-
-def accuracy_by_level(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Summary of evaluation rows: ``levels`` by name, and ``overall``.
-
-    Args:
-        rows: with level, outcome, tagged and last_number (bool), num_tokens, truncated (bool).
-    """
-    names = sorted({row["level"] for row in rows})
-    return {
-        "levels": {name: _accuracy([row for row in rows if row["level"] == name]) for name in names},
-        "overall": _accuracy(rows),
-    }
-
-
-def _accuracy(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    return {
-        "num_problems": len(rows),
-        "accuracy_tagged": fmean(row["tagged"] for row in rows),
-        "answer_accuracy": fmean(row["outcome"] == "correct" for row in rows),
-        "accuracy_last_number": fmean(row["last_number"] for row in rows),
-        "completion_length_mean": fmean(row["num_tokens"] for row in rows),
-        "truncated_frac": fmean(row["truncated"] for row in rows),
-    }
-
-
-def first_per_level(problems: Sequence[Problem], count: int) -> list[Problem]:
-    """The first ``count`` problems of every level, in order; the same ones in every evaluation."""
-    taken: dict[str | None, int] = {}
-    kept = []
-    for problem in problems:
-        taken[problem.level] = taken.get(problem.level, 0) + 1
-        if taken[problem.level] <= count:
-            kept.append(problem)
-    return kept

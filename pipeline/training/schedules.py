@@ -1,63 +1,8 @@
-"""What happens at which step: pure functions of the configuration, the seed and the step number.
+"""Numbers of steps, evaluation steps and learning rates: pure functions of the settings and the step number."""
 
-A step never depends on what was drawn before it, so a resumed run repeats nothing and skips nothing.
-"""
-
-import hashlib
 import math
-import random
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
 
-from pipeline.config import GRPOConfig, OptimizerConfig, ProblemFilter, SFTConfig
-from pipeline.types import Problem, ProblemHead
-
-T = TypeVar("T")
-P = TypeVar("P", Problem, ProblemHead)
-
-
-def derive_seed(*parts: object) -> int:
-    """A 63-bit seed from any parts, the same on every machine."""
-    text = "\x1f".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-def completion_seeds(run_seed: int, step: int, problem_id: str, num_generations: int) -> tuple[int, ...]:
-    """One independent sampling seed per completion of a group (31 bits, as engines want them)."""
-    return tuple(derive_seed(run_seed, step, problem_id, index) & 0x7FFFFFFF for index in range(num_generations))
-
-
-def item_at(items: Sequence[T], position: int, *seed: object) -> T:
-    """The item at a position (from 0) of an endless walk: a new seeded permutation every pass, none left out."""
-    epoch, index = divmod(position, len(items))
-    return items[_permutation(len(items), derive_seed(*seed, "epoch", epoch))[index]]
-
-
-_permutations: dict[tuple[int, int], list[int]] = {}
-
-
-def _permutation(size: int, seed: int) -> list[int]:
-    if (size, seed) not in _permutations:
-        if len(_permutations) > 4:
-            _permutations.clear()
-        _permutations[size, seed] = random.Random(seed).sample(range(size), size)
-    return _permutations[size, seed]
-
-
-def select_problems(problems: Iterable[P], chosen: ProblemFilter) -> list[P]:
-    """The problems a stage uses, in data set order."""
-    kept, per_level = [], dict[str | None, int]()
-    for problem in problems:
-        if chosen.levels is not None and problem.level not in chosen.levels:
-            continue
-        if chosen.types is not None and problem.type not in chosen.types:
-            continue
-        if chosen.sources is not None and problem.source not in chosen.sources:
-            continue
-        per_level[problem.level] = per_level.get(problem.level, 0) + 1
-        if chosen.max_per_level is None or per_level[problem.level] <= chosen.max_per_level:
-            kept.append(problem)
-    return kept
+from pipeline.config import GRPOConfig, OptimizerConfig, SFTConfig
 
 
 def num_steps(settings: SFTConfig | GRPOConfig, batch_size: int, num_examples: int) -> int:

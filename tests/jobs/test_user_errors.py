@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import load_config
-from pipeline.runs.directory import Progress, RunDirectory
+from pipeline.runs.checkpoints import Progress
+from pipeline.runs.directory import RunDirectory
 from tests.conftest import ROOT
 from tests.support.models import save_tiny_model
 
@@ -100,7 +101,7 @@ def test_a_corrupt_checkpoint_is_named(tmp_path):
     import torch
 
     run = RunDirectory.create(load_config(ROOT / "configs" / "demo.yaml", [f"output.root={tmp_path}"]))
-    path = run.save_checkpoint(Progress("sft", 3, 3), {"w": torch.zeros(2)}, {}, None)
+    path = run.checkpoints.save(Progress("sft", 3, 3), {"w": torch.zeros(2)}, {}, None)
     (path / "policy.safetensors").write_bytes(b"\0" * 10)
     done = run_job("--resume", "latest", f"output.root={tmp_path}")
     assert done.returncode == 2 and f"checkpoint {path} is corrupt" in done.stderr

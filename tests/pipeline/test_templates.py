@@ -4,12 +4,12 @@ import pytest
 import yaml
 from tokenizers.processors import TemplateProcessing
 
-from actors.driver.encode import encode_problems
 from actors.learner.held_out import _row as evaluation_row
 from actors.learner.session import LearnerSession
 from pipeline.config import DataConfig, FieldNames, validate_config
 from pipeline.data import check_data, load_problems
 from pipeline.data.sources import prompt_template, question_alone
+from pipeline.data.tokens import encode_problems
 from pipeline.errors import ConfigError, DataError
 from pipeline.types import Completion, Problem
 from pipeline.verifier import extract, grade

@@ -12,7 +12,8 @@ from actors.driver.encode import make_tokens
 from actors.driver.launch import connected_ray
 from pipeline.config import DataConfig, ModelConfig
 from pipeline.curriculum.examples import Examples
-from pipeline.data.table import ProblemTable, TokenTable, load_table
+from pipeline.data.table import ProblemTable, load_table
+from pipeline.data.tokens import TokenTable
 from pipeline.models.embedded import NAME
 from pipeline.models.hub import resolve_model
 from pipeline.models.tokenizer import load_tokenizer, prompt_token_ids

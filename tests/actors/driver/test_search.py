@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.curriculum.replay import ReplayBuffer
+from pipeline.curriculum.replay import ReplayBuffer, read_trained
 from pipeline.curriculum.stage_queue import read_markers
-from pipeline.runs.directory import RunDirectory, read_progress, read_trained
+from pipeline.runs.checkpoints import read_progress
+from pipeline.runs.directory import RunDirectory
 from pipeline.runs.metrics_log import read_metrics
 from tests.support.jobs import killed_at, only_run, run_job, save_recipe, start
 from tests.support.models import save_tiny_model
@@ -171,7 +172,8 @@ def test_a_shared_stage_is_trained_once_and_linked_from_every_chain(search):
     assert [row["step"] for row in read_metrics(shared.path)] == [1, 2]
     assert (shared.logs / "learner_0.log").read_text().count("continues from") == 0
     for chain in chains:
-        assert (search / "checkpoints" / chain["name"] / "level_1").resolve() == shared.stage_checkpoints()["level_1"]
+        level_1 = shared.checkpoints.stage_results()["level_1"]
+        assert (search / "checkpoints" / chain["name"] / "level_1").resolve() == level_1
         assert (search / "checkpoints" / chain["name"] / "checkpoint_last").resolve().parent.parent.name == (
             chain["stages"][-1]["key"]
         )

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from pipeline.curriculum.stage_queue import ChainPlan, ChainSearch, Rung, read_markers, write_marker
+from pipeline.curriculum.stage_queue import QueuedChain, Rung, StageQueue, read_markers, write_marker
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 CHAINS = [
-    ChainPlan("a", ("s1", "s2", "a3", "a4")),
-    ChainPlan("b", ("s1", "s2", "b3", "b4")),
-    ChainPlan("c", ("s1", "c2", "c3", "c4")),
+    QueuedChain("a", ("s1", "s2", "a3", "a4")),
+    QueuedChain("b", ("s1", "s2", "b3", "b4")),
+    QueuedChain("c", ("s1", "c2", "c3", "c4")),
 ]
 KEYS = {key for chain in CHAINS for key in chain.keys}
 PARENT = {key: parent for chain in CHAINS for parent, key in pairwise(("start", *chain.keys))}
@@ -76,7 +76,7 @@ def trained(weights: str, key: str) -> str:
     return hashlib.sha256(f"{weights} {key}".encode()).hexdigest()
 
 
-def fit(search: ChainSearch, directory: Path, **settings: Any) -> dict[str, dict[str, Any]]:
+def fit(search: StageQueue, directory: Path, **settings: Any) -> dict[str, dict[str, Any]]:
     """All trials of a search; how every stage ran, by key and attempt."""
     from ray import tune
 
@@ -95,7 +95,7 @@ def fit(search: ChainSearch, directory: Path, **settings: Any) -> dict[str, dict
 
 
 def test_no_stage_starts_before_its_parent_ended_and_shared_ones_run_once(local_ray, tmp_path):
-    search = ChainSearch(CHAINS)
+    search = StageQueue(CHAINS)
     runs = fit(search, tmp_path, side_by_side=["s2", "c2"])
     assert set(runs) == {f"{key}.0" for key in KEYS}  # 9 stages of 3 chains x 4, each once
     weights = {"start": "untrained"}
@@ -110,7 +110,7 @@ def test_no_stage_starts_before_its_parent_ended_and_shared_ones_run_once(local_
 
 
 def test_failed_stages_are_tried_again_and_a_chain_that_keeps_failing_ends_alone(local_ray, tmp_path):
-    search = ChainSearch(CHAINS, max_retries=1)
+    search = StageQueue(CHAINS, max_retries=1)
     runs = fit(search, tmp_path, failures={"s1": 1, "b3": 9})
     assert {"s1.0", "s1.1", "b3.0", "b3.1"} <= set(runs)
     assert not {"s1.2", "b3.2", "b4.0"} & set(runs)
@@ -122,7 +122,7 @@ def test_a_search_goes_on_from_its_markers_and_a_rung_stops_the_weak(local_ray, 
     for key in ("s1", "s2"):
         write_marker(tmp_path / "markers", key, {"score": SCORES.get(key, 0.5)})
         (tmp_path / f"{key}.weights").write_text(key)
-    search = ChainSearch(CHAINS, [Rung(2, keep=1)])
+    search = StageQueue(CHAINS, [Rung(2, keep=1)])
     search.restore({key: found["score"] for key, found in read_markers(tmp_path / "markers").items()})
     runs = fit(search, tmp_path)
     assert set(runs) == {"c2.0", "c3.0", "c4.0"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.runs.directory import read_progress
+from pipeline.runs.checkpoints import read_progress
 from pipeline.runs.metrics_log import read_metrics
 from tests.support.jobs import killed_at, only_run, run_job, save_recipe
 from tests.support.models import save_tiny_model

@@ -6,7 +6,9 @@ import pytest
 from pipeline.config import DataConfig, validate_config
 from pipeline.curriculum.examples import StageExamples, stage_examples
 from pipeline.curriculum.stages import stage_specs
-from pipeline.data.table import TOKENS, ProblemTable, TokenTable, load_table, write_batches
+from pipeline.data.arrow_files import write_batches
+from pipeline.data.table import ProblemTable, load_table
+from pipeline.data.tokens import TOKENS, TokenTable
 from pipeline.errors import DataError
 from pipeline.training.batching import TokenSequence
 

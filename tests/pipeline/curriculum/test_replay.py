@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.curriculum.replay import ReplayBuffer, ReplayItem, mix
 from pipeline.errors import CheckpointError
-from pipeline.training.schedules import item_at
+from pipeline.seeds import item_at
 from pipeline.types import Problem
 
 CHI_SQUARE_99_DF = 148.23

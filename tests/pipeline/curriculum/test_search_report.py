@@ -9,9 +9,9 @@ from rich.console import Console
 from pipeline.curriculum.chain_results import read_chains
 from pipeline.curriculum.search_report import search_statements, search_tables, write_search_report
 from pipeline.errors import CheckpointError
+from pipeline.evaluation.held_out import accuracy_by_level
 from pipeline.files import write_json, write_jsonl
 from pipeline.report import write_report
-from pipeline.training.rollout_metrics import accuracy_by_level
 from tests.pipeline.test_report import Page, fingerprint
 from tests.support.runs import HOSTILE, make_run
 

@@ -6,8 +6,8 @@ import pytest
 
 from pipeline.config import Config, PromotionConfig, load_config, validate_config
 from pipeline.curriculum.stages import (
+    StageSpec,
     chain_specs,
-    choose_problems,
     problems_digest,
     root_key,
     stage_decision,
@@ -15,6 +15,7 @@ from pipeline.curriculum.stages import (
     stage_specs,
     total_steps,
 )
+from pipeline.data.selection import choose_problems
 from pipeline.errors import ConfigError
 from pipeline.types import Problem
 from tests.conftest import CONFIGS
@@ -111,6 +112,10 @@ def test_the_mixed_baseline_makes_as_many_steps_as_the_levels_together():
         assert mixed.levels == ("1", "2", "3") and mixed.replay is None
 
 
+def chosen_problems(spec: StageSpec, problems: list[Problem], seed: int) -> list[Problem]:
+    return choose_problems(problems, spec.problems, seed, with_solution=spec.kind == "sft")
+
+
 def test_problems_of_a_stage_are_a_random_part_of_each_level():
     problems = [
         Problem(f"{level}.{i}", ({"role": "user", "content": "x"},), "1", "1" if i % 2 else None, level, "ab"[i >= 200])
@@ -118,15 +123,15 @@ def test_problems_of_a_stage_are_a_random_part_of_each_level():
         for i in range(400)
     ]
     first, second = stage_specs(make({"max_train_samples_per_level": 50}), ["1", "2"])
-    chosen = choose_problems(first, problems, seed=0)
+    chosen = chosen_problems(first, problems, seed=0)
     assert len(chosen) == 50 and {p.level for p in chosen} == {"1"} and all(p.solution for p in chosen)
-    assert chosen == sorted(chosen, key=problems.index) == choose_problems(first, problems, seed=0)
+    assert chosen == sorted(chosen, key=problems.index) == chosen_problems(first, problems, seed=0)
     assert 12 <= sum(p.type == "a" for p in chosen) <= 38  # 25 expected, standard deviation 3
-    assert chosen != choose_problems(first, problems, seed=1)
+    assert chosen != chosen_problems(first, problems, seed=1)
     (mixed,) = stage_specs(make({"max_train_samples_per_level": 50, "level_order": "mixed"}), ["1", "2"])
-    assert choose_problems(mixed, problems, seed=0) == chosen + choose_problems(second, problems, seed=0)
+    assert chosen_problems(mixed, problems, seed=0) == chosen + chosen_problems(second, problems, seed=0)
     (rl,) = stage_specs(make({}, [{"name": "rl", "kind": "grpo"}]), ["1", "2"])
-    assert choose_problems(rl, problems, seed=0) == problems
+    assert chosen_problems(rl, problems, seed=0) == problems
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.config import DataConfig, FieldNames, ProblemFilter
 from pipeline.data import arithmetic, load_problems, splits
+from pipeline.data.selection import select_problems
 from pipeline.data.splits import (
     Record,
     SplitSettings,
@@ -23,7 +24,6 @@ from pipeline.data.splits import (
 )
 from pipeline.errors import ConfigError, DataError
 from pipeline.files import sha256
-from pipeline.training.schedules import select_problems
 from tests.conftest import SHARED
 
 needs_math = pytest.mark.skipif(not (SHARED / "math").is_dir(), reason=f"{SHARED / 'math'} is not there")

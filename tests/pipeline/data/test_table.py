@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,10 @@ import pytest
 
 from pipeline.config import DataConfig, FieldNames, ProblemFilter, validate_config
 from pipeline.curriculum.replay import ReplayBuffer, ReplayItem
-from pipeline.curriculum.stages import choose_problems, problems_digest, stage_specs
+from pipeline.curriculum.stages import problems_digest
 from pipeline.data import load_problems
 from pipeline.data import table as tables
+from pipeline.data.selection import choose_problems
 from pipeline.data.table import ProblemTable, data_cache, heads, load_table
 from pipeline.errors import ConfigError, DataError
 
@@ -23,7 +23,7 @@ STAGE = {"name": "a", "kind": "sft"}
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
     monkeypatch.setattr(tables, "ROWS_PER_BATCH", 7)
-    monkeypatch.setattr(tables, "ROWS_IN_MEMORY", 3)
+    monkeypatch.setattr("pipeline.data.arrow_files.ROWS_IN_MEMORY", 3)
 
 
 def write(path: Path, num_rows: int = 40, **changed) -> DataConfig:
@@ -126,11 +126,9 @@ def test_the_digest_is_of_the_rows_too(tmp_path):
 def test_stages_choose_the_same_of_a_table_and_of_a_list(tmp_path):
     config = write(tmp_path / "a.jsonl")
     problems, table = load_problems(config, "train"), load_table(config, "train", tmp_path / "cache")
-    [spec] = stage_specs(validate_config({"stages": [STAGE]}), [])
-    for chosen in (ProblemFilter(), ProblemFilter(levels=["1", "2"], max_per_level=4)):
-        one = replace(spec, problems=chosen)
-        expected, found = choose_problems(one, problems, seed=1), choose_problems(one, table, seed=1)
-        assert isinstance(found, ProblemTable) and list(found) == expected
+    for wanted in (ProblemFilter(), ProblemFilter(levels=["1", "2"], max_per_level=4)):
+        chosen = [choose_problems(each, wanted, seed=1, with_solution=True) for each in (problems, table)]
+        assert isinstance(chosen[1], ProblemTable) and list(chosen[1]) == chosen[0]
     buffer = ReplayBuffer(5).add(ReplayItem(problem.id, problem.level) for problem in problems)
     assert list(buffer.pick(table)) == buffer.pick(problems)
 

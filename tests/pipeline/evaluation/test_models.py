@@ -12,7 +12,8 @@ from pipeline.config.evaluation import LoadingConfig
 from pipeline.errors import CheckpointError, ModelError
 from pipeline.evaluation.models import _checkpoint_config, check_fit, find_model, load_directory, unique_labels
 from pipeline.models.policy import load_policy, merged_weights, save_adapter, trainable_tensors
-from pipeline.runs.directory import Progress, RunDirectory
+from pipeline.runs.checkpoints import Progress
+from pipeline.runs.directory import RunDirectory
 from tests.support.models import save_tiny_model
 
 FLOAT = LoadingConfig(dtype="float32")
@@ -70,8 +71,8 @@ def test_an_adapter_is_merged_into_the_base_it_names(base, tmp_path, init):
 def test_a_checkpoint_of_a_run_is_what_the_run_had_then(base, tmp_path, lora):
     config = _config(base, tmp_path, lora)
     run, policy = RunDirectory.create(config), _trained(config, base)
-    run.save_checkpoint(Progress("sft", 1, 1), trainable_tensors(policy), {}, None)
-    model = find_model("c", str(run.checkpoints / "checkpoint_last"), FLOAT)
+    run.checkpoints.save(Progress("sft", 1, 1), trainable_tensors(policy), {}, None)
+    model = find_model("c", str(run.checkpoints.path / "checkpoint_last"), FLOAT)
     assert (model.kind, model.path.name) == ("checkpoint", "step_000001") and model.run_config() == config
     _assert_same(load_directory(model, FLOAT, tmp_path / "merged"), policy)
 

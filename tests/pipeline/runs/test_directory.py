@@ -9,13 +9,9 @@ import torch
 from pipeline.config import Config, validate_config
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.files import write_json, write_jsonl
-from pipeline.runs.directory import (
-    PhaseClock,
-    Progress,
-    RunDirectory,
-    load_checkpoint,
-    read_progress,
-)
+from pipeline.runs.checkpoints import Progress, load_checkpoint, read_progress
+from pipeline.runs.clock import PhaseClock
+from pipeline.runs.directory import RunDirectory
 
 
 def config(root: Path) -> Config:
@@ -29,11 +25,11 @@ def run(tmp_path) -> RunDirectory:
 
 def save(run: RunDirectory, step: int, **progress) -> Path:
     fields = {"stage": "grpo", "stage_step": step, "step": step, **progress}
-    return run.save_checkpoint(Progress(**fields), {"w": torch.full((2,), float(step))}, {}, None)
+    return run.checkpoints.save(Progress(**fields), {"w": torch.full((2,), float(step))}, {}, None)
 
 
 def names(run: RunDirectory) -> list[str]:
-    return [path.name for path in run.checkpoint_paths()]
+    return [path.name for path in run.checkpoints.paths()]
 
 
 # The directory -----------------------------------------------------------------------------------
@@ -50,7 +46,11 @@ def test_a_new_run_has_its_directories_and_its_configuration(tmp_path):
         "samples",
     ]
     assert run.load_config() == config(tmp_path / "not" / "there" / "yet")
-    assert run.load_latest() is None and run.latest_progress() is None and run.best_checkpoint() is None
+    assert (
+        run.checkpoints.load_latest() is None
+        and run.checkpoints.latest_progress() is None
+        and run.checkpoints.best() is None
+    )
 
 
 def test_runs_of_one_second_get_directories_of_their_own(tmp_path):
@@ -111,11 +111,11 @@ def test_a_checkpoint_comes_back_as_it_was(run):
     parameter, optimizer = trained_optimizer()
     progress = Progress("grpo", 3, 36, False, [0.5, 1.25], 1.5)
     tensors = {"a": parameter, "b": torch.arange(6.0).view(2, 3).bfloat16().t()}
-    path = run.save_checkpoint(progress, tensors, optimizer.state_dict(), {"a": torch.tensor([7.0, 8.0])})
-    assert path == run.checkpoints / "step_000036"
-    loaded = RunDirectory(run.path).load_latest()
+    path = run.checkpoints.save(progress, tensors, optimizer.state_dict(), {"a": torch.tensor([7.0, 8.0])})
+    assert path == run.checkpoints.path / "step_000036"
+    loaded = RunDirectory(run.path).checkpoints.load_latest()
     assert loaded is not None
-    assert loaded.path == path and loaded.progress == progress == run.latest_progress()
+    assert loaded.path == path and loaded.progress == progress == run.checkpoints.latest_progress()
     assert loaded.tensors.keys() == tensors.keys()
     assert all(torch.equal(loaded.tensors[name], tensors[name]) for name in tensors)
     assert loaded.tensors["b"].dtype == torch.bfloat16
@@ -136,7 +136,7 @@ def test_the_newest_checkpoint_is_the_one_with_the_most_steps(run):
     assert names(run) == ["step_000002", "step_000009", "step_000010"]
     save(run, 10, stage_done=True)
     assert names(run)[-1] == "step_000010_done"  # after its own step without the mark
-    latest = run.latest_progress()
+    latest = run.checkpoints.latest_progress()
     assert latest is not None and latest.stage_done and latest.step == 10
     save(run, 11)
     assert names(run)[-1] == "step_000011"
@@ -145,13 +145,13 @@ def test_the_newest_checkpoint_is_the_one_with_the_most_steps(run):
 def test_a_step_can_be_saved_again(run):
     save(run, 5, score=1.0)
     save(run, 5, score=2.0)
-    loaded = run.load_latest()
+    loaded = run.checkpoints.load_latest()
     assert names(run) == ["step_000005"]
     assert loaded is not None and loaded.progress.score == 2.0
 
 
 @pytest.mark.parametrize(
-    "killed_in", ["torch.save", "pipeline.runs.directory.write_json", "pipeline.runs.directory._fsync"]
+    "killed_in", ["torch.save", "pipeline.runs.checkpoints.write_json", "pipeline.runs.checkpoints._fsync"]
 )
 def test_a_checkpoint_cut_short_is_never_seen_and_is_cleaned_up(run, monkeypatch, killed_in):
     def killed(*_):
@@ -162,21 +162,21 @@ def test_a_checkpoint_cut_short_is_never_seen_and_is_cleaned_up(run, monkeypatch
         patch.setattr(killed_in, killed)
         with pytest.raises(KeyboardInterrupt):
             save(run, 2)
-    assert list(run.checkpoints.glob(".step_000002*"))  # something half-written is there
-    latest = RunDirectory(run.path).load_latest()
+    assert list(run.checkpoints.path.glob(".step_000002*"))  # something half-written is there
+    latest = RunDirectory(run.path).checkpoints.load_latest()
     assert names(run) == ["step_000001"] and latest is not None and latest.progress.step == 1
     save(run, 2)  # what was left does not stand in the way
     assert names(run) == ["step_000001", "step_000002"]
-    (run.checkpoints / ".step_000003.partial").mkdir()
-    run.prune_checkpoints(2)
-    assert sorted(p.name for p in run.checkpoints.iterdir()) == ["checkpoint_last", "step_000001", "step_000002"]
+    (run.checkpoints.path / ".step_000003.partial").mkdir()
+    run.checkpoints.prune(2)
+    assert sorted(p.name for p in run.checkpoints.path.iterdir()) == ["checkpoint_last", "step_000001", "step_000002"]
 
 
 @pytest.mark.parametrize("name", ["policy.safetensors", "reference.safetensors", "optimizer.pt", "progress.json"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_a_damaged_file_is_named(run, name, damage):
     tensors = {"w": torch.ones(2)}
-    path = run.save_checkpoint(Progress("grpo", 1, 1), tensors, trained_optimizer()[1].state_dict(), tensors) / name
+    path = run.checkpoints.save(Progress("grpo", 1, 1), tensors, trained_optimizer()[1].state_dict(), tensors) / name
     content = path.read_bytes()
     if damage == "flip":
         path.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
@@ -185,7 +185,7 @@ def test_a_damaged_file_is_named(run, name, damage):
     else:
         path.unlink()
     with pytest.raises(CheckpointError, match=rf"step_000001 is corrupt \(.*{name}.*Delete "):
-        run.load_latest()
+        run.checkpoints.load_latest()
 
 
 @pytest.mark.parametrize("content", [None, "", "{"])
@@ -209,10 +209,10 @@ def test_progress_of_another_version_is_a_checkpoint_error(run):
 def test_pruning_keeps_the_last_and_the_best(run):
     for step, score in enumerate([0.1, 0.9, 0.3, 0.2, 0.4], start=1):
         save(run, step, score=score)
-    run.prune_checkpoints(2)
+    run.checkpoints.prune(2)
     assert names(run) == ["step_000002", "step_000004", "step_000005"]
     save(run, 6, score=0.95)
-    run.prune_checkpoints(1)
+    run.checkpoints.prune(1)
     assert names(run) == ["step_000006"]
 
 
@@ -220,15 +220,15 @@ def test_results_of_stages_are_kept_and_linked(run):
     save(run, 1, stage="level_1", stage_done=True, score=1.0)
     for step in (2, 3, 4):
         save(run, step, stage="level_2", score=float(step))
-    run.prune_checkpoints(1)
+    run.checkpoints.prune(1)
     assert names(run) == ["step_000001_done", "step_000004"]
-    assert list(run.stage_checkpoints()) == ["level_1"]
-    links = {path.name: os.readlink(path) for path in run.checkpoints.iterdir() if path.is_symlink()}
+    assert list(run.checkpoints.stage_results()) == ["level_1"]
+    links = {path.name: os.readlink(path) for path in run.checkpoints.path.iterdir() if path.is_symlink()}
     last = "step_000004"
     assert links == {"level_1": "step_000001_done", "checkpoint_last": last, "checkpoint_best": last}  # fit to be moved
-    (run.checkpoints / "checkpoint_last").unlink()  # as if killed before it was made
-    run.refresh_links()
-    assert (run.checkpoints / "checkpoint_last").resolve().name == "step_000004"
+    (run.checkpoints.path / "checkpoint_last").unlink()  # as if killed before it was made
+    run.checkpoints.refresh_links()
+    assert (run.checkpoints.path / "checkpoint_last").resolve().name == "step_000004"
 
 
 def test_the_best_is_of_the_newest_stage_and_the_later_of_equals(run):
@@ -237,27 +237,27 @@ def test_the_best_is_of_the_newest_stage_and_the_later_of_equals(run):
     save(run, 3, score=0.5)
     save(run, 4, score=None)
     save(run, 5, score=0.4)
-    best = run.best_checkpoint()
+    best = run.checkpoints.best()
     assert best is not None and best.name == "step_000003"
-    run.prune_checkpoints(1)
+    run.checkpoints.prune(1)
     assert names(run) == ["step_000003", "step_000005"]
 
 
 def test_the_link_to_the_best_goes_with_the_stage_it_was_of(run):
     save(run, 1, stage="sft", score=5.0)
-    link = run.checkpoints / "checkpoint_best"
+    link = run.checkpoints.path / "checkpoint_best"
     assert os.readlink(link) == "step_000001"
     save(run, 2, score=None)
-    run.prune_checkpoints(1)
-    assert not link.is_symlink() and run.best_checkpoint("sft") is None
+    run.checkpoints.prune(1)
+    assert not link.is_symlink() and run.checkpoints.best("sft") is None
     save(run, 3, score=0.5)
     assert os.readlink(link) == "step_000003"
 
 
 def test_nothing_has_a_score_yet(run):
     save(run, 1)
-    assert run.best_checkpoint() is None
-    run.prune_checkpoints(1)
+    assert run.checkpoints.best() is None
+    run.checkpoints.prune(1)
     assert names(run) == ["step_000001"]
 
 
@@ -269,18 +269,18 @@ def test_a_kill_while_pruning_leaves_nothing_that_counts_as_a_checkpoint(run, mo
     for step in (1, 2, 3):
         save(run, step, score=float(step))
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.runs.directory.shutil.rmtree", killed)
+        patch.setattr("pipeline.runs.checkpoints.shutil.rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
-            run.prune_checkpoints(2)
+            run.checkpoints.prune(2)
     save(run, 4, score=4.0)
-    run.prune_checkpoints(2)
+    run.checkpoints.prune(2)
     assert names(run) == ["step_000003", "step_000004"]
 
 
 def test_a_reference_need_not_be_contiguous(run):
     turned = torch.arange(6.0).view(2, 3).t()
-    run.save_checkpoint(Progress("grpo", 1, 1), {"w": turned}, {}, {"w": turned.clone()})
-    loaded = run.load_latest()
+    run.checkpoints.save(Progress("grpo", 1, 1), {"w": turned}, {}, {"w": turned.clone()})
+    loaded = run.checkpoints.load_latest()
     assert loaded is not None and loaded.reference is not None
     assert torch.equal(loaded.reference["w"], turned)
 

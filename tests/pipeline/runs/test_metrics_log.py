@@ -12,7 +12,6 @@ from pipeline.errors import CheckpointError
 from pipeline.files import append_jsonl
 from pipeline.runs.metrics_log import (
     MetricsWriter,
-    follow_progress,
     metrics_path,
     read_evaluations,
     read_metrics,
@@ -20,6 +19,7 @@ from pipeline.runs.metrics_log import (
     truncate_ungraded,
     ungraded_path,
 )
+from pipeline.runs.progress import follow_progress
 from tests.support.runs import make_run, write_rows
 
 

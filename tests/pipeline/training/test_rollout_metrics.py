@@ -1,12 +1,8 @@
 import pytest
 
-from pipeline.training.rollout_metrics import (
-    accuracy_by_level,
-    first_per_level,
-    rollout_metrics,
-    sample_rows,
-    ungraded_rows,
-)
+from pipeline.data.selection import first_per_level
+from pipeline.evaluation.held_out import accuracy_by_level
+from pipeline.training.rollout_metrics import rollout_metrics, sample_rows, ungraded_rows
 from pipeline.types import Completion, Problem, RewardBreakdown, RolloutGroup, WeightId
 
 

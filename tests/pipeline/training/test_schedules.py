@@ -6,14 +6,9 @@ import pytest
 
 from pipeline.config import GRPOConfig, OptimizerConfig, ProblemFilter, SFTConfig
 from pipeline.curriculum.replay import mix
-from pipeline.training.schedules import (
-    completion_seeds,
-    derive_seed,
-    eval_steps,
-    learning_rate,
-    num_steps,
-    select_problems,
-)
+from pipeline.data.selection import select_problems
+from pipeline.seeds import completion_seeds, derive_seed
+from pipeline.training.schedules import eval_steps, learning_rate, num_steps
 from pipeline.types import Problem
 
 # Batches -----------------------------------------------------------------------------------------

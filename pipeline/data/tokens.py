@@ -1,0 +1,80 @@
+"""Tokens of problems: how prompts and worked solutions are encoded, and the file that holds them."""
+
+import hashlib
+import importlib.metadata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.data.arrow_files import ArrowRows, code_digest, list_lengths, made_once
+from pipeline.data.table import ProblemTable
+from pipeline.files import sha256
+from pipeline.models import tokenizer
+from pipeline.models.tokenizer import batch_token_ids
+from pipeline.types import Problem
+
+TOKENS = pa.schema([("prompt", pa.list_(pa.int32())), ("completion", pa.list_(pa.int32()))])
+_TOKEN_CODE = [Path(tokenizer.__file__ or ""), Path(__file__)]
+_TOKENIZER_FILES = {".json", ".jinja", ".model", ".txt", ".tiktoken", ".py"}
+
+
+class TokenTable:
+    """The tokens of a table's problems, by row of the file. Pickled as its path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: ArrowRows | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_file": None}
+
+    def __getitem__(self, row: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Prompt and completion; the completion is empty where there is no worked solution."""
+        if self._file is None:
+            self._file = ArrowRows(self.path)
+        tokens = self._file.row(row)
+        return tuple(tokens["prompt"]), tuple(tokens["completion"])
+
+    def lengths(self) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens of every row's prompt, and of its completion: [num_rows] int32 each. No token is read."""
+        batches = ArrowRows(self.path).all_batches
+        prompt, completion = (
+            np.concatenate([np.zeros(0, np.int32), *(list_lengths(batch[name]) for batch in batches)])
+            for name in TOKENS.names
+        )
+        return prompt, completion
+
+
+@contextmanager
+def new_tokens(problems: ProblemTable, model: Path, *, chat: bool) -> Iterator[tuple[TokenTable, Path | None]]:
+    """The tokens of all rows of the table's file, and the path to write them to; None when they are there already.
+
+    Args:
+        model: directory with the tokenizer's files.
+        chat: prompts go through its chat template.
+    """
+    made_by = code_digest(_TOKEN_CODE)
+    digest = hashlib.sha256(f"{made_by} {problems.path.parent.name} {chat}".encode())
+    for library in ("transformers", "tokenizers"):
+        digest.update(importlib.metadata.version(library).encode())
+    for file in sorted(file for file in model.iterdir() if file.suffix in _TOKENIZER_FILES and file.is_file()):
+        digest.update(f"{file.name} {sha256(file)}".encode())
+    path = problems.path.with_name(f"tokens_{digest.hexdigest()[:16]}.arrow")
+    with made_once(path) as hidden:
+        yield TokenTable(path), hidden
+
+
+def encode_problems(tokenizer: Any, problems: Sequence[Problem]) -> pa.RecordBatch:
+    """Prompts as ``prompt_token_ids`` encodes them, and worked solutions with the end-of-turn token, as int32."""
+    prompts = batch_token_ids(tokenizer, problems)
+    solved = [row for row, problem in enumerate(problems) if problem.solution is not None]
+    completions: list[list[int]] = [[] for _ in problems]
+    texts = [problems[row].solution for row in solved]
+    if texts:
+        for row, ids in zip(solved, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
+            completions[row] = [*ids, tokenizer.eos_token_id]
+    return pa.record_batch([pa.array(prompts, TOKENS.types[0]), pa.array(completions, TOKENS.types[1])], schema=TOKENS)

@@ -1,0 +1,216 @@
+"""Checkpoints: whole or absent, checksummed, linked by stage; and the progress each one records.
+
+On several nodes they must be on a shared filesystem.
+"""
+
+import json
+import os
+import pickle
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pipeline.errors import CheckpointError
+from pipeline.files import link, sha256, write_json
+
+
+@dataclass
+class Progress:
+    """How far a run is. Everything else a step needs follows from the seed and the step number."""
+
+    stage: str
+    stage_step: int = 0
+    """Steps of this stage that are done."""
+    step: int = 0
+    """Steps of the whole run that are done."""
+    stage_done: bool = False
+    """All steps are done and the stage's evaluation is written."""
+    reward_history: list[float] = field(default_factory=list)
+    """Mean reward of every GRPO step of the run."""
+    score: float | None = None
+    """Mean over the steps since the last checkpoint: of the reward, or of minus the SFT loss. With a
+    ``metric_for_best_model``, of the evaluation at this step; None without one."""
+    started_from: str = ""
+    """Digest of the weights the stage started from."""
+    ended_with: str = ""
+    """Digest of the weights it ended with; empty until it is done."""
+    pass_start: int = 0
+    """Step of the stage at which it was repeated; 0 when it never was."""
+    num_repeats: int = 0
+    level_accuracies: list[float] = field(default_factory=list)
+    """On the stage's level since ``pass_start``, where a promotion rule asks for them."""
+    eval_scores: list[float] = field(default_factory=list)
+    """Of the evaluations since ``pass_start``, by ``eval.metric_for_best_model``. Higher is better."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint, loaded and verified."""
+
+    path: Path
+    progress: Progress
+    tensors: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    reference: dict[str, Tensor] | None
+
+
+class CheckpointStore:
+    """The checkpoints of one run. A reader never sees half of one: it is written under a hidden name and renamed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def save(
+        self,
+        progress: Progress,
+        tensors: dict[str, Tensor],
+        optimizer: dict[str, Any],
+        reference: dict[str, Tensor] | None,
+        replay: dict[str, Any] | None = None,
+    ) -> Path:
+        """Write one checkpoint, whole or not at all, and point ``checkpoint_last`` at it.
+
+        Args:
+            replay: plain JSON, of a curriculum: the ``buffer``, and ``trained``: what the stage adds to it.
+        """
+        final = self.path / f"step_{progress.step:06d}{'_done' if progress.stage_done else ''}"
+        partial = self.path / f".{final.name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        policy = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        save_file(policy, partial / "policy.safetensors")
+        if reference is not None:
+            save_file({name: t.contiguous() for name, t in reference.items()}, partial / "reference.safetensors")
+        torch.save(optimizer, partial / "optimizer.pt")
+        if replay is not None:
+            write_json(partial / "replay.json", replay)
+        write_json(partial / "progress.json", asdict(progress))
+        sums = {path.name: sha256(path) for path in sorted(partial.iterdir())}
+        write_json(partial / "manifest.json", sums)
+        for path in (*partial.iterdir(), partial):
+            _fsync(path)
+        _remove_checkpoint(final)
+        partial.rename(final)
+        _fsync(self.path)
+        self.refresh_links()
+        return final
+
+    def refresh_links(self) -> None:
+        """``checkpoints/<stage>`` for the result of every stage that is done, ``checkpoints/checkpoint_last`` and, of
+        the newest stage, ``checkpoints/checkpoint_best``."""
+        for stage, path in self.stage_results().items():
+            link(self.path / stage, path)
+        if paths := self.paths():
+            link(self.path / "checkpoint_last", paths[-1])
+        best_link = self.path / "checkpoint_best"
+        if best := self.best():
+            link(best_link, best)
+        else:
+            best_link.unlink(missing_ok=True)
+
+    def stage_results(self) -> dict[str, Path]:
+        """Results of the stages that are done, by name, in order."""
+        return {read_progress(path).stage: path for path in self.paths() if path.name.endswith("_done")}
+
+    def paths(self) -> list[Path]:
+        """Whole checkpoints, oldest first."""
+        return sorted(self.path.glob("step_*"), key=lambda path: (len(path.name.split("_")[1]), path.name))
+
+    def latest_progress(self) -> Progress | None:
+        """Of the newest whole checkpoint, without loading its tensors; None before the first one."""
+        paths = self.paths()
+        return read_progress(paths[-1]) if paths else None
+
+    def load_latest(self) -> Checkpoint | None:
+        """The newest whole checkpoint, checked against its manifest; None before the first one.
+
+        Raises:
+            CheckpointError: it is corrupt.
+        """
+        paths = self.paths()
+        return load_checkpoint(paths[-1]) if paths else None
+
+    def verify_latest(self) -> None:
+        """Raises CheckpointError when the newest whole checkpoint changed after it was written."""
+        if paths := self.paths():
+            verify_checkpoint(paths[-1])
+
+    def prune(self, keep_last: int) -> None:
+        """Keep the last k, the best one of the newest stage, every stage's result, and nothing half-written."""
+        for partial in self.path.glob(".*.partial"):
+            shutil.rmtree(partial, ignore_errors=True)
+        paths = self.paths()
+        kept = {*paths[-keep_last:], *self.stage_results().values()}
+        best = self.best()
+        for path in paths:
+            if path not in kept and path != best:
+                _remove_checkpoint(path)
+
+    def best(self, stage: str | None = None) -> Path | None:
+        """The checkpoint of a stage, by default the newest, with the highest score; a later one wins a tie."""
+        scored = [(read_progress(path), path) for path in self.paths()]
+        stage = stage or (scored[-1][0].stage if scored else None)
+        scored = [(p, path) for p, path in scored if p.stage == stage and p.score is not None]
+        return max(scored, key=lambda item: (item[0].score, item[0].step))[1] if scored else None
+
+
+def read_progress(checkpoint: Path) -> Progress:
+    try:
+        return Progress(**json.loads((checkpoint / "progress.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise corrupt_checkpoint(checkpoint, f"progress.json: {error}") from None
+
+
+def verify_checkpoint(path: Path) -> None:
+    """Raises CheckpointError when a file is missing or changed."""
+    try:
+        sums = json.loads((path / "manifest.json").read_text())
+        for name, expected in sums.items():
+            if sha256(path / name) != expected:
+                raise corrupt_checkpoint(path, f"{name} changed after it was written")
+    except (OSError, ValueError) as error:
+        raise corrupt_checkpoint(path, str(error)) from None
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Load and verify one checkpoint. Raises CheckpointError when a file is missing or changed."""
+    verify_checkpoint(path)
+    try:
+        reference = path / "reference.safetensors"
+        return Checkpoint(
+            path=path,
+            progress=read_progress(path),
+            tensors=load_file(path / "policy.safetensors"),
+            optimizer=torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True),
+            reference=load_file(reference) if reference.exists() else None,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+        raise corrupt_checkpoint(path, str(error)) from None
+
+
+def _remove_checkpoint(path: Path) -> None:
+    """Hide it first: a kill in the middle must not leave half of it under its own name."""
+    if path.exists():
+        hidden = path.with_name(f".{path.name}.old.partial")
+        if hidden.exists():
+            shutil.rmtree(hidden)
+        path.rename(hidden)
+        shutil.rmtree(hidden)
+
+
+def corrupt_checkpoint(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"checkpoint {path} is corrupt ({reason}). Delete it to go on from the one before.")
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,39 @@
+"""Seeds and seeded orders: pure functions of the run's seed and the step number.
+
+A step never depends on what was drawn before it, so a resumed run repeats nothing and skips nothing.
+"""
+
+import hashlib
+import random
+from collections.abc import Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed from any parts, the same on every machine."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def completion_seeds(run_seed: int, step: int, problem_id: str, num_generations: int) -> tuple[int, ...]:
+    """One independent sampling seed per completion of a group (31 bits, as engines want them)."""
+    return tuple(derive_seed(run_seed, step, problem_id, index) & 0x7FFFFFFF for index in range(num_generations))
+
+
+def item_at(items: Sequence[T], position: int, *seed: object) -> T:
+    """The item at ``position`` (from 0) of an endless walk over the items; every pass is a new seeded permutation."""
+    epoch, index = divmod(position, len(items))
+    return items[_permutation(len(items), derive_seed(*seed, "epoch", epoch))[index]]
+
+
+_permutations: dict[tuple[int, int], list[int]] = {}
+
+
+def _permutation(size: int, seed: int) -> list[int]:
+    if (size, seed) not in _permutations:
+        if len(_permutations) > 4:
+            _permutations.clear()
+        _permutations[size, seed] = random.Random(seed).sample(range(size), size)
+    return _permutations[size, seed]
