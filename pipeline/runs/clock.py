@@ -4,6 +4,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+PHASES: dict[str, tuple[str, ...]] = {
+    "sft": ("learner",),
+    "grpo": ("rollout", "reward", "learner", "weight_sync"),
+}
+"""Timed phases of a training step, by stage kind."""
+
 
 class PhaseClock:
     """Seconds per phase of a step, with nothing left out: a lap ends where the next one starts."""
