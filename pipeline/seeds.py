@@ -5,10 +5,17 @@ A step never depends on what was drawn before it, so a resumed run repeats nothi
 
 import hashlib
 import random
-from collections.abc import Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
+T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
+
+
+class Indexed(Protocol[T_co]):
+    """A sequence, as far as an order needs it: a length and items by index."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> T_co: ...
 
 
 def derive_seed(*parts: object) -> int:
@@ -18,17 +25,18 @@ def derive_seed(*parts: object) -> int:
 
 
 def completion_seeds(run_seed: int, step: int, problem_id: str, num_generations: int) -> tuple[int, ...]:
-    """One independent sampling seed per completion of a group (31 bits, as engines want them)."""
+    """One independent sampling seed per completion of a group (31 bits, the range engines accept)."""
     return tuple(derive_seed(run_seed, step, problem_id, index) & 0x7FFFFFFF for index in range(num_generations))
 
 
-def item_at(items: Sequence[T], position: int, *seed: object) -> T:
-    """The item at ``position`` (from 0) of an endless walk over the items; every pass is a new seeded permutation."""
+def item_at(items: Indexed[T], position: int, *seed: object) -> T:
+    """The item at ``position`` (from 0) of an endless walk over the items. Every pass is a new seeded permutation."""
     epoch, index = divmod(position, len(items))
     return items[_permutation(len(items), derive_seed(*seed, "epoch", epoch))[index]]
 
 
 _permutations: dict[tuple[int, int], list[int]] = {}
+"""The few in use: those of new and of replayed examples, across the end of a pass."""
 
 
 def _permutation(size: int, seed: int) -> list[int]:

@@ -1,14 +1,13 @@
-"""What a stage trains on, step by step: problems with their tokens, new ones and replayed ones, none too long."""
+"""The examples of a stage, step by step: its own problems and replayed ones with their tokens, none too long."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import numpy as np
 
 from pipeline.config import SFTConfig
-from pipeline.curriculum.replay import Mixture, ReplayItem, mix
+from pipeline.curriculum.mixture import Mixture, mix
+from pipeline.curriculum.replay import ReplayItem
 from pipeline.curriculum.stages import StageSpec, total_steps
 from pipeline.data.table import ProblemTable
 from pipeline.data.tokens import TokenTable
@@ -17,29 +16,41 @@ from pipeline.training.batching import TokenSequence
 from pipeline.types import Problem
 
 
-class Examples(Sequence[tuple[Problem, Any]]):
-    """Problems, each with what is trained on: prompt and worked solution, or the prompt alone. Read when asked for."""
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One problem of a batch."""
 
-    def __init__(self, problems: ProblemTable, tokens: TokenTable, max_length: int | None) -> None:
+    problem: Problem
+    tokens: TokenSequence
+    """SFT: prompt and worked solution. GRPO: the prompt, with an empty completion."""
+    is_replayed: bool = False
+    """It comes from the replay buffer."""
+
+
+class ExampleTable:
+    """The examples of a table of problems, read on access."""
+
+    def __init__(
+        self, problems: ProblemTable, tokens: TokenTable, max_length: int | None, *, is_replayed: bool = False
+    ) -> None:
         """
         Args:
-            max_length: of prompt and worked solution, which ends there; None takes the prompt alone.
+            max_length: tokens of prompt and worked solution, which is cut off there. None: prompts only.
         """
         self.problems = problems
-        self._tokens, self._max_length = tokens, max_length
+        self._tokens, self._max_length, self._is_replayed = tokens, max_length, is_replayed
 
     def __len__(self) -> int:
         return len(self.problems)
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: int) -> Example:
         prompt, completion = self._tokens[int(self.problems.rows[index])]
-        if self._max_length is None:
-            return self.problems[index], prompt
-        return self.problems[index], TokenSequence(prompt, completion[: self._max_length - len(prompt)])
+        num_learned = 0 if self._max_length is None else self._max_length - len(prompt)
+        return Example(self.problems[index], TokenSequence(prompt, completion[:num_learned]), self._is_replayed)
 
 
 def shortened(example: TokenSequence, settings: SFTConfig) -> TokenSequence | None:
-    """The example as training would take it: None where it is too long."""
+    """The example as training would take it, or None if it is too long."""
     room = settings.max_length - len(example.prompt)
     if len(example.completion) > room and (settings.too_long == "drop" or room < 1):
         return None
@@ -48,23 +59,25 @@ def shortened(example: TokenSequence, settings: SFTConfig) -> TokenSequence | No
 
 @dataclass(frozen=True)
 class StageExamples:
-    """Laid down before the first step, by lengths alone: no tokens are read for it."""
+    """The order in which a stage trains. Fixed before the first step, from lengths alone."""
 
-    mixture: Mixture[tuple[Problem, Any]]
+    problems: ProblemTable
+    """The stage's own problems that are not too long."""
+    mixture: Mixture[Example]
+    """Examples of these problems and replayed ones."""
     batch_size: int
     num_steps: int
     counts: dict[str, int]
-    """How much of the stage's own problems it takes, and how much is too long."""
+    """How many of the stage's own problems and tokens are used, and how many are too long."""
 
-    def batch(self, step: int) -> list[tuple[tuple[Problem, Any], bool]]:
-        """The examples of a step from 0, each with whether it is a replayed one."""
+    def batch(self, step: int) -> list[Example]:
+        """The ``batch_size`` examples of a step, from 0."""
         return self.mixture.batch(self.batch_size, step)
 
     def trained_until(self, step: int) -> list[ReplayItem]:
-        """The stage's own problems that its first steps trained on."""
+        """The stage's own problems that its first ``step`` steps trained on, in data set order."""
         rows = self.mixture.new_rows_until(step * self.batch_size)
-        heads = cast(Examples, self.mixture.new).problems.take(sorted(rows)).heads()
-        return [ReplayItem(head.id, head.level) for head in heads]
+        return [ReplayItem(head.id, head.level) for head in self.problems.take(sorted(rows)).heads()]
 
 
 def stage_examples(
@@ -76,9 +89,11 @@ def stage_examples(
     max_prompt_length: int,
     seed: int,
 ) -> StageExamples:
-    """GRPO takes prompts of at most ``max_prompt_length`` tokens. SFT takes worked solutions that fit into its
-    ``max_length`` with their prompts; with ``too_long: truncate`` they are cut off there, and left out only if not a
-    single token of the solution would remain.
+    """Leave out problems that are too long and mix in replayed ones.
+
+    GRPO takes prompts of at most ``max_prompt_length`` tokens. SFT takes worked solutions that fit into its
+    ``max_length`` with their prompts. With ``too_long: truncate`` longer solutions are cut off, and left out only if
+    not a single token would remain.
 
     Raises:
         DataError: every problem of the stage is too long.
@@ -95,16 +110,20 @@ def stage_examples(
         limit, lengths = max_prompt_length, prompt_lengths
         fits = lengths <= limit
         fix = "raise rollout.max_prompt_length"
-    new, again = (
-        Examples(part.take(np.flatnonzero(fits[part.rows])), tokens, max_length) for part in (problems, replayed)
-    )
-    if not new:
+    fitting, buffered = (part.take(np.flatnonzero(fits[part.rows])) for part in (problems, replayed))
+    if not fitting:
         raise DataError(f"stage {stage.name} must have problems of at most {limit} tokens, got none: {fix}.")
-    num_steps = total_steps(stage, Counter(head.level for head in new.problems.heads()))
-    num_examples = num_steps * stage.batch_size
-    mixture = mix(new, again, stage.replay.ratio if stage.replay else 0.0, num_examples, seed, stage.name)
+    num_steps = total_steps(stage, Counter(head.level for head in fitting.heads()))
+    mixture = mix(
+        ExampleTable(fitting, tokens, max_length),
+        ExampleTable(buffered, tokens, max_length, is_replayed=True),
+        stage.replay.ratio if stage.replay else 0.0,
+        num_steps * stage.batch_size,
+        seed,
+        stage.name,
+    )
     counts = _counts(lengths[problems.rows], fits[problems.rows], limit)
-    return StageExamples(mixture, stage.batch_size, num_steps, counts)
+    return StageExamples(fitting, mixture, stage.batch_size, num_steps, counts)
 
 
 def _counts(lengths: np.ndarray, fits: np.ndarray, limit: int) -> dict[str, int]:

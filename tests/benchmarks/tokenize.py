@@ -14,7 +14,7 @@ from pathlib import Path
 from actors.driver.encode import make_tokens
 from actors.driver.launch import connected_ray
 from pipeline.config import ModelConfig
-from pipeline.curriculum.examples import Examples
+from pipeline.curriculum.examples import ExampleTable
 from pipeline.data.table import load_table
 from pipeline.models.embedded import NAME
 from tests.support.tables import PeakMemory, metamath_like
@@ -44,8 +44,10 @@ def _run(config, cache: Path, num_examples: int, memory: PeakMemory) -> None:
         tokens = make_tokens(problems, ModelConfig(name=NAME), chat=False)
         _report("tokens", len(problems), started, memory)
         started = time.perf_counter()
-        examples = Examples(problems, tokens, 1024)
-        num_tokens = sum(len(examples[row][1]) for row in random.Random(0).sample(range(len(examples)), num_examples))
+        examples = ExampleTable(problems, tokens, 1024)
+        num_tokens = sum(
+            len(examples[row].tokens) for row in random.Random(0).sample(range(len(examples)), num_examples)
+        )
         _report(f"examples of {num_tokens / num_examples:.0f} tokens", num_examples, started, memory)
     sizes = [
         f"{path.name} {path.stat().st_size / 2**20:.0f} MiB" for path in sorted(problems.path.parent.glob("*.arrow"))

@@ -11,7 +11,7 @@ from actors.driver import encode as tokenize
 from actors.driver.encode import make_tokens
 from actors.driver.launch import connected_ray
 from pipeline.config import DataConfig, ModelConfig
-from pipeline.curriculum.examples import Examples
+from pipeline.curriculum.examples import ExampleTable
 from pipeline.data.table import ProblemTable, load_table
 from pipeline.data.tokens import TokenTable
 from pipeline.models.embedded import NAME
@@ -64,13 +64,10 @@ def test_tokens_are_those_of_each_problem_alone(template, tmp_path):
 def test_examples_are_read_by_row(tmp_path, model):
     problems = load_table(metamath_like(tmp_path / "a.jsonl", 30), "train", tmp_path).take([7, 3])
     tokens = make_tokens(problems, model, chat=False)
-    (problem, sequence), (_, prompt) = (
-        Examples(problems, tokens, 1024)[1],
-        Examples(problems, tokens, None)[1],
-    )
-    assert problem == problems.whole()[3]
-    assert (sequence.prompt, sequence.completion) == encoded_alone(tiny_tokenizer(), problem)
-    assert prompt == sequence.prompt
+    solved, asked = (ExampleTable(problems, tokens, max_length)[1] for max_length in (1024, None))
+    assert solved.problem == asked.problem == problems.whole()[3]
+    assert (solved.tokens.prompt, solved.tokens.completion) == encoded_alone(tiny_tokenizer(), solved.problem)
+    assert (asked.tokens.prompt, asked.tokens.completion) == (solved.tokens.prompt, ())
 
 
 def test_tokens_are_made_once_for_a_tokenizer_and_a_way_to_ask(tmp_path, model, monkeypatch):

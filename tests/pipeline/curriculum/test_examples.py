@@ -34,9 +34,15 @@ def examples_of(data: tuple[ProblemTable, TokenTable], kind: str = "sft", **sett
     return stage_examples(spec, problems, problems[:0], tokens, max_prompt_length=10, seed=0)
 
 
-def test_what_is_too_long_is_left_out_and_counted(data):
+def questions(examples: StageExamples) -> list[str]:
+    """Of the stage's own examples, in data set order."""
+    new = examples.mixture.new
+    return [new[index].problem.question for index in range(len(new))]
+
+
+def test_examples_that_are_too_long_are_left_out_and_counted(data):
     examples = examples_of(data, max_length=11)
-    assert [problem.question for problem, _ in examples.mixture.new] == ["a"]
+    assert questions(examples) == ["a"]
     assert examples.counts == {
         "max_length": 11,
         "num_problems": 5,
@@ -47,11 +53,11 @@ def test_what_is_too_long_is_left_out_and_counted(data):
     }
 
 
-def test_or_cut_off_and_counted(data):
+def test_examples_that_are_too_long_are_cut_off_and_counted(data):
     examples = examples_of(data, max_length=11, too_long="truncate")
-    assert [problem.question for problem, _ in examples.mixture.new] == ["a", "b", "c"]  # d's prompt fills all 11
-    assert examples.mixture.new[1][1] == TokenSequence((0, 1, 2), tuple(range(8)))
-    assert examples.mixture.new[2][1] == TokenSequence(tuple(range(10)), (0,))
+    assert questions(examples) == ["a", "b", "c"]  # d's prompt fills all 11
+    assert examples.mixture.new[1].tokens == TokenSequence((0, 1, 2), tuple(range(8)))
+    assert examples.mixture.new[2].tokens == TokenSequence(tuple(range(10)), (0,))
     assert examples.counts["num_truncated"] == 2
     assert examples.counts["num_tokens"] == 7 + 11 + 11
     assert examples.counts["num_tokens_left_out"] == 1 + 1 + 16 + 2
@@ -59,8 +65,8 @@ def test_or_cut_off_and_counted(data):
 
 def test_grpo_takes_prompts_that_fit(data):
     examples = examples_of(data, "grpo", batch_size=4)
-    assert [problem.question for problem, _ in examples.mixture.new] == ["a", "b", "c", "e"]
-    assert examples.mixture.new[0][1] == (0, 1, 2)
+    assert questions(examples) == ["a", "b", "c", "e"]
+    assert examples.mixture.new[0].tokens == TokenSequence((0, 1, 2), ())
 
 
 def test_a_stage_of_examples_that_are_all_too_long_says_what_to_do(data):

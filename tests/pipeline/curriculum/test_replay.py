@@ -4,9 +4,8 @@ from collections import Counter
 
 import pytest
 
-from pipeline.curriculum.replay import ReplayBuffer, ReplayItem, mix
+from pipeline.curriculum.replay import ReplayBuffer, ReplayItem
 from pipeline.errors import CheckpointError
-from pipeline.seeds import item_at
 from pipeline.types import Problem
 
 CHI_SQUARE_99_DF = 148.23
@@ -136,88 +135,3 @@ def test_a_buffer_names_problems_of_the_data():
     assert [p.id for p in picked] == [item.problem_id for item in buffer.items]
     with pytest.raises(CheckpointError, match="got 1 that it lacks, such as a1: the data changed"):
         buffer.pick([problem("a0"), problem("a2")])
-
-
-# Mixing ------------------------------------------------------------------------------------------
-
-NEW, OLD = [f"n{index}" for index in range(40)], [f"o{index}" for index in range(100)]
-
-
-def examples(mixture) -> list[tuple[str, bool]]:
-    return [mixture.at(position) for position in range(mixture.num_examples)]
-
-
-@pytest.mark.parametrize(
-    ("ratio", "num_examples", "num_replayed"),
-    [(0.0, 100, 0), (0.1, 100, 10), (0.3, 100, 30), (0.3, 7, 2), (0.5, 192, 96), (0.3, 64, 19), (0.99, 10, 10)],
-)
-def test_the_ratio_is_exact(ratio, num_examples, num_replayed):
-    drawn = examples(mix(NEW, OLD, ratio, num_examples, 0))
-    assert sum(replayed for _, replayed in drawn) == num_replayed
-    assert all(replayed == (name in OLD) for name, replayed in drawn)
-
-
-def test_a_small_buffer_is_gone_through_again():
-    drawn = Counter(name for name, replayed in examples(mix(NEW, OLD[:4], 0.5, 20, 0)) if replayed)
-    assert sorted(drawn.values()) == [2, 2, 3, 3]  # 10 of 4
-
-
-def test_a_large_buffer_repeats_nothing():
-    drawn = Counter(name for name, replayed in examples(mix(NEW, OLD, 0.5, 200, 0)) if replayed)
-    assert sorted(drawn.values()) == [1] * 100
-
-
-def test_new_examples_are_gone_through_before_one_comes_again():
-    drawn = Counter(name for name, replayed in examples(mix(NEW, OLD, 0.2, 75, 0)) if not replayed)
-    assert sorted(drawn.values()) == [1] * 20 + [2] * 20  # 60 of 40
-
-
-def test_an_empty_buffer_replays_nothing():
-    assert mix(NEW, [], 0.3, 100, 0).num_replayed == 0
-
-
-@pytest.mark.parametrize(("ratio", "num_replayed"), [(0.3, [1, 1, 1, 1, 2, 1, 1, 1, 1, 2]), (0.25, [1] * 10)])
-def test_replayed_examples_are_spread_evenly_over_the_batches(ratio, num_replayed):
-    # 12 of 40 in batches of 4: 1.2 each. 10 of 40: 1 each.
-    mixture = mix(NEW, OLD, ratio, 40, 0)
-    assert [sum(replayed for _, replayed in mixture.batch(4, step)) for step in range(10)] == num_replayed
-
-
-def test_no_window_has_more_than_its_share():
-    mixture = mix(NEW, OLD, 0.3, 1000, 0)
-    flags = [replayed for _, replayed in examples(mixture)]
-    for size in (1, 3, 4, 16, 33):
-        counts = {sum(flags[start : start + size]) for start in range(1000 - size)}
-        assert counts <= {int(0.3 * size), int(0.3 * size) + 1}
-
-
-def test_without_replay_the_batches_are_the_plain_ones():
-    mixture = mix(NEW, [], 0.3, 120, 5, "stage")
-    for step in range(12):
-        assert [name for name, _ in mixture.batch(10, step)] == [
-            item_at(NEW, position, 5, "stage") for position in range(10 * step, 10 * step + 10)
-        ]
-
-
-def test_what_was_trained_on_so_far_is_the_new_part_of_the_batches():
-    mixture = mix(NEW, OLD, 0.3, 1000, 3)
-    for num_positions in (0, 1, 40, 1000):
-        seen = [item for item, replayed in (mixture.at(position) for position in range(num_positions)) if not replayed]
-        found = [mixture.new[row] for row in mixture.new_rows_until(num_positions)]
-        assert found == list(dict.fromkeys(seen))
-
-
-def test_batches_depend_on_the_seed_alone():
-    first, again, other = (mix(NEW, OLD, 0.3, 100, seed).batch(50, 1) for seed in (0, 0, 1))
-    assert first == again != other
-
-
-def test_new_examples_come_in_the_same_order_at_every_ratio():
-    orders = [[name for name, old in examples(mix(NEW, OLD, ratio, 40, 0)) if not old] for ratio in (0.0, 0.1, 0.5)]
-    assert [len(order) for order in orders] == [40, 36, 20]
-    assert orders[0][:36] == orders[1] and orders[0][:20] == orders[2]
-
-
-def test_steps_after_the_last_keep_the_share():
-    mixture = mix(NEW, OLD, 0.3, 100, 0)
-    assert sum(replayed for step in (10, 11, 12) for _, replayed in mixture.batch(10, step)) == 9
