@@ -14,8 +14,8 @@ def train(config: Any, resumed: Any) -> int:
     from rich.console import Console
 
     from actors.driver.launch import run
-    from pipeline.report import accuracy_table
-    from pipeline.runs.metrics_log import read_evaluations
+    from pipeline.reports.accuracy import accuracy_table
+    from pipeline.runs.records import read_evaluations
 
     run_directory = run(config, resumed)
     print(f"report: {run_directory.path / 'report.html'}")

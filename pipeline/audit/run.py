@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pipeline.audit.strict import DISAGREEMENTS, disagreement
 from pipeline.audit.tricks import TRICKS, find_tricks
-from pipeline.runs.metrics_log import Row, number, read_config, read_jsonl
+from pipeline.runs.records import Row, number, read_config, read_jsonl
 
 GRADED = ("correct", "incorrect", "unparsed")
 NUM_EXAMPLES = 3

@@ -6,7 +6,7 @@ from pipeline.audit.strict import DISAGREEMENTS, read
 from pipeline.audit.tricks import TRICKS
 from pipeline.reports import page
 from pipeline.reports.plots import draw_audit
-from pipeline.runs.metrics_log import Row
+from pipeline.runs.records import Row
 
 NOTE = (
     "Stored completions, scored again by a strict scorer that shares no code with the first one. It asks for {form}, "

@@ -25,7 +25,7 @@ from pipeline.curriculum.forgetting import (
 )
 from pipeline.curriculum.stage_queue import ChainStatus, read_markers
 from pipeline.errors import CheckpointError
-from pipeline.runs.metrics_log import Row, number, read_jsonl
+from pipeline.runs.records import Row, number, read_jsonl
 
 MEASURES = ("tagged", "last_number")
 """What counts as right. The first is the one to judge by."""

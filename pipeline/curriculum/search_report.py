@@ -31,17 +31,12 @@ from pipeline.curriculum.plots import draw_matrices, draw_replay_ratio, level_or
 from pipeline.errors import CheckpointError
 from pipeline.files import write_atomic, write_json
 from pipeline.reports import page
-from pipeline.runs.metrics_log import Row, number, read_config
+from pipeline.reports.accuracy import MEASURE_TITLES
+from pipeline.runs.records import Row, number, read_config
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-TITLES = {
-    "tagged": "Tagged: the answer marked as it was asked for",
-    "last_number": "Last number: the last one written, for a policy that does not write tags",
-    "answer": "Answer: what the verifier says of the whole completion",
-}
-"""Of the measures, for people."""
 NOTE = (
     "Percent; in small print the 95 % interval by bootstrap over held-out problems, and largest minus smallest over "
     "seeds. Forgetting: best accuracy so far minus accuracy now. The best of several noisy accuracies is biased "
@@ -252,8 +247,8 @@ def chain_section(chain: Chain, plots_dir: Path) -> str:
 
 def _by_measure(first: str, others: Iterable[str]) -> str:
     """The measure to judge by, and the others to be opened."""
-    folded = (page.details(TITLES[measure], html) for measure, html in zip(MEASURES[1:], others, strict=True))
-    return f"<p><b>{page.text(TITLES[MEASURES[0]])}</b></p>{first}{page.note(NOTE)}{''.join(folded)}"
+    folded = (page.details(MEASURE_TITLES[measure], html) for measure, html in zip(MEASURES[1:], others, strict=True))
+    return f"<p><b>{page.text(MEASURE_TITLES[MEASURES[0]])}</b></p>{first}{page.note(NOTE)}{''.join(folded)}"
 
 
 def _chain_tables(outcomes: ChainOutcomes) -> str:

@@ -21,7 +21,7 @@ from pipeline.evaluation.summary import summarize
 from pipeline.files import write_atomic, write_json
 from pipeline.reports import page
 from pipeline.reports.plots import BLUE, COLORS, GREEN, GREY, INK, ORANGE, PURPLE, RED, STYLE, save
-from pipeline.runs.metrics_log import read_config
+from pipeline.runs.records import read_config
 
 if TYPE_CHECKING:
     from rich.table import Table

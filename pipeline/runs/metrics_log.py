@@ -1,24 +1,24 @@
-"""What a run records, written and read back: metrics rows, evaluations, and live progress.
-
-docs/metrics.md lists the keys of a row.
-"""
+"""The metrics of a run: one row per step, written, read back and cut back. docs/metrics.md lists the keys of a row."""
 
 import json
-import logging
 import math
 import time
 from pathlib import Path
-from typing import Any
 
 from pipeline.config import TrackingConfig
-from pipeline.data.selection import natural_order
 from pipeline.errors import CheckpointError
 from pipeline.files import write_atomic
+from pipeline.runs.records import Row, number, read_config, read_jsonl
 from pipeline.runs.trackers import Point, TrackedRun, Trackers
 
-logger = logging.getLogger(__name__)
 
-Row = dict[str, Any]
+def metrics_path(run_dir: str | Path) -> Path:
+    return Path(run_dir) / "metrics" / "metrics.jsonl"
+
+
+def ungraded_path(run_dir: str | Path) -> Path:
+    """Examples of completions that could not be graded."""
+    return Path(run_dir) / "samples" / "ungraded.jsonl"
 
 
 class MetricsWriter:
@@ -51,24 +51,8 @@ def _point(row: Row) -> Point:
     return Point(values, row["step"], number(row, "time") or time.time())
 
 
-def metrics_path(run_dir: str | Path) -> Path:
-    return Path(run_dir) / "metrics" / "metrics.jsonl"
-
-
-def ungraded_path(run_dir: str | Path) -> Path:
-    """Examples of completions that could not be graded."""
-    return Path(run_dir) / "samples" / "ungraded.jsonl"
-
-
-def number(row: Row, key: str) -> float | None:
-    """The value of ``key``, or None where it is missing, null or no number."""
-    value = row.get(key)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return value if is_number else None
-
-
 def read_metrics(run_dir: str | Path) -> list[Row]:
-    """All rows so far; none when there is no file yet. A last line cut short by a kill is left out.
+    """All rows so far, [] if there is no file yet. A last line cut short by a kill is left out.
 
     Raises:
         CheckpointError: another line is not a row.
@@ -82,91 +66,26 @@ def read_metrics(run_dir: str | Path) -> list[Row]:
 
 
 def truncate_metrics(run_dir: str | Path, last_step: int) -> int:
-    """Cut the metrics back to rows with step <= ``last_step``. Returns how many rows were dropped.
+    """Drop the rows after ``last_step``. Returns how many were dropped.
 
-    Call it before a MetricsWriter is made. A half-written last line goes too, uncounted.
+    Call it before a MetricsWriter is created. A half-written last line is removed too; it is not counted.
     """
-    return _cut_back(metrics_path(run_dir), read_metrics(run_dir), last_step)
+    return _truncate(metrics_path(run_dir), read_metrics(run_dir), last_step)
 
 
 def truncate_ungraded(run_dir: str | Path, last_step: int) -> int:
-    """Cut the examples of ungraded completions back in the same way."""
+    """Drop the examples of ungraded completions after ``last_step`` in the same way."""
     path = ungraded_path(run_dir)
-    return _cut_back(path, read_jsonl(path), last_step)
+    return _truncate(path, read_jsonl(path), last_step)
 
 
-def _cut_back(path: Path, rows: list[Row], last_step: int) -> int:
-    num_kept = sum(row["step"] <= last_step for row in rows)
+def _truncate(path: Path, rows: list[Row], last_step: int) -> int:
+    """Kept lines stay byte for byte as they were."""
+    is_kept = [row["step"] <= last_step for row in rows]
     if path.exists():
         before = path.read_bytes()
         lines = before.split(b"\n")
-        data = b"".join(line + b"\n" for row, line in zip(rows, lines, strict=False) if row["step"] <= last_step)
+        data = b"".join(line + b"\n" for line, kept in zip(lines, is_kept, strict=False) if kept)
         if data != before:
             write_atomic(path, data)
-    return len(rows) - num_kept
-
-
-def read_jsonl(path: Path) -> list[Row]:
-    """The objects of a JSONL file, [] where it is missing. See read_metrics on broken lines."""
-    try:
-        *lines, tail = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    rows = []
-    for index, line in enumerate(lines, start=1):
-        if (row := _parse(line)) is None:
-            raise CheckpointError(f"{path} line {index} must be a JSON object, got {line[:60]!r}: the file is corrupt.")
-        rows.append(row)
-    last = _parse(tail)
-    return rows if last is None else [*rows, last]
-
-
-def read_evaluations(run_dir: str | Path) -> list[Row]:
-    """Every ``eval/<name>.json``, by step, ``before`` first; levels in natural order.
-
-    Raises:
-        CheckpointError: a file is not an evaluation.
-    """
-    evaluations = []
-    for path in sorted((Path(run_dir) / "eval").glob("*.json")):
-        evaluation = _parse(path.read_bytes())
-        if evaluation is None or not {"name", "step", "levels", "overall"} <= evaluation.keys():
-            raise CheckpointError(f"{path} must hold an evaluation (name, step, levels, overall): the file is corrupt.")
-        evaluation["levels"] = dict(sorted(evaluation["levels"].items(), key=lambda item: natural_order(item[0])))
-        evaluations.append(evaluation)
-    return sorted(evaluations, key=lambda e: (e["step"], e["name"] != "before"))
-
-
-def read_config(run_dir: str | Path) -> Row:
-    """The settings the run was started with; empty when they were not recorded.
-
-    Raises:
-        CheckpointError: the file is not JSON.
-    """
-    return _read_json(Path(run_dir) / "experiment_config.json")
-
-
-def read_data_counts(run_dir: str | Path) -> dict[str, Row]:
-    """By stage, what it trained on and what was too long; empty when that was not recorded.
-
-    Raises:
-        CheckpointError: the file is not JSON.
-    """
-    return _read_json(Path(run_dir) / "data.json")
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise CheckpointError(f"{path} must be JSON: {error}") from None
-
-
-def _parse(line: bytes) -> Row | None:
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
+    return is_kept.count(False)

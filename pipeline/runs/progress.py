@@ -1,64 +1,120 @@
 """Live progress of a run on the driver's console, read from its metrics file."""
 
+import logging
 import os
 import sys
 import threading
-from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
+from typing import NamedTuple
 
-from pipeline.runs.metrics_log import Row, _parse, logger, metrics_path, number
+from pipeline.runs.eta import PlannedStage, StepTime, time_left
+from pipeline.runs.metrics_log import metrics_path
+from pipeline.runs.records import Row, number, parse_row
+
+logger = logging.getLogger(__name__)
+
+_WATCHED = {
+    "sft": {"loss": "loss {:.4f}", "token_accuracy": "accuracy {:.1%}", "learner_tokens_per_s": "{:.0f} tokens/s"},
+    "grpo": {
+        "reward_mean": "reward {:.3f}",
+        "correct_frac": "correct {:.1%}",
+        "completion_length_mean": "length {:.0f}",
+        "kl": "KL {:.4f}",
+    },
+}
+"""Values worth watching, by kind of stage. The loss of GRPO is not one of them: with ``mu`` 1 it is 0."""
 
 
-def follow_progress(run_dir: str | Path, total_steps: int, stop: threading.Event, poll_s: float = 0.5) -> None:
-    """Show the run's progress until ``stop`` is set: a live line in a terminal, else a line per step.
+def follow_progress(
+    run_dir: str | Path, stages: Sequence[PlannedStage], stop: threading.Event, poll_s: float = 0.5
+) -> None:
+    """Show the run's progress until ``stop`` is set: a live line in a terminal, otherwise one line per step.
 
-    Made for a thread of the driver, started before the run has written anything. Rows that are there
-    already (a resumed run) are summed up by the last of them.
+    Made for a thread of the driver, started before the run writes anything. Rows that exist already (a resumed run)
+    are summed up by the last of them.
+
+    Args:
+        stages: all stages of the run, in order.
     """
     try:
-        (_follow_live if sys.stdout.isatty() else _follow_plain)(_Tail(run_dir), total_steps, stop, poll_s)
-    except Exception:  # Whatever goes wrong with the display, the run goes on.
+        (_show_live if sys.stdout.isatty() else _show_plain)(_Feed(run_dir, stages), stop, poll_s)
+    except Exception:  # the display must never stop the run
         logger.warning("progress display stopped; the run goes on", exc_info=True)
 
 
-def _follow_plain(tail: "_Tail", total_steps: int, stop: threading.Event, poll_s: float) -> None:
-    rows = tail.poll()[-1:]
+def _show_plain(feed: "_Feed", stop: threading.Event, poll_s: float) -> None:
     while True:
-        stopping = stop.is_set()
-        for row in rows:
-            stage, values = _describe(row)
-            eta = f"ETA {_clock(tail.eta_s(row, total_steps))}"
-            print(f"step {row['step']}/{total_steps}", stage, *values, eta, sep="  ", flush=True)
-        if stopping and not rows:
+        is_stopping = stop.is_set()
+        updates = feed.poll()
+        for update in updates:
+            print(f"step {update.step}/{feed.num_steps}", update.stage, *update.values, sep="  ", flush=True)
+        if is_stopping and not updates:
             return
         stop.wait(poll_s)
-        rows = tail.poll()
 
 
-def _follow_live(tail: "_Tail", total_steps: int, stop: threading.Event, poll_s: float) -> None:
+def _show_live(feed: "_Feed", stop: threading.Event, poll_s: float) -> None:
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.table import Column
 
-    columns = (TextColumn("{task.description}"), BarColumn(12), MofNCompleteColumn(), TextColumn("{task.fields[info]}"))
-    with Progress(*columns) as progress:
-        task = progress.add_task("starting", total=total_steps or None, info="")
-        stopping = False
-        while not stopping:
-            stopping = stop.wait(poll_s)
-            for row in tail.poll()[-1:]:
-                stage, values = _describe(row)
-                info = "  ".join([*values, f"ETA {_clock(tail.eta_s(row, total_steps))}"])
-                progress.update(task, description=stage, completed=row["step"], info=info)
+    bar = BarColumn(None, table_column=Column(max_width=12))  # gives way to the texts on a narrow terminal
+    columns = (TextColumn("{task.description}"), bar, MofNCompleteColumn(), TextColumn("{task.fields[values]}"))
+    with Progress(*columns, console=Console()) as progress:
+        task = progress.add_task("starting", total=feed.num_steps or None, values="")
+        is_stopping = False
+        while not is_stopping:
+            is_stopping = stop.wait(poll_s)
+            for update in feed.poll()[-1:]:
+                values = "  ".join(update.values)
+                progress.update(task, description=update.stage, completed=update.step, values=values)
+
+
+class _Update(NamedTuple):
+    step: int
+    stage: str
+    values: list[str]
+
+
+class _Feed:
+    """What to show of each new row."""
+
+    def __init__(self, run_dir: str | Path, stages: Sequence[PlannedStage]) -> None:
+        self.num_steps = sum(stage.num_steps for stage in stages)
+        self._stages = stages
+        self._tail = _Tail(metrics_path(run_dir))
+        self._steps: list[StepTime] = []
+        self._previous: Row | None = None
+        """The row before the next one, if both are written while we watch: the time between them was no downtime."""
+        self._is_first_poll = True
+
+    def poll(self) -> list[_Update]:
+        """One update per new row; the first time, one for all rows that exist already."""
+        rows = self._tail.poll()
+        if self._is_first_poll:
+            self._is_first_poll = False
+            self._steps = [StepTime.from_row(row) for row in rows]
+            return [self._update(row) for row in rows[-1:]]
+        return [self._add(row) for row in rows]
+
+    def _add(self, row: Row) -> _Update:
+        self._steps.append(StepTime.from_row(row, self._previous))
+        self._previous = row
+        return self._update(row)
+
+    def _update(self, row: Row) -> _Update:
+        left = time_left(self._steps, self._stages)
+        return _Update(row["step"], str(row.get("stage", "")), [*([str(left)] if left else []), *_values(row)])
 
 
 class _Tail:
-    """New rows of a growing metrics file, which may be missing, or be replaced by a shorter one."""
+    """New rows of a growing metrics file, which may not exist yet, or be replaced by a shorter one."""
 
-    def __init__(self, run_dir: str | Path) -> None:
-        self._path = metrics_path(run_dir)
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._inode = self._offset = 0
         self._shown: dict[int, float | None] = {}
-        self._recent: deque[float] = deque(maxlen=20)
 
     def poll(self) -> list[Row]:
         try:
@@ -71,30 +127,15 @@ class _Tail:
         except OSError:
             return []
         self._offset += len(whole) + bool(whole)
-        parsed = [row for line in whole.split(b"\n") if (row := _parse(line)) and isinstance(row.get("step"), int)]
+        parsed = [row for line in whole.split(b"\n") if (row := parse_row(line)) and isinstance(row.get("step"), int)]
         rows = [row for row in parsed if self._shown.get(row["step"], -1) != row.get("time")]
-        for row in rows:
-            self._shown[row["step"]] = row.get("time")
-            self._recent.append(number(row, "step_s") or 0.0)
+        self._shown |= {row["step"]: row.get("time") for row in rows}
         return rows
 
-    def eta_s(self, row: Row, total_steps: int) -> float:
-        """At the pace of the last steps. Stages differ, so it is a guess until the last one."""
-        return max(total_steps - row["step"], 0) * median(self._recent)
 
-
-def _describe(row: Row) -> tuple[str, list[str]]:
-    """The stage, and what to watch in this kind of row."""
-    shown = [
-        ("loss", "loss", ".4f"),
-        ("reward_mean", "reward", ".3f"),
-        ("token_accuracy", "token accuracy", ".3f"),
-        ("learner_tokens_per_s", "tokens/s", ".0f"),
-    ]
-    values = [f"{label} {value:{form}}" for key, label, form in shown if (value := number(row, key)) is not None]
-    return str(row.get("stage", "")), values
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+def _values(row: Row) -> list[str]:
+    watched = _WATCHED.get(str(row.get("kind", "")), {})
+    values = {key: value for key in watched if (value := number(row, key)) is not None}
+    if not values.get("kl"):  # without a KL term it is 0
+        values.pop("kl", None)
+    return [watched[key].format(value) for key, value in values.items()]

@@ -14,7 +14,8 @@ from statistics import fmean
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.runs.metrics_log import Row, read_metrics
+from pipeline.runs.metrics_log import read_metrics
+from pipeline.runs.records import Row
 from tests.conftest import ROOT
 
 PHASES = ("rollout", "reward", "learner", "weight_sync", "other")

@@ -1,9 +1,4 @@
 import json
-import os
-import pty
-import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -13,14 +8,12 @@ from pipeline.files import append_jsonl
 from pipeline.runs.metrics_log import (
     MetricsWriter,
     metrics_path,
-    read_evaluations,
     read_metrics,
     truncate_metrics,
     truncate_ungraded,
     ungraded_path,
 )
-from pipeline.runs.progress import follow_progress
-from tests.support.runs import make_run, write_rows
+from tests.support.runs import write_rows
 
 
 def steps(run_dir: Path) -> list[int]:
@@ -105,103 +98,3 @@ def test_tensorboard_forgets_the_steps_that_are_repeated(tmp_path):
     truncate_metrics(tmp_path, 3)
     write_steps(tmp_path, [4])
     assert tensorboard_steps(tmp_path) == [1, 2, 3, 4]
-
-
-def test_evaluations_come_by_step_with_before_first(tmp_path):
-    names = [evaluation["name"] for evaluation in read_evaluations(make_run(tmp_path))]
-    assert names == ["before", "sft-warmup", "grpo-sums"]
-
-
-def test_levels_come_in_natural_order(tmp_path):
-    (tmp_path / "eval").mkdir()
-    levels: dict[str, dict] = {"10": {}, "9": {}}
-    (tmp_path / "eval" / "a.json").write_text(json.dumps({"name": "a", "step": 1, "levels": levels, "overall": {}}))
-    assert list(read_evaluations(tmp_path)[0]["levels"]) == ["9", "10"]
-
-
-def test_a_corrupt_evaluation_is_named(tmp_path):
-    (tmp_path / "eval").mkdir()
-    (tmp_path / "eval" / "before.json").write_text('{"name": "before"')
-    with pytest.raises(CheckpointError, match=r"before\.json"):
-        read_evaluations(tmp_path)
-
-
-class Follower:
-    """follow_progress in a thread, as the driver runs it."""
-
-    def __init__(self, run_dir: Path, total_steps: int) -> None:
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=follow_progress, args=(run_dir, total_steps, self.stop, 0.01))
-        self.thread.start()
-
-    def close(self) -> None:
-        self.stop.set()
-        self.thread.join(10)
-        assert not self.thread.is_alive()
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def row(step: int, at: float, **values) -> dict:
-    return {"step": step, "stage": "a", "time": at, "step_s": 10.0, **values}
-
-
-def test_progress_prints_a_line_per_step_through_a_cut_and_a_restart(tmp_path, capsys):
-    printed: list[str] = []
-
-    def lines() -> list[str]:
-        printed.extend(capsys.readouterr().out.splitlines())
-        return printed
-
-    follower = Follower(tmp_path, total_steps=4)  # no file yet
-    time.sleep(0.05)
-    writer = MetricsWriter(tmp_path)
-    for step in (1, 2, 3):
-        writer.write(row(step, at=step, loss=0.5, reward_mean=1.25))
-        wait_for(lambda step=step: len(lines()) == step)
-    writer.close()
-    truncate_metrics(tmp_path, 1)
-    writer = MetricsWriter(tmp_path)
-    writer.write(row(2, at=20))
-    writer.close()
-    wait_for(lambda: len(lines()) == 4)
-    follower.close()
-    assert printed[0] == "step 1/4  a  loss 0.5000  reward 1.250  ETA 0:00:30"
-    assert [line.split("  ")[0] for line in printed] == ["step 1/4", "step 2/4", "step 3/4", "step 2/4"]
-
-
-def test_a_resumed_run_is_summed_up_by_its_last_step(tmp_path, capsys):
-    write_rows(tmp_path, [row(step, at=step) for step in (1, 2, 3)])
-    Follower(tmp_path, total_steps=4).close()
-    assert capsys.readouterr().out == "step 3/4  a  ETA 0:00:10\n"
-
-
-def test_progress_survives_garbage(tmp_path, capsys):
-    path = write_rows(tmp_path, [row(1, at=1, loss=None)])
-    path.write_bytes(path.read_bytes() + b'\xff\n[]\n{"step": "x"}\n{"step": 2, "loss": "high"}\n{"ste')
-    follower = Follower(tmp_path, total_steps=0)
-    wait_for(lambda: "step 2/0" in capsys.readouterr().out)
-    follower.close()
-
-
-def test_a_broken_display_does_not_reach_the_run(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(sys, "stdout", None)
-    follow_progress(tmp_path, 3, threading.Event())
-    assert "the run goes on" in caplog.text
-
-
-def test_a_terminal_gets_one_live_line(tmp_path, monkeypatch):
-    master, slave = pty.openpty()
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setenv("TERM", "xterm")
-    write_rows(tmp_path, [row(1, at=1, loss=0.5, learner_tokens_per_s=430.0)])
-    with os.fdopen(slave, "w") as terminal:
-        monkeypatch.setattr(sys, "stdout", terminal)
-        Follower(tmp_path, total_steps=4).close()
-        shown = os.read(master, 65536).decode()
-    assert all(text in shown for text in ("1/4", "loss 0.5000", "tokens/s 430", "ETA 0:00:30"))

@@ -1,0 +1,91 @@
+"""Files of a run directory read back, without torch: rows of JSONL files, evaluations, settings, data counts."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, cast
+
+from pipeline.data.selection import natural_order
+from pipeline.errors import CheckpointError
+
+Row = dict[str, Any]
+"""One JSON object."""
+
+
+def parse_row(line: bytes) -> Row | None:
+    """The JSON object of one line; None if the line is anything else."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def number(row: Row, key: str) -> float | None:
+    """The value of ``key``, or None if it is missing, null or not a finite number."""
+    value = row.get(key)
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return value
+    return None
+
+
+def read_jsonl(path: Path) -> list[Row]:
+    """The objects of a JSONL file, [] if it does not exist. A last line cut short by a kill is left out.
+
+    Raises:
+        CheckpointError: another line is not a JSON object.
+    """
+    try:
+        *lines, tail = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    rows = []
+    for index, line in enumerate(lines, start=1):
+        if (row := parse_row(line)) is None:
+            raise CheckpointError(f"{path} line {index} must be a JSON object, got {line[:60]!r}: the file is corrupt.")
+        rows.append(row)
+    last = parse_row(tail)
+    return rows if last is None else [*rows, last]
+
+
+def read_evaluations(run_dir: str | Path) -> list[Row]:
+    """Every ``eval/<name>.json``, by step, ``before`` first; levels in natural order.
+
+    Raises:
+        CheckpointError: a file is not an evaluation.
+    """
+    evaluations = []
+    for path in sorted((Path(run_dir) / "eval").glob("*.json")):
+        evaluation = parse_row(path.read_bytes())
+        if evaluation is None or not {"name", "step", "levels", "overall"} <= evaluation.keys():
+            raise CheckpointError(f"{path} must hold an evaluation (name, step, levels, overall): the file is corrupt.")
+        evaluation["levels"] = dict(sorted(evaluation["levels"].items(), key=lambda item: natural_order(item[0])))
+        evaluations.append(evaluation)
+    return sorted(evaluations, key=lambda e: (e["step"], e["name"] != "before"))
+
+
+def read_config(run_dir: str | Path) -> Row:
+    """The settings the run was started with, as plain JSON; empty if they were not recorded.
+
+    Raises:
+        CheckpointError: the file is not JSON.
+    """
+    return cast(Row, _read_json(Path(run_dir) / "experiment_config.json"))
+
+
+def read_data_counts(run_dir: str | Path) -> dict[str, Row]:
+    """For each stage, how much it trained on and what was too long; empty if that was not recorded.
+
+    Raises:
+        CheckpointError: the file is not JSON.
+    """
+    return cast(dict[str, Row], _read_json(Path(run_dir) / "data.json"))
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise CheckpointError(f"{path} must be JSON: {error}") from None

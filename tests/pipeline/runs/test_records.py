@@ -1,0 +1,48 @@
+import json
+
+import pytest
+
+from pipeline.errors import CheckpointError
+from pipeline.runs.records import number, read_config, read_evaluations, read_jsonl
+from tests.support.runs import make_run
+
+
+@pytest.mark.parametrize(("value", "expected"), [(3, 3), (0.5, 0.5), (True, None), ("3", None), (None, None)])
+def test_a_number_is_an_integer_or_a_float(value, expected):
+    assert number({"x": value}, "x") == expected
+    assert number({}, "x") is None
+
+
+def test_nan_and_infinity_are_no_numbers():
+    assert number({"x": float("nan"), "y": float("inf")}, "x") is None
+    assert number({"x": float("nan"), "y": float("inf")}, "y") is None
+
+
+def test_missing_files_are_empty(tmp_path):
+    assert read_jsonl(tmp_path / "a.jsonl") == []
+    assert read_config(tmp_path) == {}
+
+
+def test_a_broken_configuration_is_named(tmp_path):
+    (tmp_path / "experiment_config.json").write_text('{"seed": ')
+    with pytest.raises(CheckpointError, match=r"experiment_config\.json must be JSON"):
+        read_config(tmp_path)
+
+
+def test_evaluations_come_by_step_with_before_first(tmp_path):
+    names = [evaluation["name"] for evaluation in read_evaluations(make_run(tmp_path))]
+    assert names == ["before", "sft-warmup", "grpo-sums"]
+
+
+def test_levels_come_in_natural_order(tmp_path):
+    (tmp_path / "eval").mkdir()
+    levels: dict[str, dict] = {"10": {}, "9": {}}
+    (tmp_path / "eval" / "a.json").write_text(json.dumps({"name": "a", "step": 1, "levels": levels, "overall": {}}))
+    assert list(read_evaluations(tmp_path)[0]["levels"]) == ["9", "10"]
+
+
+def test_a_corrupt_evaluation_is_named(tmp_path):
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "before.json").write_text('{"name": "before"')
+    with pytest.raises(CheckpointError, match=r"before\.json"):
+        read_evaluations(tmp_path)
