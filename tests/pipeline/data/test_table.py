@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from pipeline.config import DataConfig, FieldNames, ProblemFilter, validate_config
+from pipeline.curriculum.keys import problems_digest
 from pipeline.curriculum.replay import ReplayBuffer, ReplayItem
-from pipeline.curriculum.stages import problems_digest
 from pipeline.data import load_problems
 from pipeline.data import table as tables
 from pipeline.data.selection import choose_problems

@@ -1,0 +1,121 @@
+"""The chains of a search: its grid, random draws and baselines, each with every seed."""
+
+import itertools
+import math
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.config import Config, RangeConfig, SearchConfig, with_settings
+from pipeline.errors import ConfigError
+from pipeline.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class ChainSpec:
+    """One chain of a search."""
+
+    name: str
+    """The setting and the seed. Safe as a directory name."""
+    setting: str
+    """Differences from the configuration file, without the seed: ``replay_ratio=0.3``."""
+    seed: int
+    is_baseline: bool
+    values: dict[str, Any]
+    """The settings by dotted key."""
+    config: Config
+
+
+def chain_specs(config: Config) -> list[ChainSpec]:
+    """All chains of a search, validated: (grid x draws, then the baselines) x seeds. The same file, the same chains.
+
+    Raises:
+        ConfigError: a setting of the search does not exist or has an invalid value.
+    """
+    search = config.search or SearchConfig()
+    distinct = {_setting_name(values): values for values in _search_settings(config, search)}
+    settings = [(values, False) for values in distinct.values()]
+    settings += [(dict(_leaves(values)), True) for values in search.baselines]
+    chains = []
+    for (values, is_baseline), seed in itertools.product(settings, search.seeds or [config.seed]):
+        setting = _setting_name(values) or "default"
+        chains.append(
+            ChainSpec(
+                name=re.sub(r"[^A-Za-z0-9_.,=+-]", "", f"{setting},seed={seed}"),
+                setting=setting,
+                seed=seed,
+                is_baseline=is_baseline,
+                values={**values, "seed": seed},
+                config=with_settings(config, {**values, "seed": seed}).model_copy(update={"search": None}),
+            )
+        )
+    names = [chain.name for chain in chains]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"search must name every chain once, got {twice} twice.")
+    return chains
+
+
+def _search_settings(config: Config, search: SearchConfig) -> Iterator[dict[str, Any]]:
+    """Settings by dotted key, for every combination of the grid and every draw."""
+    grid = dict(_leaves(search.grid))
+    if "seed" in {*grid, *search.space}:
+        raise ConfigError("search.grid and search.space must not have seed: set search.seeds.")
+    for key, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"search.grid.{key} must be a list of values, got {values!r}.")
+    space = {key: _choices(key, value) for key, value in _leaves(search.space, is_leaf=_is_range)}
+    for values in itertools.product(*grid.values()):
+        for draw in range(search.num_draws if space else 1):
+            generator = random.Random(derive_seed(config.seed, "search", draw))
+            drawn = {key: _draw(choices, generator) for key, choices in space.items()}
+            yield {**dict(zip(grid, values, strict=True)), **drawn}
+
+
+def _leaves(
+    settings: Mapping[str, Any], is_leaf: Callable[[Mapping[str, Any]], bool] | None = None, prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Nested settings, flattened: dotted key and value. Stops at the mappings that ``is_leaf`` accepts."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and not (is_leaf and is_leaf(value)):
+            yield from _leaves(value, is_leaf, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _is_range(value: Mapping[str, Any]) -> bool:
+    return {"low", "high"} <= value.keys()
+
+
+def _choices(key: str, value: Any) -> list[Any] | RangeConfig:
+    if isinstance(value, list) and value:
+        return value
+    try:
+        return RangeConfig.model_validate(value)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"search.space.{key} must be a list or {{low, high, log}}, got {value!r}: {reason}") from None
+
+
+def _draw(choices: list[Any] | RangeConfig, generator: random.Random) -> Any:
+    if isinstance(choices, list):
+        return generator.choice(choices)
+    if choices.log:
+        return math.exp(generator.uniform(math.log(choices.low), math.log(choices.high)))
+    return generator.uniform(choices.low, choices.high)
+
+
+def _setting_name(values: Mapping[str, Any]) -> str:
+    """``replay_ratio=0.3,level_order=reverse``: the last part of each key, or the whole key if that is ambiguous."""
+    short = [key.rpartition(".")[2] for key in values]
+    names = [last if short.count(last) == 1 else key for key, last in zip(values, short, strict=True)]
+    return ",".join(f"{name}={_value_name(value)}" for name, value in zip(names, values.values(), strict=True))
+
+
+def _value_name(value: Any) -> str:
+    if isinstance(value, list):
+        return "+".join(map(_value_name, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,95 @@
+"""Stage keys: hashes of everything a stage's result depends on.
+
+Stages of two chains with the same key are one stage, trained once.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.curriculum.stages import StageSpec
+from pipeline.data.table import ProblemTable
+from pipeline.types import Problem
+
+KEY_FORMAT = 1
+"""Part of every key. Raise it when the same settings come to mean another result."""
+
+
+def root_key(config: Config, eval_digest: str) -> str:
+    """Key of a chain's start, the initial model and its evaluation. The same for every seed and order."""
+    return _digest({"format": KEY_FORMAT, "model": config.model.model_dump(), **_evaluation(config, eval_digest)})
+
+
+def stage_keys(config: Config, specs: Sequence[StageSpec], data_digests: Sequence[str], eval_digest: str) -> list[str]:
+    """One key per stage, over everything that its result depends on, and nothing else.
+
+    The resources of a stage are left out, and so are replay settings without effect: the first stage of a chain has
+    the same key at every replay ratio.
+
+    Args:
+        data_digests: one per stage, of its own problems, by ``problems_digest``.
+        eval_digest: of the held-out problems.
+    """
+    root = root_key(config, eval_digest)
+    keys: list[str] = []
+    for spec, data in zip(specs, data_digests, strict=True):
+        parent = keys[-1] if keys and spec.carry.weights else root
+        keys.append(_digest(_inputs(config, spec, data, parent, keys)))
+    return keys
+
+
+def problems_digest(problems: Sequence[Problem]) -> str:
+    """A digest of the problems with all their texts, in order. A table's covers its source and its rows instead."""
+    if isinstance(problems, ProblemTable):
+        return problems.digest
+    return _digest([[p.id, p.prompt, p.gold, p.solution, p.level, p.type, p.source, p.prompt_text] for p in problems])
+
+
+def _inputs(config: Config, spec: StageSpec, data_digest: str, parent: str, keys: Sequence[str]) -> dict[str, Any]:
+    replay = spec.replay and {
+        "ratio": spec.replay.ratio,
+        "capacity": spec.replay.capacity,
+        "sampling": spec.replay.sampling,
+        "sources": [keys[index] for index in spec.replay.sources],
+    }
+    inputs = {
+        "parent": parent,
+        "seed": config.seed,
+        "name": spec.name,
+        "kind": spec.kind,
+        "settings": spec.settings.model_dump(),
+        "mixes_levels": spec.mixes_levels,
+        "data": data_digest,
+        "carry": {"weights": spec.carry.weights, "optimizer": spec.carry.optimizer},
+        "replay": replay,
+        "promotion": spec.promotion and spec.promotion.model_dump(),
+        "learner": config.learner.model_dump(include={"num_workers", "tokens_per_micro_batch"}),
+        "trainer": config.trainer.model_dump(),
+    }
+    if spec.kind == "grpo":
+        inputs["rollout"] = config.rollout.model_dump(exclude=_RESOURCES)
+        inputs["reward"] = config.reward.model_dump(include={"functions", "timeout_s", "memory_limit_mib"})
+    return inputs
+
+
+_RESOURCES = {"num_workers", "num_cpus", "num_gpus", "memory_gib", "num_threads", "tensor_parallel_size"} | {
+    "gpu_memory_utilization",
+    "kv_cache_gib",
+    "enforce_eager",
+}
+
+
+def _evaluation(config: Config, eval_digest: str) -> dict[str, Any]:
+    return {
+        "eval": config.eval.model_dump(exclude={"at_start"}),
+        "eval_problems": eval_digest,
+        "max_prompt_length": config.rollout.max_prompt_length,  # longer ones are not evaluated
+    }
+
+
+def _digest(value: Any) -> str:
+    """16 hex digits (64 bits) of the canonical JSON: enough for thousands of stages, and a short file name."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

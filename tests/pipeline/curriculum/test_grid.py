@@ -1,0 +1,87 @@
+from typing import Any
+
+import pytest
+
+from pipeline.config import Config, load_config, validate_config
+from pipeline.curriculum.grid import chain_specs
+from pipeline.curriculum.keys import stage_keys
+from pipeline.curriculum.stages import stage_specs
+from pipeline.errors import ConfigError
+from tests.conftest import CONFIGS
+
+EACH = {"name": "level", "kind": "sft", "each_level": True}
+
+
+def make(**sections: Any) -> Config:
+    return validate_config({"stages": [EACH], "curriculum": {}, **sections})
+
+
+def keys(config: Config) -> list[str]:
+    """Keys of a chain of five levels, whose data digests are the names of the stages."""
+    specs = stage_specs(config, ["1", "2", "3", "4", "5"])
+    return stage_keys(config, specs, [spec.name for spec in specs], "held-out")
+
+
+def test_the_replay_demo_is_four_ratios_and_the_baseline_with_two_seeds():
+    chains = chain_specs(load_config(CONFIGS / "search_replay_demo.yaml"))
+    assert [chain.name for chain in chains] == [
+        f"{setting},seed={seed}"
+        for setting in (
+            "replay_ratio=0",
+            "replay_ratio=0.1",
+            "replay_ratio=0.3",
+            "replay_ratio=0.5",
+            "level_order=mixed",
+        )
+        for seed in (0, 1)
+    ]
+    assert [chain.is_baseline for chain in chains] == [False] * 8 + [True] * 2
+    assert [chain.config.seed for chain in chains] == [0, 1] * 5
+    all_keys = [keys(chain.config) for chain in chains]
+    assert [len(chain) for chain in all_keys] == [5] * 8 + [1] * 2
+    assert len({key for chain in all_keys for key in chain}) == 36  # 2 first stages, 4 x 2 x 4 others, 2 mixed ones
+
+
+def test_a_search_space_is_drawn_the_same_every_time():
+    search = {
+        "grid": {"curriculum": {"level_order": ["forward", ["2", "1"]]}},
+        "space": {
+            "sft": {"learning_rate": {"low": 1e-5, "high": 1e-3, "log": True}, "per_device_train_batch_size": [4, 8]}
+        },
+        "num_draws": 5,
+        "baselines": [],
+    }
+    chains = chain_specs(make(search=search))
+    assert chains == chain_specs(make(search=search))
+    assert len(chains) == 10
+    rates = [chain.config.sft.learning_rate for chain in chains]
+    assert len(set(rates)) == 5 and rates[:5] == rates[5:]  # the same draws for every combination of the grid
+    assert all(1e-5 <= rate <= 1e-3 for rate in rates)
+    assert {chain.config.sft.per_device_train_batch_size for chain in chains} <= {4, 8}
+    assert chains[5].name.startswith("level_order=2+1,learning_rate=")
+
+
+def test_what_is_drawn_twice_is_run_once():
+    search = {"space": {"sft": {"per_device_train_batch_size": [4, 8]}}, "num_draws": 9, "baselines": []}
+    chains = chain_specs(make(search=search, seed=3))
+    assert sorted(chain.name for chain in chains) == [
+        "per_device_train_batch_size=4,seed=3",
+        "per_device_train_batch_size=8,seed=3",
+    ]
+    assert all(chain.config.search is None for chain in chains)
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ({"grid": {"curriculum": {"replay_ration": [0.1]}}}, r"unknown setting curriculum\.replay_ration\."),
+        ({"grid": {"curriculum": {"replay_ratio": [0.1, 2.0]}}}, r"curriculum\.replay_ratio: .*less than 1"),
+        ({"grid": {"curriculum": {"replay_ratio": 0.1}}}, r"search\.grid\.curriculum\.replay_ratio must be a list"),
+        ({"space": {"sft": {"learning_rate": {"low": 1.0, "high": 0.5}}}}, r"search\.space\.sft.* low must"),
+        ({"grid": {"seed": [1, 2]}}, r"must not have seed: set search\.seeds"),
+        ({"baselines": [{"curriculum": {"level_order": "mixed"}}] * 2}, r"name every chain once"),
+    ],
+)  # fmt: skip
+def test_a_wrong_search_is_told_before_anything_starts(search, message):
+    with pytest.raises(ConfigError, match=message):
+        chain_specs(make(search=search))

@@ -1,0 +1,125 @@
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pipeline.config import Config, validate_config
+from pipeline.curriculum.keys import problems_digest, root_key, stage_keys
+from pipeline.curriculum.stages import stage_specs
+from pipeline.types import Problem
+
+EACH = {"name": "level", "kind": "sft", "each_level": True}
+
+
+def make(curriculum: dict[str, Any] | None = None, stages: list | None = None, **sections: Any) -> Config:
+    return validate_config({"stages": stages or [EACH], "curriculum": curriculum or {}, **sections})
+
+
+def keys(config: Config, levels=("1", "2", "3", "4", "5"), data: Mapping[str, str] | None = None) -> list[str]:
+    """Keys of a chain whose data digests are the names of the stages."""
+    specs = stage_specs(config, levels)
+    return stage_keys(config, specs, [(data or {}).get(spec.name, spec.name) for spec in specs], "held-out")
+
+
+def num_shared(first: list[str], second: list[str]) -> int:
+    """Stages that two chains have in common. Only prefixes can be."""
+    same = [a == b for a, b in zip(first, second, strict=False)]
+    assert same == sorted(same, reverse=True)
+    assert len(set(first) & set(second)) == sum(same)
+    return sum(same)
+
+
+def test_the_first_stage_has_one_key_for_all_replay_ratios_and_no_other_has():
+    chains = [keys(make({"replay_ratio": ratio})) for ratio in (0.0, 0.1, 0.3, 0.5)]
+    for index, first in enumerate(chains):
+        for second in chains[index + 1 :]:
+            assert num_shared(first, second) == 1
+    assert len({key for chain in chains for key in chain}) == 1 + 4 * 4
+
+
+def test_what_the_buffer_could_hold_does_not_matter_where_nothing_is_replayed():
+    assert keys(make({"replay_ratio": 0.0})) == keys(
+        make({"replay_ratio": 0.0, "buffer_capacity": 7, "buffer_sampling": "by_level"})
+    )
+    assert num_shared(keys(make()), keys(make({"buffer_capacity": 7}))) == 1
+
+
+def test_chains_share_the_stages_before_the_first_difference():
+    base = keys(make())
+    assert num_shared(base, keys(make({"level_order": ["1", "2", "4", "3", "5"]}))) == 2
+    assert num_shared(base, keys(make({"level_order": ["1", "2", "3"]}))) == 3
+    assert num_shared(base, keys(make({"level_order": "reverse"}))) == 0
+    assert num_shared(base, keys(make(), data={"level_3": "other problems"})) == 2
+
+
+def test_settings_of_a_later_stage_do_not_change_earlier_ones():
+    stages = [EACH, {"name": "rl", "kind": "grpo"}]
+    base = make({}, stages)
+    for sections in ({"grpo": {"beta": 0.1}}, {"rollout": {"temperature": 0.9}}, {"reward": {"timeout_s": 9.0}}):
+        assert num_shared(keys(base), keys(make({}, stages, **sections))) == 5
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"seed": 1},
+        {"sft": {"learning_rate": 1e-4}},
+        {"model": {"lora": {"r": 4}}},
+        {"learner": {"tokens_per_micro_batch": 64}},
+        {"eval": {"problems_per_level": 7}},
+        {"rollout": {"max_prompt_length": 99}},  # longer held-out prompts are left out
+        {"curriculum": {"promotion": {"patience": 1}}},
+        {"curriculum": {"level_order": "mixed"}},
+    ],
+)
+def test_what_changes_the_result_changes_every_key(sections):
+    changed = validate_config({"stages": [EACH], "curriculum": {}, **sections})
+    assert num_shared(keys(make()), keys(changed)) == 0
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"learner": {"num_cpus": 0.1, "max_failures": 9}},
+        {"rollout": {"num_workers": 3, "temperature": 0.5}},  # nothing is sampled in a stage of SFT
+        {"grpo": {"beta": 0.5}},
+        {"output": {"root": "/elsewhere"}},
+        {"checkpoint": {"every_steps": 3}},
+        {"search": {"seeds": [1, 2]}},
+    ],
+)
+def test_what_does_not_change_the_result_changes_no_key(sections):
+    assert keys(make(**sections)) == keys(make())
+
+
+def test_a_stage_that_takes_nothing_over_does_not_depend_on_what_was_before():
+    stages = [{"name": name, "kind": "sft"} for name in "ab"] + [
+        {"name": "c", "kind": "sft", "carry": {"weights": False, "replay_buffer": False}}
+    ]
+    first, second = keys(make({}, stages)), keys(make({}, stages[1:]))
+    assert first[2] == second[1] and first[1] != second[0]
+    replaying = [*stages[:2], {"name": "c", "kind": "sft", "carry": {"weights": False}}]
+    assert keys(make({}, replaying))[2] != keys(make({}, replaying[1:]))[1]
+
+
+def test_the_start_is_the_same_for_every_seed_and_order():
+    assert root_key(make(seed=1), "e") == root_key(make({"level_order": "reverse"}), "e") != root_key(make(), "f")
+
+
+def test_a_key_can_name_a_directory():
+    assert all(len(key) == 16 and set(key) <= set("0123456789abcdef") for key in keys(make()))
+
+
+def test_the_digest_of_problems_sees_every_text():
+    base = Problem(id="a", prompt=({"role": "user", "content": "1+1"},), gold="2", solution="2", level="1", type="t")
+    others = [
+        Problem(id="b", prompt=base.prompt, gold="2", solution="2", level="1", type="t"),
+        Problem(id="a", prompt=({"role": "user", "content": "1 + 1"},), gold="2", solution="2", level="1", type="t"),
+        Problem(id="a", prompt=base.prompt, gold="3", solution="2", level="1", type="t"),
+        Problem(id="a", prompt=base.prompt, gold="2", solution=None, level="1", type="t"),
+        replace(base, prompt_text="1+1"),
+        replace(base, prompt_text="1+1="),
+    ]
+    assert len({problems_digest([problem]) for problem in (base, *others)}) == 7
+    assert problems_digest([base, others[0]]) != problems_digest([others[0], base])
