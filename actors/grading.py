@@ -1,4 +1,4 @@
-"""Grade the chunks of a file on a Ray cluster."""
+"""Spreads the chunks of a file to grade over a Ray cluster."""
 
 import logging
 import os
@@ -6,32 +6,34 @@ import sys
 from collections import deque
 from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import Any
 
 import ray
 import ray.exceptions
 
 import pipeline
 from pipeline.errors import ClusterError, GradusError
-from pipeline.grading.files import CHUNKS_PER_WORKER, Chunk, GradedChunk, GradeSettings, grade_chunk
+from pipeline.grading.chunks import CHUNKS_PER_WORKER, GradedChunk, GradeSettings, grade_chunk
+from pipeline.grading.tables import Chunk
+
+WAIT_S = 60
 
 
 def over_ray(
     settings: GradeSettings, chunks: Iterable[Chunk], num_workers: int | None
 ) -> Generator[GradedChunk, None, None]:
-    """A ``Spread`` over the cluster that RAY_ADDRESS names, or over a private Ray on this machine.
+    """A ``Spread`` over the cluster at RAY_ADDRESS, or over a private Ray on this machine.
 
     Args:
-        num_workers: chunks in work at once. None: two for every CPU of the cluster, so that none is ever idle.
+        num_workers: chunks graded at once. None: two for every CPU of the cluster, so that none is ever idle.
 
     Raises:
-        ClusterError: the cluster cannot be reached, or lost a chunk more often than Ray tries again.
+        ClusterError: the cluster cannot be reached, or lost a chunk more often than Ray retries it.
     """
     _connect(num_workers)
     task = ray.remote(num_cpus=1)(grade_chunk)
     limit = num_workers or 2 * int(ray.cluster_resources().get("CPU", 1))
-    waiting: deque[Any] = deque()
-    busy: list[Any] = []
+    waiting: deque[ray.ObjectRef[GradedChunk]] = deque()
+    busy: list[ray.ObjectRef[GradedChunk]] = []
     try:
         for chunk in chunks:
             if len(busy) == limit:
@@ -49,7 +51,7 @@ def over_ray(
 
 def _connect(num_workers: int | None) -> None:
     joins = "RAY_ADDRESS" in os.environ
-    is_submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # then the cluster has our code already
+    is_submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # then the cluster already has our code
     try:
         ray.init(
             address=None if joins else "local",
@@ -64,22 +66,23 @@ def _connect(num_workers: int | None) -> None:
         raise ClusterError(f"no Ray cluster at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {reason}") from None
 
 
-def _wait(refs: list[Any]) -> list[Any]:
-    """The refs that are not ready once one of them is."""
+def _wait(refs: "list[ray.ObjectRef[GradedChunk]]") -> "list[ray.ObjectRef[GradedChunk]]":
+    """Wait until one is ready; returns the others."""
     while True:
-        ready, rest = ray.wait(refs, timeout=60, fetch_local=False)
+        ready, pending = ray.wait(refs, timeout=WAIT_S, fetch_local=False)
         if ready:
-            return rest
-        print(f"waiting for {len(rest)} chunks: is a CPU of the cluster free?", file=sys.stderr, flush=True)
+            return list(pending)
+        print(f"waiting for {len(pending)} chunks: is a CPU of the cluster free?", file=sys.stderr, flush=True)
 
 
-def _result(ref: Any) -> GradedChunk:
+def _result(ref: "ray.ObjectRef[GradedChunk]") -> GradedChunk:
     _wait([ref])
     try:
-        return ray.get(ref)
+        graded: GradedChunk = ray.get(ref)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, GradusError):
             raise error.cause from None
         raise
     except ray.exceptions.RayError as error:
         raise ClusterError(f"the cluster lost a chunk: {' '.join(str(error).split())[:300]}") from None
+    return graded

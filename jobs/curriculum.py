@@ -13,7 +13,7 @@ def train(config: Any, resumed: Any) -> None:
 
     from actors.driver.launch import run
     from pipeline.curriculum.search_report import search_tables
-    from pipeline.report import accuracy_table
+    from pipeline.reports.accuracy import accuracy_table
 
     run_directory = run(config, resumed)
     if config.eval.problems_per_level:

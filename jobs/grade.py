@@ -3,8 +3,8 @@
 python jobs/grade.py --completions FILE [--completion-field completion] [--gold-field gold]
 
 FILE is JSONL or parquet. Its rows are written, in order, to FILE.graded.jsonl or .parquet with three new fields:
-outcome (correct, incorrect, unparsed, timeout, bad_gold), method (exact, symbolic, numeric) and answer (what was
-found in the completion). A new field whose name is taken gets graded_ before it.
+outcome (correct, incorrect, unparsed, timeout, bad_gold), method (exact, symbolic, numeric) and answer (as extracted
+from the completion). A new field whose name is taken is prefixed with graded_.
 """
 
 import argparse
@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 from pipeline.cli import user_errors
 
 if TYPE_CHECKING:
-    from pipeline.grading.files import Tally
+    from pipeline.grading.run import Spread
+    from pipeline.grading.tally import Tally
 
 PLAIN_INTERVAL_S = 10.0
 
@@ -30,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parse(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with user_errors(), _interruptible():
-        from pipeline.grading.files import GradeSettings, check_paths, default_output, grade_file, over_processes
+        from pipeline.grading.chunks import GradeSettings
+        from pipeline.grading.run import check_paths, default_output, grade_file
 
         output = arguments.output or default_output(arguments.completions)
         check_paths(arguments.completions, output, overwrite=arguments.force)
@@ -41,36 +43,40 @@ def main(argv: Sequence[str] | None = None) -> None:
             timeout_s=arguments.timeout_s,
             memory_limit_mib=arguments.memory_limit_mib,
         )
-        if arguments.ray:
-            from actors.grading import over_ray
-
-            spread = partial(over_ray, num_workers=arguments.num_workers)
-        else:
-            spread = partial(over_processes, num_workers=arguments.num_workers or _num_cores())
         start = time.perf_counter()
         with _progress() as on_progress:
-            tally = grade_file(arguments.completions, output, settings, spread, on_progress)
+            tally = grade_file(arguments.completions, output, settings, _spread(arguments), on_progress)
         _print_summary(tally, time.perf_counter() - start, "line" if output.suffix == ".jsonl" else "row")
         print(output)
+
+
+def _spread(arguments: argparse.Namespace) -> "Spread":
+    if arguments.ray:
+        from actors.grading import over_ray
+
+        return partial(over_ray, num_workers=arguments.num_workers)
+    from pipeline.grading.processes import over_processes
+
+    return partial(over_processes, num_workers=arguments.num_workers or _num_cores())
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--completions", required=True, type=Path, metavar="FILE", help="a .jsonl or .parquet file")
-    add("--completion-field", default="completion", metavar="NAME", help="what was written (default: %(default)s)")
-    add("--gold-field", default="gold", metavar="NAME", help="the true final answer (default: %(default)s)")
+    add("--completion-field", default="completion", metavar="NAME", help="the field to grade (default: %(default)s)")
+    add("--gold-field", default="gold", metavar="NAME", help="the correct final answer (default: %(default)s)")
     add("--output", type=Path, metavar="FILE", help="default: beside the input, with .graded before the suffix")
-    add("--force", action="store_true", help="replace the output if it is there")
-    add("--num-workers", type=_number(int, 1, 10_000), metavar="N", help="default: one for each core")
-    add("--timeout-s", type=_number(float, 0.01, 3600), default=2.0, metavar="S", help="for a pair (default: 2)")
-    add("--memory-limit-mib", type=_number(int, 256, 2**20), default=512, metavar="N", help="for a pair (512)")
-    add("--all-methods", action="store_true", help="also write strict, symbolic and numeric: what each finds alone")
-    add("--ray", action="store_true", help="on the cluster that RAY_ADDRESS names, else on a Ray started for it")
+    add("--force", action="store_true", help="replace an existing output")
+    add("--num-workers", type=_number(int, 1, 10_000), metavar="N", help="default: one per core")
+    add("--timeout-s", type=_number(float, 0.01, 3600), default=2.0, metavar="S", help="per pair (default: 2)")
+    add("--memory-limit-mib", type=_number(int, 256, 2**20), default=512, metavar="N", help="per pair (default: 512)")
+    add("--all-methods", action="store_true", help="also write the verdict of each method: strict, symbolic, numeric")
+    add("--ray", action="store_true", help="use the cluster at RAY_ADDRESS, or a private Ray if it is not set")
     return parser.parse_args(argv)
 
 
-def _number(kind: type, low: float, high: float) -> Callable[[str], float]:
+def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
         try:
             value = kind(text)
@@ -98,12 +104,12 @@ def _interruptible() -> Iterator[None]:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[int, float], None]]:
-    """A bar on a terminal, else a line now and then. Gives what is to be told of rows and share."""
+    """A bar on a terminal, otherwise a line every few seconds. Yields ``on_progress`` of ``grade_file``."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     start = time.perf_counter()
     if not sys.stdout.isatty():
-        yield partial(_print_now_and_then, start, [start])
+        yield partial(_print_every_few_seconds, start, [start])
         return
     columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[info]}"), TimeRemainingColumn())
     with Progress(*columns) as progress:
@@ -115,7 +121,7 @@ def _progress() -> Iterator[Callable[[int, float], None]]:
         yield show
 
 
-def _print_now_and_then(start: float, last: list[float], num_rows: int, frac: float) -> None:
+def _print_every_few_seconds(start: float, last: list[float], num_rows: int, frac: float) -> None:
     if time.perf_counter() - last[0] >= PLAIN_INTERVAL_S:
         last[0] = time.perf_counter()
         print(f"{frac:.0%}  {_speed(num_rows, start)}", flush=True)
@@ -150,7 +156,7 @@ def _count(count: int, total: int) -> tuple[str, str]:
 
 
 def _short(text: str | None) -> str:
-    """One line that a terminal can be given: what cannot be seen is spelled out."""
+    """One line that is safe on a terminal: unprintable characters are escaped."""
     return "-" if text is None else repr(text if len(text) <= 60 else f"{text[:60]}...")
 
 

@@ -12,7 +12,7 @@ def train(config: Any, resumed: Any) -> None:
     from rich.console import Console
 
     from actors.driver.launch import run
-    from pipeline.report import accuracy_table
+    from pipeline.reports.accuracy import accuracy_table
 
     run_directory = run(config, resumed)
     if config.eval.problems_per_level:

@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
 from pipeline.audit.strict import DISAGREEMENTS, read
 from pipeline.audit.tricks import TRICKS
 from pipeline.reports import page
-from pipeline.reports.plots import draw_audit
+from pipeline.reports.drawing import BLUE, ORANGE, PURPLE, RED, STYLE, curve, finish, save
 from pipeline.runs.records import Row
 
 NOTE = (
@@ -34,7 +38,7 @@ def audit_section(audit: Row | None, plots_dir: Path) -> str:
     """Numbers, drift, plot and examples; empty without an audit."""
     if audit is None:
         return ""
-    plot = draw_audit(audit["steps"], plots_dir / "audit.png")
+    plot = _draw(audit["steps"], plots_dir / "audit.png")
     return (
         page.headline([NOTE.format(form=TAGGED if audit["tagged"] else PLAIN)], _cards(audit))
         + _disagreements(audit)
@@ -144,3 +148,22 @@ def _example(row: Row, tagged: bool) -> str:
     return (
         f"<article>{page.pre(row.get('question'))}{page.pre(row['completion'])}{page.note(' · '.join(facts))}</article>"
     )
+
+
+def _draw(steps: list[Row], path: Path) -> Path:
+    """Shares of disagreements and tricks, and the mean completion length, over the steps."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 4.4))
+        shares, length = figure.subplots(1, 2)
+        curve(shares, steps, "disagreement_frac", RED, "scorers disagree")
+        curve(shares, steps, "value_frac", PURPLE, "another number")
+        curve(shares, steps, "trick_frac", ORANGE, "any trick")
+        shares.set_ylabel("share of completions")
+        shares.set_ylim(bottom=0)
+        shares.yaxis.set_major_formatter(PercentFormatter(1))
+        finish(shares, "Disagreements and tricks", steps, empty=False, legend=True)
+        curve(length, steps, "length_mean", BLUE)
+        length.set_ylabel("mean completion length (characters)")
+        length.set_ylim(0, 1.1 * max(step["length_mean"] for step in steps) or 1)
+        finish(length, "Length of stored completions", steps, empty=False)
+        return save(figure, path, dpi=140)

@@ -12,8 +12,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
 from pipeline.curriculum.forgetting import ChainOutcomes, Estimate
+from pipeline.reports.drawing import COLORS, INK, SOFT, STYLE, save
 from pipeline.reports.page import visible
-from pipeline.reports.plots import COLORS, INK, SOFT, STYLE, save
 
 Estimates = Mapping[str, Estimate | None]
 

@@ -20,7 +20,7 @@ from pipeline.evaluation.scoring import NUMERIC_TOLERANCE, OUTCOMES, SCORES
 from pipeline.evaluation.summary import summarize
 from pipeline.files import write_atomic, write_json
 from pipeline.reports import page
-from pipeline.reports.plots import BLUE, COLORS, GREEN, GREY, INK, ORANGE, PURPLE, RED, STYLE, save
+from pipeline.reports.drawing import BLUE, COLORS, GREEN, GREY, INK, ORANGE, PURPLE, RED, STYLE, save
 from pipeline.runs.records import read_config
 
 if TYPE_CHECKING:

@@ -1,0 +1,83 @@
+"""The page of one run. All text enters it through a function of ``pipeline.reports.page`` or a number format."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.reports import page
+from pipeline.reports.accuracy import accuracy_section
+from pipeline.reports.samples import before_and_after, completions_by_step, ungraded_completions
+from pipeline.runs.records import Row
+
+_DATA_COLUMNS = {
+    "num_problems": "problems",
+    "num_dropped": "too long: left out",
+    "num_truncated": "too long: cut off",
+    "num_tokens": "tokens",
+    "num_tokens_left_out": "tokens left out",
+}
+
+
+def run_page(run_dir: Path, summary: Row, config: Row, plots: Sequence[Path], curriculum: str, audit: str) -> str:
+    """HTML of ``report.html``. Sections without content are left out.
+
+    Args:
+        summary: the content of ``summary.json``.
+        config: the run's settings, as plain JSON.
+        curriculum, audit: HTML of those sections.
+    """
+    evaluations = summary["accuracy"]
+    sections = {
+        "Accuracy on held-out problems": accuracy_section(evaluations),
+        "Curriculum: what each stage learned and forgot": curriculum,
+        "Training data": _data(summary["data"]),
+        "Curves": "".join(page.image(path) for path in plots),
+        "Time": _time(summary),
+        "Verifier outcomes": _outcomes(summary),
+        "Completions that could not be graded": ungraded_completions(run_dir),
+        "Reward-hacking audit": audit,
+        "The same problems, before and after each stage": before_and_after(run_dir, [e["name"] for e in evaluations]),
+        "Completions by step": completions_by_step(run_dir),
+        "Configuration": page.configuration(config),
+        "Versions": page.table(["package", "installed"], summary["versions"].items(), "plain"),
+    }
+    return page.build(summary["run"], _headline(summary, config), sections)
+
+
+def _headline(summary: Row, config: Row) -> str:
+    stages = ", ".join(f"{stage} ({count} steps)" for stage, count in summary["steps_per_stage"].items())
+    model = config.get("model", {}).get("name", "")
+    cards = [("steps", summary["num_steps"]), ("wall time", page.duration(summary["wall_time_s"]))]
+    if evaluations := summary["accuracy"]:
+        first, last = (e["overall"]["accuracy_tagged"] for e in (evaluations[0], evaluations[-1]))
+        cards.append(("accuracy, tagged, overall", f"{first:.1%} → {last:.1%}"))
+    if reward := summary["reward"]:
+        cards.append(("mean reward, first → last 10 steps", f"{reward['first']:.2f} → {reward['mean_of_last_10']:.2f}"))
+        cards.append((f"best reward, step {reward['best_step']}", f"{reward['best']:.2f}"))
+    return page.headline([model, stages], cards)
+
+
+def _data(stages: dict[str, Row]) -> str:
+    lines = [(stage, *(f"{counts[key]:,}" for key in _DATA_COLUMNS)) for stage, counts in stages.items()]
+    return page.table(["stage", *_DATA_COLUMNS.values()], lines) if lines else ""
+
+
+def _time(summary: Row) -> str:
+    fracs = summary["grpo_phase_frac"]
+    lines = [
+        [
+            "whole step" if phase == "step" else phase.replace("_", " "),
+            page.duration(seconds),
+            "-" if (frac := fracs.get(phase)) is None else f"{frac:.1%}",
+        ]
+        for phase, seconds in summary["phase_seconds"].items()
+    ]
+    speeds = [f"{name} {speed:.0f} tokens/s" for name, speed in summary["tokens_per_s"].items() if speed is not None]
+    return page.table(["phase", "total", "share of a GRPO step"], lines) + page.note(", ".join(speeds))
+
+
+def _outcomes(summary: Row) -> str:
+    lines = [
+        [name.replace("_", " "), "-" if outcome["count"] is None else outcome["count"], f"{outcome['frac']:.2%}"]
+        for name, outcome in summary["outcomes"].items()
+    ]
+    return page.table(["outcome", "completions", "share"], lines) if lines else ""
