@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.curriculum.markers import read_markers
 from pipeline.curriculum.replay import ReplayBuffer, read_trained
-from pipeline.curriculum.stage_queue import read_markers
 from pipeline.runs.checkpoints import read_progress
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.metrics_log import read_metrics

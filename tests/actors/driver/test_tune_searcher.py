@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.curriculum.stage_queue import QueuedChain, Rung, StageQueue, read_markers, write_marker
+from pipeline.curriculum.halving import QueuedChain, Rung
+from pipeline.curriculum.markers import read_markers, write_marker
+from pipeline.curriculum.stage_queue import StageQueue
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
