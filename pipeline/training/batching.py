@@ -1,29 +1,27 @@
-"""Token sequences to micro-batches, padded or packed, and what the policy thinks of them.
+"""Token sequences to micro-batches, padded or packed.
 
 Padded: one sequence per row, padded on the right. Attention is causal, so no real token ever sees the padding: neither
 an attention mask nor position ids are needed.
 
-Packed: all sequences of a micro-batch in one row, none sees another. Attention for both: pipeline/models/attention.py.
+Packed: all sequences of a micro-batch in one row; none sees another. Attention for both: pipeline/models/attention.py.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.models.attention import packing_arguments
-
 COMPILED_MULTIPLE = 64
-"""Of packed rows in bfloat16 on a CPU, where PyTorch compiles every new shape of a product and keeps it."""
+"""Packed rows in bfloat16 on a CPU are padded to a multiple of it: PyTorch compiles a matmul for every new shape, and
+keeps it."""
 
 
 @dataclass(frozen=True)
 class TokenSequence:
-    """A prompt and its completion, as the learner sees them."""
+    """A prompt and its completion as token ids."""
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
@@ -34,27 +32,36 @@ class TokenSequence:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Sequences that go through the model together. T counts the positions whose next token is predicted: from the
-    earliest completion to the end when padded, and those of completion tokens when packed, up to the same multiple as
-    the row."""
+    """Sequences that go through the model together.
+
+    Shapes: B rows of L tokens; T positions whose next token is predicted. Padded: from the earliest completion to the
+    end of the row. Packed: those of completion tokens, padded to the same multiple as the row.
+    """
 
     rows: tuple[int, ...]
-    """Where each sequence stood in the list that was split."""
+    """Index of each sequence in the list that was split."""
     input_ids: Tensor
     """[B, L]; packed: [1, L]"""
     positions: Tensor
-    """[T], of the inputs whose next tokens are the targets."""
+    """[T]: the targets are the tokens after these inputs."""
     targets: Tensor
     """[B, T]"""
     completion_mask: Tensor
     """[B, T] bool: the target is a completion token."""
     owners: Tensor
-    """[B, T]: the place in the list of the sequence that a target belongs to."""
+    """[B, T]: index of the sequence that a target belongs to, in the list that was split."""
     lengths: tuple[int, ...] | None = None
-    """Packed: tokens of each sequence in the row, and of the padding after them. None: padded."""
+    """Packed: tokens of each sequence in the row, then of the padding, if any. Padded: None."""
 
     def scatter(self, values: Sequence[Sequence[float]]) -> Tensor:
-        """Per-token values of the rows' completions, laid out like the targets: [B, T], 0 elsewhere."""
+        """One value per completion token, laid out like the targets: [B, T], 0 elsewhere.
+
+        Args:
+            values: for each sequence of the list that was split, one value per token of its completion.
+
+        Raises:
+            ValueError: their number is not that of the completion tokens.
+        """
         out = torch.zeros(self.targets.shape)
         flat = torch.tensor([value for row in self.rows for value in values[row]])
         if len(flat) != int(self.completion_mask.sum()):
@@ -73,7 +80,7 @@ def micro_batches(
     """Split so that no micro-batch holds more than ``max_tokens`` tokens, padding included.
 
     Padded, sequences of similar length share a micro-batch; packed, the longest first go where they leave the least
-    room. A single longer sequence gets a micro-batch of its own. The split depends on the lengths alone.
+    room. A sequence that is longer than that gets a micro-batch of its own. The split depends on the lengths alone.
     """
     order = sorted(range(len(sequences)), key=lambda row: (-len(sequences[row]), row))
     lengths = [len(sequence) for sequence in sequences]
@@ -90,7 +97,7 @@ def micro_batches(
 
 
 def padding_frac(batches: Sequence[MicroBatch], num_tokens: int) -> float:
-    """Share of what goes through the model that is padding, of batches that hold ``num_tokens`` real tokens."""
+    """Share of the tokens in the forward pass that are padding, given ``num_tokens`` real tokens."""
     return 1 - num_tokens / max(sum(batch.input_ids.numel() for batch in batches), 1)
 
 
@@ -156,70 +163,3 @@ def _pack(sequences: Sequence[TokenSequence], rows: list[int], device: torch.dev
         owners=F.pad(owners, surplus, value=rows[0])[None].to(device),
         lengths=(*map(len, chosen), *([padding] if padding else [])),
     )
-
-
-def next_token_logits(model: nn.Module, batch: MicroBatch, dtype: torch.dtype) -> Tensor:
-    """Logits [B, T, V] for the batch's targets, computed in ``dtype``; other positions are never projected."""
-    device_type = batch.input_ids.device.type
-    packed = packing_arguments(model, batch.lengths, batch.input_ids.device) if batch.lengths else {}
-    with torch.autocast(device_type, dtype=dtype, enabled=dtype != torch.float32):
-        return model(input_ids=batch.input_ids, logits_to_keep=batch.positions, use_cache=False, **packed).logits
-
-
-def token_logprobs(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
-    """Log-probabilities [B, T] of targets [B, T] under softmax(logits [B, T, V] / temperature), in float32."""
-    return _TokenLogprobs.apply(logits.flatten(0, 1), targets.flatten(), temperature).view_as(targets)
-
-
-class _TokenLogprobs(torch.autograd.Function):
-    """Some rows at a time, so that no float32 copy of all logits ever is in memory; what it keeps for the gradient is
-    the logits themselves, and a number per row."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
-        """logits [N, V], targets [N] -> [N]"""
-        logprobs = torch.empty_like(targets, dtype=torch.float32)
-        log_normalizers = torch.empty_like(logprobs)
-        for rows in _row_blocks(logits):
-            scaled = _scaled(logits[rows], temperature)
-            all_logprobs = torch.log_softmax(scaled, dim=-1)
-            logprobs[rows] = all_logprobs.gather(1, targets[rows, None])[:, 0]
-            log_normalizers[rows] = scaled.amax(dim=-1) - all_logprobs.amax(dim=-1)
-        ctx.save_for_backward(logits, targets, log_normalizers)
-        ctx.temperature = temperature
-        return logprobs
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """(1[v = target] - softmax_v) / temperature, times the gradient of the row."""
-        logits, targets, log_normalizers = ctx.saved_tensors
-        weights = (gradients[0] / ctx.temperature)[:, None]
-        result = torch.empty_like(logits)
-        for rows in _row_blocks(logits):
-            scaled = _scaled(logits[rows], ctx.temperature)
-            block = scaled.sub_(log_normalizers[rows, None]).exp_().mul_(-weights[rows])
-            result[rows] = block.scatter_add_(1, targets[rows, None], weights[rows])
-        return result, None, None
-
-
-def _scaled(logits: Tensor, temperature: float) -> Tensor:
-    """logits / temperature in float32, in memory of its own."""
-    scaled = logits.to(torch.float32, copy=True)
-    return scaled if temperature == 1 else scaled.div_(temperature)
-
-
-def _row_blocks(logits: Tensor) -> list[slice]:
-    """Of as many rows as a CPU's cache holds in float32, or as keep a GPU busy."""
-    size = max(1, (2**20 if logits.device.type == "cpu" else 2**26) // logits.shape[1])
-    return [slice(start, start + size) for start in range(0, len(logits), size)]
-
-
-@torch.no_grad()
-def token_entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Entropy [B, T] of softmax(logits [B, T, V] / temperature), in nats."""
-    flat = logits.flatten(0, 1)
-    entropy = torch.empty(len(flat), device=logits.device)
-    for rows in _row_blocks(flat):
-        logprobs = torch.log_softmax(flat[rows].float() / temperature, dim=-1)
-        entropy[rows] = -(logprobs.exp() * logprobs).sum(dim=-1)
-    return entropy.view(logits.shape[:-1])

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from pipeline.training.batching import MicroBatch, TokenSequence, next_token_logits, token_logprobs
+from pipeline.training.batching import MicroBatch, TokenSequence
+from pipeline.training.logprobs import next_token_logits, token_logprobs
 
 
 def learned_tokens(example: TokenSequence, loss_on: str) -> TokenSequence:

@@ -7,14 +7,8 @@ import transformers
 from torch.nn import functional as F
 
 from pipeline.models.attention import CAUSAL_SDPA, SHORT, plain_causal_attention, use_causal_sdpa
-from pipeline.training.batching import (
-    TokenSequence,
-    micro_batches,
-    next_token_logits,
-    padding_frac,
-    token_entropy,
-    token_logprobs,
-)
+from pipeline.training.batching import TokenSequence, micro_batches, padding_frac
+from pipeline.training.logprobs import next_token_logits, token_entropy, token_logprobs
 from tests.support.models import tiny_llama
 
 CPU = torch.device("cpu")

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from pipeline.config import GRPOConfig
-from pipeline.training.batching import TokenSequence, micro_batches, next_token_logits, token_logprobs
+from pipeline.training.batching import TokenSequence, micro_batches
 from pipeline.training.grpo import clipped_policy_loss, group_advantages, grpo_loss
+from pipeline.training.logprobs import next_token_logits, token_logprobs
 from tests.support.models import tiny_llama, tiny_tokenizer
 
 MAX_COMPLETION_LENGTH = 9

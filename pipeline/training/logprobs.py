@@ -1,0 +1,81 @@
+"""Log-probabilities and entropies of a micro-batch's targets.
+
+Shapes: B rows and T targets per row as in MicroBatch, vocabulary V.
+"""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.models.attention import packing_arguments
+from pipeline.training.batching import MicroBatch
+
+
+def next_token_logits(model: nn.Module, batch: MicroBatch, dtype: torch.dtype) -> Tensor:
+    """Logits [B, T, V] for the batch's targets, computed in ``dtype``; other positions are never projected."""
+    device_type = batch.input_ids.device.type
+    packed = packing_arguments(model, batch.lengths, batch.input_ids.device) if batch.lengths else {}
+    with torch.autocast(device_type, dtype=dtype, enabled=dtype != torch.float32):
+        output = model(input_ids=batch.input_ids, logits_to_keep=batch.positions, use_cache=False, **packed)
+    return cast(Tensor, output.logits)
+
+
+def token_logprobs(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
+    """Log-probabilities [B, T] of targets [B, T] under softmax(logits [B, T, V] / temperature), in float32."""
+    logprobs: Tensor = _TokenLogprobs.apply(logits.flatten(0, 1), targets.flatten(), temperature)  # type: ignore[no-untyped-call]
+    return logprobs.view_as(targets)
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """Works on a block of rows at a time, so that memory never holds a float32 copy of all logits. For the gradient it
+    keeps the logits themselves and one number per row."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+        """logits [N, V], targets [N] -> [N]"""
+        logprobs = torch.empty_like(targets, dtype=torch.float32)
+        log_normalizers = torch.empty_like(logprobs)
+        for rows in _row_blocks(logits):
+            scaled = _scaled(logits[rows], temperature)
+            all_logprobs = torch.log_softmax(scaled, dim=-1)
+            logprobs[rows] = all_logprobs.gather(1, targets[rows, None])[:, 0]
+            log_normalizers[rows] = scaled.amax(dim=-1) - all_logprobs.amax(dim=-1)
+        ctx.save_for_backward(logits, targets, log_normalizers)
+        ctx.temperature = temperature
+        return logprobs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """(1[v = target] - softmax_v) / temperature, times the gradient of the row."""
+        logits, targets, log_normalizers = ctx.saved_tensors
+        weights = (gradients[0] / ctx.temperature)[:, None]
+        result = torch.empty_like(logits)
+        for rows in _row_blocks(logits):
+            scaled = _scaled(logits[rows], ctx.temperature)
+            block = scaled.sub_(log_normalizers[rows, None]).exp_().mul_(-weights[rows])
+            result[rows] = block.scatter_add_(1, targets[rows, None], weights[rows])
+        return result, None, None
+
+
+def _scaled(logits: Tensor, temperature: float) -> Tensor:
+    """logits / temperature in float32, always a copy."""
+    scaled = logits.to(torch.float32, copy=True)
+    return scaled if temperature == 1 else scaled.div_(temperature)
+
+
+def _row_blocks(logits: Tensor) -> list[slice]:
+    """Blocks of as many rows as fit into a CPU's cache in float32, or as keep a GPU busy."""
+    size = max(1, (2**20 if logits.device.type == "cpu" else 2**26) // logits.shape[1])
+    return [slice(start, start + size) for start in range(0, len(logits), size)]
+
+
+@torch.no_grad()
+def token_entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Entropy [B, T] of softmax(logits [B, T, V] / temperature), in nats."""
+    flat = logits.flatten(0, 1)
+    entropy = torch.empty(len(flat), device=logits.device)
+    for rows in _row_blocks(flat):
+        logprobs = torch.log_softmax(flat[rows].float() / temperature, dim=-1)
+        entropy[rows] = -(logprobs.exp() * logprobs).sum(dim=-1)
+    return entropy.view(logits.shape[:-1])
