@@ -97,6 +97,7 @@ SUMS = {"+": "add", "-": "sub", "\\pm": "pm", "\\mp": "mp"}
 PRODUCTS = {
     "*": "mul", "/": "div", "\\cdot": "mul", "\\times": "mul", "\\div": "div", "\\ast": "mul", "\\bullet": "mul",
 }  # fmt: skip
+POWERS = ("^", "**")
 MODULO = ("mod", "\\bmod", "\\mod")
 OPENING = {"(": "(", "[": "[", "\\{": "{", "\\langle": "<", "\\lparen": "(", "\\lbrack": "["}
 CLOSING = {")": ")", "]": "]", "\\}": "}", "\\rangle": ">", "\\rparen": ")", "\\rbrack": "]"}
