@@ -15,6 +15,9 @@ from pipeline.config import ModelConfig, RolloutConfig
 from pipeline.types import Completion, PromptRequest, WeightId
 
 logger = logging.getLogger(__name__)
+EVAL_CHUNK = 32
+"""Prompts of a held-out evaluation that share an engine's batch. Fixed, so that results do not depend on how many
+engines there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,16 @@ class RolloutWorker:
     def close(self) -> None:
         """Shut the engine down."""
         self._llm.llm_engine.engine_core.shutdown()
+
+
+class EvalWorker(RolloutWorker):
+    """An engine of an evaluation job: it also measures how long a chunk takes."""
+
+    def answer(self, requests: list[PromptRequest], decoding: Decoding) -> tuple[list[tuple[Completion, ...]], float]:
+        """Completions [num_requests][num_seeds], and seconds."""
+        start = time.perf_counter()
+        completions = self.generate(None, requests, decoding)
+        return completions, time.perf_counter() - start
 
 
 def _completion(output: Any) -> Completion:

@@ -1,17 +1,19 @@
 """``--dry-run``: everything that can be checked without starting anything."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from actors.driver.actor_plan import ActorPlan, plan_actors, plan_engines
 from actors.driver.packaging import package_listing
-from actors.driver.plan import ActorPlan, plan_actors, plan_chains, plan_engines, plan_stages, settle_dtype
+from actors.driver.plan import decide_dtype, plan_run, plan_search
 from pipeline.cli import JobArguments
-from pipeline.config import DataConfig, ModelConfig, load_config
+from pipeline.config import Config, DataConfig, ModelConfig, load_config
 from pipeline.config.evaluation import EvaluationConfig
-from pipeline.data import check_data, load_problems
+from pipeline.data import check_data
 from pipeline.evaluation.datasets import DATA_SETS, load_data_set
 from pipeline.evaluation.models import find_model, unique_labels
 from pipeline.models.hub import check_model
@@ -58,29 +60,31 @@ def dry_run(arguments: JobArguments) -> None:
     console.print(f"config   {arguments.config}: valid")
     console.print(f"stages   {', '.join(f'{stage.name} ({stage.kind})' for stage in config.stages)}")
     console.print(f"model    {check_model(config.model)}")
-    console.print(f"dtype    {settle_dtype(config).model.dtype}")
+    console.print(f"dtype    {decide_dtype(config).model.dtype}")
     console.print(f"data     {check_data(config.data)}")
     if Path(config.data.name).exists() or config.data.name.startswith("embedded:"):  # else it would be downloaded
-        for stage in plan_stages(config, load_problems(config.data, "train")):
-            replay = f", {stage.spec.replay.ratio:.0%} replayed" if stage.spec.replay else ""
-            console.print(
-                f"         {stage.spec.name}: {len(stage.problems)} problems, {stage.num_steps} steps{replay}"
-            )
-        if config.search:
-            with tempfile.TemporaryDirectory() as cache:
-                chains = plan_chains(config, Path(cache))
-            num_different = len({key for chain in chains for key in chain.keys})
-            console.print(f"search   {len(chains)} chains, {num_different} different stages")
-            for chain in chains:
-                console.print(f"         {chain.spec.name}: {', '.join(stage.spec.name for stage in chain.stages)}")
-
+        with tempfile.TemporaryDirectory() as cache:
+            _print_plan(console, config, Path(cache))
     where = "online" if config.tracking.online else "offline"
     console.print(f"tracking {', '.join(['metrics.jsonl', *config.tracking.backends])} ({where})")
     _print_actors(console, plan_actors(config))
     _print_package(console)
 
 
-def _print_actors(console: Console, actors: list[ActorPlan]) -> None:
+def _print_plan(console: Console, config: Config, cache: Path) -> None:
+    (chain,) = plan_run(config, cache).chains
+    for stage in chain.stages:
+        replay = f", {stage.spec.replay.ratio:.0%} replayed" if stage.spec.replay else ""
+        console.print(f"         {stage.spec.name}: {len(stage.problems)} problems, {stage.num_steps} steps{replay}")
+    if config.search:
+        chains = plan_search(config, cache).chains
+        num_different = len({key for chain in chains for key in chain.keys})
+        console.print(f"search   {len(chains)} chains, {num_different} different stages")
+        for chain in chains:
+            console.print(f"         {chain.spec.name}: {', '.join(stage.spec.name for stage in chain.stages)}")
+
+
+def _print_actors(console: Console, actors: Sequence[ActorPlan]) -> None:
     table = Table("actor", "count", "CPUs each", "GPUs each", "memory each, GiB", title="Ray actors")
     for actor in actors:
         table.add_row(

@@ -129,7 +129,8 @@ def _get(url: str, headers: dict[str, str]) -> bytes:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(urllib.request.Request(url, headers=headers), timeout=10) as answer:
-            return answer.read()
+            body: bytes = answer.read()
+            return body
     except OSError as error:  # URLError and timeouts are OSErrors
         raise ClusterError(f"the local Ray head must answer {url}, got {error!r}. Run again.") from error
 

@@ -8,6 +8,7 @@ top and below. It knows nothing of ``.git/info/exclude``, and a tracked file tha
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pathspec import PathSpec
 
@@ -52,7 +53,7 @@ def packaged_files(root: Path) -> Iterator[str]:
     return _walk(root, root, [(root, _spec(_ALWAYS_EXCLUDED))])
 
 
-def _walk(root: Path, directory: Path, specs: list[tuple[Path, PathSpec]]) -> Iterator[str]:
+def _walk(root: Path, directory: Path, specs: list[tuple[Path, PathSpec[Any]]]) -> Iterator[str]:
     files = (directory / name for name in _IGNORE_FILES)
     specs = specs + [(directory, _spec(file.read_text().splitlines())) for file in files if file.is_file()]
     for path in sorted(directory.iterdir()):
@@ -64,7 +65,7 @@ def _walk(root: Path, directory: Path, specs: list[tuple[Path, PathSpec]]) -> It
             yield path.relative_to(root).as_posix()
 
 
-def _spec(lines: list[str]) -> PathSpec:
+def _spec(lines: list[str]) -> PathSpec[Any]:
     return PathSpec.from_lines("gitignore", lines)
 
 

@@ -2,170 +2,177 @@
 
 The driver plans all chains, starts one set of engines per stage that may run at a time, and hands stages to Tune
 through StageSearcher. A trial trains one stage in a directory of its own, ``stages/<key>``, and ends by writing
-``results/<key>.json``: what has a result is never run again.
+``results/<key>.json``. A stage that has a result is never run again.
 """
 
 import json
 import os
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 
+from actors.driver.actor_plan import ActorPlan, needed_resources
+from actors.driver.cluster import connected_ray, wait_for_resources
 from actors.driver.encode import make_tokens
-from actors.driver.launch import connected_ray, fit_stage, start_actors, wait_for_resources
-from actors.driver.plan import (
-    ActorPlan,
-    PlannedChain,
-    chain_record,
-    needed_resources,
-    plan_actors,
-    plan_chains,
-    replay_buffer,
-    settle_dtype,
-)
+from actors.driver.launch import open_run
+from actors.driver.plan import PlannedChain, RunPlan, plan_search
+from actors.driver.stage import describe_error, fit_stage, stage_setup
+from actors.driver.start import start_actors
 from actors.driver.tune_searcher import StageSearcher
-from actors.learner.session import StageSetup
-from pipeline.config import Config
-from pipeline.curriculum.stage_queue import StageQueue, make_queue, read_markers, write_marker
-from pipeline.data.table import data_cache
+from actors.handles import ActorHandles
+from pipeline.config import Config, SearchConfig
+from pipeline.curriculum.markers import read_markers, write_marker
+from pipeline.curriculum.stage_queue import StageQueue, make_queue
 from pipeline.data.tokens import TokenTable
-from pipeline.errors import ConfigError, GradusError
+from pipeline.errors import GradusError
 from pipeline.files import link, write_json
 from pipeline.models.hub import resolve_model
 from pipeline.report import write_report
 from pipeline.runs.checkpoints import read_progress
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.logs import log_to_file
-from pipeline.runs.trackers import check_trackers
-from pipeline.training.rewards import resolve
 
 TRIAL_CPUS = 0.01
 """Tune insists on some."""
 
 
 @dataclass(frozen=True)
-class Trial:
-    """Everything that trials share."""
+class SharedByTrials:
+    """Everything that the trials of a search share."""
 
     run_path: Path
     chains: dict[str, PlannedChain]
     tokens: dict[str, TokenTable]
-    """Of the chains' training problems, by the digest of their table."""
-    slots: tuple[dict[str, Any], ...]
-    """Engines, graders and weight store of each stage that may run at a time."""
+    """Tokens of the chains' training problems, by the digest of their table."""
+    slots: tuple[ActorHandles, ...]
+    """The actors of each stage that may run at a time."""
 
 
 def run_search(config: Config, run_directory: RunDirectory | None = None) -> RunDirectory:
     """Run all stages of all chains that have no result yet, then write the report.
 
     Args:
-        run_directory: of a search to go on with.
+        run_directory: a search to resume.
 
     Raises:
-        GradusError: something the configuration names cannot be had.
+        GradusError: something the configuration names is unavailable.
     """
-    config = settle_dtype(config)
-    if config.search is None or config.curriculum is None:
-        raise ConfigError("a search must have the sections search and curriculum: see configs/search_replay_demo.yaml.")
     if run_directory:
         run_directory.require_kind("search")
-    for term in config.reward.functions:
-        resolve(term.name)
-    check_trackers(config.tracking)
-    chains = plan_chains(config, data_cache(config))
-    search = make_queue([c.spec for c in chains], [c.keys for c in chains], config.search)
-    resolve_model(config.model)
+    plan = plan_search(config)
+    settings = plan.config.search or SearchConfig()
+    if run_directory:
+        plan = _with_recorded_keys(plan, run_directory)
+    chains = plan.chains
+    queue = make_queue([chain.spec for chain in chains], [chain.keys for chain in chains], settings)
+    resolve_model(plan.config.model)
     with connected_ray():
-        num_slots = count_slots(config, len(chains))
-        run_directory = run_directory or RunDirectory.create(config)
-        run_directory.lock()
-        run_directory.save_config(config)
+        num_slots = count_slots(plan)
+        run_directory = open_run(plan, "search", run_directory)
         path = run_directory.path
         (path / "stages").mkdir(exist_ok=True)
-        log_to_file(path, "driver")
-        records = [chain_record(chain.spec, chain.stages, chain.keys) for chain in chains]
-        write_json(path / "chains.json", {"kind": "search", "chains": records})
-        search.restore({key: result["score"] for key, result in read_markers(path / "results").items()})
-        print(f"run directory: {path}", flush=True)
-        print(f"{len(chains)} chains, {len(search.keys)} stages, {num_slots} at a time", flush=True)
-        if not search.is_over:
-            tokens = {
-                chain.problems.table_digest: make_tokens(
-                    chain.problems, config.model, chat=chain.spec.config.data.prompt_template is None
-                )
-                for chain in chains
-            }
-            slots = tuple(start_actors(config, path, slot) for slot in range(num_slots))
-            _fit(search, Trial(path, {chain.spec.name: chain for chain in chains}, tokens, slots))
-            if not search.is_over:  # Tune ends early, without a word, on Ctrl-C
+        queue.restore({key: result["score"] for key, result in read_markers(path / "results").items()})
+        print(f"{len(chains)} chains, {len(queue.keys)} stages, {num_slots} at a time", flush=True)
+        if not queue.is_over:
+            _fit(queue, _share(plan, path, num_slots))
+            if not queue.is_over:  # Tune ends early, without a word, on Ctrl-C
                 raise KeyboardInterrupt
         link_results(path, chains)
-        write_json(path / "outcome.json", _outcome(path, chains, search))
+        write_json(path / "outcome.json", _outcome(path, chains, queue))
     write_report(run_directory.path)
     return run_directory
 
 
-def slot_plan(config: Config) -> list[ActorPlan]:
-    """All that runs for one stage."""
-    return [*plan_actors(config), ActorPlan("trial", 1, TRIAL_CPUS, 0.0, 0.5)]
+def _with_recorded_keys(plan: RunPlan, run_directory: RunDirectory) -> RunPlan:
+    """The plan with the keys in the run directory, if they are of format 1 and no setting was overridden.
+
+    Those keys depended on our own source code. Computed now, they would differ, and finished stages would be trained
+    again.
+    """
+    path = run_directory.path / "chains.json"
+    recorded = json.loads(path.read_text()) if path.exists() else {}
+    if recorded.get("key_format", 1) > 1 or run_directory.load_config() != plan.config:
+        return plan
+    keys = {entry["name"]: tuple(stage["key"] for stage in entry["stages"]) for entry in recorded.get("chains", [])}
+    if {name: len(own) for name, own in keys.items()} != {c.spec.name: len(c.stages) for c in plan.chains}:
+        return plan
+    chains = tuple(replace(chain, keys=keys[chain.spec.name]) for chain in plan.chains)
+    return replace(plan, chains=chains, key_format=1)
 
 
-def count_slots(config: Config, num_chains: int) -> int:
-    """How many stages run at a time: as many as fit into the cluster, and no more than chains.
+def _share(plan: RunPlan, run_path: Path, num_slots: int) -> SharedByTrials:
+    """Tokens of all training problems, and one set of actors per stage that runs at a time."""
+    tokens = {
+        chain.problems.table_digest: make_tokens(
+            chain.problems, plan.config.model, chat=chain.spec.config.data.prompt_template is None
+        )
+        for chain in plan.chains
+    }
+    slots = tuple(start_actors(plan.config, run_path, slot) for slot in range(num_slots))
+    return SharedByTrials(run_path, {chain.spec.name: chain for chain in plan.chains}, tokens, slots)
+
+
+def slot_actors(plan: RunPlan) -> list[ActorPlan]:
+    """Everything that runs for one stage."""
+    return [*plan.actors, ActorPlan("trial", 1, TRIAL_CPUS, 0.0, 0.5)]
+
+
+def count_slots(plan: RunPlan) -> int:
+    """How many stages run at a time: as many as fit into the cluster, and no more than there are chains.
 
     Raises:
         ClusterError: not even one fits.
     """
-    plan = slot_plan(config)
-    wait_for_resources(plan)
-    there, needed = ray.available_resources(), needed_resources(plan)
-    num_fitting = min(int(there.get(name, 0.0) / amount + 1e-9) for name, amount in needed.items() if amount)
-    asked = (config.search and config.search.max_concurrent_stages) or num_chains
-    return max(1, min(num_fitting, asked, num_chains))
+    actors = slot_actors(plan)
+    wait_for_resources(actors)
+    available, needed = ray.available_resources(), needed_resources(actors)
+    num_fitting = min(int(available.get(name, 0.0) / amount + 1e-9) for name, amount in needed.items() if amount)
+    search = plan.config.search
+    limit = (search and search.max_concurrent_stages) or len(plan.chains)
+    return max(1, min(num_fitting, limit, len(plan.chains)))
 
 
-def _fit(search: StageQueue, trial: Trial) -> None:
+def _fit(queue: StageQueue, shared: SharedByTrials) -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the newer one prints a banner even when asked for nothing
-    # Its actors are what a stage costs. The trial itself asks for next to nothing, so that it never waits for them.
-    trainable = tune.with_resources(tune.with_parameters(run_stage, trial=trial), {"CPU": TRIAL_CPUS})
+    # A stage costs what its actors reserve. The trial itself asks for next to nothing, so that it never waits for them.
+    trainable = tune.with_resources(tune.with_parameters(run_stage, shared=shared), {"CPU": TRIAL_CPUS})
     tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=StageSearcher(search, len(trial.slots)),
+            search_alg=StageSearcher(queue, len(shared.slots)),
             num_samples=-1,
             reuse_actors=True,  # a new process would import torch and Ray Train again for every stage
         ),
         run_config=tune.RunConfig(
             name=f"search_{time.time_ns()}",  # a name used before would silently resume that search
-            storage_path=str(trial.run_path / "ray_tune"),
+            storage_path=str(shared.run_path / "ray_tune"),
             failure_config=tune.FailureConfig(max_failures=0),  # the searcher counts failures, and tries again
             verbose=0,
         ),
     ).fit()
 
 
-def run_stage(settings: dict[str, Any], trial: Trial) -> None:
+def run_stage(settings: dict[str, Any], shared: SharedByTrials) -> None:
     """One trial: train and evaluate one stage, from its last checkpoint or from the result of its parent."""
     started = time.time()
-    chain, index = trial.chains[settings["stage"]["chain"]], settings["stage"]["index"]
+    chain, index = shared.chains[settings["stage"]["chain"]], settings["stage"]["index"]
     stage, key = chain.stages[index].spec, chain.keys[index]
-    error_file = trial.run_path / "stages" / key / "error.json"
+    error_file = shared.run_path / "stages" / key / "error.json"
     error_file.unlink(missing_ok=True)
     run = RunDirectory.create_at(error_file.parent, chain.spec.config)
-    log_to_file(trial.run_path, "trials")
+    log_to_file(shared.run_path, "trials")
     if not run.checkpoints.stage_results():
         try:
-            fit_stage(_setup(trial, chain, index, settings["stage"]["slot"]))
+            _fit_stage(shared, chain, index, settings["stage"]["slot"])
         except Exception as error:
-            last_line = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[-1]}"
-            write_json(error_file, str(error) if isinstance(error, GradusError) else last_line)
+            write_json(error_file, str(error) if isinstance(error, GradusError) else describe_error(error))
             raise
-    progress = read_progress(_stage_result(trial.run_path, chain, index))
+    progress = read_progress(_stage_result(shared.run_path, chain, index))
     score = json.loads((run.evals / f"{stage.name}.json").read_text())["overall"]["accuracy_tagged"]
     result = {
         "name": stage.name,
@@ -177,28 +184,17 @@ def run_stage(settings: dict[str, Any], trial: Trial) -> None:
         "started_from": progress.started_from,
         "ended_with": progress.ended_with,
     }
-    write_marker(trial.run_path / "results", key, result)
-    link_results(trial.run_path, trial.chains.values())
+    write_marker(shared.run_path / "results", key, result)
+    link_results(shared.run_path, shared.chains.values())
     tune.report({"score": score})
 
 
-def _setup(trial: Trial, chain: PlannedChain, index: int, slot: int) -> StageSetup:
-    stage = chain.stages[index]
-    before = [_stage_result(trial.run_path, chain, earlier) for earlier in range(index)]
-    buffer = replay_buffer(chain.spec.config, stage.spec, before)
-    return StageSetup(
-        config=chain.spec.config,
-        stage=stage.spec,
-        run_path=trial.run_path / "stages" / chain.keys[index],
-        problems=stage.problems,
-        tokens=trial.tokens[chain.problems.table_digest],
-        eval_problems=chain.held_out,
-        buffer=buffer,
-        replayed=buffer.pick(chain.problems) if buffer else chain.problems[:0],
-        parent=before[-1] if before and stage.spec.carry.weights else None,
-        is_last=False,
-        **trial.slots[slot],
-    )
+def _fit_stage(shared: SharedByTrials, chain: PlannedChain, index: int, slot: int) -> None:
+    earlier = [_stage_result(shared.run_path, chain, before) for before in range(index)]
+    tokens = shared.tokens[chain.problems.table_digest]
+    parent = earlier[-1] if earlier and chain.stages[index].spec.carry.weights else None
+    run_path = shared.run_path / "stages" / chain.keys[index]
+    fit_stage(stage_setup(chain, index, run_path, tokens, earlier, shared.slots[slot], parent=parent))
 
 
 def _stage_result(run_path: Path, chain: PlannedChain, index: int) -> Path:
@@ -208,7 +204,7 @@ def _stage_result(run_path: Path, chain: PlannedChain, index: int) -> Path:
 
 
 def link_results(run_path: Path, chains: Iterable[PlannedChain]) -> None:
-    """``checkpoints/<chain>/<stage>`` for every finished stage, and ``checkpoint_last`` for the last of them."""
+    """Link ``checkpoints/<chain>/<stage>`` to every finished stage, and ``checkpoint_last`` to the last of them."""
     finished = read_markers(run_path / "results")
     for chain in chains:
         for index, (stage, key) in enumerate(zip(chain.stages, chain.keys, strict=True)):
@@ -217,13 +213,13 @@ def link_results(run_path: Path, chains: Iterable[PlannedChain]) -> None:
                     link(run_path / "checkpoints" / chain.spec.name / name, _stage_result(run_path, chain, index))
 
 
-def _outcome(run_path: Path, chains: Sequence[PlannedChain], search: StageQueue) -> dict[str, dict[str, Any]]:
-    """What became of each chain, and what went wrong in those that failed."""
-    outcome = search.outcome()
+def _outcome(run_path: Path, chains: Sequence[PlannedChain], queue: StageQueue) -> dict[str, dict[str, Any]]:
+    """How each chain ended, with the error of those that failed."""
+    outcome = queue.outcome()
     for chain in chains:
-        found = outcome[chain.spec.name]
-        if found["status"] == "failed":
-            key = chain.keys[found["num_done"]]
+        ending = outcome[chain.spec.name]
+        if ending["status"] == "failed":
+            key = chain.keys[ending["num_done"]]
             error = run_path / "stages" / key / "error.json"
-            found["error"] = json.loads(error.read_text()) if error.exists() else f"see {run_path}/stages/{key}/logs"
+            ending["error"] = json.loads(error.read_text()) if error.exists() else f"see {run_path}/stages/{key}/logs"
     return outcome

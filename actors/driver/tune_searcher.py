@@ -1,4 +1,4 @@
-"""Ray Tune's view of a search: every trial is one stage, suggested when the stage before it is done."""
+"""Ray Tune's view of a search: every trial is one stage, suggested once the stage before it is done."""
 
 import json
 import logging
@@ -13,34 +13,34 @@ from pipeline.curriculum.stage_queue import StageQueue
 logger = logging.getLogger(__name__)
 
 
-class StageSearcher(Searcher):
-    """Gives Tune the stages of a StageQueue. A trial's config holds ``stage``: key, chain, index, and the slot it
-    has to itself while it runs.
+class StageSearcher(Searcher):  # type: ignore[misc]
+    """Gives Tune the stages of a StageQueue. A trial's config holds ``stage``: its key, chain, index, and a slot that
+    no other running trial has.
 
-    A trial that ends in an error, or without a score, counts as a failure of its stage; the next trial of that stage
-    goes on from its last checkpoint, which is found by the stage's key.
+    A trial that ends in an error, or without a score, counts as a failure of its stage. The next trial of that stage
+    continues from its last checkpoint, which is found by the stage's key.
 
-    Restoring is not Tune's: make a new Tuner with a search restored from the markers of finished stages. What Tune
-    saves (``save``) knows less than these when the driver is killed.
+    A search is not restored by Tune but by a new Tuner, with a queue restored from the markers of finished stages. The
+    state that Tune saves (``save``) is older than these when the driver is killed.
     """
 
-    def __init__(self, search: StageQueue, num_slots: int, score: str = "score") -> None:
+    def __init__(self, queue: StageQueue, num_slots: int, score: str = "score") -> None:
         super().__init__(metric=score, mode="max")
-        self._search = search
+        self._queue = queue
         self._free = list(range(num_slots))
         self._running: dict[str, tuple[str, int, str]] = {}
-        """Key, slot and name for people of every running trial's stage, by trial id."""
+        """By trial id: the stage's key, its slot, and its name in messages."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The config of a new trial, None while there is no slot or all that is left waits for running stages, or
+        """The config of a new trial; None while no slot is free or every stage left waits for a running one; or
         FINISHED."""
-        if self._search.is_over:
-            return Searcher.FINISHED
-        ready = self._search.ready()
+        if self._queue.is_over:
+            return str(Searcher.FINISHED)
+        ready = self._queue.ready()
         if not ready or not self._free:
             return None
         stage, slot = ready[0], self._free.pop(0)
-        self._search.start(stage.key)
+        self._queue.start(stage.key)
         self._running[trial_id] = stage.key, slot, f"{stage.chain} stage {stage.index + 1}"
         logger.info("trial %s: stage %d of %s, %s", trial_id, stage.index + 1, stage.chain, stage.key)
         return {"stage": {"key": stage.key, "chain": stage.chain, "index": stage.index, "slot": slot}}
@@ -52,23 +52,23 @@ class StageSearcher(Searcher):
         self._free.append(slot)
         score = (result or {}).get(self.metric)
         if error or not isinstance(score, int | float) or not math.isfinite(score):
-            self._search.fail(key)
-            what = "error" if error else f"score {score}"
-            print(f"{name} ({key}) failed ({what}); {self._what_next(key)}", flush=True)
+            self._queue.fail(key)
+            reason = "error" if error else f"score {score}"
+            print(f"{name} ({key}) failed ({reason}); {self._what_next(key)}", flush=True)
         else:
-            self._search.finish(key, float(score))
-            done, seconds = self._search.num_done, (result or {}).get("time_total_s", 0.0)
-            count = f"{done}/{len(self._search.keys)}"
+            self._queue.finish(key, float(score))
+            done, seconds = self._queue.num_done, (result or {}).get("time_total_s", 0.0)
+            count = f"{done}/{len(self._queue.keys)}"
             print(f"{count}  {name} ({key})  accuracy {score:.1%}  {seconds:.0f} s", flush=True)
 
     def _what_next(self, key: str) -> str:
-        again = key in {stage.key for stage in self._search.ready()}
-        return "it is tried again" if again else "its chains end here"
+        is_retried = key in {stage.key for stage in self._queue.ready()}
+        return "it will be retried" if is_retried else "its chains end here"
 
     def save(self, checkpoint_path: str) -> None:
-        Path(checkpoint_path).write_text(json.dumps([self._search.to_state(), self._free, self._running]))
+        Path(checkpoint_path).write_text(json.dumps([self._queue.to_state(), self._free, self._running]))
 
     def restore(self, checkpoint_path: str) -> None:
         state, self._free, running = json.loads(Path(checkpoint_path).read_text())
-        self._search.set_state(state)
+        self._queue.set_state(state)
         self._running = {trial_id: (key, slot, name) for trial_id, (key, slot, name) in running.items()}

@@ -1,0 +1,59 @@
+"""Which actors a configuration asks for, what they reserve, and how large its engines are. Needs no Ray."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from actors.rollout import EVAL_CHUNK
+from pipeline.config import Config, EvaluationConfig, GRPOConfig
+
+
+@dataclass(frozen=True)
+class ActorPlan:
+    """Actors of one kind, and what each of them reserves."""
+
+    name: str
+    count: int
+    num_cpus: float
+    num_gpus: float
+    memory_gib: float
+
+
+def plan_actors(config: Config) -> tuple[ActorPlan, ...]:
+    """All actors of a training job that live at the same time. SFT alone needs no graders, and without evaluations
+    no engines."""
+    rollout, reward, learner = config.rollout, config.reward, config.learner
+    samples = any(stage.kind == "grpo" for stage in config.stages)
+    num_rollout = rollout.num_workers if samples or config.eval.problems_per_level else 0
+    return (
+        ActorPlan("learner", learner.num_workers, learner.num_cpus, learner.num_gpus, learner.memory_gib),
+        ActorPlan("rollout", num_rollout, rollout.num_cpus, rollout.num_gpus, rollout.memory_gib),
+        ActorPlan("reward", reward.num_workers if samples else 0, reward.num_cpus, 0.0, reward.memory_gib),
+        ActorPlan("weight store", 1, 0.0, 0.0, 0.0),
+    )
+
+
+def plan_engines(config: EvaluationConfig) -> tuple[ActorPlan, ...]:
+    """All actors of an evaluation job."""
+    rollout = config.rollout
+    return (ActorPlan("rollout", rollout.num_workers, rollout.num_cpus, rollout.num_gpus, rollout.memory_gib),)
+
+
+def needed_resources(actors: Sequence[ActorPlan]) -> dict[str, float]:
+    """The sum of all reservations, by Ray's names: memory in bytes."""
+    return {
+        "CPU": sum(actor.count * actor.num_cpus for actor in actors),
+        "GPU": sum(actor.count * actor.num_gpus for actor in actors),
+        "memory": sum(actor.count * actor.memory_gib for actor in actors) * 2**30,
+    }
+
+
+def engine_limits(config: Config) -> tuple[int, int]:
+    """Limits of the engines over all stages: tokens of the longest prompt and completion together, and sequences
+    decoded at once."""
+    rollout = config.rollout
+    longest = max(rollout.max_completion_length, config.eval.max_completion_length)
+    settings = [config.stage_settings(stage) for stage in config.stages]
+    chunk = max(
+        (s.num_generations * rollout.prompts_per_chunk for s in settings if isinstance(s, GRPOConfig)), default=1
+    )
+    return rollout.max_prompt_length + longest, max(chunk, EVAL_CHUNK)

@@ -1,0 +1,194 @@
+"""One model answers all of its problems, chunk by chunk, on vLLM engines that are Ray actors.
+
+Chunks are fixed before anything starts and are written in their order, whichever engine finishes first. So an
+evaluation gives the same rows with one engine or with many, and when it is killed and resumed.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from actors.calls import result_of, wait_for
+from actors.driver.start import engine_options, make_actor
+from actors.driver.training_guard import TrainingGuard
+from actors.rollout import Decoding, EvalWorker
+from pipeline.config import EvaluationConfig, LoadingConfig, ModelConfig
+from pipeline.errors import ConfigError
+from pipeline.evaluation.models import EvalModel, load_directory
+from pipeline.evaluation.prompts import Prompter
+from pipeline.evaluation.results import Chunk, ResultsFile
+from pipeline.evaluation.scoring import score
+from pipeline.models.tokenizer import load_tokenizer
+from pipeline.seeds import completion_seeds
+from pipeline.types import Completion, PromptRequest
+from pipeline.verifier import Grader
+
+CHUNKS_PER_ENGINE = 2
+"""Chunks given to an engine at a time, so that none is ever idle."""
+MAX_SEQUENCES = 256
+"""Sequences decoded at once; the rest of a chunk waits inside the engine."""
+Answers = tuple[list[tuple[Completion, ...]], float]
+"""Completions [num_requests][num_seeds], and seconds."""
+
+
+class Examination:
+    """One model answers its chunks."""
+
+    def __init__(
+        self,
+        config: EvaluationConfig,
+        model: EvalModel,
+        prompters: dict[str, Prompter],
+        guard: TrainingGuard,
+        grader: Grader,
+        directory: Path,
+    ) -> None:
+        self._config, self._model, self._prompters = config, model, prompters
+        self._guard, self._grader, self._directory = guard, grader, directory
+
+    def run(self, chunks: Sequence[Chunk], num_done: int, results: ResultsFile, advance: Callable[[int], None]) -> None:
+        """Append the rows of every chunk but the first ``num_done``. An engine that dies is started again and answers
+        its chunk again."""
+        scratch = self._directory / "merged_model"
+        shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            path = load_directory(self._model, self._config.loading, scratch)
+            settings = engine_model(path, self._config.loading)
+            tokenizer = load_tokenizer(path, settings, chat=False)
+            asked = [self._requests(tokenizer, chunk) for chunk in chunks]
+            workers = self._start(settings, self._max_length(path, asked))
+            try:
+                left, chunks_left = asked[num_done:], chunks[num_done:]
+                fitting = [[request for request in requests if self._fits(request)] for requests in left]
+                answers = _in_order(workers, fitting, [self._decoding(chunk) for chunk in chunks_left])
+                for chunk, requests, (completions, seconds) in zip(chunks_left, left, answers, strict=True):
+                    results.append(self._rows(tokenizer, chunk, requests, self._filled(requests, completions), seconds))
+                    advance(len(chunk.problems))
+            finally:
+                for worker in workers:
+                    ray.kill(worker)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _max_length(self, path: Path, asked: Sequence[Sequence[PromptRequest]]) -> int:
+        """Tokens of the longest prompt that is answered and a completion. The same however much is left to do."""
+        rollout = self._config.rollout
+        fitting = [len(request.prompt_token_ids) for part in asked for request in part if self._fits(request)]
+        length = max(fitting, default=1) + rollout.max_completion_length
+        limit = json.loads((path / "config.json").read_text()).get("max_position_embeddings")
+        if isinstance(limit, int) and length > limit:
+            raise ConfigError(
+                f"rollout.max_prompt_length and rollout.max_completion_length must fit {self._model.label} together, "
+                f"which has {limit} positions, got {length} tokens for its longest prompt and a completion. Lower one."
+            )
+        return length
+
+    def _requests(self, tokenizer: Any, chunk: Chunk) -> list[PromptRequest]:
+        """Prompts with their sampling seeds."""
+        prompter, rollout = self._prompters[chunk.dataset], self._config.rollout
+        return [
+            PromptRequest(
+                prompter.token_ids(tokenizer, problem),
+                completion_seeds(self._config.seed, 0, f"{chunk.dataset} {problem.id}", rollout.num_samples),
+            )
+            for problem in chunk.problems
+        ]
+
+    def _fits(self, request: PromptRequest) -> bool:
+        return len(request.prompt_token_ids) <= self._config.rollout.max_prompt_length
+
+    def _filled(
+        self, requests: Sequence[PromptRequest], completions: Sequence[tuple[Completion, ...]]
+    ) -> list[tuple[Completion, ...]]:
+        """With an empty completion, cut off at once, for prompts that are too long for the engine."""
+        answered, empty = iter(completions), Completion((), (), "", "length")
+        return [next(answered) if self._fits(r) else (empty,) * len(r.seeds) for r in requests]
+
+    def _start(self, settings: ModelConfig, longest: int) -> list[Any]:
+        rollout = self._config.rollout
+        arguments = (rollout, settings, longest, min(rollout.prompts_per_chunk * rollout.num_samples, MAX_SEQUENCES))
+        return [
+            make_actor(EvalWorker, self._directory, f"rollout_{index}", **engine_options(rollout)).remote(
+                *arguments, _no_weights
+            )
+            for index in range(rollout.num_workers)
+        ]
+
+    def _decoding(self, chunk: Chunk) -> Decoding:
+        rollout = self._config.rollout
+        stop = self._prompters[chunk.dataset].stop
+        return Decoding(rollout.temperature, rollout.top_p, rollout.top_k, rollout.max_completion_length, stop)
+
+    def _rows(
+        self,
+        tokenizer: Any,
+        chunk: Chunk,
+        requests: Sequence[PromptRequest],
+        answers: Sequence[tuple[Completion, ...]],
+        seconds: float,
+    ) -> list[dict[str, Any]]:
+        """Rows of eval_results.jsonl. Seconds of a completion: its share, by tokens, of those of the chunk."""
+        flat = [
+            (problem, request, index, completion)
+            for problem, request, group in zip(chunk.problems, requests, answers, strict=True)
+            for index, completion in enumerate(group)
+        ]
+        scores = score([c for *_, c in flat], [problem.gold for problem, *_ in flat], self._grader)
+        num_tokens = sum(len(completion.token_ids) for *_, completion in flat) or 1
+        texts = {p.id: self._prompters[chunk.dataset].text(tokenizer, p) for p in chunk.problems}
+        return [
+            {
+                "model": chunk.model,
+                "dataset": chunk.dataset,
+                "problem_id": problem.id,
+                "sample": index,
+                "level": problem.level,
+                "type": problem.type,
+                "source": problem.source,
+                "difficulty": problem.difficulty,
+                "question": problem.question,
+                "prompt": texts[problem.id],
+                "completion": completion.text,
+                "answer": scored["answer"],
+                "gold": problem.gold,
+                **{key: scored[key] for key in ("outcome", "method", "strict", "symbolic", "numeric")},
+                "num_prompt_tokens": len(request.prompt_token_ids),
+                "num_tokens": len(completion.token_ids),
+                "seconds": round(seconds * len(completion.token_ids) / num_tokens, 4),
+                "in_training_data": self._guard.find(chunk.model, problem),
+            }
+            for (problem, request, index, completion), scored in zip(flat, scores, strict=True)
+        ]
+
+
+def engine_model(path: Path, loading: LoadingConfig) -> ModelConfig:
+    return ModelConfig(name=str(path), dtype=loading.dtype, trust_remote_code=loading.trust_remote_code)
+
+
+def _no_weights(weight_id: Any) -> Any:
+    raise LookupError(f"an evaluation has the weights of its model's files only, weights {weight_id} were asked for")
+
+
+def _in_order(
+    workers: Sequence[Any], asked: Sequence[list[PromptRequest]], decodings: Sequence[Decoding]
+) -> Iterator[tuple[list[tuple[Completion, ...]], float]]:
+    """Answers of every chunk, in order. An engine gets its next chunk when it has answered one."""
+    pending: dict[Any, tuple[int, Any]] = {}
+    answered: dict[int, Any] = {}
+    to_ask = iter(zip(range(len(asked)), asked, decodings, strict=True))
+    free = [worker for _ in range(CHUNKS_PER_ENGINE) for worker in workers]
+    for position in range(len(asked)):
+        while position not in answered:
+            for index, requests, decoding in islice(to_ask, len(free)):
+                worker = free.pop(0)
+                pending[worker.answer.remote(requests, decoding)] = index, worker
+            ready = wait_for(list(pending), "completions")[0]
+            index, worker = pending.pop(ready)
+            answered[index] = result_of(ready, "an engine")
+            free.append(worker)
+        yield answered.pop(position)

@@ -1,0 +1,138 @@
+"""Trains one stage: its setup, its TorchTrainer, and what a failure of it says."""
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from actors.driver.plan import PlannedChain
+from actors.handles import ActorHandles
+from actors.learner.grpo_loop import grpo_loop
+from actors.learner.setup import StageSetup
+from actors.learner.sft_loop import sft_loop
+from pipeline.config import LearnerConfig
+from pipeline.curriculum.replay import ReplayBuffer, read_trained
+from pipeline.curriculum.stages import StageSpec
+from pipeline.data.tokens import TokenTable
+from pipeline.errors import ClusterError, GradusError
+
+logger = logging.getLogger(__name__)
+
+
+def stage_setup(
+    chain: PlannedChain,
+    index: int,
+    run_path: Path,
+    tokens: TokenTable,
+    earlier: Sequence[Path],
+    actors: ActorHandles,
+    *,
+    parent: Path | None = None,
+    is_last: bool = False,
+) -> StageSetup:
+    """What the learner workers of a chain's stage are given.
+
+    Args:
+        earlier: checkpoints of the chain's stages before this one, in order.
+        parent: the checkpoint to start from if ``run_path`` holds none.
+        is_last: the run ends with this stage.
+    """
+    stage = chain.stages[index]
+    buffer = _replay_buffer(stage.spec, chain.spec.config.seed, earlier)
+    return StageSetup(
+        config=chain.spec.config,
+        stage=stage.spec,
+        run_path=run_path,
+        problems=stage.problems,
+        tokens=tokens,
+        held_out=chain.held_out,
+        buffer=buffer,
+        replayed=buffer.pick(chain.problems) if buffer else chain.problems[:0],
+        parent=parent,
+        is_last=is_last,
+        actors=actors,
+    )
+
+
+def _replay_buffer(spec: StageSpec, seed: int, earlier: Sequence[Path]) -> ReplayBuffer | None:
+    """The problems that a stage can replay; None if it replays nothing."""
+    if spec.replay is None:
+        return None
+    buffer = ReplayBuffer(spec.replay.capacity, spec.replay.sampling, seed)
+    return buffer.add(item for source in spec.replay.sources for item in read_trained(earlier[source]))
+
+
+def fit_stage(setup: StageSetup) -> None:
+    """Train one stage to its end, and evaluate it.
+
+    Raises:
+        GradusError: it failed more often than ``learner.max_failures`` allows. The full traceback is in the driver's
+            log.
+    """
+    try:
+        _trainer(setup).fit()
+    except TrainingFailedError as error:
+        logger.exception("stage %s failed", setup.stage.name)
+        raise _stage_error(setup, error) from error
+
+
+def _trainer(setup: StageSetup) -> TorchTrainer:
+    """The stage as a Ray Train job. A worker group that dies is restarted from the last checkpoint."""
+    learner = setup.config.learner
+    loop = sft_loop if setup.stage.kind == "sft" else grpo_loop
+    resources = {"CPU": learner.num_cpus, "memory": learner.memory_gib * 2**30}
+    if learner.num_gpus:
+        resources["GPU"] = learner.num_gpus
+    return TorchTrainer(
+        lambda loop_config: loop(loop_config["setup"]),
+        train_loop_config={"setup": setup},
+        torch_config=TorchConfig(timeout_s=6 * 3600),
+        scaling_config=ScalingConfig(
+            num_workers=learner.num_workers, use_gpu=learner.num_gpus > 0, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=f"{setup.stage.name}_{time.time_ns()}",  # a name used before would silently resume that run
+            storage_path=str(setup.run_path / "ray_train"),
+            failure_config=FailureConfig(max_failures=learner.max_failures),
+            worker_runtime_env={"env_vars": learner_environment(learner)},
+        ),
+    )
+
+
+def learner_environment(config: LearnerConfig) -> dict[str, str]:
+    """Environment variables of a learner's process.
+
+    On a CPU it runs in the jemalloc that Ray brings, told to keep freed memory: the C library returns it to the system,
+    and every step then faults the same pages in again. After a minute unused, the system may take it back. The user's
+    own LD_PRELOAD and MALLOC_CONF take precedence.
+    """
+    variables = {"OMP_NUM_THREADS": str(config.num_threads)}
+    jemalloc = Path(ray.__file__).parent / "core" / "libjemalloc.so"
+    if config.num_gpus == 0 and jemalloc.exists():
+        keeping = "oversize_threshold:0,dirty_decay_ms:60000,muzzy_decay_ms:-1,background_thread:true"
+        variables["LD_PRELOAD"] = os.environ.get("LD_PRELOAD") or str(jemalloc)
+        variables["MALLOC_CONF"] = os.environ.get("MALLOC_CONF") or keeping
+    return variables
+
+
+def _stage_error(setup: StageSetup, error: TrainingFailedError) -> GradusError:
+    """A user error in a worker as it is; any other failure in one line that says where the logs are."""
+    failures = list(getattr(error, "worker_failures", {}).values())
+    for failure in failures:
+        cause = getattr(failure, "cause", failure)
+        if isinstance(cause, GradusError):
+            return cause
+    return ClusterError(
+        f"stage {setup.stage.name} failed: {describe_error(failures[0] if failures else error)}. The full traceback is "
+        f"in {setup.run_path / 'logs'}; --resume continues from the last checkpoint."
+    )
+
+
+def describe_error(error: BaseException) -> str:
+    """Its type and the last line of its message."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[-1]}"

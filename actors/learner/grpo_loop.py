@@ -1,0 +1,175 @@
+"""GRPO: the loop that every Ray Train worker runs from its first line to its last.
+
+Plain SPMD: each worker takes its share of a step's problems, computes its part of the loss, and gradients are
+summed over workers. The maths is in pipeline/training/grpo.py; LearnerSession handles models, checkpoints, metrics
+and weights.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from actors.learner.session import LearnerSession
+from actors.learner.setup import StageSetup
+from pipeline.config import GRPOConfig
+from pipeline.seeds import completion_seeds
+from pipeline.training.batching import MicroBatch, TokenSequence, micro_batches
+from pipeline.training.grpo import equal_rewards, group_advantages, grpo_loss
+from pipeline.training.logprobs import next_token_logits, token_entropy, token_logprobs
+from pipeline.training.rollout_metrics import UNGRADED
+from pipeline.types import RolloutGroup
+
+
+def grpo_loop(setup: StageSetup) -> None:
+    """Group relative policy optimization: prompts, completions, rewards, advantages, loss, update, publish."""
+    session = LearnerSession(setup)
+    settings: GRPOConfig = session.settings
+    session.begin()
+    for stage_step in session.remaining_steps():
+        if stage_step % settings.num_steps == 0 and settings.beta > 0:
+            session.policy.snapshot_reference()
+        batch, step = session.examples.batch(stage_step), session.progress.step
+        seeds = [  # the place counts too: a small data set may repeat a problem within a batch
+            completion_seeds(session.config.seed, step, f"{place}:{example.problem.id}", settings.num_generations)
+            for place, example in enumerate(batch)
+        ]
+        groups = session.engines.collect(session.ranks.share(batch), session.ranks.share(seeds), session.clock)
+        with session.clock("learner"):
+            learned = _learn_groups(session, groups, stage_step)
+        with session.clock("weight_sync"):
+            session.publish_weights(step + 1)
+        metrics = {"iteration": stage_step // settings.num_steps + 1, **learned}
+        metrics |= session.log_groups(groups, [example.is_replayed for example in batch]) | session.evaluate_if_due()
+        session.end_step(metrics, score=metrics["reward_mean"])
+    session.finish()
+
+
+@dataclass(frozen=True)
+class _RolloutBatch:
+    """One worker's completions that are learned from, split into micro-batches."""
+
+    micro_batches: list[MicroBatch]
+    advantages: Tensor
+    """[num_sequences]"""
+    num_completions: int
+    """Completions of the global batch: the loss is averaged over them."""
+    num_tokens: int
+    """Their tokens."""
+    sampler_logprobs: list[tuple[float, ...]]
+    """[num_sequences][num_tokens]"""
+    learner_tokens: int
+    """Prompt and completion tokens of this worker."""
+
+
+@dataclass
+class _Totals:
+    """Sums over micro-batches and, in the end, over workers."""
+
+    loss: float = 0.0
+    kl: float = 0.0
+    clipped: float = 0.0
+    entropy: float = 0.0
+    sampler_diff: float = 0.0
+    tokens: float = 0.0
+    learner_tokens: float = 0.0
+
+
+def _learn_groups(session: LearnerSession, groups: Sequence[RolloutGroup], stage_step: int) -> dict[str, float]:
+    """``mu`` optimizer steps on this worker's share of a batch of rollouts."""
+    settings: GRPOConfig = session.settings
+    rollouts = _prepare(session, groups)
+    ref_logprobs = _reference_logprobs(session, rollouts.micro_batches)
+    old_logprobs: list[Tensor] = []
+    totals, grad_norm = _Totals(learner_tokens=rollouts.learner_tokens * settings.mu), 0.0
+    for _ in range(settings.mu):
+        session.begin_update(stage_step)
+        for index, batch in enumerate(rollouts.micro_batches):
+            logprobs, logits = _logprobs(session, batch)
+            if index == len(old_logprobs):  # the first of the mu passes runs on the weights that sampled
+                old_logprobs.append(logprobs.detach())
+                sampler_diff = (old_logprobs[index] - batch.scatter(rollouts.sampler_logprobs)).abs()
+                totals.sampler_diff += (sampler_diff * batch.completion_mask).sum().item() * settings.mu
+            loss, kl, clipped = grpo_loss(
+                settings,
+                logprobs,
+                old_logprobs[index],
+                ref_logprobs[index],
+                advantages=rollouts.advantages[list(batch.rows)],
+                completion_mask=batch.completion_mask,
+                num_completions=rollouts.num_completions,
+                num_tokens=rollouts.num_tokens,
+                max_completion_length=session.config.rollout.max_completion_length,
+            )
+            loss.backward()
+            entropy = token_entropy(logits.detach(), session.config.rollout.temperature)
+            totals.loss += loss.item()
+            totals.kl += kl.sum().item()
+            totals.clipped += clipped.sum().item()
+            totals.entropy += (entropy * batch.completion_mask).sum().item()
+            totals.tokens += batch.completion_mask.sum().item()
+            del logits, logprobs, loss  # before the next forward pass needs the memory
+        grad_norm += session.update_policy() / settings.mu
+    return _metrics(session, totals) | {"grad_norm": grad_norm}
+
+
+def _reference_logprobs(session: LearnerSession, batches: Sequence[MicroBatch]) -> list[Tensor | None]:
+    """Log-probabilities [B, T] of the reference policy for every micro-batch; None without a KL term."""
+    if session.settings.beta == 0:
+        return [None] * len(batches)
+    with torch.no_grad(), session.policy.reference_policy():
+        return [_logprobs(session, batch)[0] for batch in batches]
+
+
+def _metrics(session: LearnerSession, totals: _Totals) -> dict[str, float]:
+    names = [field.name for field in fields(totals)]
+    sums = dict(zip(names, session.ranks.sum([getattr(totals, name) for name in names]), strict=True))
+    tokens = max(sums["tokens"], 1)
+    return {
+        "loss": sums["loss"] / session.settings.mu,
+        "kl": sums["kl"] / tokens,
+        "clip_frac": sums["clipped"] / tokens,
+        "entropy": sums["entropy"] / tokens,
+        "sampler_logprob_diff": sums["sampler_diff"] / tokens,
+        "learner_tokens": sums["learner_tokens"],
+    }
+
+
+def _prepare(session: LearnerSession, groups: Sequence[RolloutGroup]) -> _RolloutBatch:
+    """Rewards to advantages, and the choice of what to learn from.
+
+    Without a KL term a completion whose advantage is 0 has no gradient: it is counted in the denominators, and
+    its forward and backward pass is saved.
+    """
+    settings: GRPOConfig = session.settings
+    rewards = torch.tensor([[reward.total for reward in group.rewards] for group in groups])
+    graded = torch.tensor([[r.outcome not in UNGRADED for r in group.rewards] for group in groups])
+    mask = graded if settings.mask_ungraded else torch.ones_like(graded)
+    advantages = group_advantages(rewards, mask=mask, normalize_std=settings.normalize_std)
+    counted = mask.clone()
+    if settings.drop_zero_variance_groups:
+        counted &= ~equal_rewards(rewards, mask)[:, None]
+    if settings.mask_truncated:
+        counted &= torch.tensor([[c.stop_reason != "length" for c in group.completions] for group in groups])
+    completions = [(group, completion) for group in groups for completion in group.completions]
+    counted_rows = counted.flatten().tolist()
+    own_tokens = sum(len(c.token_ids) for (_, c), taken in zip(completions, counted_rows, strict=True) if taken)
+    num_completions, num_tokens = session.ranks.sum([sum(counted_rows), own_tokens])
+    kept = counted & (advantages != 0) if settings.beta == 0 else counted
+    rows = kept.flatten().nonzero().flatten().tolist()
+    sequences = [TokenSequence(completions[r][0].prompt_token_ids, completions[r][1].token_ids) for r in rows]
+    return _RolloutBatch(
+        micro_batches=micro_batches(sequences, session.config.learner.tokens_per_micro_batch, session.device),
+        advantages=advantages.flatten()[rows].to(session.device),
+        num_completions=int(num_completions),
+        num_tokens=int(num_tokens),
+        sampler_logprobs=[completions[r][1].sampler_logprobs for r in rows],
+        learner_tokens=sum(map(len, sequences)),
+    )
+
+
+def _logprobs(session: LearnerSession, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+    """Log-probabilities [B, T] of the targets at the sampling temperature, and the logits [B, T, V]."""
+    logits = next_token_logits(session.model, batch, session.dtype)
+    return token_logprobs(logits, batch.targets, session.config.rollout.temperature), logits

@@ -1,0 +1,95 @@
+"""Writes what happens in a stage: metrics rows, sampled completions, evaluations, spectra."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from actors.learner.gauges import Gauges
+from actors.learner.setup import StageSetup
+from pipeline.curriculum.examples import StageExamples
+from pipeline.files import append_jsonl, write_json, write_jsonl
+from pipeline.runs.checkpoints import Progress
+from pipeline.runs.directory import RunDirectory
+from pipeline.runs.metrics_log import MetricsWriter, truncate_metrics, truncate_ungraded, ungraded_path
+from pipeline.training.rollout_metrics import sample_rows, ungraded_rows
+from pipeline.training.spectral import SpectralReport
+from pipeline.types import RolloutGroup
+
+logger = logging.getLogger(__name__)
+
+
+class StepRecorder:
+    """Only rank 0 has one. Rows that an earlier attempt wrote for later steps are removed first."""
+
+    def __init__(self, setup: StageSetup, run: RunDirectory, progress: Progress) -> None:
+        self._run, self._stage = run, setup.stage
+        self._samples_every_steps = setup.config.output.samples_every_steps
+        truncate_metrics(run.path, progress.step)
+        truncate_ungraded(run.path, progress.step)
+        self._metrics = MetricsWriter(run.path, setup.config.tracking)
+        self._gauges = Gauges(run.path.name)
+
+    def data(self, examples: StageExamples, *, replays: bool) -> None:
+        """Record how many of its problems the stage uses, and warn if some are too long.
+
+        Args:
+            replays: the replay buffer holds problems.
+        """
+        self._run.record_data(self._stage.name, examples.counts)
+        if examples.counts["num_tokens_left_out"]:
+            logger.warning("stage %s: some examples are too long: %s", self._stage.name, examples.counts)
+        if replays and not examples.mixture.replayed:
+            logger.warning("stage %s replays nothing: all of the replay buffer is too long", self._stage.name)
+
+    def step(self, progress: Progress, metrics: dict[str, Any], seconds: dict[str, float]) -> None:
+        """Write one row of metrics.
+
+        Args:
+            metrics: with ``learner_tokens`` and, for GRPO, ``num_rollout_tokens``, which become rates.
+            seconds: per phase of the step.
+        """
+        learner_tokens, rollout_tokens = metrics.pop("learner_tokens"), metrics.pop("num_rollout_tokens", None)
+        row = {
+            "step": progress.step,
+            "stage": self._stage.name,
+            "kind": self._stage.kind,
+            "stage_step": progress.stage_step,
+            "time": time.time(),
+            **metrics,
+            "learner_tokens_per_s": learner_tokens / seconds["learner_s"],
+            **seconds,
+        }
+        if rollout_tokens is not None:
+            row["rollout_tokens_per_s"] = rollout_tokens / seconds["rollout_s"]
+        self._metrics.write(row)
+        self._gauges.set(row)
+
+    def groups(self, groups: Sequence[RolloutGroup], step: int) -> None:
+        """Record the completions of some steps, and some of those that could not be graded of every step.
+
+        Args:
+            groups: of all workers.
+        """
+        if step % self._samples_every_steps == 0:
+            rows = sample_rows(groups, step, self._stage.name)
+            write_jsonl(self._run.samples / f"step_{step:06d}.jsonl", rows)
+        if ungraded := ungraded_rows(groups, step, self._stage.name):
+            append_jsonl(ungraded_path(self._run.path), ungraded)
+
+    def spectra(self, report: SpectralReport, step: int) -> None:
+        """Record the singular values of every adapter before and after a refactoring."""
+        self._run.record_spectra(step, asdict(report))
+
+    def answers(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Record every answer of an evaluation."""
+        write_jsonl(self._run.samples / f"eval_{name}.jsonl", rows)
+
+    def evaluation(self, name: str, step: int, summary: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
+        """Record an evaluation between stages: its answers, then its summary."""
+        self.answers(name, rows)
+        write_json(self._run.evals / f"{name}.json", {"name": name, "step": step, **summary})
+
+    def close(self) -> None:
+        self._metrics.close()

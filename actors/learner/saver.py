@@ -1,0 +1,68 @@
+"""Saves a stage: checkpoints when they are due, and the run's final model."""
+
+import time
+from typing import Any
+
+import torch
+from torch import nn
+
+from actors.learner.setup import StageSetup
+from actors.learner.updater import PolicyUpdater
+from pipeline.curriculum.examples import StageExamples
+from pipeline.curriculum.schedule import StageSchedule
+from pipeline.models.policy import save_adapter, save_final_model, snapshot, trainable_tensors, weights_digest
+from pipeline.runs.checkpoints import Progress
+from pipeline.runs.clock import PhaseClock
+from pipeline.runs.directory import RunDirectory
+
+
+class StageSaver:
+    """Writes to a run directory. Only rank 0 calls it.
+
+    It must be built before the policy is trained or restored: adapters that start from PiSSA are saved relative to
+    their start.
+    """
+
+    def __init__(self, setup: StageSetup, run: RunDirectory, model: nn.Module) -> None:
+        self._setup, self._run, self._model = setup, run, model
+        lora = setup.config.model.lora
+        self._initial_adapters = snapshot(model) if lora is not None and lora.init == "pissa" else None
+        self._last_time = time.monotonic()
+
+    def is_due(self, stage_step: int) -> bool:
+        """A checkpoint is due after so many steps or minutes."""
+        due = self._setup.config.checkpoint
+        minutes = (time.monotonic() - self._last_time) / 60
+        return stage_step % due.every_steps == 0 or minutes >= due.every_minutes
+
+    def checkpoint(
+        self, policy: PolicyUpdater, schedule: StageSchedule, examples: StageExamples, clock: PhaseClock
+    ) -> None:
+        """Write a checkpoint, and delete those that are no longer kept."""
+        with clock("checkpoint"):
+            schedule.score_checkpoint()
+            self._run.checkpoints.save(
+                schedule.progress,
+                trainable_tensors(self._model),
+                policy.optimizer_state(),
+                policy.reference,
+                self._replay_state(examples, schedule.progress.stage_step),
+            )
+            self._run.checkpoints.prune(self._setup.config.checkpoint.keep_last)
+        self._last_time = time.monotonic()
+
+    def _replay_state(self, examples: StageExamples, stage_step: int) -> dict[str, Any] | None:
+        """What later stages may replay: the buffer, and the stage's own problems that it has trained on so far."""
+        if self._setup.config.curriculum is None:
+            return None
+        buffer = self._setup.buffer
+        return {"buffer": buffer and buffer.to_state(), "trained": examples.trained_until(stage_step)}
+
+    def finish_stage(self, progress: Progress, tokenizer: Any, dtype: torch.dtype) -> None:
+        """Mark the stage done. The last stage of a run saves the final model first and, under LoRA, its adapter."""
+        if self._setup.is_last and self._setup.config.output.save_final_model:
+            save_final_model(self._model, tokenizer, self._run.final_model, dtype)
+            if self._setup.config.model.lora:
+                save_adapter(self._model, self._setup.config.model, self._run.final_adapter, self._initial_adapters)
+        progress.stage_done = True
+        progress.ended_with = weights_digest(self._model)

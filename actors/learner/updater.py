@@ -1,0 +1,107 @@
+"""The policy and its updates: optimizer, gradient sum, clipping, spectral refactoring, reference policy."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from actors.learner.ranks import Ranks
+from pipeline.config import CarryConfig, OptimizerConfig, TrainerConfig
+from pipeline.errors import CheckpointError
+from pipeline.models.policy import load_trainable, snapshot, swapped_in, trainable_tensors
+from pipeline.runs.checkpoints import Checkpoint
+from pipeline.training.spectral import SpectralRefactorer, SpectralReport
+
+
+class PolicyUpdater:
+    """Updates the trainable tensors of a model. Gradients are accumulated by the caller's ``backward`` calls.
+
+    Args:
+        model: the policy, on the learner's device.
+        settings: AdamW and gradient clipping.
+        trainer: refactors LoRA adapters after an update, if configured.
+        ranks: the workers that gradients are summed over.
+    """
+
+    def __init__(self, model: nn.Module, settings: OptimizerConfig, trainer: TrainerConfig, ranks: Ranks) -> None:
+        self.model = model
+        self._ranks = ranks
+        self._max_grad_norm = settings.max_grad_norm
+        tensors = trainable_tensors(model)
+        self._optimizer = torch.optim.AdamW(
+            tensors.values(),
+            lr=settings.learning_rate,
+            betas=(settings.adam_beta1, settings.adam_beta2),
+            weight_decay=settings.weight_decay,
+            fused=next(iter(tensors.values())).device.type in ("cpu", "cuda"),
+        )
+        self._refactorer: SpectralRefactorer | None = None
+        if trainer.name == "SpectralRefactor":
+            self._refactorer = SpectralRefactorer(trainer, tensors, self._optimizer)
+        self.reference: dict[str, Tensor] | None = None
+        """Weights of the reference policy; None before the first snapshot."""
+
+    def begin(self, learning_rate: float) -> None:
+        """Drop old gradients and set the learning rate of the next update."""
+        self._optimizer.zero_grad(set_to_none=True)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+
+    def update(self, num_updates: int, total_updates: int) -> tuple[float, SpectralReport | None]:
+        """Sum gradients over workers, clip them, and step; then refactor adapters if that is due.
+
+        Args:
+            num_updates: updates of this pass over the stage, this one included.
+            total_updates: all updates of the pass.
+
+        Returns:
+            the gradient's L2 norm before clipping, and the report of a refactoring.
+        """
+        parameters = list(trainable_tensors(self.model).values())
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            self._ranks.sum_in_place(parameter.grad)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self._max_grad_norm)
+        self._optimizer.step()
+        report = self._refactorer.after_step(num_updates, total_updates) if self._refactorer else None
+        self._optimizer.zero_grad(set_to_none=True)  # frees them while completions and checkpoints are written
+        return norm.item(), report
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the last update."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def snapshot_reference(self) -> None:
+        """From here on the reference policy is the policy as it is now."""
+        self.reference = snapshot(self.model)
+
+    def reference_policy(self) -> AbstractContextManager[None]:
+        """Within the block the model is the reference policy."""
+        if self.reference is None:
+            raise CheckpointError(
+                "the checkpoint has no reference policy, as its stage began with beta 0: set grpo.beta=0 to go on."
+            )
+        return swapped_in(self.model, self.reference)
+
+    def optimizer_state(self) -> dict[str, Any]:
+        return self._optimizer.state_dict()
+
+    def restore(self, checkpoint: Checkpoint, *, with_reference: bool = True) -> None:
+        """Take weights and optimizer from a checkpoint of the same stage and, by default, the reference policy."""
+        load_trainable(self.model, checkpoint.tensors)
+        self._optimizer.load_state_dict(checkpoint.optimizer)
+        if with_reference and checkpoint.reference is not None:
+            own = trainable_tensors(self.model)
+            self.reference = {name: tensor.to(own[name].device) for name, tensor in checkpoint.reference.items()}
+
+    def carry_over(self, checkpoint: Checkpoint, carry: CarryConfig) -> None:
+        """Take what a new stage carries over from the one before. Of the optimizer only its moments: betas and weight
+        decay are the new stage's."""
+        if carry.weights:
+            load_trainable(self.model, checkpoint.tensors)
+        if carry.optimizer:
+            own = self._optimizer.state_dict()
+            self._optimizer.load_state_dict(own | {"state": checkpoint.optimizer["state"]})
