@@ -1,9 +1,9 @@
-"""The process that does the mathematics; ``python -m`` starts it for ``SandboxPool``, see there.
+"""The process that does the mathematics. ``crew.py`` starts it with ``python -m``.
 
-It imports everything once, gives up every right it does not need, and then forks one worker for each socket
-that its parent sends, which takes milliseconds instead of the seconds of the imports. A worker reads slices of
-jobs, a JSON list a line, and answers each job with one byte, so that no text can pass for an answer. A job
-past its deadline is ended by the kernel's alarm, which also works where no Python code runs.
+It imports everything once and gives up every right it does not need. Then it forks one worker for each socket that its
+parent sends: a fork takes milliseconds, the imports seconds. A worker reads slices of jobs, one JSON list per line, and
+answers each job with one byte, so no text can pass for an answer. A job past its deadline is ended by the kernel's
+alarm, which also fires while no Python code runs.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ import struct
 import sys
 from typing import Any, NamedTuple
 
-from pipeline.verifier.sandbox.pool import LAST, Comparer, encode
+from pipeline.verifier.sandbox.protocol import Comparer, encode
 from pipeline.verifier.verdict import Comparison
 
 _MAX_JOBS = 5000
-"""A worker is replaced after this many, so that whatever it gathers (sympy's caches) stays bounded."""
+"""A worker is replaced after this many jobs, which bounds what it accumulates, such as sympy's caches."""
 _RECURSION_LIMIT = 4000
 _IS_LINUX = sys.platform == "linux"
 
@@ -34,7 +34,7 @@ _LANDLOCK_CREATE, _LANDLOCK_RESTRICT = 444, 446
 
 _REFUSED_AREAS = frozenset(["socket", "subprocess", "ctypes", "pty", "shutil", "signal", "tempfile"])
 _ALLOWED_OS_EVENTS = frozenset(["os.listdir", "os.scandir"])
-"""What an import needs."""
+"""Imports need these."""
 _CHANGES_FILES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _load(path: str) -> Comparer:
-    """Import the comparer and call it once: sympy loads much of itself late."""
+    """Import the comparer and call it once, because sympy loads much of itself lazily."""
     module, _, name = path.partition(":")
     compare: Comparer = getattr(importlib.import_module(module), name)
     compare("x^2 + 2x + 1", "(x + 1)^2", True)
@@ -62,7 +62,7 @@ def _load(path: str) -> Comparer:
 
 
 def _fork_workers(control: socket.socket, compare: Comparer, limits: _Limits) -> None:
-    """One worker per socket received, until the parent hangs up or is gone. No worker and no zombie is left."""
+    """Fork one worker per socket received, until the parent hangs up or dies. Leaves no worker and no zombie."""
     pids: set[int] = set()
 
     def reap(*_: object) -> None:
@@ -75,7 +75,7 @@ def _fork_workers(control: socket.socket, compare: Comparer, limits: _Limits) ->
     try:
         while sockets := socket.recv_fds(control, 1, 1)[1]:
             with socket.socket(fileno=sockets[0]) as connection:
-                signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)  # or a worker could end before it is noted
+                signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)  # or a worker could end before its pid is noted
                 if pid := os.fork():
                     pids.add(pid)
                     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
@@ -95,7 +95,7 @@ _HANDLED = (signal.SIGCHLD, signal.SIGTERM)
 
 
 def _work(connection: socket.socket, compare: Comparer, limits: _Limits) -> None:
-    """Never returns: what ends a worker unforeseen must not reach the code of the process it was forked from."""
+    """Never returns: an unexpected error in a worker must not run on into the code of the zygote."""
     try:
         _confine(limits.memory_mib)
         connection.send(os.getpid().to_bytes(4, "big"))
@@ -114,19 +114,19 @@ def _serve(connection: socket.socket, compare: Comparer, limits: _Limits) -> Non
             signal.setitimer(signal.ITIMER_REAL, 0)
             num_jobs += 1
             is_large = _peak_memory_mib() > large_mib
-            if is_large and not reply.is_equal:  # sympy swallows a MemoryError and goes on with "not equal"
+            if is_large and not reply.is_equal:  # sympy swallows a MemoryError and then answers "not equal"
                 reply = Comparison(failure="timeout")
             is_last = is_large or reply.failure == "timeout" or num_jobs >= _MAX_JOBS
-            connection.send(bytes([encode(reply) | (LAST if is_last else 0)]))
+            connection.send(encode(reply, is_last=is_last))
             if is_last:
                 return
 
 
 def _reply(compare: Comparer, answer: str, gold: str, all_methods: bool) -> Comparison:
-    """The one place where whatever a comparison does becomes an answer."""
+    """The one place where the result of a comparison, or its exception, becomes an answer."""
     try:
-        found = compare(answer, gold, all_methods)
-        return Comparison(failure="bad_gold") if found is None else Comparison(*found)
+        result = compare(answer, gold, all_methods)
+        return Comparison(failure="bad_gold") if result is None else Comparison(*result)
     except (MemoryError, RecursionError):
         return Comparison(failure="timeout")
     except Exception:
@@ -134,14 +134,14 @@ def _reply(compare: Comparer, answer: str, gold: str, all_methods: bool) -> Comp
 
 
 def _peak_memory_mib() -> float:
-    """Of this process since it was forked."""
+    """The peak of this process since it was forked."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if _IS_LINUX else 1024**2)
 
 
 def _lock_down() -> None:
-    """What workers inherit: nothing is written, nothing is sent, also when the user is root.
+    """Give up writing and sending, for this process and the workers it forks, even when the user is root.
 
-    Best effort, as the kernel has it: a network namespace of its own, and Landlock.
+    A network namespace and Landlock are used where the kernel supports them.
     """
     logging.disable()
     sys.dont_write_bytecode = True
@@ -161,7 +161,7 @@ def _lock_down() -> None:
 
 
 def _forbid_writing(libc: Any) -> None:
-    """Landlock without an exception: no file or directory is made, changed or executed, no TCP."""
+    """Landlock without exceptions: no file or directory can be created, changed or executed, and no TCP used."""
     version = libc.syscall(_LANDLOCK_CREATE, None, 0, 1)
     if version < 1:
         return
@@ -175,7 +175,7 @@ def _forbid_writing(libc: Any) -> None:
 
 
 def _confine(memory_mib: int) -> None:
-    """What holds for a worker alone: it ends with the process it was forked from, has limits, and a hook."""
+    """Restrict a worker: it ends with its zygote, its memory and processes are limited, and an audit hook refuses."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
@@ -184,7 +184,7 @@ def _confine(memory_mib: int) -> None:
         with open("/proc/self/statm") as statm:
             limit = int(statm.read().split()[0]) * resource.getpagesize() + memory_mib * 2**20
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # root is not bound by it, but by the hook
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # does not bind root; the hook does
     sys.addaudithook(_refuse)
 
 
