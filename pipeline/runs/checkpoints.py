@@ -1,6 +1,6 @@
-"""Checkpoints: whole or absent, checksummed, linked by stage; and the progress each one records.
+"""Checkpoints of a run: complete or absent, checksummed, linked by stage; and the progress each one records.
 
-On several nodes they must be on a shared filesystem.
+Several nodes need a filesystem that all of them share.
 """
 
 import json
@@ -22,36 +22,36 @@ from pipeline.files import link, sha256, write_json
 
 @dataclass
 class Progress:
-    """How far a run is. Everything else a step needs follows from the seed and the step number."""
+    """How far a run has come. Everything else a step needs follows from the seed and the step number."""
 
     stage: str
     stage_step: int = 0
-    """Steps of this stage that are done."""
+    """Finished steps of this stage."""
     step: int = 0
-    """Steps of the whole run that are done."""
+    """Finished steps of the whole run."""
     stage_done: bool = False
     """All steps are done and the stage's evaluation is written."""
     reward_history: list[float] = field(default_factory=list)
     """Mean reward of every GRPO step of the run."""
     score: float | None = None
-    """Mean over the steps since the last checkpoint: of the reward, or of minus the SFT loss. With a
-    ``metric_for_best_model``, of the evaluation at this step; None without one."""
+    """Higher is better. Mean over the steps since the last checkpoint of the reward, or of minus the SFT loss. With
+    ``eval.metric_for_best_model``: that metric at this step, None if this step was not evaluated."""
     started_from: str = ""
     """Digest of the weights the stage started from."""
     ended_with: str = ""
-    """Digest of the weights it ended with; empty until it is done."""
+    """Digest of the weights the stage ended with; empty until it is done."""
     pass_start: int = 0
-    """Step of the stage at which it was repeated; 0 when it never was."""
+    """Step of the stage at which its current pass began; 0 unless it was repeated."""
     num_repeats: int = 0
     level_accuracies: list[float] = field(default_factory=list)
-    """On the stage's level since ``pass_start``, where a promotion rule asks for them."""
+    """Held-out accuracies on the stage's level since ``pass_start``; empty without a promotion rule."""
     eval_scores: list[float] = field(default_factory=list)
-    """Of the evaluations since ``pass_start``, by ``eval.metric_for_best_model``. Higher is better."""
+    """``eval.metric_for_best_model`` of each evaluation since ``pass_start``, signed so that higher is better."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint, loaded and verified."""
+    """A complete checkpoint, loaded and verified."""
 
     path: Path
     progress: Progress
@@ -61,7 +61,7 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """The checkpoints of one run. A reader never sees half of one: it is written under a hidden name and renamed."""
+    """The checkpoints of one run. One is written under a hidden name and then renamed: none is ever seen incomplete."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -74,10 +74,14 @@ class CheckpointStore:
         reference: dict[str, Tensor] | None,
         replay: dict[str, Any] | None = None,
     ) -> Path:
-        """Write one checkpoint, whole or not at all, and point ``checkpoint_last`` at it.
+        """Write one checkpoint, all of it or nothing, and point ``checkpoint_last`` at it.
 
         Args:
-            replay: plain JSON, of a curriculum: the ``buffer``, and ``trained``: what the stage adds to it.
+            tensors: the trained tensors by name: all weights, or the adapters.
+            optimizer: the optimizer's state_dict.
+            reference: the reference policy's tensors; None without a KL term.
+            replay: plain JSON; None outside a curriculum. ``buffer``: the state of the replay buffer; ``trained``: the
+                problems that this stage adds to it.
         """
         final = self.path / f"step_{progress.step:06d}{'_done' if progress.stage_done else ''}"
         partial = self.path / f".{final.name}.partial"
@@ -102,8 +106,8 @@ class CheckpointStore:
         return final
 
     def refresh_links(self) -> None:
-        """``checkpoints/<stage>`` for the result of every stage that is done, ``checkpoints/checkpoint_last`` and, of
-        the newest stage, ``checkpoints/checkpoint_best``."""
+        """Link ``<stage>`` to the result of every finished stage, ``checkpoint_last`` to the newest checkpoint, and
+        ``checkpoint_best`` to the best one of the newest stage."""
         for stage, path in self.stage_results().items():
             link(self.path / stage, path)
         if paths := self.paths():
@@ -115,20 +119,20 @@ class CheckpointStore:
             best_link.unlink(missing_ok=True)
 
     def stage_results(self) -> dict[str, Path]:
-        """Results of the stages that are done, by name, in order."""
+        """Result of every finished stage by the stage's name, in order."""
         return {read_progress(path).stage: path for path in self.paths() if path.name.endswith("_done")}
 
     def paths(self) -> list[Path]:
-        """Whole checkpoints, oldest first."""
+        """Complete checkpoints, oldest first."""
         return sorted(self.path.glob("step_*"), key=lambda path: (len(path.name.split("_")[1]), path.name))
 
     def latest_progress(self) -> Progress | None:
-        """Of the newest whole checkpoint, without loading its tensors; None before the first one."""
+        """Progress of the newest complete checkpoint, without loading its tensors; None before the first one."""
         paths = self.paths()
         return read_progress(paths[-1]) if paths else None
 
     def load_latest(self) -> Checkpoint | None:
-        """The newest whole checkpoint, checked against its manifest; None before the first one.
+        """The newest complete checkpoint, checked against its manifest; None before the first one.
 
         Raises:
             CheckpointError: it is corrupt.
@@ -137,12 +141,13 @@ class CheckpointStore:
         return load_checkpoint(paths[-1]) if paths else None
 
     def verify_latest(self) -> None:
-        """Raises CheckpointError when the newest whole checkpoint changed after it was written."""
+        """Raises CheckpointError if the newest complete checkpoint changed after it was written."""
         if paths := self.paths():
             verify_checkpoint(paths[-1])
 
     def prune(self, keep_last: int) -> None:
-        """Keep the last k, the best one of the newest stage, every stage's result, and nothing half-written."""
+        """Keep the last ``keep_last``, the best one of the newest stage and every stage's result. Delete all others,
+        incomplete ones included."""
         for partial in self.path.glob(".*.partial"):
             shutil.rmtree(partial, ignore_errors=True)
         paths = self.paths()
@@ -153,7 +158,8 @@ class CheckpointStore:
                 _remove_checkpoint(path)
 
     def best(self, stage: str | None = None) -> Path | None:
-        """The checkpoint of a stage, by default the newest, with the highest score; a later one wins a tie."""
+        """The checkpoint with the highest score in a stage, by default the newest one; the later of equals. None if no
+        checkpoint of it has a score."""
         scored = [(read_progress(path), path) for path in self.paths()]
         stage = stage or (scored[-1][0].stage if scored else None)
         scored = [(p, path) for p, path in scored if p.stage == stage and p.score is not None]
@@ -168,7 +174,7 @@ def read_progress(checkpoint: Path) -> Progress:
 
 
 def verify_checkpoint(path: Path) -> None:
-    """Raises CheckpointError when a file is missing or changed."""
+    """Raises CheckpointError if a file is missing or changed."""
     try:
         sums = json.loads((path / "manifest.json").read_text())
         for name, expected in sums.items():
@@ -179,7 +185,7 @@ def verify_checkpoint(path: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Load and verify one checkpoint. Raises CheckpointError when a file is missing or changed."""
+    """Load and verify one checkpoint. Raises CheckpointError if a file is missing or changed."""
     verify_checkpoint(path)
     try:
         reference = path / "reference.safetensors"
@@ -195,7 +201,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _remove_checkpoint(path: Path) -> None:
-    """Hide it first: a kill in the middle must not leave half of it under its own name."""
+    """Hide it first, so that a kill halfway leaves nothing incomplete under its name."""
     if path.exists():
         hidden = path.with_name(f".{path.name}.old.partial")
         if hidden.exists():
@@ -205,7 +211,7 @@ def _remove_checkpoint(path: Path) -> None:
 
 
 def corrupt_checkpoint(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(f"checkpoint {path} is corrupt ({reason}). Delete it to go on from the one before.")
+    return CheckpointError(f"checkpoint {path} is corrupt ({reason}). Delete it to continue from the one before.")
 
 
 def _fsync(path: Path) -> None:

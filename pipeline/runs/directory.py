@@ -1,4 +1,4 @@
-"""The run directory: where a run writes everything, and what resuming reads. Layout: docs/run_directory.md."""
+"""The run directory: where a run writes everything, and where resuming reads it back. Layout: docs/run_directory.md."""
 
 import fcntl
 import json
@@ -30,12 +30,12 @@ class RunDirectory:
 
     @classmethod
     def create(cls, config: Config) -> "RunDirectory":
-        """A new directory under ``output.root``. Raises ConfigError when it cannot be written."""
+        """A new directory under ``output.root``. Raises ConfigError if it cannot be written."""
         return cls.create_at(make_directory(config.output.root), config)
 
     @classmethod
     def create_at(cls, path: Path, config: Config) -> "RunDirectory":
-        """The directory with its parts; one that is there stays as it is."""
+        """Create the directory and its subdirectories; contents that already exist stay as they are."""
         run = cls(path)
         for directory in (run.checkpoints.path, run.metrics, run.samples, run.evals, run.logs):
             directory.mkdir(parents=True, exist_ok=True)
@@ -59,13 +59,13 @@ class RunDirectory:
         write_json(self.path / "experiment_config.json", config.model_dump())
 
     def record_data(self, stage: str, counts: dict[str, int]) -> None:
-        """What a stage trains on, and what was too long, into ``data.json``."""
+        """Write how much a stage trains on, and what was too long, to ``data.json``."""
         path = self.path / "data.json"
         known = json.loads(path.read_text()) if path.exists() else {}
         write_json(path, known | {stage: counts})
 
     def record_spectra(self, step: int, report: dict[str, Any]) -> None:
-        """Singular values of every adapter before and after a refactoring."""
+        """Write the singular values of every adapter before and after a refactoring."""
         (self.path / "spectral").mkdir(exist_ok=True)
         write_json(self.path / "spectral" / f"step_{step:06d}.json", report)
 
@@ -77,19 +77,21 @@ class RunDirectory:
             raise CheckpointError(f"{self.path}/experiment_config.json cannot be read: {error}") from None
 
     def require_kind(self, kind: Literal["chain", "search"]) -> None:
-        """Raises CheckpointError when the run is of the other kind: a search has chains, each other run is one."""
-        found = "search" if (self.path / "stages").is_dir() else "chain"
-        if found != kind:
-            job = "jobs/search_replay.py" if found == "search" else "the job that started it"
-            raise CheckpointError(f"{self.path} must be resumed by {job}: it is {_KINDS[found]}, not {_KINDS[kind]}.")
+        """Raises CheckpointError if the run is of the other kind."""
+        own_kind = "search" if (self.path / "stages").is_dir() else "chain"
+        if own_kind != kind:
+            job = "jobs/search_replay.py" if own_kind == "search" else "the job that started it"
+            raise CheckpointError(
+                f"{self.path} must be resumed by {job}: it is {_KINDS[own_kind]}, not {_KINDS[kind]}."
+            )
 
     def lock(self, timeout_s: float = 60.0) -> None:
-        """Raises CheckpointError: another process trains in this directory."""
+        """Hold the directory until this process ends. Raises CheckpointError if another process holds it."""
         self._lock_file = hold_lock(self.path, timeout_s)
 
 
 def make_directory(root: str) -> Path:
-    """A new ``exp_YYYYMMDD_HHMMSS`` under ``root``. Raises ConfigError when it cannot be made."""
+    """A new ``exp_YYYYMMDD_HHMMSS`` under ``root``. Raises ConfigError if it cannot be created."""
     folder = Path(root).expanduser()
     name = datetime.now().strftime("exp_%Y%m%d_%H%M%S")
     try:
@@ -106,26 +108,29 @@ def make_directory(root: str) -> Path:
 
 
 def latest_directory(root: str, part: str) -> Path:
-    """The newest job directory under ``root`` that has ``part``: what tells training from evaluation.
+    """The newest job directory under ``root`` that contains ``part``, which tells training from evaluation.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: no such directory.
     """
-    found = [path.parent for path in Path(root).expanduser().glob("exp_*/experiment_config.json")]
-    found = [path for path in found if (path / part).exists()]
-    if not found:
+    configs = Path(root).expanduser().glob("exp_*/experiment_config.json")
+    configs_of_kind = [path for path in configs if (path.parent / part).exists()]
+    if not configs_of_kind:
         raise CheckpointError(f"--resume latest: there is no run under {root}.")
-    return max(found, key=lambda path: (path / "experiment_config.json").stat().st_mtime)
+    return max(configs_of_kind, key=lambda path: path.stat().st_mtime).parent
 
 
 def hold_lock(directory: Path, timeout_s: float = 60.0) -> IO[str]:
-    """Hold a directory until this process ends: two jobs in one would mix their results.
+    """Hold a directory until this process ends, because two jobs in one directory would mix their results.
+
+    Args:
+        timeout_s: a process that was just killed may hold it a moment longer.
 
     Returns:
-        What must be kept for as long.
+        The lock file. The lock ends when it is closed or garbage-collected.
 
     Raises:
-        CheckpointError: another process holds it. A killed one may need a moment to be gone.
+        CheckpointError: another process holds the directory.
     """
     lock_file = (directory / ".lock").open("w")
     deadline = time.monotonic() + timeout_s

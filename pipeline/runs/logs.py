@@ -1,4 +1,4 @@
-"""Every process of a run writes its log to ``logs/<name>.log`` of the run directory as well."""
+"""Every process of a run also logs to ``logs/<name>.log`` in the run directory."""
 
 import logging
 from pathlib import Path
@@ -7,7 +7,7 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def log_to_file(run_path: Path, name: str) -> None:
-    """Add a file to this process's logging, once per name. vllm and ray keep loggers of their own."""
+    """Add the file to this process's logging, unless it was added before. vllm and ray have loggers of their own."""
     path = str((run_path / "logs" / f"{name}.log").resolve())
     root = logging.getLogger()
     if any(getattr(handler, "baseFilename", None) == path for handler in root.handlers):
