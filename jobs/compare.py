@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors():
         from rich.console import Console
 
-        from pipeline.evaluation.comparison import compare_evaluations, comparison_table
+        from pipeline.evaluation.side_by_side import compare_evaluations, comparison_table
         from pipeline.files import write_json
         from pipeline.reports.page import writing_to
 

@@ -14,8 +14,9 @@ from pipeline.cli import JobArguments
 from pipeline.config import Config, DataConfig, ModelConfig, load_config
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.data import check_data
-from pipeline.evaluation.datasets import DATA_SETS, load_data_set
+from pipeline.evaluation.datasets import load_data_set
 from pipeline.evaluation.models import find_model, unique_labels
+from pipeline.evaluation.registry import DATA_SETS
 from pipeline.models.hub import check_model
 from pipeline.runs.trackers import check_trackers
 from pipeline.training.rewards import resolve

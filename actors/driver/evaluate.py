@@ -17,7 +17,8 @@ from pipeline.config import EvaluationConfig, load_config
 from pipeline.errors import GradusError
 from pipeline.evaluation.datasets import Loaded, load_data_set
 from pipeline.evaluation.evaluation_report import write_evaluation_report
-from pipeline.evaluation.models import EvalModel, check_fit, find_model, unique_labels
+from pipeline.evaluation.merging import check_fit
+from pipeline.evaluation.models import EvalModel, find_model, unique_labels
 from pipeline.evaluation.prompts import Prompter, make_prompter
 from pipeline.evaluation.record import NAME as RECORD
 from pipeline.evaluation.record import EvaluationRecord, read_record

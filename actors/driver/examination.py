@@ -19,7 +19,8 @@ from actors.driver.training_guard import TrainingGuard
 from actors.rollout import Decoding, EvalWorker
 from pipeline.config import EvaluationConfig, LoadingConfig, ModelConfig
 from pipeline.errors import ConfigError
-from pipeline.evaluation.models import EvalModel, load_directory
+from pipeline.evaluation.merging import load_directory
+from pipeline.evaluation.models import EvalModel
 from pipeline.evaluation.prompts import Prompter
 from pipeline.evaluation.results import Chunk, ResultsFile
 from pipeline.evaluation.scoring import score

@@ -9,9 +9,10 @@ from actors.driver.plan import plan_stages
 from pipeline.config import EvaluationConfig
 from pipeline.data import load_problems
 from pipeline.errors import DataError, GradusError
-from pipeline.evaluation.datasets import EvalProblem, Loaded, training_questions
+from pipeline.evaluation.datasets import Loaded, training_questions
 from pipeline.evaluation.models import EvalModel
 from pipeline.evaluation.overlap import Overlap, TrainingQuestions
+from pipeline.evaluation.problems import EvalProblem
 from pipeline.runs.directory import RunDirectory
 
 logger = logging.getLogger(__name__)

@@ -1,13 +1,23 @@
-"""Evaluation: which models answer which problems, what their answers are worth, and how sure that is.
+"""Evaluation: which models answer which problems, how good their answers are, and how certain that is.
 
-- settings.py: the configuration of jobs/evaluate.py
-- datasets.py: the registered data sets, and the problems of any
-- models.py: what a user may call a model, as a directory that an engine loads
+Its settings are in pipeline/config/evaluation.py, the job that runs it in actors/driver/evaluate.py.
+
+Before:
+- registry.py, datasets.py, problems.py: the registered data sets; how any data set is loaded; which problems are asked
+- models.py, merging.py: the models that a user names; merging adapters and checkpoints for an engine
 - prompts.py: how a problem is asked
-- scoring.py: one completion: three scores and an outcome
-- overlap.py: test problems that are in a run's training data
-- record.py, results.py: evaluation.json and eval_results.jsonl, with which a killed evaluation goes on
-- summary.py: what the rows come to; the statistics are in pipeline/reports/statistics.py
-- report.py, browser.py, static/: the table, the plot and the page
-- comparison.py: several evaluations side by side
+- overlap.py: test problems that the training data contains
+
+After each completion:
+- scoring.py: three scores and an outcome
+- record.py, results.py: evaluation.json and eval_results.jsonl, from which an evaluation is resumed after a kill
+
+At the end:
+- summary.py, comparison.py: statistics of the rows, of each model and between models
+- evaluation_report.py, evaluation_page.py, browser.py, static/, plots.py: the report
+- side_by_side.py: several evaluations compared
+
+Apart from these:
+- held_out.py: accuracy on held-out problems while a run trains
+- chat.py: a finished run answers a question
 """

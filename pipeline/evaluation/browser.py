@@ -1,7 +1,7 @@
-"""The page of an evaluation: a report with a browser over its completions, still one file without a request.
+"""A report page with a browser over completions: still a single file that makes no requests.
 
-The rows travel as gzip in base64, which no text can leave, and Chromium (80), Firefox (113) and Safari (16.4) unpack
-it by themselves: 10,000 completions of 1.5 kB fit in a mail. What the page does with them is in ``static/``.
+The rows are embedded as base64 of gzip, which no text can break out of. Chromium (80), Firefox (113) and Safari (16.4)
+can decompress it, and 10,000 completions of 1.5 kB fit in an e-mail. The code of the page is in ``static/``.
 """
 
 import base64
@@ -16,24 +16,24 @@ from pipeline.evaluation.results import COLUMNS
 from pipeline.reports import page
 
 FIELDS = tuple(COLUMNS)
-"""What is shown of a row of eval_results.jsonl. A row may lack any of them."""
+"""The fields of a row of eval_results.jsonl that the browser shows. A row may lack any of them."""
 _SCRIPTS = ("temml.min.js", "formulas.js", "rows.js", "browser.js")
 _STATIC = Path(__file__).parent / "static"
 
 
 def browser_page(title: str, headline: str, sections: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> str:
-    """A report that ends with a browser over completions: filters, search, order, and each of them whole.
+    """A report that ends with a browser over completions: filters, search, sorting, and each completion in full.
 
     Args:
-        headline: HTML, as ``page.headline`` makes it.
+        headline: HTML from ``page.headline``.
         sections: HTML by heading, as for ``page.build``.
-        rows: one per completion, with FIELDS. All texts in them may be hostile.
+        rows: one per completion, with FIELDS. Their texts may be hostile.
     """
     browser = f'{_static("browser.html")}<script type="application/gzip" id="rows">{_packed(rows)}</script>'
     return page.build(
         title,
         headline,
-        {**sections, "Completions": browser if rows else page.note("There are none.")},
+        {**sections, "Completions": browser if rows else page.note("No completions.")},
         style=_static("temml.css") + _static("browser.css"),
         scripts=[_static(name) for name in _SCRIPTS] if rows else [],
     )
@@ -50,14 +50,14 @@ def _packed(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _column(items: Sequence[Any]) -> dict[str, list[Any]]:
-    """Equal values once: all samples of a problem have the same prompt."""
+    """Stores equal values once: all samples of a problem have the same prompt."""
     indexes: dict[Any, int] = {}
     rows = [indexes.setdefault(_plain(item), len(indexes)) for item in items]
     return {"values": list(indexes), "rows": rows}
 
 
 def _plain(item: Any) -> Any:
-    """What JSON can hold and a reader can see."""
+    """A value that JSON can hold, with invisible characters spelled out."""
     if item is None or isinstance(item, bool | int):
         return item
     if isinstance(item, float):

@@ -1,10 +1,10 @@
-"""A finished run's final model, with the prompt it was trained on."""
+"""A finished run answers questions, with the prompt it was trained on."""
 
 from pathlib import Path
 
 import torch
 
-from pipeline.data.sources import question_alone
+from pipeline.data.problems import question_alone
 from pipeline.errors import CheckpointError
 from pipeline.models.policy import load_policy
 from pipeline.models.tokenizer import load_tokenizer, prompt_token_ids
@@ -12,13 +12,13 @@ from pipeline.runs.directory import RunDirectory
 
 
 class ChatModel:
-    """Loads ``final_model`` of a run. Raises CheckpointError when the run has none."""
+    """The final model of a run. Raises CheckpointError if the run has none."""
 
     def __init__(self, run_path: Path) -> None:
         run = RunDirectory.open(str(run_path), "")
         if not (run.final_model / "config.json").is_file():
             raise CheckpointError(
-                f"run {run_path} must have a final model to chat with: it is not finished, or was told not to save one."
+                f"run {run_path} must have a final model to chat with: it is unfinished, or was told not to save one."
             )
         config = run.load_config()
         self._data = config.data
@@ -34,4 +34,4 @@ class ChatModel:
         inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
         sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
         output = self._model.generate(**inputs, max_new_tokens=max_new_tokens, **sampling)  # type: ignore[operator]
-        return self._tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True)
+        return str(self._tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True))

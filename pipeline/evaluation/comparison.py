@@ -1,121 +1,53 @@
-"""Evaluations side by side: who solves what, on the problems that both were asked."""
+"""Compares models on the problems that both answered."""
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from statistics import fmean
+from typing import Any
 
-from pipeline.errors import CheckpointError
-from pipeline.evaluation.record import difference, read_record
-from pipeline.evaluation.results import ResultsFile
-from pipeline.evaluation.summary import by_problem, compare_groups, plain
+from pipeline.reports.statistics import Paired, compare_paired
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-Groups = dict[tuple[str, str], list[dict[str, Any]]]
+Row = Mapping[str, Any]
+"""One row of eval_results.jsonl, with or without its texts."""
 
 
-def compare_evaluations(directories: Sequence[Path]) -> dict[str, Any]:
-    """Each model of all the evaluations against the first one, on each data set.
+def by_problem(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    problems: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        problems[row["problem_id"]].append(row)
+    return dict(problems)
 
-    Returns:
-        ``comparisons``, and ``notes`` on what makes them less than fair.
 
-    Raises:
-        CheckpointError: no such evaluation, nothing in common, or other gold answers to the same problems.
+def share_correct(rows: Sequence[Row], key: str) -> float:
+    """Share of completions that are correct by ``outcome`` or by one of the scores."""
+    return fmean(row["outcome"] == "correct" if key == "outcome" else bool(row[key]) for row in rows)
+
+
+def compare_models(groups: Mapping[tuple[str, str], Sequence[Row]]) -> list[Paired]:
+    """Each model against the first that answered the data set, on the problems that both answered.
+
+    Args:
+        groups: rows by (model, data set).
     """
-    groups, prompts = _read(directories)
-    _check_golds(groups)
-    comparisons = compare_groups(groups)
-    if not comparisons:
-        there = "; ".join(f"{model} on {dataset}" for model, dataset in groups)
-        raise CheckpointError(f"evaluations must have problems in common, answered by two models, got {there}.")
-    return {"comparisons": [asdict(c) | plain(c) for c in comparisons], "notes": _notes(groups, prompts)}
-
-
-def comparison_table(result: dict[str, Any]) -> "Table":
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title="answer accuracy on shared problems")
-    for name in ("A", "B"):
-        table.add_column(name, overflow="fold")
-    for name in ("problems", "A", "B", "B - A, points", "only A", "only B", "p"):
-        table.add_column(name, justify="right")
-    for c in result["comparisons"]:
-        low, high = c["interval"]
-        table.add_row(
-            Text(c["a"]),
-            Text(c["b"]),
-            str(c["num_problems"]),
-            f"{c['accuracy_a']:.1%}",
-            f"{c['accuracy_b']:.1%}",
-            f"{100 * c['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]",
-            f"{c['num_only_a']:g}",
-            f"{c['num_only_b']:g}",
-            f"{c['p']:.2g}",
-        )
-    return table
-
-
-def _read(directories: Sequence[Path]) -> tuple[Groups, dict[tuple[str, str], Any]]:
-    """Rows and prompts by (model, data set). Models of the same name are told apart by their directory."""
-    groups: Groups = {}
-    prompts = {}
-    for label, directory, record, model in _labelled(directories):
-        rows = [row for row in ResultsFile(directory).light_rows() if row["model"] == model]
-        for prompt in (prompt for prompt in record["prompts"] if prompt["model"] == model):
-            dataset = prompt["dataset"]
-            if part := [row for row in rows if row["dataset"] == dataset]:
-                groups[label, dataset] = part
-                sampling = {key: record["settings"].get(key) for key in ("rollout", "loading", "grading", "seed")}
-                prompts[label, dataset] = {**prompt, "model": None}, sampling
-    return groups, prompts
-
-
-def _labelled(directories: Sequence[Path]) -> Iterator[tuple[str, Path, dict[str, Any], str]]:
-    """(label, directory, record, model): models of one name are told apart by what their directories are called."""
-    if len({directory.resolve() for directory in directories}) < len(directories):
-        raise CheckpointError("evaluations must be different directories, got one of them twice.")
-    records = [(directory, read_record(directory)) for directory in directories]
-    models = [model["label"] for _, record in records for model in record["models"]]
-    names = [directory.resolve().name for directory in directories]
-    for directory, record in records:
-        name = directory.resolve().name
-        where = name if names.count(name) == 1 else str(directory.resolve())
-        for model in record["models"]:
-            label = model["label"]
-            yield (label if models.count(label) == 1 else f"{where}: {label}"), directory, record, label
-
-
-def _check_golds(groups: Groups) -> None:
-    golds: dict[tuple[str, str], str] = {}
-    for (model, dataset), rows in groups.items():
-        for row in rows:
-            known = golds.setdefault((dataset, row["problem_id"]), row["gold"])
-            if known != row["gold"]:
-                raise CheckpointError(
-                    f"evaluations must agree on gold answers, got {known!r:.60} and {row['gold']!r:.60} for "
-                    f"{row['problem_id']} of {dataset} ({model}): they are of different versions of it."
-                )
-
-
-def _notes(groups: Groups, prompts: dict[tuple[str, str], Any]) -> list[str]:
-    """What was not the same for all."""
-    first: dict[str, str] = {}
-    notes = []
+    models_of: dict[str, list[str]] = defaultdict(list)
     for model, dataset in groups:
-        other = first.setdefault(dataset, model)
-        (prompt, sampling), (other_prompt, other_sampling) = prompts[model, dataset], prompts[other, dataset]
-        if prompt != other_prompt:
-            notes.append(f"{model} and {other} were asked differently on {dataset}: their prompts differ.")
-        for part, values in sampling.items():
-            if values != other_sampling[part]:
-                notes.append(
-                    f"{model} and {other} differ on {dataset} in {part}: {difference(other_sampling[part], values)}."
-                )
-        sizes = [len(by_problem(groups[name, dataset])) for name in (model, other)]
-        if sizes[0] != sizes[1]:
-            notes.append(f"{model} was asked {sizes[0]} problems of {dataset}, {other} {sizes[1]}.")
-    return notes
+        models_of[dataset].append(model)
+    num_comparisons = sum(len(models) - 1 for models in models_of.values())
+    comparisons = []
+    for dataset, (first, *others) in models_of.items():
+        suffix = f" on {dataset}" if len(models_of) > 1 else ""
+        for other in others:
+            a, b = by_problem(groups[first, dataset]), by_problem(groups[other, dataset])
+            shared = [problem for problem in a if problem in b]
+            if shared:
+                shares = [[share_correct(side[problem], "outcome") for problem in shared] for side in (a, b)]
+                single = all(len(side[problem]) == 1 for side in (a, b) for problem in shared)
+                names = first + suffix, other + suffix
+                comparisons.append(compare_paired(*names, *shares, single=single, num_comparisons=num_comparisons))
+    return comparisons
+
+
+def comparison_entry(comparison: Paired) -> dict[str, Any]:
+    """For summary.json: the fields, and the properties that follow from them."""
+    return asdict(comparison) | {"difference": comparison.difference, "sentence": comparison.sentence}

@@ -1,4 +1,4 @@
-"""Test problems that are in the training data of the evaluated runs."""
+"""Finds test problems that the training data of the evaluated runs contains."""
 
 import re
 import unicodedata
@@ -7,13 +7,12 @@ from typing import Literal
 
 Overlap = Literal["exact", "normalised"]
 
-
 _SPACING = re.compile(r"\s+|\\(?:left|right)(?![a-zA-Z])|\\[,;:! ]|\$|~")
 _PUNCTUATION = re.compile(r"[.,](?![0-9])|[;:?\"`\u201c\u201d]")
 
 
 def normalised(question: str) -> str:
-    """Without case, white space, delimiters and spacing of formulas, and punctuation.
+    """The question without case, white space, punctuation, and the delimiters and spacing of formulas.
 
     Operators, signs, brackets, primes and decimal points stay: ``3 + 4`` and ``3 - 4`` are different problems.
     """
@@ -22,7 +21,7 @@ def normalised(question: str) -> str:
 
 
 class TrainingQuestions:
-    """Questions that models were trained on, to look others up in."""
+    """Questions that a model was trained on."""
 
     def __init__(self, questions: Iterable[str] = ()) -> None:
         self._exact: set[str] = set()
@@ -38,7 +37,7 @@ class TrainingQuestions:
             self._normalised.add(normalised(question))
 
     def find(self, question: str) -> Overlap | None:
-        """``exact``: the same text but for outer white space. ``normalised``: as the function."""
+        """``exact``: the same text apart from outer white space. ``normalised``: equal after ``normalised``."""
         if question.strip() in self._exact:
             return "exact"
         return "normalised" if normalised(question) in self._normalised else None

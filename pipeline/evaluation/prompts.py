@@ -1,13 +1,15 @@
-"""How a problem is asked: as plain text, or as a chat."""
+"""Asks a problem, as plain text or as a chat."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.config import Config, DataConfig
 from pipeline.config.evaluation import EvaluationConfig
-from pipeline.data.sources import question_alone, worked_solution
+from pipeline.data.answers import worked_solution
+from pipeline.data.problems import question_alone
 from pipeline.errors import ConfigError
-from pipeline.evaluation.datasets import EvalProblem, Loaded
+from pipeline.evaluation.datasets import Loaded
+from pipeline.evaluation.problems import EvalProblem
 from pipeline.models.tokenizer import prompt_token_ids
 from pipeline.templates import PromptTemplate
 from pipeline.types import Message, Problem
@@ -15,11 +17,11 @@ from pipeline.types import Message, Problem
 
 @dataclass(frozen=True)
 class Prompter:
-    """Asks the problems of one data set."""
+    """Makes the prompts of one data set for one model."""
 
     style: Literal["plain", "chat"]
     data: DataConfig
-    """Template or system prompt, with the question's field."""
+    """Holds the template or the system prompt, and the field of the question."""
     shots: tuple[EvalProblem, ...]
     stop: tuple[str, ...]
 
@@ -27,11 +29,11 @@ class Prompter:
         return prompt_token_ids(tokenizer, self._asked(problem))
 
     def text(self, tokenizer: Any, problem: EvalProblem) -> str:
-        """What the model sees."""
+        """The prompt as the model sees it."""
         asked = self._asked(problem)
         if asked.prompt_text is not None:
             return asked.prompt_text
-        return tokenizer.apply_chat_template(list(asked.prompt), add_generation_prompt=True, tokenize=False)
+        return str(tokenizer.apply_chat_template(list(asked.prompt), add_generation_prompt=True, tokenize=False))
 
     def _asked(self, problem: EvalProblem) -> Problem:
         asked = question_alone(problem.question, self.data)
@@ -47,17 +49,17 @@ class Prompter:
 
 
 def make_prompter(loaded: Loaded, config: EvaluationConfig, run: Config | None) -> Prompter:
-    """How the problems of a data set are put to a model.
+    """The prompter of one data set for one model.
 
     Args:
-        run: the configuration of the run that the model comes from.
+        run: the configuration of the run that the model comes from, if any.
 
     Raises:
-        ConfigError: the run's prompt needs other columns of its data than the question.
+        ConfigError: the run's prompt uses columns other than the question.
     """
     settings = config.prompt
     if settings.style == "auto" and run and settings.template is None:
-        data = _of_run(run.data)
+        data = _run_prompt(run.data)
     elif settings.style == "chat":
         data = DataConfig()
     else:
@@ -70,12 +72,13 @@ def make_prompter(loaded: Loaded, config: EvaluationConfig, run: Config | None) 
 
 
 def _shown(shot: EvalProblem) -> str:
-    """A bare answer is boxed: what a model imitates must be read as its answer."""
+    """The solution, or the answer in a box if the data has only that: models imitate what they are shown."""
     return f"\\boxed{{{shot.gold}}}" if shot.solution == shot.gold else shot.solution
 
 
 def _next_question(data: DataConfig) -> list[str]:
-    """The mark of the question in a plain prompt: a model without an end of turn goes on with a question of its own."""
+    """The line before the question in a plain prompt: a model that does not stop by itself would write a new question
+    there."""
     if data.prompt_template is None:
         return []
     parts = PromptTemplate.parse(data.prompt_template, data.fields.question).parts
@@ -83,14 +86,14 @@ def _next_question(data: DataConfig) -> list[str]:
     return [f"\n{lines[-1]}"] if lines else []
 
 
-def _of_run(data: DataConfig) -> DataConfig:
-    """The run's prompt, with the question where its data has it."""
+def _run_prompt(data: DataConfig) -> DataConfig:
+    """The part of the run's data settings that makes its prompts."""
     if data.prompt_template is not None:
         fields = PromptTemplate.parse(data.prompt_template, data.fields.question).fields
         if set(fields) != {data.fields.question}:
             raise ConfigError(
                 f"prompt.style must be plain or chat for this run, whose prompt has fields {', '.join(fields)}: "
-                "other data sets may not have them."
+                "other data sets may lack them."
             )
     return DataConfig(
         name=data.name, prompt_template=data.prompt_template, system_prompt=data.system_prompt, fields=data.fields

@@ -1,4 +1,4 @@
-"""``evaluation.json``: who was asked what, and how. A resumed evaluation must be the same one."""
+"""``evaluation.json``: which models were asked which problems, and how. A resumed evaluation must match it."""
 
 import hashlib
 import json
@@ -20,12 +20,12 @@ NAME = "evaluation.json"
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """Everything that the results depend on, as plain values."""
+    """Everything that the results depend on, as plain JSON values."""
 
     models: list[dict[str, Any]]
     datasets: list[dict[str, Any]]
     prompts: list[dict[str, Any]]
-    """By model and data set."""
+    """One for each model and data set."""
     settings: dict[str, Any]
 
     @classmethod
@@ -39,7 +39,7 @@ class EvaluationRecord:
     ) -> "EvaluationRecord":
         """
         Args:
-            notes: what the guard says, by model.
+            notes: by model, which training data was searched for the problems.
         """
         return cls(
             [_model(model) | {"training_data": notes[model.label]} for model in models],
@@ -52,30 +52,30 @@ class EvaluationRecord:
         write_json(directory / NAME, asdict(self))
 
     def check(self, directory: Path) -> None:
-        """Raises CheckpointError when the evaluation in the directory is of something else."""
+        """Raises CheckpointError if the evaluation in the directory has a different record."""
         before = read_record(directory)
         now = json.loads(json.dumps(asdict(self)))
         for part, value in now.items():
             if before.get(part) != value:
                 raise CheckpointError(
-                    f"evaluation {directory} must be resumed as it was started, and its {part} differ: "
-                    f"{difference(before.get(part), value)}. Start a new one."
+                    f"evaluation {directory} must be resumed as it was started, but its {part} differ: "
+                    f"{difference(before.get(part), value)}. Start a new evaluation."
                 )
 
 
 def read_record(directory: Path) -> dict[str, Any]:
-    """Raises CheckpointError when there is none."""
+    """Raises CheckpointError if the directory has no record."""
     try:
         record = json.loads((directory / NAME).read_text())
         if isinstance(record, dict) and asdict(EvaluationRecord([], [], [], {})).keys() <= record.keys():
             return record
-        raise ValueError("it is something else")
+        raise ValueError("it holds something else")
     except OSError as error:
         raise CheckpointError(
-            f"{directory} must be an evaluation's directory, and has no {NAME}: {error.strerror or error}."
+            f"{directory} must be an evaluation's directory, but has no {NAME}: {error.strerror or error}."
         ) from None
     except ValueError as error:
-        raise CheckpointError(f"{directory}/{NAME} must be what an evaluation writes: {error}.") from None
+        raise CheckpointError(f"{directory}/{NAME} must be the record of an evaluation: {error}.") from None
 
 
 def _model(model: EvalModel) -> dict[str, Any]:
@@ -123,10 +123,10 @@ def _digest(texts: Iterable[str]) -> str:
 
 
 def difference(before: Any, now: Any) -> str:
-    """The first value that differs, with its place."""
+    """The first value that differs, and where it is: ``temperature: was 0.0, is 1.0``."""
     if isinstance(before, dict) and isinstance(now, dict):
         key = next(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         return f"{key}: {difference(before.get(key), now.get(key))}"
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         return next(difference(a, b) for a, b in zip(before, now, strict=True) if a != b)
-    return f"{before!r:.80} was, {now!r:.80} is"
+    return f"was {before!r:.80}, is {now!r:.80}"

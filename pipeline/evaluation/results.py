@@ -1,4 +1,4 @@
-"""``eval_results.jsonl``: a row per completion, in a fixed order, so that a killed evaluation goes on where it was."""
+"""``eval_results.jsonl``: one row per completion, in a fixed order, so that an evaluation can resume after a kill."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.errors import CheckpointError
-from pipeline.evaluation.datasets import EvalProblem
+from pipeline.evaluation.problems import EvalProblem
 from pipeline.files import append_jsonl
 
 NAME = "eval_results.jsonl"
@@ -18,7 +18,7 @@ COLUMNS = {
     "outcome": "string", "method": "string", "strict": "bool", "symbolic": "bool", "numeric": "bool",
     "num_prompt_tokens": "int32", "num_tokens": "int32", "seconds": "float64", "in_training_data": "string",
 }  # fmt: skip
-"""Of a row, and of the parquet file, in order. docs/evaluation.md says what each means."""
+"""Columns of a row and of the parquet file, in order, with their types. Their meanings: docs/evaluation.md."""
 TEXTS = ("question", "prompt", "completion")
 _BATCH_ROWS = 1000
 
@@ -31,32 +31,32 @@ class Chunk(NamedTuple):
     problems: tuple[EvalProblem, ...]
 
     def keys(self, num_samples: int) -> list[tuple[str, str, str, int]]:
-        """Of its rows, in order."""
+        """(model, data set, problem id, sample) of its rows, in order."""
         return [
             (self.model, self.dataset, problem.id, sample) for problem in self.problems for sample in range(num_samples)
         ]
 
 
 class ResultsFile:
-    """Rows of whole chunks. Nothing but the last line can be half-written."""
+    """Rows of whole chunks. Only the last line can be half-written."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / NAME
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Returns when the rows are on the disk. Raises CheckpointError when they cannot be written."""
+        """Returns once the rows are on disk. Raises CheckpointError if they cannot be written."""
         try:
             append_jsonl(self.path, rows)
             with self.path.open("rb") as file:
                 os.fsync(file.fileno())
         except OSError as error:
             raise CheckpointError(
-                f"results cannot be written to {self.path}: {error.strerror or error}. What was answered before is "
-                "kept: make room, then go on with --resume."
+                f"results cannot be written to {self.path}: {error.strerror or error}. Earlier results are kept: "
+                "free some space, then continue with --resume."
             ) from None
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """All rows; a last line cut short is left out. Raises CheckpointError on another broken line."""
+        """All rows, without a last line that was cut short. Raises CheckpointError on any other broken line."""
         for row, _ in self._lines():
             yield row
 
@@ -65,10 +65,10 @@ class ResultsFile:
         return [{key: value for key, value in row.items() if key not in TEXTS} for row in self.rows()]
 
     def num_done(self, chunks: Sequence[Chunk], num_samples: int) -> int:
-        """How many of the chunks are in the file, whole; what follows them is cut off.
+        """Number of chunks that are complete in the file. Rows after them are cut off.
 
         Raises:
-            CheckpointError: the file holds rows that the evaluation would not have written.
+            CheckpointError: the file holds rows that do not belong to these chunks.
         """
         done = end = position = 0
         lines = self._lines()
@@ -81,16 +81,16 @@ class ResultsFile:
                 if (row.get("model"), row.get("dataset"), row.get("problem_id"), row.get("sample")) != key:
                     raise CheckpointError(
                         f"{self.path} must hold the results of this evaluation, got a row of {row.get('problem_id')} "
-                        f"where {key[2]} belongs: its data set has changed. Start a new evaluation."
+                        f"where {key[2]} belongs: the data set has changed. Start a new evaluation."
                     )
             done, end = done + 1, position
         if next(lines, None):
-            raise CheckpointError(f"{self.path} must hold each result once, got more than there are problems.")
+            raise CheckpointError(f"{self.path} must hold each result once, got more rows than results.")
         self._cut(end)
         return done
 
     def write_parquet(self, folder: Path) -> None:
-        """The same rows."""
+        """Write the same rows as a parquet file."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -112,7 +112,7 @@ class ResultsFile:
             hidden.unlink(missing_ok=True)
 
     def _lines(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """(row, where its line ends)."""
+        """(row, file position of the end of its line)."""
         if not self.path.exists():
             return
         position = 0

@@ -1,4 +1,4 @@
-"""One completion: three scores, each on its own, and what came of it."""
+"""Scores one completion: three independent scores, and an outcome."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,14 +7,14 @@ from pipeline.types import Completion
 from pipeline.verifier import Grader, Verdict, extract
 
 OUTCOMES = ("correct", "incorrect", "unparsed", "truncated", "timeout", "bad_gold")
-"""Those of the verifier, and ``truncated``: cut off by the length limit before an answer was marked."""
+"""The verifier's outcomes, and ``truncated``: cut off by the length limit before an answer was marked."""
 SCORES = ("strict", "symbolic", "numeric")
 NUMERIC_TOLERANCE = 1e-5
-"""Relative, as docs/verifier.md says for which pairs of numbers."""
+"""Relative. docs/verifier.md lists the pairs of numbers that it applies to."""
 
 
 def score(completions: Sequence[Completion], golds: Sequence[str], grader: Grader) -> list[dict[str, Any]]:
-    """What the rows of eval_results.jsonl say of each completion."""
+    """The graded part of each completion's row in eval_results.jsonl."""
     pairs = [(completion.text, gold) for completion, gold in zip(completions, golds, strict=True)]
     verdicts = grader.grade_batch(pairs, all_methods=True)
     return [_scored(completion, verdict) for completion, verdict in zip(completions, verdicts, strict=True)]
@@ -30,7 +30,8 @@ def _scored(completion: Completion, verdict: Verdict) -> dict[str, Any]:
 
 
 def outcome(completion: Completion, verdict: Verdict) -> str:
-    """The verifier's, unless what it judged is only the start of a completion: a number somewhere in it."""
+    """The verifier's outcome, but ``truncated`` for a completion that was cut off without a marked answer: the verifier
+    then judged some number in its text."""
     was_cut_off = completion.stop_reason == "length" and verdict.outcome in ("incorrect", "unparsed")
     if was_cut_off and extract(completion.text, fallback=False) is None:
         return "truncated"

@@ -1,29 +1,24 @@
-"""What the rows of an evaluation come to."""
+"""Summarizes the rows of an evaluation: accuracy, pass@k, maj@k and breakdowns, for each model on each data set."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 
 from pipeline.data.selection import natural_order
-from pipeline.evaluation.datasets import TAGS
+from pipeline.evaluation.comparison import Row, by_problem, compare_models, comparison_entry, share_correct
+from pipeline.evaluation.registry import TAGS
 from pipeline.evaluation.scoring import OUTCOMES, SCORES
-from pipeline.reports.statistics import (
-    Paired,
-    bootstrap_interval,
-    compare_paired,
-    ks_up_to,
-    majority_is_correct,
-    pass_at_k,
-    wilson_interval,
-)
+from pipeline.reports.statistics import bootstrap_interval, ks_up_to, majority_is_correct, pass_at_k, wilson_interval
 from pipeline.verifier.normalize.quantity import read_quantity
 from pipeline.verifier.normalize.spelling import clean, compact
 
-Row = Mapping[str, Any]
+Problems = Mapping[str, Sequence[Row]]
+"""The rows of each problem, by its id."""
+Result = Mapping[str, Any]
+"""One model on one data set: an entry of ``results``."""
 LENGTH_BINS = 4
 _MAX_ANSWER_CHARS = 1000
 
@@ -32,50 +27,13 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
     """``results``: one entry per model and data set, in order; ``comparisons``: each model against the first.
 
     Args:
-        rows: of eval_results.jsonl; texts are not looked at.
+        rows: of eval_results.jsonl; their texts are not needed.
     """
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         groups[row["model"], row["dataset"]].append(row)
     results = [{"model": model, "dataset": dataset, **_result(part)} for (model, dataset), part in groups.items()]
-    return {"results": results, "comparisons": [asdict(c) | plain(c) for c in compare_groups(groups)]}
-
-
-def plain(comparison: Paired) -> dict[str, Any]:
-    return {"difference": comparison.difference, "sentence": comparison.sentence}
-
-
-def compare_groups(groups: Mapping[tuple[str, str], Sequence[Row]]) -> list[Paired]:
-    """Each model against the first that answered the data set, on the problems that both answered.
-
-    Args:
-        groups: rows by (model, data set).
-    """
-    by_data: dict[str, list[str]] = defaultdict(list)
-    for model, dataset in groups:
-        by_data[dataset].append(model)
-    num_comparisons = sum(len(models) - 1 for models in by_data.values())
-    found = []
-    for dataset, (first, *others) in by_data.items():
-        for other in others:
-            a, b = by_problem(groups[first, dataset]), by_problem(groups[other, dataset])
-            shared = [problem for problem in a if problem in b]
-            if not shared:
-                continue
-            shares = [[_share(side[problem], "outcome") for problem in shared] for side in (a, b)]
-            single = all(len(side[problem]) == 1 for side in (a, b) for problem in shared)
-            suffix = f" on {dataset}" if len(by_data) > 1 else ""
-            found.append(
-                compare_paired(first + suffix, other + suffix, *shares, single=single, num_comparisons=num_comparisons)
-            )
-    return found
-
-
-def by_problem(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    problems: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        problems[row["problem_id"]].append(row)
-    return dict(problems)
+    return {"results": results, "comparisons": [comparison_entry(c) for c in compare_models(groups)]}
 
 
 def _result(rows: Sequence[Row]) -> dict[str, Any]:
@@ -86,13 +44,13 @@ def _result(rows: Sequence[Row]) -> dict[str, Any]:
     outcomes = Counter(row["outcome"] for row in rows)
     return {
         "num_samples": num_samples,
-        **accuracy(rows),
+        **_accuracy(rows),
         **{name: _estimate(problems, name) for name in SCORES},
         "outcomes": {name: outcomes[name] for name in OUTCOMES},
-        "pass_at_k": _pass_at(problems, num_samples),
-        "maj_at_k": _maj_at(problems, num_samples),
+        "pass_at_k": _pass_at_k(problems, num_samples),
+        "maj_at_k": _maj_at_k(problems, num_samples),
         "num_in_training_data": len(seen),
-        "not_in_training_data": accuracy(unseen) if seen and unseen else None,
+        "not_in_training_data": _accuracy(unseen) if seen and unseen else None,
         "by": _breakdowns(rows),
         "completion_length_mean": fmean(row["num_tokens"] for row in rows),
         "completion_length_median": median(row["num_tokens"] for row in rows),
@@ -101,7 +59,7 @@ def _result(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def accuracy(rows: Sequence[Row]) -> dict[str, Any]:
+def _accuracy(rows: Sequence[Row]) -> dict[str, Any]:
     """``num_problems``, ``answer_accuracy`` and its 95 % interval."""
     problems = by_problem(rows)
     estimate = _estimate(problems, "outcome")
@@ -112,19 +70,18 @@ def accuracy(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _estimate(problems: Mapping[str, Sequence[Row]], key: str) -> dict[str, Any]:
-    """Mean over problems of the share of correct completions. Wilson for one completion each, else bootstrap."""
-    shares = [_share(rows, key) for rows in problems.values()]
+def _estimate(problems: Problems, key: str) -> dict[str, Any]:
+    """Mean over problems of the share of correct completions, with its 95 % interval.
+
+    The interval is Wilson's for one completion per problem, otherwise a bootstrap.
+    """
+    shares = [share_correct(rows, key) for rows in problems.values()]
     single = all(len(rows) == 1 for rows in problems.values())
     value = fmean(shares) if shares else 0.0
     return {"value": value, "interval": wilson_interval(value, len(shares)) if single else bootstrap_interval(shares)}
 
 
-def _share(rows: Sequence[Row], key: str) -> float:
-    return fmean(row["outcome"] == "correct" if key == "outcome" else bool(row[key]) for row in rows)
-
-
-def _pass_at(problems: Mapping[str, Sequence[Row]], num_samples: int) -> dict[str, Any]:
+def _pass_at_k(problems: Problems, num_samples: int) -> dict[str, Any]:
     correct = [sum(row["outcome"] == "correct" for row in rows) for rows in problems.values()]
     return {
         str(k): _over_problems([pass_at_k(num_samples, c, k) for c in correct], num_samples)
@@ -132,8 +89,8 @@ def _pass_at(problems: Mapping[str, Sequence[Row]], num_samples: int) -> dict[st
     }
 
 
-def _maj_at(problems: Mapping[str, Sequence[Row]], num_samples: int) -> dict[str, Any]:
-    """Of the first k completions of each problem."""
+def _maj_at_k(problems: Problems, num_samples: int) -> dict[str, Any]:
+    """Majority vote of the first k completions of each problem."""
     votes = [
         ([answer_key(row["answer"]) for row in rows], [row["outcome"] == "correct" for row in rows])
         for rows in problems.values()
@@ -150,7 +107,7 @@ def _over_problems(values: Sequence[float], num_samples: int) -> dict[str, Any]:
 
 
 def answer_key(answer: str | None) -> str | None:
-    """Equal for answers that are the same number, or the same text but for spelling."""
+    """Equal keys for answers that are the same number, or the same text apart from spelling."""
     if answer is None or len(answer) > _MAX_ANSWER_CHARS:
         return answer
     tidy = clean(answer)
@@ -159,18 +116,18 @@ def answer_key(answer: str | None) -> str | None:
 
 
 def _breakdowns(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Accuracy by every tag that tells problems apart, and by the length of completions."""
-    found = {}
+    """Accuracy by every tag with more than one value, and by the length of completions."""
+    breakdowns = {}
     for tag in TAGS:
         values = {row[tag] for row in rows} - {None}
         if len(values) > 1:
             parts = {value: [row for row in rows if row[tag] == value] for value in sorted(values, key=natural_order)}
-            found[tag] = {value: accuracy(part) for value, part in parts.items()}
-    return found | {"completion_length": _by_length(rows)}
+            breakdowns[tag] = {value: _accuracy(part) for value, part in parts.items()}
+    return breakdowns | {"completion_length": _by_length(rows)}
 
 
 def _by_length(rows: Sequence[Row]) -> dict[str, Any]:
-    """Shares of completions that are correct, by quarters of their lengths. Not of problems: no interval."""
+    """Share of correct completions, by quartile of their length. Not a share of problems, so it has no interval."""
     lengths = np.array([row["num_tokens"] for row in rows])
     edges = sorted(
         {int(edge) for edge in np.quantile(lengths, np.linspace(0, 1, LENGTH_BINS + 1)[1:], method="higher")}

@@ -1,9 +1,9 @@
 "use strict";
 
-// Everything in the rows was written by models and data sets: it only ever becomes text.
+// Models and data sets wrote the rows: they are only ever inserted as text.
 (async () => {
   const PAGE_ROWS = 50;
-  const MAX_SHOWN_CHARS = 80; // in the table and in names; a text that is opened is shown whole
+  const MAX_SHOWN_CHARS = 80; // in the table and in names; an opened text is shown in full
   const FACETS = ["outcome", "level", "type", "dataset", "model"];
   const SEARCHED = ["question", "completion", "answer", "gold"];
   const COLUMNS = ["problem_id", "sample", "outcome", "answer", "gold", "num_tokens", "seconds", ...FACETS.slice(1)];
@@ -17,8 +17,8 @@
   const name = (field) => NAMES[field] ?? field.replaceAll("_", " ");
   const dialog = element("completion");
   let rows;
-  let view = []; // the rows that match, in order
-  let cursor = 0; // where in the view the reader is
+  let view = []; // the rows that match, sorted
+  let cursor = 0; // position in the view
   let raw = false;
 
   function make(tag, properties, ...children) {
@@ -250,7 +250,7 @@
   }
 
   try {
-    element("status").textContent = "Reading the completions.";
+    element("status").textContent = "Reading completions.";
     rows = await Rows.unpack(element("rows").textContent, FACETS, SEARCHED);
     element("rows").remove();
     buildControls();

@@ -1,17 +1,17 @@
 "use strict";
 
-// Text with LaTeX between $...$, $$...$$, \(...\) or \[...\], as text nodes and what Temml makes of the formulas.
-// Both may be hostile. What Temml cannot read stays text.
+// Splits text into plain text and LaTeX between $...$, $$...$$, \(...\) or \[...\], which Temml renders.
+// Both may be hostile. A formula that Temml cannot read stays text.
 const formulas = (() => {
-  const MAX_CHARS = 2000; // of a formula; what is longer, or nested deeper, would hold up the page
+  const MAX_CHARS = 2000; // of a formula; a longer or deeper one would freeze the page
   const MAX_DEPTH = 40;
-  const MAX_FORMULAS = 500; // of a text, and their characters
+  const MAX_FORMULAS = 500; // in a text, and their characters
   const MAX_TOTAL_CHARS = 50000;
   const OPTIONS = { trust: false, throwOnError: false, maxExpand: 1000, maxSize: [20, 200], wrap: "tex" };
-  // Definitions can grow without bound while they are expanded; \char makes characters that cannot be seen.
+  // Expanding definitions can take unbounded memory; \char makes invisible characters.
   const REFUSED = /\\(?:[gex]?def|let|futurelet|global|(?:new|renew|provide)command|char|definecolor)(?![a-zA-Z])/;
-  // Dollars as pandoc reads them, so that "$5 and $6" stays text: no white space inside, no digit behind,
-  // no empty line between.
+  // Dollars as pandoc reads them, so that "$5 and $6" stays text: no white space just inside, no digit right after,
+  // no empty line in between.
   const FORMULA = new RegExp(
     [
       String.raw`\\[\\$]`,
@@ -23,7 +23,7 @@ const formulas = (() => {
     "g",
   );
 
-  /** bare: the text may be a formula without delimiters. */
+  /** bare: the whole text may be a formula without delimiters. */
   function fill(box, text, bare) {
     const matches = [...text.matchAll(FORMULA)];
     if (bare && /[\\^_]/.test(text) && matches.every(([source]) => source.length === 2)) {
@@ -50,7 +50,7 @@ const formulas = (() => {
     try {
       temml.render(tex, box, { ...OPTIONS, displayMode });
     } catch {
-      return source; // hostile TeX finds more than Temml's own kind of error
+      return source; // hostile TeX can raise errors other than Temml's own
     }
     if (box.querySelector(".temml-error") || depth(box) > MAX_DEPTH) return source;
     for (const made of box.querySelectorAll("[id], [href]")) {

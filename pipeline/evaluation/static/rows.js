@@ -1,7 +1,7 @@
 "use strict";
 
-// The rows as columns, field -> {values: the different ones, rows: for each row the index of its value}, and which of
-// them are wanted in which order. A row is a number.
+// Rows stored as columns, field -> {values: the distinct values, rows: the index of each row's value}, with the filters
+// and the sort order. A row is a number.
 class Rows {
   static #collator = new Intl.Collator("en", { numeric: true });
 
@@ -13,7 +13,7 @@ class Rows {
     this.clear();
   }
 
-  /** From gzip in base64. */
+  /** Unpacks base64 of gzip. */
   static async unpack(base64, ...settings) {
     const packed = atob(base64);
     const bytes = new Uint8Array(packed.length);
@@ -23,7 +23,7 @@ class Rows {
   }
 
   clear() {
-    this.chosen = Object.fromEntries(this.facets.map((field) => [field, new Set()])); // indexes of values; none: all
+    this.chosen = Object.fromEntries(this.facets.map((field) => [field, new Set()])); // indexes of values; empty: all
     this.sortBy(null, false);
     this.search("");
   }
@@ -55,7 +55,7 @@ class Rows {
     this.sorted = { field, descending };
   }
 
-  /** The rows that all filters let through, but for that of one field. */
+  /** Rows that pass all filters, ignoring that of one field. */
   matching(except) {
     const facets = this.facets.filter((field) => field !== except && this.chosen[field].size);
     const tests = facets.map((field) => [this.chosen[field], this.columns[field].rows]);
@@ -64,7 +64,7 @@ class Rows {
     );
   }
 
-  /** How many rows there would be of each value of a field: its own filter does not count. */
+  /** Number of rows with each value of a field, ignoring its own filter. */
   counts(field) {
     const { values, rows } = this.columns[field];
     const counts = values.map(() => 0);
@@ -84,7 +84,7 @@ class Rows {
     });
   }
 
-  /** The place of each value among the values of a field: numbers by size, "10" after "9", what is missing last. */
+  /** Rank of each value of a field: numbers by size, "10" after "9", missing values last. */
   ranks(field) {
     const { values } = this.columns[field];
     const isNumber = values.every((item) => item === null || typeof item === "number");
