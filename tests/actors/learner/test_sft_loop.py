@@ -1,19 +1,20 @@
-"""Whole runs of jobs/sft.py: real Ray and real vLLM engines on a tiny random model."""
+"""Fine-tuning with a real vLLM engine, in this process: see tests/support/loops.py."""
 
+import gc
 import json
 from pathlib import Path
 
 import pytest
 import torch
 
+from pipeline.config import Config, validate_config
 from pipeline.runs.checkpoints import read_progress
+from pipeline.runs.directory import RunDirectory
 from pipeline.runs.metrics_log import read_metrics
-from tests.support.jobs import killed_at, only_run, run_job, save_recipe
-from tests.support.models import save_tiny_model
+from tests.support.loops import run_loops, run_loops_crashing_after, write_rows
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
-JOB = "jobs/sft.py"
 STEPS = 8
 EVALUATED = [3, 6, 8]
 REFACTORED = [4, 6]
@@ -29,36 +30,39 @@ SAME = (
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory) -> Path:
+def recipe(tiny_model, tmp_path_factory) -> dict:
     """LoRA from PiSSA with spectral refactoring, evaluated three times, the best weights taken at the end."""
-    directory = tmp_path_factory.mktemp("recipe")
-    rows = [{"question": f"{a} + {a}?", "answer": f"{'so ' * (a % 7)}\n#### {2 * a}"} for a in range(16)]
-    for split in ("train", "test"):
-        (directory / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = {
-        "model": {"name": str(save_tiny_model(directory / "model")), "dtype": "float32", "device": "cpu"}
+    directory = tmp_path_factory.mktemp("data")
+    write_rows(
+        directory, [{"question": f"{a} + {a}?", "answer": f"{'so ' * (a % 7)}\n#### {2 * a}"} for a in range(16)]
+    )
+    return {
+        "model": {"name": str(tiny_model), "dtype": "float32", "device": "cpu"}
         | {"lora": {"r": 4, "alpha": 8, "init": "pissa", "use_rslora": True}},
         "data": {"name": str(directory), "task_name": "gsm8k", "prompt_template": "{question} {answer}"},
         "stages": [{"name": "sft", "kind": "sft"}],
         "sft": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "num_train_epochs": 2}
         | {"learning_rate": 1e-2, "lr_schedule": "cosine", "warmup_ratio": 0.2},
         "trainer": {"name": "SpectralRefactor", "refactor_every": 2, "warmup_steps": 3, "cooldown_steps": 2},
-        "rollout": {"max_prompt_length": 64, "memory_gib": 1.5},
-        "learner": {"tokens_per_micro_batch": 128, "num_cpus": 0.5, "memory_gib": 1.0},
+        "rollout": {"max_prompt_length": 64},
+        "learner": {"tokens_per_micro_batch": 128, "num_threads": 1},
         "eval": {"problems_per_level": 4, "problems_per_level_at_end": "all", "max_completion_length": 8}
         | {"total_eval_times": 3, "metric_for_best_model": "loss", "load_best_model_at_end": True}
         | {"greater_is_better": True},  # so that the best is not the last
         "checkpoint": {"every_steps": 100},
+        "tracking": {"backends": []},
     }
-    return save_recipe(directory, settings)
+
+
+def configure(recipe: dict, root: Path, **sections: dict) -> Config:
+    merged = {name: recipe.get(name, {}) | settings for name, settings in sections.items()}
+    return validate_config({**recipe, **merged, "output": {"root": str(root)}})
 
 
 @pytest.fixture(scope="module")
-def reference_run(recipe, tmp_path_factory) -> Path:
+def reference_run(recipe, local_actors, tmp_path_factory) -> Path:
     """A run that nothing disturbs."""
-    root = tmp_path_factory.mktemp("reference")
-    run_job("--config", recipe, f"output.root={root}", script=JOB)
-    return only_run(root)
+    return run_loops(configure(recipe, tmp_path_factory.mktemp("reference")), local_actors).path
 
 
 def curves(run: Path) -> dict[str, dict[int, float]]:
@@ -121,25 +125,26 @@ def test_the_adapter_on_the_unchanged_base_is_the_merged_model(reference_run):
     assert (adapted - before).abs().max() > 0.01
 
 
-def test_killed_in_the_middle_and_resumed_ends_bit_identical(recipe, reference_run, tmp_path):
-    killed_at(EVALUATED[1] + 1, tmp_path, "--config", recipe, script=JOB)
-    run_job("--config", recipe, f"output.root={tmp_path}", "--resume", "latest", script=JOB)
-    resumed = only_run(tmp_path)
+def test_crashed_in_the_middle_and_resumed_ends_bit_identical(recipe, reference_run, local_actors, tmp_path):
+    config = configure(recipe, tmp_path)
+    crashed = run_loops_crashing_after(EVALUATED[1] + 1, config, local_actors)
+    gc.collect()  # a dead process would let go of the run's lock
+    resumed = run_loops(config, local_actors, RunDirectory(crashed.path)).path
     assert curves(resumed) == curves(reference_run)
     for name in ("final_model/model.safetensors", "final_adapter/adapter_model.safetensors", "samples/eval_sft.jsonl"):
         assert (resumed / name).read_bytes() == (reference_run / name).read_bytes(), name
 
 
-def test_two_workers_give_the_curve_of_one_on_the_same_global_batch(recipe, reference_run, tmp_path):
-    two = ["learner.num_workers=2", "sft.gradient_accumulation_steps=1"]
-    run_job("--config", recipe, f"output.root={tmp_path}", *two, script=JOB)
-    expected = curves(reference_run)
-    for key, values in curves(only_run(tmp_path)).items():
-        assert values == pytest.approx(expected[key], rel=1e-3, abs=1e-5), key
+def test_padded_rows_give_the_curve_of_packed_ones(recipe, reference_run, local_actors, tmp_path):
+    padded = run_loops(configure(recipe, tmp_path, sft={"packing": False}), local_actors).path
+    assert_close(curves(padded), curves(reference_run))
 
 
-def test_padded_rows_give_the_curve_of_packed_ones(recipe, reference_run, tmp_path):
-    run_job("--config", recipe, f"output.root={tmp_path}", "sft.packing=false", script=JOB)
-    expected = curves(reference_run)
-    for key, values in curves(only_run(tmp_path)).items():
+def test_only_the_product_of_batch_size_and_accumulation_counts(recipe, reference_run, local_actors, tmp_path):
+    split = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
+    assert curves(run_loops(configure(recipe, tmp_path, sft=split), local_actors).path) == curves(reference_run)
+
+
+def assert_close(actual: dict[str, dict[int, float]], expected: dict[str, dict[int, float]]) -> None:
+    for key, values in actual.items():
         assert values == pytest.approx(expected[key], rel=1e-3, abs=1e-5), key

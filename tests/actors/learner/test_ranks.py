@@ -1,0 +1,74 @@
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from actors.learner.ranks import Ranks
+from actors.learner.updater import PolicyUpdater
+from pipeline.config import SFTConfig, TrainerConfig
+from tests.support.models import tiny_llama
+
+
+def test_a_worker_without_a_process_group_is_alone():
+    ranks = Ranks()
+    assert (ranks.rank, ranks.size, ranks.is_first) == (0, 1, True)
+    assert ranks.share([1, 2, 3]) == [1, 2, 3]
+    assert ranks.sum([1.5, 2]) == [1.5, 2]
+    assert ranks.gather(["a"]) == ["a"]
+    assert ranks.from_first(lambda: "made") == "made"
+    ranks.barrier()
+
+
+def norms_after_update(model: torch.nn.Module, rows: torch.Tensor, ranks: Ranks) -> tuple[float, torch.Tensor]:
+    policy = PolicyUpdater(model, SFTConfig(learning_rate=1e-2), TrainerConfig(), ranks)
+    policy.begin(1e-2)
+    model(input_ids=rows, labels=rows).loss.mul(len(rows) / 4).backward()
+    norm, _ = policy.update(1, 1)
+    return norm, model.lm_head.weight.detach().clone()
+
+
+def batch() -> torch.Tensor:
+    return torch.arange(40).reshape(4, 10)
+
+
+def work(rank: int, store: str, results: Any) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    ranks = Ranks()
+    ranks.barrier()
+    norm, weights = norms_after_update(tiny_llama(), torch.stack(list(ranks.share(list(batch())))), ranks)
+    results.put(
+        {
+            "rank": ranks.rank,
+            "share": ranks.share(list(range(6))),
+            "sum": ranks.sum([rank + 1, 0.5]),
+            "gathered": ranks.gather([f"{rank}a", f"{rank}b"]),
+            "from_first": ranks.from_first(lambda: f"made by {rank}"),
+            "norm": norm,
+            "weights": weights.sum().item(),
+        }
+    )
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_workers_share_a_batch_and_agree_on_every_sum(tmp_path: Path):
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    workers = [context.Process(target=work, args=(rank, str(tmp_path / "store"), results)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    first, second = sorted((results.get(timeout=120) for _ in workers), key=lambda result: result["rank"])
+    for worker in workers:
+        worker.join(timeout=30)
+    assert (first["share"], second["share"]) == ([0, 1, 2], [3, 4, 5])
+    for result in (first, second):
+        assert result["sum"] == [3.0, 1.0]
+        assert result["gathered"] == ["0a", "0b", "1a", "1b"]
+        assert result["from_first"] == "made by 0"
+    norm, weights = norms_after_update(tiny_llama(), batch(), Ranks())  # one worker with the whole batch
+    assert first["norm"] == second["norm"] == pytest.approx(norm, rel=1e-5)
+    assert first["weights"] == second["weights"] == pytest.approx(weights.sum().item(), rel=1e-5)

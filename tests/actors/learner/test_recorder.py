@@ -1,0 +1,179 @@
+import json
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from actors.learner import recorder
+from actors.learner.recorder import StepRecorder
+from actors.learner.saver import StageSaver
+from pipeline.config import Config, validate_config
+from pipeline.curriculum.replay import ReplayBuffer, ReplayItem
+from pipeline.models.policy import load_trainable
+from pipeline.runs.checkpoints import Progress
+from pipeline.runs.clock import PhaseClock
+from pipeline.runs.directory import RunDirectory
+from pipeline.runs.metrics_log import read_metrics
+from pipeline.types import Completion, Problem, RewardBreakdown, RolloutGroup, WeightId
+from tests.support.models import tiny_llama, tiny_tokenizer
+
+SECONDS = {"rollout_s": 2.0, "learner_s": 4.0, "other_s": 0.5, "step_s": 6.5, "checkpoint_s": 0.0}
+
+
+@pytest.fixture
+def gauges(monkeypatch) -> list[dict[str, Any]]:
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr(recorder, "Gauges", lambda name: SimpleNamespace(set=shown.append))
+    return shown
+
+
+def make_run(tmp_path: Path, **sections: Any) -> tuple[Config, RunDirectory]:
+    settings = {"stages": [{"name": "rl", "kind": "grpo"}], "tracking": {"backends": []}, **sections}
+    config = validate_config({**settings, "output": {"root": str(tmp_path), "samples_every_steps": 2}})
+    return config, RunDirectory.create(config)
+
+
+def make_recorder(config: Config, run: RunDirectory, step: int = 0) -> StepRecorder:
+    setup = SimpleNamespace(config=config, stage=SimpleNamespace(name="rl", kind="grpo"))
+    return StepRecorder(setup, run, Progress("rl", step, step))  # type: ignore[arg-type]
+
+
+def group(outcome: str = "correct") -> RolloutGroup:
+    problem = Problem("p", ({"role": "user", "content": "1+1?"},), "2")
+    completion = Completion((1, 2), (0.0, 0.0), "2", "stop")
+    reward = RewardBreakdown(1.5, {"format": 1.5}, outcome)  # type: ignore[arg-type]
+    return RolloutGroup(problem, (5,), (completion,), WeightId(1, 0), (reward,))
+
+
+def test_a_row_holds_the_metrics_rates_and_seconds_of_a_step(tmp_path, gauges):
+    _, run = given = make_run(tmp_path)
+    record = make_recorder(*given)
+    record.step(Progress("rl", 3, 8), {"loss": 0.5, "learner_tokens": 100, "num_rollout_tokens": 30}, dict(SECONDS))
+    record.close()
+    (row,) = read_metrics(run.path)
+    assert row.pop("time") > 0
+    assert row == {
+        "step": 8,
+        "stage": "rl",
+        "kind": "grpo",
+        "stage_step": 3,
+        "loss": 0.5,
+        "learner_tokens_per_s": 25.0,
+        "rollout_tokens_per_s": 15.0,
+        **SECONDS,
+    }
+    assert [shown["loss"] for shown in gauges] == [0.5]
+
+
+def test_rows_after_the_last_checkpoint_are_removed(tmp_path, gauges):
+    _, run = given = make_run(tmp_path)
+    record = make_recorder(*given)
+    for step in (1, 2, 3):
+        record.step(Progress("rl", step, step), {"learner_tokens": 1}, dict(SECONDS))
+        record.groups([group("timeout")], step)
+    record.close()
+    make_recorder(*given, step=2).close()
+    assert [row["step"] for row in read_metrics(run.path)] == [1, 2]
+    ungraded = (run.samples / "ungraded.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in ungraded] == [1, 2]
+
+
+def test_completions_are_sampled_and_those_that_could_not_be_graded_are_kept(tmp_path, gauges):
+    _, run = given = make_run(tmp_path)
+    record = make_recorder(*given)
+    for step in (1, 2, 3):
+        record.groups([group(), group("bad_gold")], step)
+    record.close()
+    assert sorted(path.name for path in run.samples.iterdir()) == ["step_000002.jsonl", "ungraded.jsonl"]
+    assert (run.samples / "step_000002.jsonl").read_text().count("\n") == 2
+    assert (run.samples / "ungraded.jsonl").read_text().count("\n") == 3
+
+
+def test_an_evaluation_is_its_answers_and_then_its_summary(tmp_path, gauges):
+    _, run = given = make_run(tmp_path)
+    record = make_recorder(*given)
+    record.evaluation("before", 0, {"levels": {}, "overall": {"x": 1}}, [{"problem_id": "p"}])
+    record.close()
+    assert json.loads((run.evals / "before.json").read_text()) == {
+        "name": "before",
+        "step": 0,
+        "levels": {},
+        "overall": {"x": 1},
+    }
+    assert json.loads((run.samples / "eval_before.jsonl").read_text()) == {"problem_id": "p"}
+
+
+@pytest.mark.parametrize(("left_out", "replays", "said"), [(0, False, []), (7, True, ["too long", "replays nothing"])])
+def test_what_is_too_long_is_recorded_and_said(tmp_path, gauges, caplog, left_out, replays, said):
+    caplog.set_level(logging.WARNING)
+    _, run = given = make_run(tmp_path)
+    examples = SimpleNamespace(counts={"num_tokens_left_out": left_out}, mixture=SimpleNamespace(replayed=[]))
+    record = make_recorder(*given)
+    record.data(examples, replays=replays)  # type: ignore[arg-type]
+    record.close()
+    assert json.loads((run.path / "data.json").read_text()) == {"rl": {"num_tokens_left_out": left_out}}
+    assert len(caplog.records) == len(said) and all(text in caplog.text for text in said)
+
+
+# Saving ------------------------------------------------------------------------------------------
+
+
+class Schedule:
+    def __init__(self, progress: Progress) -> None:
+        self.progress, self.num_scored = progress, 0
+
+    def score_checkpoint(self) -> None:
+        self.num_scored += 1
+
+
+def make_saver(tmp_path: Path, model: torch.nn.Module, **sections: Any) -> tuple[StageSaver, RunDirectory]:
+    is_last, buffer = sections.pop("is_last", False), sections.pop("buffer", None)
+    config, run = make_run(tmp_path, **sections)
+    return StageSaver(SimpleNamespace(config=config, buffer=buffer, is_last=is_last), run, model), run  # type: ignore[arg-type]
+
+
+def save(saver: StageSaver, progress: Progress) -> Schedule:
+    schedule = Schedule(progress)
+    policy = SimpleNamespace(optimizer_state=lambda: {"state": {}}, reference=None)
+    examples = SimpleNamespace(trained_until=lambda step: [ReplayItem(f"p{n}", None) for n in range(step)])
+    saver.checkpoint(policy, schedule, examples, PhaseClock())  # type: ignore[arg-type]
+    return schedule
+
+
+def test_a_checkpoint_is_due_by_steps_or_by_minutes(tmp_path):
+    saver, _ = make_saver(tmp_path, tiny_llama(), checkpoint={"every_steps": 3, "every_minutes": 1e9})
+    assert [step for step in range(1, 8) if saver.is_due(step)] == [3, 6]
+    saver, _ = make_saver(tmp_path, tiny_llama(), checkpoint={"every_steps": 99, "every_minutes": 1e-9})
+    assert saver.is_due(1)
+
+
+def test_a_checkpoint_holds_what_resuming_needs_and_old_ones_go(tmp_path):
+    model = tiny_llama()
+    saver, run = make_saver(tmp_path, model, checkpoint={"keep_last": 1})
+    assert save(saver, Progress("rl", 1, 1)).num_scored == 1
+    save(saver, Progress("rl", 2, 2))
+    (path,) = run.checkpoints.paths()
+    checkpoint = run.checkpoints.load_latest()
+    assert path.name == "step_000002" and checkpoint is not None
+    load_trainable(tiny_llama(seed=1), checkpoint.tensors)  # names and shapes are the model's
+    assert not (path / "replay.json").exists()  # no curriculum
+
+
+def test_a_curriculum_s_checkpoint_says_what_later_stages_may_replay(tmp_path):
+    buffer = ReplayBuffer(5).add([ReplayItem("old", "1")])
+    saver, run = make_saver(tmp_path, tiny_llama(), curriculum={}, buffer=buffer)
+    save(saver, Progress("rl", 2, 2))
+    replay = json.loads((run.checkpoints.paths()[0] / "replay.json").read_text())
+    assert replay == {"buffer": json.loads(json.dumps(buffer.to_state())), "trained": [["p0", None], ["p1", None]]}
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+def test_only_the_last_stage_of_a_run_saves_the_final_model(tmp_path, is_last):
+    saver, run = make_saver(tmp_path, tiny_llama(), is_last=is_last)
+    progress = Progress("rl", 2, 2)
+    saver.finish_stage(progress, tiny_tokenizer(), torch.float32)
+    assert (run.final_model / "model.safetensors").exists() is is_last
+    assert progress.stage_done and len(progress.ended_with) == 16

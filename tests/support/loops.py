@@ -1,0 +1,139 @@
+"""The learner loops in this process, without Ray: actors are plain objects, and a crash is an exception."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray.exceptions
+import ray.train
+
+from actors import calls
+from actors.driver.encode import make_tokens
+from actors.driver.plan import plan_run
+from actors.driver.stage import stage_setup
+from actors.handles import ActorHandles
+from actors.learner import recorder
+from actors.learner.grpo_loop import grpo_loop
+from actors.learner.sft_loop import sft_loop
+from actors.weights import PackedWeights
+from pipeline.config import Config
+from pipeline.runs.directory import RunDirectory
+from pipeline.types import WeightId
+
+
+class Crash(Exception):
+    """Stands for the death of a learner process."""
+
+
+@dataclass(frozen=True)
+class LocalRef:
+    """Stands for an object reference: the answer of a call that was carried out at once."""
+
+    answer: Callable[[], Any]
+
+
+class LocalHandle:
+    """Stands for an actor handle: ``handle.method.remote(...)`` calls the object's method at once."""
+
+    def __init__(self, actor: object) -> None:
+        self._actor = actor
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._actor, name)
+
+        def remote(*arguments: Any, **named: Any) -> LocalRef:
+            try:
+                answer = method(*arguments, **named)
+            except Exception as error:
+                return LocalRef(lambda error=error: _fail(error))
+            return LocalRef(lambda: answer)
+
+        return SimpleNamespace(remote=remote)
+
+
+def _fail(error: Exception) -> None:
+    raise ray.exceptions.RayTaskError("remote", str(error), error)
+
+
+class LocalStore:
+    """A weight store that keeps its weights itself."""
+
+    def __init__(self) -> None:
+        self._attempt = 0
+        self.held: tuple[WeightId, PackedWeights] | None = None
+
+    def next_attempt(self) -> int:
+        self._attempt += 1
+        return self._attempt
+
+    def publish(self, weight_id: WeightId, weights: PackedWeights) -> None:
+        self.held = weight_id, weights
+
+    def pull(self, weight_id: WeightId) -> PackedWeights:
+        assert self.held is not None and self.held[0] == weight_id
+        return self.held[1]
+
+
+def local_ray() -> Any:
+    """Stands for the ``ray`` that actors/calls.py uses."""
+
+    def wait(refs: list[LocalRef], num_returns: int = 1, timeout: float | None = None) -> tuple[list[Any], list[Any]]:
+        return refs, []
+
+    return SimpleNamespace(wait=wait, get=lambda ref: ref.answer(), exceptions=ray.exceptions)
+
+
+@contextmanager
+def without_ray() -> Iterator[None]:
+    """Within the block calls to actors, the learners' gauges and Ray Train's report work without Ray."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calls, "ray", local_ray())
+        patch.setattr(ray.train, "report", lambda metrics: None)
+        patch.setattr(recorder, "Gauges", lambda name: SimpleNamespace(set=lambda row: None))
+        yield
+
+
+def run_loops(config: Config, actors: ActorHandles, run: RunDirectory | None = None) -> RunDirectory:
+    """Train all stages that are not done, like ``actors.driver.launch.run``."""
+    (chain,) = plan_run(config).chains
+    run = run or RunDirectory.create(chain.spec.config)
+    tokens = make_tokens(chain.problems, config.model, chat=config.data.prompt_template is None)
+    done = run.checkpoints.stage_results()
+    with without_ray():
+        for index, stage in enumerate(chain.stages):
+            if stage.spec.name in done:
+                continue
+            earlier = list(run.checkpoints.stage_results().values())
+            is_last = index == len(chain.stages) - 1
+            setup = stage_setup(chain, index, run.path, tokens, earlier, actors, is_last=is_last)
+            (sft_loop if stage.spec.kind == "sft" else grpo_loop)(setup)
+    return run
+
+
+def run_loops_crashing_after(step: int, config: Config, actors: ActorHandles) -> RunDirectory:
+    """Train until the metrics of this step are written, and crash before anything else happens."""
+    write = recorder.StepRecorder.step
+
+    def write_and_crash(self: recorder.StepRecorder, progress: Any, *arguments: Any) -> None:
+        write(self, progress, *arguments)
+        if progress.step == step:
+            raise Crash
+
+    run = RunDirectory.create(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recorder.StepRecorder, "step", write_and_crash)
+        with pytest.raises(Crash):
+            run_loops(config, actors, run)
+    return run
+
+
+def write_rows(directory: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """The same rows as training and as held-out data."""
+    import json
+
+    for split in ("train", "test"):
+        (directory / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
