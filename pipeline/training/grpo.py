@@ -18,12 +18,12 @@ def group_advantages(
 
     Args:
         rewards: [G, N], one scalar per completion.
-        mask: [G, N] bool; False leaves a completion out of the group's mean and spread. None: all count.
+        mask: [G, N] bool; False leaves a completion out of the group's mean and spread. None keeps all.
         normalize_std: divide by the population standard deviation. False gives Dr. GRPO.
         eps: added to the standard deviation.
 
     Returns:
-        [G, N]; rows sum to 0; a row of equal rewards, and every masked completion, is 0.
+        [G, N]; each row sums to 0; rows of equal rewards and masked completions are exactly 0.
 
     Raises:
         ValueError: rewards is not 2-D, or N < 2.
@@ -33,7 +33,7 @@ def group_advantages(
     kept = torch.ones_like(rewards) if mask is None else mask.to(rewards.dtype)
     count = kept.sum(dim=1, keepdim=True).clamp(min=1)
     centered = (rewards - (rewards * kept).sum(dim=1, keepdim=True) / count) * kept
-    # Rounding in the mean must not give equal rewards an advantage: std normalisation would blow it up.
+    # Without this, rounding in the mean gives equal rewards an advantage, and dividing by their std blows it up.
     centered = torch.where(equal_rewards(rewards, mask)[:, None], torch.zeros_like(centered), centered)
     if not normalize_std:
         return centered
@@ -42,7 +42,7 @@ def group_advantages(
 
 
 def equal_rewards(rewards: Tensor, mask: Tensor | None = None) -> Tensor:
-    """[G] bool: the group's kept rewards [G, N] are all the same, so it teaches nothing."""
+    """[G] bool: True where all kept rewards [G, N] of a group are the same, so that it teaches nothing."""
     kept = torch.ones_like(rewards, dtype=torch.bool) if mask is None else mask
     highest = rewards.masked_fill(~kept, -torch.inf).amax(dim=1)
     lowest = rewards.masked_fill(~kept, torch.inf).amin(dim=1)
@@ -57,14 +57,14 @@ def token_weights(
     num_tokens: int,
     max_completion_length: int,
 ) -> Tensor:
-    """How much each token's loss counts, so that a plain sum over micro-batches and workers is the loss.
+    """Weight of each token's loss: the weighted sum over all micro-batches and workers is the loss.
 
     Args:
-        completion_mask: [B, T], True where a completion token is learned from.
+        completion_mask: [B, T] bool: True at the completion tokens to learn from.
         aggregation: see GRPOConfig.loss_aggregation.
         num_completions: completions of the global batch.
         num_tokens: completion tokens of the global batch.
-        max_completion_length: the constant of Dr. GRPO.
+        max_completion_length: the constant that Dr. GRPO divides by.
 
     Returns:
         [B, T] float32, 0 outside the mask.
@@ -83,11 +83,11 @@ def clipped_policy_loss(
     """PPO's clipped surrogate, per token. arXiv:1707.06347.
 
     Args:
-        logprobs, old_logprobs: [B, T], now and at the start of the batch; only the first carries gradients.
+        logprobs, old_logprobs: [B, T], now and at the start of the batch. Gradients flow through ``logprobs`` only.
         advantages: [B], one per completion.
 
     Returns:
-        loss [B, T], and clipped [B, T] bool: the clipped term was the smaller one, so no gradient flows.
+        loss [B, T], and clipped [B, T] bool: True where the clipped term is the smaller one, so that no gradient flows.
     """
     ratio = torch.exp(logprobs - old_logprobs)
     bounded = ratio.clamp(1 - epsilon, 1 + (epsilon if epsilon_high is None else epsilon_high))
@@ -96,7 +96,7 @@ def clipped_policy_loss(
 
 
 def k3_kl(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """Unbiased, never negative estimate of KL(policy, ref policy) per token, [B, T].
+    """Unbiased, non-negative estimate of KL(policy, ref policy) per token, [B, T].
 
     Source: http://joschu.net/blog/kl-approx.html, the estimator k3.
     """
@@ -116,20 +116,20 @@ def grpo_loss(
     num_tokens: int,
     max_completion_length: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """This micro-batch's part of the loss: parts of all micro-batches and workers add up to the loss.
+    """This micro-batch's part of the loss. The parts of all micro-batches and workers add up to the loss.
 
     Args:
-        logprobs, old_logprobs: [B, T]; only the first carries gradients.
-        ref_logprobs: [B, T], or None when ``beta`` is 0.
+        logprobs, old_logprobs: [B, T]. Gradients flow through ``logprobs`` only.
+        ref_logprobs: [B, T], or None if ``beta`` is 0.
         advantages: [B].
-        completion_mask: [B, T]. Outside it nothing counts, whatever stands there.
+        completion_mask: [B, T] bool. Values outside it are ignored.
         num_completions, num_tokens: of the global batch.
-        max_completion_length: the constant of Dr. GRPO.
+        max_completion_length: the constant that Dr. GRPO divides by.
 
     Returns:
-        the loss, a scalar; the KL estimate [B, T]; clipped [B, T] bool. The last two are 0 outside the mask.
+        the loss, a scalar; the KL estimate [B, T]; clipped [B, T] bool. The last two are 0 or False outside the mask.
     """
-    # Masked before exp: a huge ratio at a padding position would give nan gradients even when multiplied by 0.
+    # Mask before exp: a huge ratio at a padding position would give NaN gradients even when multiplied by 0.
     logprobs, old_logprobs = logprobs.where(completion_mask, 0.0), old_logprobs.where(completion_mask, 0.0)
     per_token, clipped = clipped_policy_loss(
         logprobs, old_logprobs, advantages, epsilon=settings.epsilon, epsilon_high=settings.epsilon_high

@@ -1,6 +1,6 @@
-"""Reward functions, found by name, and the sum of their weighted values.
+"""Reward functions, looked up by name, and the weighted sum of their values.
 
-A reward function sees all completions of one prompt and their verdicts, and gives one value per completion::
+A reward function sees all completions of one prompt with their verdicts, and returns one value per completion::
 
     @register("short")
     def short(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
@@ -25,6 +25,8 @@ _TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
 
 
 def register(name: str) -> Callable[[RewardFunction], RewardFunction]:
+    """Decorator: make a reward function available under ``name``."""
+
     def add(function: RewardFunction) -> RewardFunction:
         _REGISTRY[name] = function
         return function
@@ -34,21 +36,21 @@ def register(name: str) -> Callable[[RewardFunction], RewardFunction]:
 
 @register("correctness")
 def correctness(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
-    """2.0 for the gold answer as it stands, 1.5 for it in another form, else 0.0."""
+    """2.0 for exactly the gold answer, 1.5 for the same in another form, otherwise 0.0."""
     return [0.0 if verdict.outcome != "correct" else 2.0 if verdict.method == "exact" else 1.5 for verdict in verdicts]
 
 
 @register("format")
 def tag_format(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
-    """0.2 for each of the four tags that is present."""
+    """0.2 for each of the four tags that appears."""
     return [0.2 * sum(tag in completion.text for tag in _TAGS) for completion in group.completions]
 
 
 def resolve(name: str) -> RewardFunction:
-    """The reward function of a registered name, or of ``module:function``.
+    """The reward function that is registered as ``name``, or that ``module:function`` names.
 
     Raises:
-        RewardError: there is none, or its module cannot be imported.
+        RewardError: unknown name, or the module cannot be imported.
     """
     if name in _REGISTRY:
         return _REGISTRY[name]
@@ -58,7 +60,7 @@ def resolve(name: str) -> RewardFunction:
         raise RewardError(f"unknown reward {name!r}. Did you mean {' or '.join(near)}? A plug-in is module:function.")
     try:
         function: object = getattr(importlib.import_module(module_name), function_name)
-    except Exception as error:  # a plug-in's module can fail in any way
+    except Exception as error:  # importing a plug-in can raise anything
         reason = " ".join(str(error).split())
         raise RewardError(f"reward {name!r} cannot be imported: {type(error).__name__}: {reason}") from error
     if not callable(function):
@@ -70,7 +72,7 @@ def score_group(group: RolloutGroup, terms: Sequence[RewardTerm], grader: Grader
     """One breakdown per completion, in order.
 
     Raises:
-        RewardError: a reward is unknown, or gave something other than one finite number per completion.
+        RewardError: a reward is unknown, or returned anything but one finite number per completion.
     """
     verdicts = grader.grade_batch([(completion.text, group.problem.gold) for completion in group.completions])
     values = {term.name: _call(term.name, group, verdicts) for term in terms}
@@ -85,13 +87,13 @@ def score_group(group: RolloutGroup, terms: Sequence[RewardTerm], grader: Grader
 
 
 def _call(name: str, group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
-    answer = resolve(name)(group, verdicts)
+    result = resolve(name)(group, verdicts)
     try:
-        values = [float(value) for value in answer]
+        values = [float(value) for value in result]
     except (TypeError, ValueError):
-        raise RewardError(f"reward {name!r} must give one number per completion, got {answer!r:.100}.") from None
+        raise RewardError(f"reward {name!r} must return one number per completion, got {result!r:.100}.") from None
     if len(values) != len(verdicts):
-        raise RewardError(f"reward {name!r} must give {len(verdicts)} values, one per completion, got {len(values)}.")
+        raise RewardError(f"reward {name!r} must return {len(verdicts)} values, one per completion, got {len(values)}.")
     if not all(map(math.isfinite, values)):
-        raise RewardError(f"reward {name!r} must give finite values, got {values}: one would spoil the whole group.")
+        raise RewardError(f"reward {name!r} must return finite values, got {values}: one spoils the whole group.")
     return values

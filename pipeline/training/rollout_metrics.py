@@ -1,4 +1,4 @@
-"""Metrics of a step, from what was rolled out. Names and meanings: docs/metrics.md."""
+"""Metrics and sample rows of one GRPO step, computed from its rollouts. Names and meanings: docs/metrics.md."""
 
 from collections.abc import Sequence
 from itertools import chain, zip_longest
@@ -8,14 +8,14 @@ from typing import Any
 from pipeline.types import RolloutGroup
 
 UNGRADED = ("timeout", "bad_gold")
-"""Outcomes that say nothing about the completion."""
+"""Outcomes that say nothing about whether the completion is right."""
 
 
 def rollout_metrics(groups: Sequence[RolloutGroup], replayed: Sequence[bool]) -> dict[str, float]:
     """Rewards, outcomes and lengths of all groups of a step.
 
     Args:
-        replayed: of each group, whether its problem came from the replay buffer.
+        replayed: for each group, True if its problem came from the replay buffer.
     """
     completions = [completion for group in groups for completion in group.completions]
     rewards = [reward for group in groups for reward in group.rewards]
@@ -41,15 +41,15 @@ def rollout_metrics(groups: Sequence[RolloutGroup], replayed: Sequence[bool]) ->
 
 
 def _by_origin(groups: Sequence[RolloutGroup], replayed: Sequence[bool]) -> dict[str, float]:
-    """Rewards apart, once something is replayed."""
+    """Mean rewards of new and of replayed problems; empty if nothing was replayed."""
     if not any(replayed):
         return {}
-    apart: dict[str, float] = {"num_replayed": sum(replayed)}
+    metrics: dict[str, float] = {"num_replayed": sum(replayed)}
     for name, wanted in (("new", False), ("replayed", True)):
         of_origin = [group for group, is_replayed in zip(groups, replayed, strict=True) if is_replayed == wanted]
         if of_origin:
-            apart[f"reward_mean_{name}"] = fmean(reward.total for group in of_origin for reward in group.rewards)
-    return apart
+            metrics[f"reward_mean_{name}"] = fmean(reward.total for group in of_origin for reward in group.rewards)
+    return metrics
 
 
 def sample_rows(groups: Sequence[RolloutGroup], step: int, stage: str) -> list[dict[str, Any]]:
@@ -74,9 +74,11 @@ def sample_rows(groups: Sequence[RolloutGroup], step: int, stage: str) -> list[d
 
 
 def ungraded_rows(groups: Sequence[RolloutGroup], step: int, stage: str, limit: int = 4) -> list[dict[str, Any]]:
-    """Sample rows of at most ``limit`` completions that could not be graded: one for each outcome and problem,
-    taken from the outcomes in turn."""
+    """Sample rows of at most ``limit`` completions that could not be graded.
+
+    At most one per outcome and problem. The outcomes take turns, so that a frequent one does not crowd out the other.
+    """
     rows = [row for row in sample_rows(groups, step, stage) if row["outcome"] in UNGRADED]
     by_outcome = [{r["problem_id"]: r for r in reversed(rows) if r["outcome"] == outcome} for outcome in UNGRADED]
-    in_turn = zip_longest(*(reversed(found.values()) for found in by_outcome))
+    in_turn = zip_longest(*(reversed(by_problem.values()) for by_problem in by_outcome))
     return [row for row in chain.from_iterable(in_turn) if row is not None][:limit]

@@ -1,4 +1,4 @@
-"""Numbers of steps, evaluation steps and learning rates: pure functions of the settings and the step number."""
+"""Steps of a stage, steps with an evaluation, and learning rates: pure functions of the settings and the step."""
 
 import math
 
@@ -6,7 +6,7 @@ from pipeline.config import GRPOConfig, OptimizerConfig, SFTConfig
 
 
 def num_steps(settings: SFTConfig | GRPOConfig, batch_size: int, num_examples: int) -> int:
-    """Steps of a stage that trains on ``num_examples``, ``batch_size`` at a time over all workers."""
+    """Steps of a stage that trains on ``num_examples`` with ``batch_size`` per step, over all workers."""
     if isinstance(settings, GRPOConfig):
         return settings.num_iterations * settings.num_steps
     steps = math.ceil(round(settings.num_train_epochs * num_examples / batch_size, 9))
@@ -14,12 +14,12 @@ def num_steps(settings: SFTConfig | GRPOConfig, batch_size: int, num_examples: i
 
 
 def eval_steps(times: int, total_steps: int) -> set[int]:
-    """After which steps (from 1) to evaluate: ``times`` evenly spread ones, the last step among them."""
+    """The steps, from 1, that end with an evaluation: ``times`` of them, evenly spread, including the last step."""
     return {math.ceil(total_steps * (index + 1) / times) for index in range(times)}
 
 
 def learning_rate(settings: OptimizerConfig, step: int, total_steps: int) -> float:
-    """Of ``step`` (from 0): linear warm-up from 0, then held, linear to 0, or half a cosine to 0."""
+    """Learning rate of ``step``, from 0: linear warm-up, then constant, linear to 0, or half a cosine to 0."""
     warmup = round(settings.warmup_ratio * total_steps)
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup

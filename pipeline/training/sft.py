@@ -1,4 +1,4 @@
-"""The loss of supervised fine-tuning, token by token."""
+"""The loss of supervised fine-tuning, per token."""
 
 import math
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from pipeline.training.logprobs import next_token_logits, token_logprobs
 
 
 def learned_tokens(example: TokenSequence, loss_on: str) -> TokenSequence:
-    """The example with what the loss is on as its completion: with ``all``, every token but the first."""
+    """The example with the tokens that the loss is on as its completion: with ``all``, every token but the first."""
     if loss_on == "completion":
         return example
     tokens = (*example.prompt, *example.completion)
@@ -19,18 +19,21 @@ def learned_tokens(example: TokenSequence, loss_on: str) -> TokenSequence:
 
 
 def token_losses(model: nn.Module, batch: MicroBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cross-entropy [B, T] of the batch's targets, in float32, and whether the likeliest token [B, T] is the right one.
-    0 and False outside of completions."""
+    """Cross-entropy of the batch's targets, and whether the likeliest token is the target.
+
+    Returns:
+        losses [B, T] float32 and hits [B, T] bool; 0 and False outside of completions.
+    """
     logits = next_token_logits(model, batch, dtype)
     losses = -token_logprobs(logits, batch.targets) * batch.completion_mask
-    likeliest = logits.detach().max(dim=-1).indices  # argmax is five times slower on a CPU
+    likeliest = logits.detach().max(dim=-1).indices  # on a CPU argmax is five times slower
     hits = (likeliest == batch.targets) & batch.completion_mask
     return losses, hits
 
 
 @torch.no_grad()
 def held_out_sums(model: nn.Module, batches: Iterable[MicroBatch], dtype: torch.dtype) -> list[float]:
-    """(loss, right tokens, tokens), each summed over the completions of held-out examples, with dropout off."""
+    """[loss, hits, tokens], each summed over the completions of held-out examples, with dropout off."""
     training = model.training
     model.eval()
     sums = torch.zeros(3, dtype=torch.float64)
@@ -42,5 +45,5 @@ def held_out_sums(model: nn.Module, batches: Iterable[MicroBatch], dtype: torch.
 
 
 def perplexity(loss: float) -> float:
-    """exp of the mean loss; infinite where that is too large for a number."""
+    """exp of the mean loss; infinity if that exceeds a float."""
     return math.inf if loss >= 700 else math.exp(loss)

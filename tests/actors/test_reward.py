@@ -1,10 +1,17 @@
-"""The verifier inside real Ray actors: on the main thread, on another one, in an event loop."""
+"""RewardWorker as a plain class, and the verifier inside real Ray actors: on the main thread, on another one, in an
+event loop."""
 
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import pytest
+
+from actors.reward import RewardWorker
+from pipeline.config import RewardConfig, RewardTerm
+from pipeline.errors import RewardError
+from pipeline.types import Completion, Problem, RolloutGroup, WeightId
 
 SCRIPT = textwrap.dedent("""
     import sys, time
@@ -53,3 +60,26 @@ def test_the_same_verdicts_in_every_kind_of_actor_and_no_child_left(tmp_path_fac
     expected = "correct correct timeout incorrect"
     kinds = ["sync", "threaded", "async"]
     assert done.stdout.splitlines() == [*(f"{kind} {expected}" for kind in kinds), "6 children, 0 left"]
+
+
+def group(*texts: str, gold: str = "72") -> RolloutGroup:
+    problem = Problem(id="p0", prompt=({"role": "user", "content": "How many?"},), gold=gold)
+    completions = tuple(Completion((1, 2), (-0.5, -0.5), text, "stop") for text in texts)
+    return RolloutGroup(problem, (1,), completions, WeightId(0, 0))
+
+
+def test_worker_fills_rewards_and_keeps_the_order():
+    groups = [group("<answer>72</answer>", "71"), group("<answer>1/2</answer>", gold="0.5")]
+    worker = RewardWorker(RewardConfig())
+    try:
+        scored = worker.score(groups)
+    finally:
+        worker.close()
+    totals = [[breakdown.total for breakdown in one.rewards] for one in scored]
+    assert totals == [[pytest.approx(2.4), 0.0], [pytest.approx(1.9)]]
+    assert [replace(one, rewards=()) for one in scored] == groups
+
+
+def test_worker_refuses_an_unknown_reward_at_once():
+    with pytest.raises(RewardError, match="formatt"):
+        RewardWorker(RewardConfig(functions=[RewardTerm(name="formatt")]))

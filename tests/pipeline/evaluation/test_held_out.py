@@ -73,3 +73,42 @@ def test_accuracy_by_level_and_overall():
         "truncated_frac": 0.0,
     }
     assert (summary["overall"]["num_problems"], summary["overall"]["truncated_frac"]) == (3, pytest.approx(1 / 3))
+
+
+def result(level: str, tagged: bool, last: bool, tokens: int, truncated: bool = False, *, right: bool = False) -> dict:
+    outcome = "correct" if tagged or right else "incorrect"
+    return {"level": level, "tagged": tagged, "last_number": last, "num_tokens": tokens} | {
+        "truncated": truncated,
+        "outcome": outcome,
+    }
+
+
+def test_overall_accuracy_is_over_problems_not_over_levels():
+    rows = [
+        result("2", True, True, 10),
+        result("1", True, True, 20),
+        result("1", False, True, 40, truncated=True, right=True),
+        result("1", False, False, 30),
+        result("1", False, True, 50),
+    ]
+    summary = accuracy_by_level(rows)
+    assert list(summary["levels"]) == ["1", "2"]
+    assert summary["levels"]["1"] == {
+        "num_problems": 4,
+        "accuracy_tagged": 0.25,
+        "answer_accuracy": 0.5,
+        "accuracy_last_number": 0.75,
+        "completion_length_mean": 35.0,
+        "truncated_frac": 0.25,
+    }
+    assert summary["levels"]["2"]["accuracy_tagged"] == 1.0
+    assert summary["overall"] == pytest.approx(
+        {
+            "num_problems": 5,
+            "accuracy_tagged": 0.4,
+            "answer_accuracy": 0.6,
+            "accuracy_last_number": 0.8,
+            "completion_length_mean": 30.0,
+            "truncated_frac": 0.2,
+        }
+    )

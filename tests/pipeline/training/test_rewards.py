@@ -1,9 +1,7 @@
 import sys
-from dataclasses import replace
 
 import pytest
 
-from actors.reward import RewardWorker
 from pipeline.config import RewardConfig, RewardTerm
 from pipeline.errors import RewardError
 from pipeline.training.rewards import resolve, score_group
@@ -91,7 +89,7 @@ def test_plugin_sees_the_whole_group(plugin, grader):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("short", "must give 2 values, one per completion, got 1"),
+        ("short", "must return 2 values, one per completion, got 1"),
         ("infinite", "finite"),
         ("words", "one number per completion"),
         ("nothing", "one number per completion, got None"),
@@ -121,20 +119,3 @@ def test_unknown_reward_is_a_one_line_error_that_names_it(name, said, plugin):
         resolve(name)
     message = str(error.value)
     assert name in message and said in message and "\n" not in message
-
-
-def test_worker_fills_rewards_and_keeps_the_order():
-    groups = [make_group("<answer>72</answer>", "71"), make_group("<answer>1/2</answer>", gold="0.5")]
-    worker = RewardWorker(RewardConfig())
-    try:
-        scored = worker.score(groups)
-    finally:
-        worker.close()
-    totals = [[breakdown.total for breakdown in group.rewards] for group in scored]
-    assert totals == [[pytest.approx(2.4), 0.0], [pytest.approx(1.9)]]
-    assert [replace(group, rewards=()) for group in scored] == groups
-
-
-def test_worker_refuses_an_unknown_reward_at_once():
-    with pytest.raises(RewardError, match="formatt"):
-        RewardWorker(RewardConfig(functions=[RewardTerm(name="formatt")]))

@@ -1,7 +1,5 @@
 import pytest
 
-from pipeline.data.selection import first_per_level
-from pipeline.evaluation.held_out import accuracy_by_level
 from pipeline.training.rollout_metrics import rollout_metrics, sample_rows, ungraded_rows
 from pipeline.types import Completion, Problem, RewardBreakdown, RolloutGroup, WeightId
 
@@ -94,50 +92,3 @@ def test_ungraded_rows_take_outcomes_in_turn_and_a_problem_once():
 def test_a_group_without_its_rewards_is_our_bug():
     with pytest.raises(ValueError, match="shorter"):
         sample_rows([RolloutGroup(problem("a"), (1,), GROUPS[0].completions, WeightId(1, 0))], 1, "rl")
-
-
-def result(level: str, tagged: bool, last: bool, tokens: int, truncated: bool = False, *, right: bool = False) -> dict:
-    outcome = "correct" if tagged or right else "incorrect"
-    return {"level": level, "tagged": tagged, "last_number": last, "num_tokens": tokens} | {
-        "truncated": truncated,
-        "outcome": outcome,
-    }
-
-
-def test_accuracy_by_level_by_hand():
-    rows = [
-        result("2", True, True, 10),
-        result("1", True, True, 20),
-        result("1", False, True, 40, truncated=True, right=True),
-        result("1", False, False, 30),
-        result("1", False, True, 50),
-    ]
-    summary = accuracy_by_level(rows)
-    assert list(summary["levels"]) == ["1", "2"]
-    assert summary["levels"]["1"] == {
-        "num_problems": 4,
-        "accuracy_tagged": 0.25,
-        "answer_accuracy": 0.5,
-        "accuracy_last_number": 0.75,
-        "completion_length_mean": 35.0,
-        "truncated_frac": 0.25,
-    }
-    assert summary["levels"]["2"]["accuracy_tagged"] == 1.0
-    # Over problems, not over levels: 2 of 5.
-    assert summary["overall"] == pytest.approx(
-        {
-            "num_problems": 5,
-            "accuracy_tagged": 0.4,
-            "answer_accuracy": 0.6,
-            "accuracy_last_number": 0.8,
-            "completion_length_mean": 30.0,
-            "truncated_frac": 0.2,
-        }
-    )
-
-
-@pytest.mark.parametrize(("count", "ids"), [(0, ""), (1, "abe"), (2, "abcef"), (9, "abcdef")])
-def test_the_first_of_every_level_in_order(count, ids):
-    levels = {"a": "1", "b": "2", "c": "1", "d": "1", "e": None, "f": None}
-    problems = [problem(id, level) for id, level in levels.items()]
-    assert "".join(p.id for p in first_per_level(problems, count)) == ids
