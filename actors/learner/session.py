@@ -210,6 +210,7 @@ class LearnerSession:
             self._saver.finish_stage(self.schedule.progress, self._tokenizer, self.dtype)
             self._saver.checkpoint(self.policy, self.schedule, self.examples, self.clock)
             self._recorder.close()
+            self._run.unlock()
         ray.train.report({"step": self.progress.step, "stage": self.stage.name})
 
     def _load_best(self) -> None:

@@ -89,6 +89,9 @@ class RunDirectory:
         """Hold the directory until this process ends. Raises CheckpointError if another process holds it."""
         self._lock_file = hold_lock(self.path, timeout_s)
 
+    def unlock(self) -> None:
+        self._lock_file.close()
+
 
 def make_directory(root: str) -> Path:
     """A new ``exp_YYYYMMDD_HHMMSS`` under ``root``. Raises ConfigError if it cannot be created."""
