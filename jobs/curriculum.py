@@ -12,7 +12,7 @@ def train(config: Any, resumed: Any) -> None:
     from rich.console import Console
 
     from actors.driver.launch import run
-    from pipeline.curriculum.search_report import search_tables
+    from pipeline.curriculum.search_tables import search_tables
     from pipeline.reports.accuracy import accuracy_table
 
     run_directory = run(config, resumed)

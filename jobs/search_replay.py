@@ -12,7 +12,7 @@ def search(config: Any, resumed: Any) -> None:
     from rich.console import Console
 
     from actors.driver.search import run_search
-    from pipeline.curriculum.search_report import search_statements, search_tables
+    from pipeline.curriculum.search_tables import search_statements, search_tables
 
     run_directory = run_search(config, resumed)
     for table in search_tables(run_directory.path):

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from pipeline.audit.run import audit_run
 from pipeline.audit.section import audit_section
-from pipeline.curriculum.chain_results import Chain, read_chains
-from pipeline.curriculum.search_report import chain_section, summarize_chain, write_search_report
+from pipeline.curriculum.chain_results import ChainResult, read_chains
+from pipeline.curriculum.search_report import chain_section, write_search_report
+from pipeline.curriculum.search_summary import summarize_chain
 from pipeline.errors import CheckpointError
 from pipeline.evaluation.evaluation_report import write_evaluation_report
 from pipeline.evaluation.record import NAME as EVALUATION
@@ -45,7 +46,7 @@ def write_report(run_dir: str | Path, output_dir: str | Path | None = None) -> P
     return _write_run_report(run_dir, Path(output_dir or run_dir), chains.chains[0] if chains else None)
 
 
-def _write_run_report(run_dir: Path, output_dir: Path, chain: Chain | None) -> Path:
+def _write_run_report(run_dir: Path, output_dir: Path, chain: ChainResult | None) -> Path:
     """
     Args:
         chain: the curriculum that the run followed, if any.

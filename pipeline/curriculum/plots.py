@@ -1,4 +1,4 @@
-"""Pictures of what chains learned and forgot: their matrices, and accuracy and forgetting against the replay ratio."""
+"""Plots of learning and forgetting: matrices of chains, and metrics against the replay ratio."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,17 +11,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
-from pipeline.curriculum.forgetting import ChainOutcomes, Estimate
+from pipeline.curriculum.estimates import Estimate
+from pipeline.curriculum.forgetting import Array, ChainAnswers
 from pipeline.reports.drawing import COLORS, INK, SOFT, STYLE, save
 from pipeline.reports.page import visible
 
 Estimates = Mapping[str, Estimate | None]
 
 
-def draw_matrices(panels: Mapping[str, Sequence[ChainOutcomes]], path: Path) -> Path:
-    """A heat map of accuracy, stage x level, for every title: the mean of its chains.
+def draw_matrices(panels: Mapping[str, Sequence[ChainAnswers]], path: Path) -> Path:
+    """A heat map of accuracy, stage x level, per title: the mean of its chains.
 
-    All have one colour scale, and their levels in the order in which the longest chain trained on them.
+    All share a colour scale, and their levels are in the order in which the longest chain trained on them.
     """
     order = level_order(max((chains[0] for chains in panels.values()), key=lambda chain: len(chain.stages)))
     columns = 1 if len(panels) == 1 else 2
@@ -46,17 +47,19 @@ def draw_replay_ratio(
     metrics: Sequence[str],
     path: Path,
 ) -> Path:
-    """A panel per metric: for every curve the mean with its interval, and a dot per seed, over the replay ratio.
+    """A panel per metric, over the replay ratio: each curve's mean with its interval, and a dot per seed.
 
     Args:
-        curves: label -> replay ratio -> the estimates of the setting.
-        baselines: metric -> name and estimate of what is drawn as a band.
+        curves: label -> replay ratio -> the setting's estimates.
+        baselines: metric -> name and estimate to draw as a band.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 4.6))
         for axes, metric in zip(np.atleast_1d(figure.subplots(1, len(metrics))), metrics, strict=True):
             for (label, points), color in zip(curves.items(), _cycle(len(curves)), strict=True):
-                _draw_curve(axes, {x: found for x in sorted(points) if (found := points[x][metric])}, label, color)
+                _draw_curve(
+                    axes, {x: estimate for x in sorted(points) if (estimate := points[x][metric])}, label, color
+                )
             if metric in baselines:
                 name, estimate = baselines[metric]
                 axes.axhspan(*estimate.interval, color=SOFT, alpha=0.18, lw=0)
@@ -70,13 +73,13 @@ def draw_replay_ratio(
         return save(figure, path, dpi=150)
 
 
-def level_order(chain: ChainOutcomes) -> list[int]:
+def level_order(chain: ChainAnswers) -> list[int]:
     """Columns of the matrix in the order in which the chain first trained on their levels."""
     first = chain.first_trained()
     return sorted(range(len(first)), key=lambda index: first[index] or math.inf)
 
 
-def _draw_matrix(axes: Axes, matrix: np.ndarray, chain: ChainOutcomes, order: Sequence[int], brightest: float) -> None:
+def _draw_matrix(axes: Axes, matrix: Array, chain: ChainAnswers, order: Sequence[int], brightest: float) -> None:
     """Numbers are percent. A frame: the stage trained on this level."""
     matrix = matrix[:, order]
     names = [chain.levels[index] for index in order]
@@ -102,7 +105,7 @@ def _draw_curve(axes: Axes, points: Mapping[float, Estimate], label: str, color:
     if not points:
         return
     ratios, means = list(points), [estimate.mean for estimate in points.values()]
-    # A bootstrap interval may leave its own mean out when it is very narrow: no bar is then drawn on that side.
+    # A very narrow bootstrap interval may exclude its own mean: no bar is drawn on that side.
     errors = np.transpose([(max(e.mean - e.interval[0], 0), max(e.interval[1] - e.mean, 0)) for e in points.values()])
     axes.errorbar(ratios, means, errors, color=color, lw=1.8, elinewidth=1.1, capsize=4, label=_label(label, 32))
     seeds = [(ratio, value) for ratio, estimate in points.items() for value in estimate.by_seed.values()]

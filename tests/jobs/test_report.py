@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from tests.conftest import ROOT
-from tests.pipeline.curriculum.test_search_report import finished_search
 from tests.support.runs import make_run, write_rows
+from tests.support.search_files import finished_search
 
 
 def run_job(*args: str | Path) -> subprocess.CompletedProcess:

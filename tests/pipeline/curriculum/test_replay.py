@@ -1,8 +1,9 @@
 import json
-import random
 from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.curriculum.replay import ReplayBuffer, ReplayItem
 from pipeline.errors import CheckpointError
@@ -16,6 +17,10 @@ def items(prefix: str, count: int, level: str | None = None) -> list[ReplayItem]
     return [ReplayItem(f"{prefix}{index}", level) for index in range(count)]
 
 
+def levels_of(buffer: ReplayBuffer) -> dict[str | None, int]:
+    return dict(Counter(item.level for item in buffer.items))
+
+
 # What the buffer holds ---------------------------------------------------------------------------
 
 
@@ -24,11 +29,11 @@ def test_a_buffer_with_room_holds_everything():
     assert sorted(buffer.items) == sorted(items("a", 4) + items("b", 6))
 
 
-def test_a_buffer_never_holds_more_than_its_capacity():
-    buffer = ReplayBuffer(5000)
+def test_a_full_buffer_stays_at_its_capacity():
+    buffer = ReplayBuffer(50)
     for level in "12345":
-        buffer = buffer.add(items(level, 1500, level))
-        assert len(buffer.items) == min(5000, 1500 * int(level))
+        buffer = buffer.add(items(level, 15, level))
+        assert len(buffer.items) == min(50, 15 * int(level))
 
 
 def test_a_problem_offered_twice_counts_once():
@@ -38,10 +43,11 @@ def test_a_problem_offered_twice_counts_once():
 def inclusion_counts(num_buffers: int) -> Counter[str]:
     """How often each of 100 problems is in a buffer of 20 that was filled in four stages of 25."""
     counts: Counter[str] = Counter()
+    stages = [items(stage, 25, stage) for stage in "abcd"]
     for seed in range(num_buffers):
         buffer = ReplayBuffer(20, "reservoir", seed)
-        for stage in "abcd":
-            buffer = buffer.add(items(stage, 25, stage))
+        for stage in stages:
+            buffer = buffer.add(stage)
         counts.update(item.problem_id for item in buffer.items)
     return counts
 
@@ -71,28 +77,58 @@ def test_the_chi_square_test_finds_a_buffer_that_prefers_late_problems():
     assert sum((count - 200) ** 2 for count in counts.values()) / 160 * 0.99 > CHI_SQUARE_99_DF
 
 
-@pytest.mark.parametrize("sampling", ["reservoir", "by_level"])
-def test_the_buffer_does_not_depend_on_the_order_of_what_it_was_offered(sampling):
-    generator = random.Random(0)
-    offered = items("a", 30, "1") + items("b", 4, "2") + items("c", 90, "3") + items("d", 17, None)
-    for capacity in (1, 7, 16, 40, 200):
-        expected = ReplayBuffer(capacity, sampling, 3).add(offered)
-        for _ in range(20):
-            shuffled = generator.sample(offered, len(offered))
-            cuts = sorted(generator.sample(range(len(offered)), 5))
-            buffer = ReplayBuffer(capacity, sampling, 3)
-            for start, stop in zip([0, *cuts], [*cuts, len(offered)], strict=True):
-                buffer = buffer.add(shuffled[start:stop])
-            assert buffer == expected
+LAWS = settings(max_examples=60, deadline=None, derandomize=True)
+SAMPLINGS = st.sampled_from(["reservoir", "by_level"])
+OFFERED = st.lists(st.integers(0, 200), max_size=40).map(
+    lambda numbers: [ReplayItem(f"p{number}", [None, "1", "2", "10"][number % 7 % 4]) for number in numbers]
+)
+"""Problems, some of them more than once, of uneven levels."""
+
+
+@LAWS
+@given(OFFERED, st.integers(1, 50), SAMPLINGS, st.data())
+def test_the_buffer_depends_on_what_it_was_offered_but_not_on_the_order(offered, capacity, sampling, data):
+    at_once = ReplayBuffer(capacity, sampling, 3).add(offered)
+    buffer, rest = ReplayBuffer(capacity, sampling, 3), data.draw(st.permutations(offered))
+    while rest:
+        size = data.draw(st.integers(1, len(rest)))
+        buffer, rest = buffer.add(rest[:size]), rest[size:]
+    assert buffer == at_once
+
+
+@LAWS
+@given(OFFERED, OFFERED, st.integers(1, 50), SAMPLINGS)
+def test_offering_problems_again_changes_nothing(offered, more, capacity, sampling):
+    buffer = ReplayBuffer(capacity, sampling).add(offered).add(more)
+    assert buffer.add(offered) == buffer.add(more) == buffer.add([]) == buffer
+
+
+@LAWS
+@given(OFFERED, st.integers(1, 50), SAMPLINGS)
+def test_a_buffer_holds_what_it_was_offered_up_to_its_capacity(offered, capacity, sampling):
+    kept = ReplayBuffer(capacity, sampling).add(offered).items
+    assert set(kept) <= set(offered) and len(set(kept)) == len(kept) == min(capacity, len(set(offered)))
+
+
+@LAWS
+@given(OFFERED, st.integers(1, 49), SAMPLINGS)
+def test_a_smaller_buffer_holds_the_first_of_a_larger_one(offered, capacity, sampling):
+    larger = ReplayBuffer(50, sampling).add(offered)
+    assert ReplayBuffer(capacity, sampling).add(offered).items == larger.items[:capacity]
+
+
+@LAWS
+@given(OFFERED, st.integers(1, 50))
+def test_by_level_levels_differ_by_one_place_unless_one_runs_out(offered, capacity):
+    places = levels_of(ReplayBuffer(capacity, "by_level").add(offered))
+    num_offered = Counter(item.level for item in set(offered))
+    most = max(places.values(), default=0)
+    assert all(places.get(level, 0) >= min(count, most - 1) for level, count in num_offered.items())
 
 
 def test_another_seed_keeps_other_problems():
     kept = [set(ReplayBuffer(50, "reservoir", seed).add(items("a", 100)).items) for seed in (0, 1)]
     assert kept[0] != kept[1]
-
-
-def levels_of(buffer: ReplayBuffer) -> dict[str | None, int]:
-    return dict(Counter(item.level for item in buffer.items))
 
 
 def test_by_level_gives_every_level_the_same_share():

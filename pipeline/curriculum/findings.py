@@ -1,0 +1,96 @@
+"""The findings of a search: estimates per setting, the comparison with the baseline, the replay-ratio trend."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.curriculum.chain_results import CORRECT_BY, CurriculumResults
+from pipeline.curriculum.comparisons import Comparison, Trend, compare_with_baseline, trend
+from pipeline.curriculum.estimates import Estimate, summarize
+from pipeline.curriculum.forgetting import ChainAnswers
+from pipeline.runs.records import number
+
+RATIO = "curriculum.replay_ratio"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the complete chains of a search show, by one measure of correctness."""
+
+    summaries: dict[str, dict[str, Estimate | None]]
+    """Setting -> metric -> estimate."""
+    comparison: Comparison | None
+    trend: Trend | None
+    statements: list[str]
+    """Plain sentences. Without a comparison or a trend they give the reason."""
+
+
+def judge(results: CurriculumResults, measure: str = CORRECT_BY[0]) -> Findings:
+    """The findings so far, from the chains that are complete."""
+    complete = results.complete(measure)
+    if not complete:
+        return Findings({}, None, None, ["No chain has finished: there is nothing to compare yet."])
+    summaries = summarize(complete)
+    comparison, compared = _compare(results, complete)
+    slope, sloped = _trend(results, complete, forgetting_metric(results, summaries))
+    statements = [compared, sloped]
+    if any(math.isnan(answers.matrix()[0, 0]) for answers in complete):
+        statements.append(
+            "The model was not evaluated before training (eval.at_start): forgetting and forward transfer, which need "
+            "it, are left out. Trained forgetting counts from the first stage."
+        )
+    return Findings(summaries, comparison, slope, statements)
+
+
+def _compare(results: CurriculumResults, complete: Sequence[ChainAnswers]) -> tuple[Comparison | None, str]:
+    if not results.baselines:
+        return None, "There is no baseline to compare with: search.baselines is empty."
+    baseline, *others = results.baselines
+    rivals = [answers for answers in complete if answers.setting not in others]
+    settings = {answers.setting for answers in rivals}
+    if baseline not in settings:
+        return None, f"The best setting cannot be compared with the baseline yet: no chain of {baseline} has finished."
+    if len(settings) < 2:
+        return None, "The best setting cannot be compared with the baseline yet: only baselines have finished."
+    try:
+        comparison = compare_with_baseline(rivals, baseline)
+    except ValueError as error:  # the best setting and the baseline finished with different seeds
+        return None, f"The best setting cannot be compared with the baseline: {error}."
+    return comparison, comparison.statement
+
+
+def _trend(
+    results: CurriculumResults, complete: Sequence[ChainAnswers], metric: str | None
+) -> tuple[Trend | None, str]:
+    finished = {answers.setting for answers in complete}
+    searched = replay_ratios(results)
+    ratios = {setting: ratio for setting, ratio in searched.items() if setting in finished}
+    if len(set(searched.values())) < 2:
+        return None, "There is no trend over the replay ratio: the search does not vary it."
+    if len(set(ratios.values())) < 2:
+        return None, "There is no trend over the replay ratio yet: fewer than two replay ratios have finished."
+    if metric is None:
+        return None, "There is no trend over the replay ratio: forgetting is not defined for all settings."
+    try:
+        slope = trend(complete, ratios, metric)
+    except ValueError as error:  # no seed that all settings finished
+        return None, f"There is no trend over the replay ratio: {error}."
+    left_out = "" if len(ratios) == len(searched) else " Settings that did not finish are left out."
+    return slope, slope.statement + left_out
+
+
+def replay_ratios(results: CurriculumResults) -> dict[str, float]:
+    """Replay ratios by setting, without baselines."""
+    records = [chain.record for chain in results.chains if not chain.record.is_baseline]
+    ratios = {record.setting: number(record.values, RATIO) for record in records}
+    return {setting: ratio for setting, ratio in ratios.items() if ratio is not None}
+
+
+def forgetting_metric(results: CurriculumResults, summaries: Mapping[str, Mapping[str, Estimate | None]]) -> str | None:
+    """``forgetting`` or, if the model was not evaluated before training, ``trained_forgetting``.
+
+    None if neither is defined for every setting with a replay ratio.
+    """
+    estimates = [summaries[setting] for setting in replay_ratios(results) if setting in summaries]
+    names = ("forgetting", "trained_forgetting")
+    return next((name for name in names if all(metrics[name] for metrics in estimates)), None)

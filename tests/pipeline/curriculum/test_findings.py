@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.curriculum.chain_results import require_chains
+from pipeline.curriculum.findings import judge
+from tests.support.search_files import FORGETS_HALF, FORGETS_LITTLE, MIXED, SearchFiles, finished_search
+
+
+def statements(run_dir: Path) -> list[str]:
+    return judge(require_chains(run_dir)).statements
+
+
+def test_the_statements_compare_and_give_the_trend(tmp_path):
+    compared, sloped = statements(finished_search(tmp_path))
+    assert compared.startswith("Best by average accuracy: replay_ratio=0.5, +20.0 points against level_order=mixed [")
+    # 20 points less at 0.5 than at 0
+    assert sloped.startswith("Forgetting falls as the replay ratio rises: -4.0 points for each 0.1 [")
+
+
+def test_settings_that_did_not_finish_are_left_out_of_the_trend(tmp_path):
+    search = SearchFiles(tmp_path).add("r0", FORGETS_HALF, ratio=0.0).add("r5", FORGETS_LITTLE, ratio=0.5)
+    run_dir = search.add("r9", FORGETS_LITTLE, ratio=0.9, num_done=1).write()
+    assert statements(run_dir)[1].endswith("Settings that did not finish are left out.")
+
+
+@pytest.mark.parametrize(
+    ("chains", "compared", "sloped"),
+    [
+        ([("a", 0, 0.1, False, 2)], "There is no baseline", "the search does not vary it"),
+        ([("a", 0, 0.1, False, 2), ("m", 0, None, True, 0)], "no chain of m has finished", "does not vary it"),
+        ([("a", 0, 0.1, False, 0), ("m", 0, None, True, 2)], "only baselines have finished", "does not vary"),
+        ([("a", 0, 0.1, False, 2), ("b", 0, 0.2, False, 1)], "no baseline", "fewer than two replay ratios"),
+        ([("a", 0, 0.1, False, 2), ("b", 1, 0.2, False, 2)], "no baseline", "a seed in common"),
+        ([("a", 0, 0.1, False, 2), ("m", 1, None, True, 2)], "must have a seed in common", "does not vary it"),
+    ],
+)
+def test_the_statements_give_the_reason_if_there_is_nothing_to_compare(tmp_path, chains, compared, sloped):
+    search = SearchFiles(tmp_path)
+    for setting, seed, ratio, baseline, num_done in chains:
+        search.add(setting, FORGETS_HALF, seed, ratio=ratio, baseline=baseline, num_done=num_done)
+    first, second = statements(search.write())
+    assert compared in first and sloped in second
+
+
+def test_a_search_without_a_finished_chain_has_nothing_to_compare(tmp_path):
+    run_dir = SearchFiles(tmp_path).add("a", FORGETS_HALF, num_done=0).write()
+    assert statements(run_dir) == ["No chain has finished: there is nothing to compare yet."]
+
+
+def test_without_an_evaluation_before_training_trained_forgetting_is_judged(tmp_path):
+    search = SearchFiles(tmp_path)
+    search.add("r0", FORGETS_HALF, ratio=0.0, before=False).add("r5", FORGETS_LITTLE, ratio=0.5, before=False)
+    _, sloped, missing = statements(search.write())
+    assert sloped.startswith("Trained forgetting falls as the replay ratio rises: -8.0 points for each 0.1")
+    assert missing.startswith("The model was not evaluated before training")
+
+
+def test_one_seed_is_not_enough_to_tell(tmp_path):
+    search = SearchFiles(tmp_path).add("a", FORGETS_LITTLE).add("m", MIXED, baseline=True)
+    assert "One seed cannot tell" in statements(search.write())[0]
+
+
+def test_the_first_baseline_is_compared_with_and_the_others_are_no_rivals(tmp_path):
+    search = SearchFiles(tmp_path).add("m", MIXED, baseline=True).add("n", [[1, 10], [0, 10]], baseline=True)
+    run_dir = search.add("a", FORGETS_LITTLE).write()
+    assert statements(run_dir)[0].startswith("Best by average accuracy: a, +20.0 points against m")
