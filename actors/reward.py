@@ -1,4 +1,4 @@
-"""Scores completions. actors/driver/launch.py makes it a Ray actor; tests build it directly."""
+"""Scores completions. actors/driver/start.py makes it a Ray actor; tests build it directly."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from pipeline.verifier import Grader
 
 
 class RewardWorker:
-    """Grades and scores groups, one at a time. An unknown reward fails here, before any rollout."""
+    """Grades and scores groups, one at a time. An unknown reward fails in the constructor, before any rollout."""
 
     def __init__(self, config: RewardConfig) -> None:
         self._terms = config.functions
@@ -19,7 +19,7 @@ class RewardWorker:
         self._grader.start()
 
     def score(self, groups: list[RolloutGroup]) -> list[RolloutGroup]:
-        """The same groups, in the same order, with ``rewards`` filled."""
+        """The same groups, in the same order, with their ``rewards`` filled in."""
         return [replace(group, rewards=score_group(group, self._terms, self._grader)) for group in groups]
 
     def close(self) -> None:

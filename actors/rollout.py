@@ -22,7 +22,7 @@ engines there are."""
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How completions are drawn."""
+    """How completions are sampled."""
 
     temperature: float
     top_p: float = 1.0
@@ -30,7 +30,7 @@ class Decoding:
     """0: no limit."""
     max_completion_length: int = 256
     stop: tuple[str, ...] = ()
-    """Texts that end a completion, and are no part of it."""
+    """Texts that end a completion and are not part of it."""
 
     @classmethod
     def from_config(cls, config: RolloutConfig) -> "Decoding":
@@ -38,14 +38,14 @@ class Decoding:
 
 
 class RolloutWorker:
-    """One engine. actors/driver/launch.py makes it a Ray actor; tests build it directly.
+    """One vLLM engine. actors/driver/start.py makes it a Ray actor; tests build it directly.
 
     Args:
         config: engine and sampling settings.
-        model: which model; its files are resolved on this node.
+        model: its files are resolved on this node.
         max_model_len: tokens of the longest prompt and completion together.
-        max_num_seqs: sequences decoded at once: all of a chunk.
-        pull: fetches the weights of an id. Called only when the engine holds others.
+        max_num_seqs: sequences decoded at once.
+        pull: fetches the weights of an id. Called only if the engine holds others.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class RolloutWorker:
         self._llm = _start_engine(config, model, max_model_len, max_num_seqs)
 
     def sync(self, weight_id: WeightId | None) -> float:
-        """Load these weights unless the engine holds them already. Returns seconds spent.
+        """Load these weights unless the engine already holds them. Returns the seconds it took.
 
         Args:
-            weight_id: None for those in the model's files, of an engine that never had others.
+            weight_id: None for the weights in the model's files, in an engine that never had others.
         """
         start = time.perf_counter()
         if weight_id is not None and weight_id != self._weight_id:
@@ -79,7 +79,7 @@ class RolloutWorker:
     ) -> list[tuple[Completion, ...]]:
         """Complete one chunk of prompts, alone in the engine: [num_requests][num_seeds].
 
-        The answer depends on the weights, the chunk and its seeds only, so Ray may safely call it again.
+        The answer depends only on the weights, the chunk and its seeds, so Ray may safely retry the call.
         """
         from vllm import SamplingParams
 
@@ -104,7 +104,7 @@ class RolloutWorker:
 
     def _load(self, weights: PackedWeights) -> None:
         with warnings.catch_warnings():
-            # The buffer is shared memory of the object store: read-only, which torch warns of.
+            # The buffer is the object store's shared memory. It is read-only, which torch warns about.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             if self._tensor_parallel:
                 self._load_from_disk(weights)
@@ -113,7 +113,7 @@ class RolloutWorker:
         self._llm.reset_prefix_cache()
 
     def _load_from_disk(self, weights: PackedWeights) -> None:
-        """Shards of an engine are processes of their own: they read a file in place of a pickled copy."""
+        """Each shard of an engine is a process of its own: it reads a file instead of a pickled copy."""
         from safetensors.torch import save_file
 
         with tempfile.TemporaryDirectory() as directory:
@@ -147,7 +147,7 @@ def _completion(output: Any) -> Completion:
 
 
 def engine_environment(config: RolloutConfig) -> dict[str, str]:
-    """Variables that must be set before vllm is imported."""
+    """Environment variables that must be set before vllm is imported."""
     in_process = "0" if config.tensor_parallel_size == 1 else "1"
     variables = {"VLLM_ENABLE_V1_MULTIPROCESSING": in_process, "VLLM_NO_USAGE_STATS": "1"}
     if config.num_gpus == 0:
@@ -166,8 +166,8 @@ def _start_engine(config: RolloutConfig, model: ModelConfig, max_model_len: int,
     path = resolve_model(model)
     cpu_only: dict[str, Any] = {}
     if config.num_gpus == 0:
-        # A seeded request cannot continue a prompt cut in two: "CPU Generator does not use offset". The
-        # smallest block lets the completions of a group share most of their prompt.
+        # A seeded request fails if its prompt is split ("CPU Generator does not use offset"). The smallest block lets
+        # the completions of a group share most of their prompt.
         cpu_only = {
             "enable_chunked_prefill": False,
             "max_num_batched_tokens": max(max_model_len, 8192),

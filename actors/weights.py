@@ -13,7 +13,7 @@ from pipeline.types import WeightId
 class TensorSpec(NamedTuple):
     name: str
     dtype: str
-    """Of torch, such as ``bfloat16``."""
+    """Name of a torch dtype, such as ``bfloat16``."""
     shape: tuple[int, ...]
     offset: int
     """First byte in the buffer."""
@@ -22,14 +22,14 @@ class TensorSpec(NamedTuple):
 
 @dataclass(frozen=True)
 class PackedWeights:
-    """All weights of a model in one buffer: one object to copy, share and map without pickling."""
+    """All weights of a model in one buffer, which is copied, shared and mapped without pickling."""
 
     buffer: np.ndarray
     """[num_bytes] uint8."""
     specs: tuple[TensorSpec, ...]
 
     def tensors(self) -> Iterator[tuple[str, Any]]:
-        """(name, torch tensor) views of the buffer. Read them only."""
+        """(name, torch tensor) views of the buffer, which may be read-only."""
         import torch
 
         whole = torch.from_numpy(self.buffer)
@@ -56,7 +56,7 @@ def pack_weights(named_tensors: Iterable[tuple[str, Any]]) -> PackedWeights:
 class WeightStore:
     """Holds the newest weights in the object store, owned by this actor: they outlive the learner.
 
-    actors/driver/launch.py makes it a Ray actor.
+    actors/driver/start.py makes it a Ray actor.
     """
 
     def __init__(self) -> None:
@@ -65,21 +65,21 @@ class WeightStore:
         self._ref: Any = None
 
     def next_attempt(self) -> int:
-        """A new number for each learner group that publishes here: it makes their weight ids new. It grows, also over
-        a restart of this actor."""
+        """A number for a learner group that publishes here, larger than all before, even if this actor was restarted.
+        It makes the group's weight ids new."""
         self._attempt += 1
         return self._attempt
 
     def publish(self, weight_id: WeightId, weights: PackedWeights) -> None:
-        """Replace what is held. Ids of an older attempt are refused: a dying learner may still send."""
+        """Replace the weights held. Ids of an older attempt are refused, because a dying learner may still send."""
         import ray
 
         if self._id is not None and weight_id < self._id:
             raise ValueError(f"weights {weight_id} are older than {self._id}")
-        self._ref = None  # freed first: a whole model less in memory
+        self._ref = None  # freed first, so that two models are never in memory
         self._ref = ray.put(weights)
         self._id = weight_id
 
     def locate(self) -> tuple[WeightId | None, list[Any]]:
-        """The id held and, in a list so that Ray does not resolve it, the reference to its PackedWeights."""
+        """The id of the weights held and, in a list so that Ray does not resolve it, the reference to them."""
         return self._id, [self._ref]

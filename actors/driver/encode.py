@@ -1,4 +1,4 @@
-"""The tokens of training problems, made once: by Ray Data where there are many."""
+"""Encodes training problems once: in the driver or, if there are many, with Ray Data."""
 
 import logging
 import sys
@@ -20,21 +20,21 @@ from pipeline.models.tokenizer import load_tokenizer
 logger = logging.getLogger(__name__)
 
 MIN_ROWS = 5000
-"""Fewer are encoded by the driver: Ray Data takes seconds to start."""
+"""Fewer rows are encoded in the driver, because Ray Data takes seconds to start."""
 ROWS_PER_TASK = 4 * ROWS_PER_BATCH
 MAX_BYTES_IN_FLIGHT = 256 * 2**20
-"""Encoded tokens that wait in the object store. Tasks wait when the driver does not keep up."""
+"""Encoded tokens in the object store. Tasks wait if the driver does not keep up."""
 
 
 def make_tokens(problems: ProblemTable, config: ModelConfig, *, chat: bool) -> TokenTable:
-    """The tokens of all problems of the table's file, in a file beside it. Made unless it is there.
+    """The tokens of all problems of the table's file, in a file beside it, which is written unless it exists.
 
     Args:
         problems: any rows of the table.
         chat: prompts go through the chat template.
 
     Raises:
-        ModelError: the tokenizer cannot be used.
+        ModelError: the tokenizer cannot be loaded.
     """
     with new_tokens(problems, resolve_model(config), chat=chat) as (tokens, path):
         if path:
@@ -59,7 +59,7 @@ def _encoded(problems: ProblemTable, tokenizer: Any) -> Iterator[pa.RecordBatch]
 
 
 def _encoded_by_ray(problems: ProblemTable, config: ModelConfig, chat: bool) -> Iterator[pa.RecordBatch]:
-    """The batches in order. A task is given where its rows begin, and reads them from the file itself."""
+    """The batches in order. A task gets the place of its first row, and reads its rows from the file itself."""
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.WARNING)
@@ -78,7 +78,7 @@ def _encoded_by_ray(problems: ProblemTable, config: ModelConfig, chat: bool) -> 
             own = none.whole()[start : start + ROWS_PER_TASK]
             yield pa.Table.from_batches(_encoded(own, tokenizer), schema=TOKENS)
 
-    # A task has one CPU. No task or actor without this variable gets its process, where torch cannot be imported.
+    # The variable keeps other tasks and actors out of these processes, in which torch cannot be imported.
     environment = {"env_vars": {"TOKENIZERS_PARALLELISM": "false"}}
     tasks = ray.data.range(num_tasks, override_num_blocks=num_tasks)
     encoded = tasks.map_batches(encode, batch_size=None, runtime_env=environment)

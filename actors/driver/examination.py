@@ -53,8 +53,8 @@ class Examination:
         self._guard, self._grader, self._directory = guard, grader, directory
 
     def run(self, chunks: Sequence[Chunk], num_done: int, results: ResultsFile, advance: Callable[[int], None]) -> None:
-        """Append the rows of every chunk but the first ``num_done``. An engine that dies is started again and answers
-        its chunk again."""
+        """Append the rows of every chunk but the first ``num_done``. An engine that dies is replaced, and answers its
+        chunk again."""
         scratch = self._directory / "merged_model"
         shutil.rmtree(scratch, ignore_errors=True)
         try:
@@ -77,7 +77,8 @@ class Examination:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _max_length(self, path: Path, asked: Sequence[Sequence[PromptRequest]]) -> int:
-        """Tokens of the longest prompt that is answered and a completion. The same however much is left to do."""
+        """Tokens of the longest answered prompt plus a completion. It covers all chunks, so that a resumed evaluation has
+        the same engines."""
         rollout = self._config.rollout
         fitting = [len(request.prompt_token_ids) for part in asked for request in part if self._fits(request)]
         length = max(fitting, default=1) + rollout.max_completion_length
@@ -106,7 +107,7 @@ class Examination:
     def _filled(
         self, requests: Sequence[PromptRequest], completions: Sequence[tuple[Completion, ...]]
     ) -> list[tuple[Completion, ...]]:
-        """With an empty completion, cut off at once, for prompts that are too long for the engine."""
+        """The completions of all requests. A prompt that is too long for the engine gets empty ones, marked as cut off."""
         answered, empty = iter(completions), Completion((), (), "", "length")
         return [next(answered) if self._fits(r) else (empty,) * len(r.seeds) for r in requests]
 
@@ -133,7 +134,7 @@ class Examination:
         answers: Sequence[tuple[Completion, ...]],
         seconds: float,
     ) -> list[dict[str, Any]]:
-        """Rows of eval_results.jsonl. Seconds of a completion: its share, by tokens, of those of the chunk."""
+        """Rows of eval_results.jsonl. A completion's seconds are its share of the chunk's, by tokens."""
         flat = [
             (problem, request, index, completion)
             for problem, request, group in zip(chunk.problems, requests, answers, strict=True)

@@ -1,4 +1,4 @@
-"""What every training job does around its work. Imports little, so that ``--help`` answers at once."""
+"""The frame of every training job. Imports little, so that ``--help`` answers at once."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,8 +17,11 @@ def run_job(
     work: "Callable[[Config, RunDirectory | None], int | None]",
     argv: Sequence[str] | None,
 ) -> int | None:
-    """Read the arguments, then the dry run, or ``work`` with the configuration and the run to go on with, whose exit
-    code is returned. A user's mistake ends in one message."""
+    """Read the arguments, then do the dry run or the work. A user error ends in one message.
+
+    Args:
+        work: called with the configuration and the run to resume, if any. Returns the job's exit code.
+    """
     arguments = parse_job_arguments(description or "", str(default_config), argv)
     with user_errors():
         if arguments.dry_run:

@@ -33,7 +33,7 @@ _FOREIGN_VARIABLES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN",
 
 
 class LocalHead:
-    """Context manager. Job submission works once entered, and nothing is left once exited.
+    """Context manager: within the block jobs can be submitted; afterwards nothing of it is left.
 
     Ray's own ports listen on all interfaces even on a loopback node, so every request needs a token.
 
@@ -81,7 +81,7 @@ class LocalHead:
         self.stop()
 
     def request(self, path: str) -> bytes:
-        """The dashboard's answer to a GET, with our token.
+        """Answer of the dashboard to a GET request with our token.
 
         Raises:
             ClusterError: no answer, or an error.
@@ -90,7 +90,7 @@ class LocalHead:
         return _get(self.dashboard_url + path, header)
 
     def stop(self) -> None:
-        """Stops what this head started."""
+        """Stop everything that this head started."""
         if self._keeper:
             self._keeper.communicate(b"stop")  # said aloud: a fork of ours may hold the pipe open
         shutil.rmtree(self.temp_dir, ignore_errors=True)
@@ -115,7 +115,7 @@ class LocalHead:
             time.sleep(0.2)
 
     def _is_ready(self) -> bool:
-        """The dashboard and the agent that starts jobs both answer."""
+        """True once the dashboard and the agent that starts jobs both answer."""
         try:
             self.request("/api/version")
             _get(self._agent_url + "/api/local_raylet_healthz", {})
@@ -125,7 +125,7 @@ class LocalHead:
 
 
 def _get(url: str, headers: dict[str, str]) -> bytes:
-    # No proxy from the environment: it could not reach our loopback.
+    # A proxy from the environment could not reach our loopback address.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(urllib.request.Request(url, headers=headers), timeout=10) as answer:
@@ -136,7 +136,7 @@ def _get(url: str, headers: dict[str, str]) -> bytes:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Held open together, so that they differ."""
+    """All are held open at once, so that they differ."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
@@ -153,7 +153,7 @@ def _environment(token_path: Path) -> dict[str, str]:
 
 
 def _keep(temp_dir: str, command: list[str]) -> None:
-    """The keeper: runs the head until it ends or our stdin does, then stops all that is below us."""
+    """The keeper: runs the head until it or our stdin ends, then stops all our descendants."""
     _adopt_orphans()
     head = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
@@ -165,7 +165,7 @@ def _keep(temp_dir: str, command: list[str]) -> None:
 
 
 def _adopt_orphans() -> None:
-    """Makes descendants whose parent died our children. Linux only; elsewhere they would be missed."""
+    """Make descendants whose parent died our children. Linux only; elsewhere they are missed."""
     if sys.platform == "linux":
         pr_set_child_subreaper = 36
         ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
@@ -182,7 +182,7 @@ def _reap() -> set[int]:
 
 
 def _stop_children() -> None:
-    """Asks all descendants to end, then kills, and looks again: a dying process may start another."""
+    """Ask all descendants to end, then kill them, and look again: a dying process may start another."""
     targets = psutil.Process().children(recursive=True)
     stop_signal = signal.SIGTERM
     while targets:

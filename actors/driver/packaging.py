@@ -1,8 +1,8 @@
-"""What ``ray job submit --working-dir DIR`` uploads, known before it does.
+"""Lists in advance what ``ray job submit --working-dir DIR`` uploads.
 
 Ray 2.60 (``ray/_private/runtime_env/packaging.py``) takes every file below the directory, tracked by git
-or not, but for what ``.gitignore`` and ``.rayignore`` files inside it name and for four names at its
-top and below. It knows nothing of ``.git/info/exclude``, and a tracked file that is ignored stays behind.
+or not, except for four names and for what ``.gitignore`` and ``.rayignore`` files in it exclude. It does not read
+``.git/info/exclude``, and leaves a tracked file behind if it is ignored.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ class PackageListing:
 
     @property
     def is_too_large(self) -> bool:
-        """Unless compression saves it."""
+        """Unless compression makes it small enough."""
         return self.num_bytes > MAX_PACKAGE_BYTES
 
     def describe(self) -> str:
