@@ -77,8 +77,8 @@ class Examination:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _max_length(self, path: Path, asked: Sequence[Sequence[PromptRequest]]) -> int:
-        """Tokens of the longest answered prompt plus a completion. It covers all chunks, so that a resumed evaluation has
-        the same engines."""
+        """Tokens of the longest answered prompt plus a completion. It covers all chunks, so that a resumed evaluation
+        has the same engines."""
         rollout = self._config.rollout
         fitting = [len(request.prompt_token_ids) for part in asked for request in part if self._fits(request)]
         length = max(fitting, default=1) + rollout.max_completion_length
@@ -107,7 +107,7 @@ class Examination:
     def _filled(
         self, requests: Sequence[PromptRequest], completions: Sequence[tuple[Completion, ...]]
     ) -> list[tuple[Completion, ...]]:
-        """The completions of all requests. A prompt that is too long for the engine gets empty ones, marked as cut off."""
+        """The completions of all requests. A prompt too long for the engine gets empty ones, marked as cut off."""
         answered, empty = iter(completions), Completion((), (), "", "length")
         return [next(answered) if self._fits(r) else (empty,) * len(r.seeds) for r in requests]
 
