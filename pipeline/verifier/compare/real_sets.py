@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 from sympy import Rational
 
-from pipeline.verifier.compare.scalars import DIGITS, Unknown, to_sympy
+from pipeline.verifier.compare.equality import DIGITS
+from pipeline.verifier.compare.expressions import Unknown, to_sympy
 from pipeline.verifier.reading.tree import (
     INFINITY,
     MINUS_INFINITY,
     REALS,
-    Leaf,
     Node,
+    Same,
     has_variable,
     items_of,
     name_and_value,
@@ -36,7 +37,7 @@ _LINE = Piece(MINUS_INFINITY, False, INFINITY, False)
 
 
 def is_real_set(node: Node) -> bool:
-    """Whether it can only be a set: a union, a half-open or unbounded interval, an inequality for one variable."""
+    """Whether it can only be a set: a union, a half-open or unbounded interval, an inequality in one variable."""
     if node.head in ("union", "intersection", "setminus", "set_of") or node == REALS:
         return True
     if node.head == "group" and len(node.args) == 4:
@@ -47,8 +48,8 @@ def is_real_set(node: Node) -> bool:
     return node.head == "relation" and _inequality(node) is not None
 
 
-def same_real_set(answer: Node, gold: Node, leaf: Leaf) -> bool | None:
-    """Whether two sets have the same pieces; None when the pieces of one cannot be worked out."""
+def same_real_set(answer: Node, gold: Node, leaf: Same) -> bool | None:
+    """Whether two sets have the same pieces; None if the pieces of one cannot be worked out."""
     answer_name, gold_name = _subject(answer), _subject(gold)
     if answer_name and gold_name and not same_name(answer_name, gold_name):
         return False
@@ -60,7 +61,7 @@ def same_real_set(answer: Node, gold: Node, leaf: Leaf) -> bool | None:
 
 
 def _subject(node: Node) -> str:
-    """``x`` of ``1 < x < 3``, ``|x| > 2`` and ``x < 1 or x > 3``; empty where none is named."""
+    """``x`` in ``1 < x < 3``, ``|x| > 2`` and ``x < 1 or x > 3``; empty if no variable is named."""
     if node.head == "list":
         return next(filter(None, map(_subject, items_of(node))), "")
     if node.head != "relation":
@@ -69,13 +70,13 @@ def _subject(node: Node) -> str:
     return next(filter(None, map(name_of, operands)), "")
 
 
-def _same_piece(answer: Piece, gold: Piece, leaf: Leaf) -> bool:
+def _same_piece(answer: Piece, gold: Piece, leaf: Same) -> bool:
     if (answer.has_low, answer.has_high) != (gold.has_low, gold.has_high):
         return False
     return _same_end(answer.low, gold.low, leaf) and _same_end(answer.high, gold.high, leaf)
 
 
-def _same_end(answer: Node, gold: Node, leaf: Leaf) -> bool:
+def _same_end(answer: Node, gold: Node, leaf: Same) -> bool:
     return answer == gold or (not _is_infinite(answer) and not _is_infinite(gold) and leaf(answer, gold))
 
 
@@ -90,7 +91,7 @@ def _pieces(node: Node) -> list[Piece]:
     """Disjoint pieces from left to right.
 
     Raises:
-        Unknown: it is no set of reals, or not with ends that can be put in order.
+        Unknown: it is not a set of reals, or its ends cannot be put in order.
     """
     _, node = name_and_value(node)
     if node == REALS:
@@ -122,7 +123,7 @@ def _interval(opening: str, closing: str, low: Node, high: Node) -> Piece:
 
 
 def _combined(separators: Sequence[str], parts: list[list[Piece]]) -> list[Piece]:
-    """``x > 1, x < 3`` means both, ``x < 1, x > 3`` either, as both cannot be; "or" says it."""
+    """``x > 1, x < 3`` means both. ``x < 1, x > 3`` means either, since both cannot hold; so does an "or"."""
     if "or" not in separators:
         both = parts[0]
         for part in parts[1:]:
@@ -154,7 +155,7 @@ def _inequality(node: Node) -> list[Piece] | None:
 
 
 def _bounds(operators: Sequence[str], operands: Sequence[Node], place: int) -> list[Piece] | None:
-    """``x <= 3``, ``2 < x`` and ``2 < x < 3``, with the name at a place; operators are ``<`` and ``<=``."""
+    """``x <= 3``, ``2 < x`` and ``2 < x < 3`` as pieces. The name is at ``place``; operators are ``<`` and ``<=``."""
     if len(operands) == 2:
         is_closed = operators[0] == "<="
         if place == 0:
@@ -184,7 +185,7 @@ def _absolute_bounds(operators: Sequence[str], operands: Sequence[Node]) -> list
 
 
 def _place(end: Node) -> Any:
-    """Where an end lies: something that can be compared with other places."""
+    """Where an end lies, as a value that can be compared with other places."""
     expression = to_sympy(end)
     if isinstance(expression, Rational) or _is_infinite(end):
         return expression
@@ -206,7 +207,7 @@ def _merged(pieces: list[Piece]) -> list[Piece]:
 
 
 def _touch(left: Piece, right: Piece) -> bool:
-    """Whether nothing lies between two pieces of which the first begins first."""
+    """Whether nothing lies between two pieces; ``left`` begins first."""
     end, start = _place(left.high), _place(right.low)
     return start < end or (start == end and (left.has_high or right.has_low))
 
@@ -219,14 +220,14 @@ def _joined(left: Piece, right: Piece) -> Piece:
 
 
 def _intersection(left: list[Piece], right: list[Piece]) -> list[Piece]:
-    found = []
+    overlaps = []
     for a, b in itertools.product(left, right):
         low, has_low = max((a[:2], b[:2]), key=lambda end: (_place(end[0]), not end[1]))
         high, has_high = min((a[2:], b[2:]), key=lambda end: (_place(end[0]), end[1]))
         start, end = _place(low), _place(high)
         if start < end or (start == end and has_low and has_high):
-            found.append(Piece(low, has_low, high, has_high))
-    return _merged(found)
+            overlaps.append(Piece(low, has_low, high, has_high))
+    return _merged(overlaps)
 
 
 def _without(left: list[Piece], right: list[Piece]) -> list[Piece]:

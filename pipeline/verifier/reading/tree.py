@@ -1,4 +1,4 @@
-"""The tree of an answer as it was written, and what can be asked of it without any mathematics."""
+"""The tree of an answer as it was written, and questions about it that need no mathematics."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Node(NamedTuple):
-    """A tree of what was written.
+    """A node of the tree, with its head and arguments.
 
     Heads: number (value, decimals), based (digits, base, value), symbol, add, mul, div, pow, neg, pm, mp,
     call (name, *args), group (open, close, *items), list (separators, *items), relation (operators, *operands), union,
@@ -18,8 +18,8 @@ class Node(NamedTuple):
     args: tuple[Any, ...]
 
 
-Leaf = Callable[[Node, Node], bool]
-"""Compares two scalars: (answer, gold)."""
+Same = Callable[[Node, Node], bool]
+"""(answer, gold) -> whether they are the same."""
 
 INFINITY = Node("symbol", ("infty",))
 MINUS_INFINITY = Node("neg", (INFINITY,))
@@ -60,9 +60,9 @@ def has_variable(node: Node) -> bool:
 
 
 def name_of(node: Node) -> str:
-    r"""``x``, ``f(x)`` or ``\angle ABC``; empty when it is not a name."""
+    r"""``x``, ``f(x)`` or ``\angle ABC``; empty if it is not a name."""
     if node.head == "symbol" and node.args[0] not in _CONSTANTS:
-        return node.args[0]
+        return str(node.args[0])
     if node.head == "mul":
         function, argument = node.args
         if function.head == argument.head == "symbol":
@@ -74,9 +74,9 @@ def name_of(node: Node) -> str:
 
 
 def name_and_value(node: Node) -> tuple[str, Node]:
-    r"""``x = 3``, ``3 = x``, ``f(x) = x^2`` and ``x \in A``: what is named, and what it is.
+    r"""The name and the value in ``x = 3``, ``3 = x``, ``f(x) = x^2`` and ``x \in A``. The name may be empty.
 
-    Of ``x = 1 + 2 = 3`` the last.
+    In ``x = 1 + 2 = 3`` the last value counts.
     """
     if node.head != "relation":
         return "", node
@@ -94,7 +94,7 @@ def name_and_value(node: Node) -> tuple[str, Node]:
 
 
 def same_name(answer: str, gold: str) -> bool:
-    """Whether two names can be the same: ``f`` is not ``g``, but ``f(x)`` may be called ``area``."""
+    """Whether two names can mean the same: ``f`` is not ``g``, but ``f(x)`` may be called ``area``."""
     return answer.lower() == gold.lower() or (len(answer) != len(gold) and min(len(answer), len(gold)) > 1)
 
 
@@ -124,7 +124,7 @@ def _has_signs(node: Any) -> bool:
 
 
 def _choose(node: Any, plus: str) -> Any:
-    """The tree with every sign chosen: ``plus`` ("pm" or "mp") becomes +, the other -."""
+    """The tree with a choice for every sign: ``plus`` ("pm" or "mp") becomes +, the other -."""
     if not isinstance(node, tuple):
         return node
     if not isinstance(node, Node):
