@@ -19,8 +19,8 @@ demo: setup  ## run the demo job on a private local Ray cluster (ARGS='a.b=value
 	.venv/bin/python jobs/submit_local.py jobs/demo.py --config configs/demo.yaml \
 		output.root="$(CURDIR)/output/experiments" $(ARGS)
 
-test: setup  ## run the tests (ARGS='-m "not slow"' for the quick ones)
-	.venv/bin/python -m pytest $(ARGS)
+test: setup  ## run the tests, with branch coverage (ARGS='-m "not slow"' for the quick ones)
+	.venv/bin/python -m pytest --cov --cov-report=term $(ARGS)
 
 lint: setup  ## ruff and mypy
 	.venv/bin/ruff check
