@@ -1,34 +1,55 @@
+"""Plots of a run. Most are drawn small and without layout, which is what takes the time."""
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from pipeline.reports.plots import _draw_length, _draw_reward, _smooth, draw_all
+from pipeline.reports import plots
+from pipeline.reports.drawing import STYLE, smooth
+from pipeline.reports.plots import _draw_length, _draw_phases, _draw_reward, draw_all
+from pipeline.runs.clock import PHASES
 from tests.support.runs import make_run, write_rows
 
 NAMES = ["training_progress", "loss", "reward", "output_length", "loss_vs_reward"]
 
 
+@pytest.fixture
+def small(monkeypatch):
+    def save(figure, path, dpi):
+        figure.savefig(path, dpi=25)
+        return path
+
+    monkeypatch.setattr(plots, "save", save)
+    monkeypatch.setitem(STYLE, "figure.constrained_layout.use", False)
+
+
+def test_every_plot_of_a_run_is_drawn_900_pixels_wide_or_more(tmp_path):
+    paths = draw_all(make_run(tmp_path), tmp_path / "elsewhere")
+    assert [path.stem for path in paths] == NAMES
+    images = [imread(path) for path in paths]
+    assert all(image.std() > 0.01 and image.shape[1] >= 900 for image in images)  # not blank
+    assert not (tmp_path / "plots").exists()
+
+
 @pytest.mark.parametrize(
     "shape",
     [
-        {},
         {"grpo_steps": 0, "num_evals": 2},
         {"sft_steps": 0, "num_evals": 1},
         {"sft_steps": 0, "grpo_steps": 1, "num_evals": 0},
         {"sft_steps": 1, "grpo_steps": 0, "num_evals": 0},
     ],
-    ids=["both", "sft", "grpo", "one-grpo-step", "one-sft-step"],
+    ids=["sft", "grpo", "one-grpo-step", "one-sft-step"],
 )
-def test_every_plot_is_drawn_whatever_the_run_holds(tmp_path, shape):
-    paths = draw_all(make_run(tmp_path, **shape), tmp_path / "elsewhere")
+def test_every_plot_is_drawn_whatever_the_run_holds(tmp_path, small, shape):
+    paths = draw_all(make_run(tmp_path, **shape), tmp_path / "plots")
     assert [path.stem for path in paths] == NAMES
     assert all(imread(path).std() > 0.01 for path in paths)  # not blank
-    assert not (tmp_path / "plots").exists()
 
 
 @pytest.mark.parametrize("rows", [[], [{"step": 1}], [{"step": 1, "kind": "grpo", "loss": None, "reward_mean": "x"}]])
-def test_missing_keys_are_no_error(tmp_path, rows):
+def test_missing_keys_are_no_error(tmp_path, small, rows):
     write_rows(tmp_path, rows)
     assert len(draw_all(tmp_path, tmp_path / "plots")) == len(NAMES)
 
@@ -49,11 +70,18 @@ def test_stages_are_named_and_divided_by_a_line():
     ]
 
 
-def test_names_from_data_are_not_formulas(tmp_path):
+def test_every_timed_phase_of_a_step_is_drawn():
+    phases = {phase for of_kind in PHASES.values() for phase in of_kind} | {"other"}
+    axes = Figure().subplots()
+    _draw_phases(axes, [{"step": 1, "stage": "a", **{f"{phase}_s": 1.0 for phase in phases}}])
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == {p.replace("_", " ") for p in phases}
+
+
+def test_names_from_data_are_not_formulas(tmp_path, small):
     write_rows(tmp_path, [{"step": 1, "stage": "$x_{$", "reward_mean": 1.0, "reward/$\\frac$": 0.5}])
     assert all(path.stat().st_size for path in draw_all(tmp_path, tmp_path / "plots"))
 
 
 def test_smoothing_keeps_a_straight_line_straight_to_its_ends():
     line = np.arange(40.0)
-    assert _smooth(line) == pytest.approx(line)
+    assert smooth(line) == pytest.approx(line)
