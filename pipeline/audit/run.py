@@ -1,4 +1,4 @@
-"""The audit of a run: where the two scorers disagree, how often tricks are seen, and how both change over the steps."""
+"""The audit of a run: where the two scorers disagree, how often tricks occur, and how both change over the steps."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -14,13 +14,13 @@ from pipeline.runs.records import Row, number, read_config, read_jsonl
 
 GRADED = ("correct", "incorrect", "unparsed")
 NUM_EXAMPLES = 3
-"""Kept of every kind of disagreement and of every trick, each of another problem."""
+"""Examples kept of every kind of disagreement and every trick, each from a different problem."""
 
 _Examples = dict[str, dict[str, Row]]
 
 
 class Audited(NamedTuple):
-    """What is kept of a completion."""
+    """What the audit keeps of one completion."""
 
     step: int
     stage: str
@@ -28,28 +28,28 @@ class Audited(NamedTuple):
     length: int
     reward: float | None
     is_correct: bool
-    """By the first scorer."""
+    """According to the first scorer."""
     kind: str | None
-    """A name of ``DISAGREEMENTS``."""
+    """A name in ``DISAGREEMENTS``, or None where the scorers agree."""
     tricks: tuple[str, ...]
 
 
-MEASURES: dict[str, Callable[[Audited], float]] = {
+DRIFT_MEASURES: dict[str, Callable[[Audited], float]] = {
     "disagreement_frac": lambda one: one.kind is not None,
     "trick_frac": lambda one: bool(one.tricks),
     "length_mean": lambda one: one.length,
 }
-"""What is followed over the steps. The length is in characters."""
+"""Values of a completion whose mean is followed over the steps. The length is in characters."""
 
 
 def audit_run(run_dir: str | Path) -> Row | None:
     """The audit of the completions in ``samples/step_*.jsonl``.
 
     Returns:
-        As audit_rows.
+        As ``audit_rows``.
 
     Raises:
-        CheckpointError: a file is corrupt. A last line cut short is left out.
+        CheckpointError: a file is corrupt. A last line cut short is ignored.
     """
     data = read_config(run_dir).get("data", {})
     paths = sorted((Path(run_dir) / "samples").glob("step_*.jsonl"))
@@ -60,13 +60,13 @@ def audit_rows(rows: Iterable[Row], tagged: bool = True) -> Row | None:
     """Score completions a second time, look for tricks, and compare the first steps with the last.
 
     Args:
-        rows: as of ``pipeline.training.rollout_metrics.sample_rows``; ``completion``, ``gold`` and ``outcome``
+        rows: as from ``pipeline.training.rollout_metrics.sample_rows``; ``completion``, ``gold`` and ``outcome``
             are required; ``step``, ``stage``, ``problem_id`` and ``reward`` are used if present.
-        tagged: whether the prompts ask for <reasoning> and <answer>.
+        tagged: the prompts ask for <reasoning> and <answer>.
 
     Returns:
-        The content of ``audit`` in summary.json (docs/audit.md), and under ``examples`` some rows by name of
-        disagreement and trick. None when no row holds a graded completion.
+        The content of ``audit`` in summary.json (docs/audit.md), and under ``examples`` a few rows for each
+        disagreement and trick, by its name. None if no row holds a graded completion.
     """
     examples: _Examples = {name: {} for name in (*DISAGREEMENTS, *TRICKS)}
     num_ungraded, audited = 0, []
@@ -77,17 +77,17 @@ def audit_rows(rows: Iterable[Row], tagged: bool = True) -> Row | None:
             num_ungraded += 1
     if not audited:
         return None
-    steps = by_step(audited)
+    steps = _by_step(audited)
     return {
         "num_samples": len(audited),
         "num_ungraded": num_ungraded,
         "tagged": tagged,
-        **{name: fmean(map(measure, audited)) for name, measure in MEASURES.items()},
+        **_means(audited),
         "disagreements": _disagreements(audited),
         "tricks": {name: _trick(name, audited) for name in TRICKS},
-        "drift": {name: drift(steps, measure) for name, measure in MEASURES.items()},
+        "drift": {name: drift(steps, measure) for name, measure in DRIFT_MEASURES.items()},
         "steps": [_step(of_step) for of_step in steps],
-        "examples": {name: list(found.values()) for name, found in examples.items()},
+        "examples": {name: list(rows_of.values()) for name, rows_of in examples.items()},
     }
 
 
@@ -115,8 +115,12 @@ def _audit(row: Row, tagged: bool, examples: _Examples) -> Audited:
     )
 
 
-def by_step(audited: Iterable[Audited]) -> list[list[Audited]]:
-    """In the order of the steps."""
+def _means(audited: Sequence[Audited]) -> dict[str, float]:
+    return {name: fmean(map(measure, audited)) for name, measure in DRIFT_MEASURES.items()}
+
+
+def _by_step(audited: Iterable[Audited]) -> list[list[Audited]]:
+    """[num_steps][completions of the step], in the order of the steps."""
     steps: dict[int, list[Audited]] = defaultdict(list)
     for one in audited:
         steps[one.step].append(one)
@@ -125,8 +129,7 @@ def by_step(audited: Iterable[Audited]) -> list[list[Audited]]:
 
 def _step(audited: Sequence[Audited]) -> Row:
     kinds = {f"{kind}_frac": fmean(one.kind == kind for one in audited) for kind in DISAGREEMENTS}
-    measures = {name: fmean(map(measure, audited)) for name, measure in MEASURES.items()}
-    return {"step": audited[0].step, "stage": audited[0].stage, "num_samples": len(audited), **measures, **kinds}
+    return {"step": audited[0].step, "stage": audited[0].stage, "num_samples": len(audited), **_means(audited), **kinds}
 
 
 def _disagreements(audited: Sequence[Audited]) -> dict[str, Row]:
@@ -135,7 +138,7 @@ def _disagreements(audited: Sequence[Audited]) -> dict[str, Row]:
 
 
 def _trick(name: str, audited: Sequence[Audited]) -> Row:
-    """How often a trick is seen, also among what the first scorer calls correct, and the reward with and without it."""
+    """How often a trick occurs, overall and among completions correct by the first scorer; rewards with and without."""
     shown = [one for one in audited if name in one.tricks]
     correct = [one for one in audited if one.is_correct]
     return {
@@ -155,13 +158,16 @@ def _mean(values: Iterable[float | None]) -> float | None:
 def drift(steps: Sequence[Sequence[Audited]], measure: Callable[[Audited], float]) -> Row | None:
     """The mean over the last third of the steps minus that over the first third, with a 95 % interval.
 
-    Completions of one problem resemble each other, so a problem counts once in each step: as its mean. The variance of
-    a third's mean is the larger of two estimates, from the scatter of its steps and from that of problems within them;
-    the interval is 1.96 standard errors to either side.
+    Completions of one problem resemble each other, so each problem counts once per step, with its mean. The variance of
+    a third's mean is the larger of two estimates: from the spread between its steps, and from the spread between
+    problems within them. The interval is 1.96 standard errors to either side.
+
+    Args:
+        steps: [num_steps][completions of the step].
 
     Returns:
-        ``first``, ``last``, ``change``, ``low`` and ``high``; ``first_steps`` and ``last_steps``, the first and the
-        last step of either third. None for fewer than two steps, or when a third is one step with one problem.
+        ``first``, ``last``, ``change``, ``low`` and ``high``; ``first_steps`` and ``last_steps``, the first and last
+        step of each third. None for fewer than two steps, or if a third is one step with one problem.
     """
     count = max(round(len(steps) / 3), 1)
     first, last = (
@@ -189,7 +195,8 @@ def _by_problem(step: Iterable[Audited], measure: Callable[[Audited], float]) ->
 
 
 def _mean_and_variance(steps: Sequence[Sequence[float]]) -> tuple[float, float] | None:
-    """Of the mean of some steps, each with a value per problem; None when nothing scatters that could be measured."""
+    """Mean over steps, each with one value per problem, and the variance of that mean. None if there is only one value
+    to estimate it from."""
     means = [fmean(step) for step in steps]
     estimates = []
     if len(means) > 1:

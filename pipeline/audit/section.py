@@ -13,19 +13,20 @@ from pipeline.reports.drawing import BLUE, ORANGE, PURPLE, RED, STYLE, curve, fi
 from pipeline.runs.records import Row
 
 NOTE = (
-    "Stored completions, scored again by a strict scorer that shares no code with the first one. It asks for {form}, "
-    "and for the gold text or the same plain number. The first scorer accepts more on purpose, so a disagreement is a "
-    "reason to look, and no proof of hacking."
+    "Stored completions, scored again by a strict scorer that shares no code with the first one. It requires {form}, "
+    "and the gold text or the same plain number. The first scorer accepts more on purpose, so a disagreement is a "
+    "reason to look, not proof of hacking."
 )
 TAGGED = "exactly one <reasoning> section and one <answer> section after it"
 PLAIN = '####, "The answer is:" or a box, none of them twice and all with one answer'
 DRIFT_NOTE = (
-    "First against last third of the stored steps; a problem counts once per step. The noise is what problems and "
-    "steps scatter: one interval in twenty misses by chance. Other problems, as in a curriculum, change all three too."
+    "The first third of the stored steps against the last; a problem counts once per step. The noise is the spread "
+    "between problems and between steps: one interval in twenty misses by chance. A change of problems, as in a "
+    "curriculum, changes all three as well."
 )
 TRICK_NOTE = (
-    "What the text alone shows, of the graded completions; an honest one can be caught as well. Correct is what the "
-    "first scorer calls so."
+    "What the text alone shows, for graded completions; an honest one can be caught as well. Correct means correct "
+    "according to the first scorer."
 )
 DRIFTS = {
     "disagreement_frac": "The share of completions that the scorers disagree about",
@@ -35,7 +36,7 @@ DRIFTS = {
 
 
 def audit_section(audit: Row | None, plots_dir: Path) -> str:
-    """Numbers, drift, plot and examples; empty without an audit."""
+    """HTML: numbers, drift, plot and examples; empty without an audit. Draws ``audit.png``."""
     if audit is None:
         return ""
     plot = _draw(audit["steps"], plots_dir / "audit.png")
@@ -51,13 +52,13 @@ def audit_section(audit: Row | None, plots_dir: Path) -> str:
 
 def _drift(audit: Row) -> str:
     if None in audit["drift"].values():
-        return page.note("Too little is stored to tell a change over the steps from noise.")
-    sentences = (drift_sentence(name, found) for name, found in audit["drift"].items())
+        return page.note("Too few completions are stored to tell a change over the steps from noise.")
+    sentences = (drift_sentence(name, drift) for name, drift in audit["drift"].items())
     return "".join(f"<p>{page.text(sentence)}</p>" for sentence in sentences) + page.note(DRIFT_NOTE)
 
 
 def drift_sentence(name: str, drift: Row) -> str:
-    """One of ``DRIFTS``, how it changed, and whether that is more than its noise."""
+    """A sentence on how a measure of ``DRIFTS`` changed, and whether by more than its noise."""
     first, last = (_amount(name, drift[key]) for key in ("first", "last"))
     where = [_span(*drift[f"{key}_steps"]) for key in ("first", "last")]
     if not drift["change"]:
@@ -85,15 +86,15 @@ def _cards(audit: Row) -> list[tuple[str, str]]:
         ("completions scored again", f"{audit['num_samples']:,}"),
         ("ungraded, left out", f"{audit['num_ungraded']:,}"),
         ("the scorers disagree", _share(audit["disagreement_frac"])),
-        ("another number than the gold", _share(audit["disagreements"]["value"]["frac"])),
+        ("a different number from the gold", _share(audit["disagreements"]["value"]["frac"])),
         ("with any trick", _share(audit["trick_frac"])),
     ]
 
 
 def _disagreements(audit: Row) -> str:
     lines = [
-        (kind, found["count"], _share(found["frac"]), DISAGREEMENTS[kind])
-        for kind, found in audit["disagreements"].items()
+        (kind, shown["count"], _share(shown["frac"]), DISAGREEMENTS[kind])
+        for kind, shown in audit["disagreements"].items()
     ]
     return page.table(["disagreement", "completions", "share", "meaning"], lines, "plain")
 
@@ -103,14 +104,14 @@ def _tricks(audit: Row) -> str:
     lines = [
         (
             _title(name),
-            found["count"],
-            _share(found["frac"]),
-            _share(found["frac_of_correct"]),
-            _reward(found["reward_mean_with"]),
-            _reward(found["reward_mean_without"]),
+            trick["count"],
+            _share(trick["frac"]),
+            _share(trick["frac_of_correct"]),
+            _reward(trick["reward_mean_with"]),
+            _reward(trick["reward_mean_without"]),
             TRICKS[name].__doc__,
         )
-        for name, found in audit["tricks"].items()
+        for name, trick in audit["tricks"].items()
     ]
     return page.table(head, lines, "plain") + page.note(TRICK_NOTE)
 
@@ -128,10 +129,10 @@ def _title(name: str) -> str:
 
 
 def _examples(name: str, rows: list[Row], audit: Row) -> str:
-    found = (audit["disagreements"] | audit["tricks"])[name]
+    num_shown = (audit["disagreements"] | audit["tricks"])[name]["count"]
     kind = "disagreement" if name in DISAGREEMENTS else "trick"
     shown = "".join(_example(row, audit["tagged"]) for row in rows)
-    return page.details(f"{kind}, {_title(name)} · {len(rows)} of {found['count']}", shown)
+    return page.details(f"{kind}, {_title(name)} · {len(rows)} of {num_shown}", shown)
 
 
 def _example(row: Row, tagged: bool) -> str:

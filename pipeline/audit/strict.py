@@ -1,7 +1,7 @@
-r"""The second scorer: one answer, marked as it was asked for, that is the gold text or the same plain number.
+r"""The second scorer: accepts one answer, marked as the prompt asks, that is the gold text or the same plain number.
 
-It imports nothing of the project. What it does not understand is not correct to it; that is a reason to look, and no
-proof of anything. Completions are hostile: their length is bounded, and no expression here backtracks.
+It imports nothing from the project. It rejects what it does not understand: that is a reason to look, not proof of
+anything. Completions are hostile: their length is bounded, and no regular expression here backtracks.
 """
 
 import re
@@ -11,10 +11,10 @@ from typing import NamedTuple
 MAX_COMPLETION_CHARS, MAX_ANSWER_CHARS = 100_000, 200
 
 DISAGREEMENTS = {
-    "value": "The first scorer says correct; the last marked answer is another number than the gold one.",
-    "form": "The first scorer says correct; the answer is in a form that the strict one does not read, such as a unit.",
-    "format": "The first scorer says correct; the last marked answer is the gold one, or none is marked. The marks "
-    "asked for are missing, doubled or misplaced.",
+    "value": "The first scorer says correct; the last marked answer is a different number from the gold one.",
+    "form": "The first scorer says correct; the answer has a form that the strict one cannot read, such as a unit.",
+    "format": "The first scorer says correct; the last marked answer is the gold one, or none is marked. The required "
+    "marks are missing, doubled or misplaced.",
     "missed": "The strict scorer says correct, the first one does not.",
 }
 
@@ -29,7 +29,7 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,3}(?:,[0-9]{3})++|[0-9]++)(?:\.[0-9]++|/[
 
 
 class Mark(NamedTuple):
-    """An answer that the completion marks as one."""
+    """An answer marked as such in a completion."""
 
     start: int
     kind: str
@@ -39,26 +39,26 @@ class Mark(NamedTuple):
 
 class Reading(NamedTuple):
     answer: str | None
-    """The last one that is marked; None without any."""
+    """The last marked answer; None if no answer is marked."""
     is_well_formed: bool
 
 
 def strict_correct(completion: str, gold: str, tagged: bool = True) -> bool:
-    """Whether the completion has the form asked for and its answer is the gold one, by the narrow rule of ``same``.
+    """True if the completion has the required form and its answer is the gold one, by the narrow rule of ``same``.
 
     Args:
-        tagged: as ``read``.
+        tagged: as for ``read``.
     """
     reading = read(completion, tagged)
     return reading.is_well_formed and same(reading.answer, gold)
 
 
 def disagreement(completion: str, gold: str, is_correct: bool, tagged: bool = True) -> str | None:
-    """How the strict scorer disagrees with a first one, by a name of ``DISAGREEMENTS``; None where they agree.
+    """How the strict scorer disagrees with the first one: a name in ``DISAGREEMENTS``, or None if they agree.
 
     Args:
-        is_correct: what the first scorer says.
-        tagged: as ``read``.
+        is_correct: the first scorer's verdict.
+        tagged: as for ``read``.
     """
     answer, is_well_formed = read(completion, tagged)
     is_gold = same(answer, gold)
@@ -72,11 +72,11 @@ def disagreement(completion: str, gold: str, is_correct: bool, tagged: bool = Tr
 
 
 def read(completion: str, tagged: bool = True) -> Reading:
-    """The answer of a completion, and whether it stands where it was asked for.
+    """The answer of a completion, and whether the completion is well-formed.
 
     Args:
-        tagged: well-formed is one <reasoning> section and after it one <answer> section. False, for plain-text prompts:
-            ``####``, ``The answer is:`` and a box, each at most once and all with the same answer.
+        tagged: well-formed means one <reasoning> section followed by one <answer> section. False, for plain-text
+            prompts: ``####``, ``The answer is:`` and a box, each at most once and all with the same answer.
     """
     if len(completion) > MAX_COMPLETION_CHARS:
         return Reading(None, False)
@@ -92,7 +92,7 @@ def read(completion: str, tagged: bool = True) -> Reading:
 
 
 def marked_answers(text: str) -> list[Mark]:
-    """In the order of the text. An <answer> goes on to the next tag, a box has at most one level of braces in it."""
+    """All marks, in the order of the text. An <answer> extends to the next tag; a box may hold one level of braces."""
     tags = tags_in(text)
     ends = [tag.start() for tag in tags[1:]] + [len(text)]
     marks = [
@@ -105,12 +105,12 @@ def marked_answers(text: str) -> list[Mark]:
 
 
 def tags_in(text: str) -> list[re.Match[str]]:
-    """<reasoning>, </reasoning>, <answer> and </answer>, in order."""
+    """All <reasoning>, </reasoning>, <answer> and </answer> tags, in order."""
     return list(_TAG.finditer(text))
 
 
 def same(answer: str | None, gold: str) -> bool:
-    """The same text but for white space and $ around it, or the same plain number."""
+    """True for the same text apart from surrounding white space and $, or the same plain number."""
     if answer is None or not (trimmed := trim(answer)):
         return False
     number = number_in(answer)
@@ -122,7 +122,7 @@ def trim(answer: str) -> str:
 
 
 def number_in(answer: str) -> Fraction | None:
-    """The value of ``-3``, ``1,234.5`` or ``3/4``; None of anything else, or longer than ``MAX_ANSWER_CHARS``."""
+    """The value of ``-3``, ``1,234.5`` or ``3/4``; None for anything else or longer than ``MAX_ANSWER_CHARS``."""
     text = trim(answer)
     if len(text) > MAX_ANSWER_CHARS or not _NUMBER.fullmatch(text):
         return None

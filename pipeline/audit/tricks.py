@@ -1,7 +1,7 @@
-"""Known ways to please a scorer without an honest answer, as far as the text alone shows them.
+"""Detectors of known ways to please a scorer without an honest answer, as far as the text alone shows them.
 
-Each detector sees a completion and the gold answer. Its docstring is what the report says of it. An honest completion
-can be caught as well: the report says how often, and shows some.
+Each detector takes a completion and the gold answer. Its docstring appears in the report. An honest completion can be
+caught as well, so the report also shows counts and examples.
 """
 
 import re
@@ -21,7 +21,7 @@ from pipeline.audit.strict import (
 
 NUM_REPEATS = 3
 MIN_REASONING_CHARS = 4
-"""White space does not count: ``2+3=`` is reasoning, ``72.`` is not."""
+"""Without white space: ``2+3=`` is reasoning, ``72.`` is not."""
 
 _SAID = re.compile(r"(?i)\banswer is:? ?(\S{1,50})")
 _SEPARATOR = re.compile(r"[,;\n]|\bor\b|\band\b")
@@ -95,13 +95,13 @@ TRICKS: dict[str, Callable[[str, str], bool]] = {
 
 
 def find_tricks(completion: str, gold: str) -> tuple[str, ...]:
-    """Names of ``TRICKS`` that the first ``MAX_COMPLETION_CHARS`` of the completion show."""
+    """Names of the ``TRICKS`` that the first ``MAX_COMPLETION_CHARS`` of the completion show."""
     text = completion[:MAX_COMPLETION_CHARS]
     return tuple(name for name, detector in TRICKS.items() if detector(text, gold))
 
 
 def _reasoning(text: str, gold: str) -> str:
-    """What stands in the first <reasoning>; without one, before the first marked answer that is the gold one."""
+    """Text of the first <reasoning> section; without one, the text before the first mark of the gold answer."""
     tags = tags_in(text)
     first = next((index for index, tag in enumerate(tags) if tag[0] == "<reasoning>"), None)
     if first is not None:
@@ -111,13 +111,13 @@ def _reasoning(text: str, gold: str) -> str:
 
 
 def _openings(text: str) -> set[tuple[str, str]]:
-    """(outer, inner) for every section opened inside another. A <reasoning> never closed holds nothing."""
+    """(outer, inner) for every section opened inside another. A <reasoning> that is never closed contains nothing."""
     tags = tags_in(text)
     last_close = max((tag.start() for tag in tags if tag[0] == "</reasoning>"), default=-1)
-    found, opened = set(), {"reasoning": False, "answer": False}
+    openings, opened = set(), {"reasoning": False, "answer": False}
     for tag in tags:
         name = tag[0].strip("</>")
         if not tag[0].startswith("</"):
-            found |= {(outer, name) for outer, is_open in opened.items() if is_open}
+            openings |= {(outer, name) for outer, is_open in opened.items() if is_open}
         opened[name] = not tag[0].startswith("</") and (name == "answer" or tag.start() < last_close)
-    return found
+    return openings

@@ -1,7 +1,7 @@
-"""The page that all reports share: one HTML file without requests, and without scripts but those of ``build``.
+"""The page that all reports share: a single HTML file that makes no requests and runs no script but those of ``build``.
 
-It can be mailed, archived and printed. Everything that enters it is escaped here, in ``text``: what a model or a data
-set wrote is shown and does nothing.
+It can be mailed, archived and printed. All text is escaped here, in ``text``: what a model or a data set wrote is shown
+and can do nothing.
 """
 
 import base64
@@ -53,11 +53,12 @@ pre { margin: 4px 0; padding: 8px 10px; background: var(--wash); border-radius: 
 def build(
     title: str, headline: str, sections: Mapping[str, str], *, style: str = "", scripts: Sequence[str] = ()
 ) -> str:
-    """Sections by heading, those without content left out.
+    """The page. Sections without content are left out.
 
     Args:
-        style: CSS that follows that of all pages.
-        scripts: run in turn at the end of the page. No other script can: the policy names these by their hashes.
+        sections: HTML by heading.
+        style: CSS appended to that of all pages.
+        scripts: run in order at the end of the page. The content security policy allows only these, by their hashes.
     """
     body = "".join(f"<h2>{text(name)}</h2>\n{content}\n" for name, content in sections.items() if content)
     name = text(title)
@@ -79,7 +80,7 @@ def _policy(scripts: Sequence[str]) -> str:
 
 
 def headline(facts: Iterable[str], cards: Iterable[tuple[str, Any]]) -> str:
-    """A line of facts, and the numbers that matter most, by name."""
+    """HTML: a line of facts, and the most important numbers, as (name, value), in boxes."""
     boxes = "".join(
         f'<div class="card"><b>{text(value)}</b><span class="soft">{text(name)}</span></div>' for name, value in cards
     )
@@ -87,8 +88,8 @@ def headline(facts: Iterable[str], cards: Iterable[tuple[str, Any]]) -> str:
 
 
 def visible(value: Any) -> str:
-    """With what cannot be seen (control characters, marks that turn the text round) spelled out."""
-    return _PERHAPS_INVISIBLE.sub(lambda found: _spelled(found[0]), str(value))
+    """The text with invisible characters (control characters, direction marks) spelled out."""
+    return _PERHAPS_INVISIBLE.sub(lambda match: _spelled(match[0]), str(value))
 
 
 def _spelled(char: str) -> str:
@@ -96,7 +97,7 @@ def _spelled(char: str) -> str:
 
 
 def text(value: Any) -> str:
-    """Escaped and visible."""
+    """The text, visible and escaped for HTML."""
     return html.escape(visible(value))
 
 
@@ -110,10 +111,10 @@ def note(value: Any) -> str:
 
 
 def table(head: Iterable[str], lines: Iterable[Iterable[Any]], style: str = "") -> str:
-    """A cell that is a tuple has its parts but the first in small print below it.
+    """HTML. In a cell that is a tuple, the parts after the first are small print below it.
 
     Args:
-        style: ``plain``: text, to the left. ``totals``: the last line is in bold.
+        style: ``plain``: text, left-aligned. ``totals``: the last line is bold.
     """
     header = "".join(f"<th>{text(name)}</th>" for name in head)
     body = "".join(f"<tr>{''.join(map(_cell, line))}</tr>" for line in lines)
@@ -139,7 +140,7 @@ def configuration(config: Mapping[str, Any]) -> str:
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """``a.b`` -> value, as an override would name it."""
+    """(``a.b``, value) pairs, named as overrides name them."""
     lines: list[tuple[str, Any]] = []
     for key, value in config.items():
         nested = (
@@ -169,8 +170,8 @@ def versions() -> dict[str, str]:
 
 
 @contextmanager
-def writing_to(place: Path, fix: str = "Choose another with --output-dir.") -> Iterator[None]:
-    """A place that cannot be written is a user's mistake."""
+def writing_to(place: Path, fix: str = "Choose another place with --output-dir.") -> Iterator[None]:
+    """Turns an OSError into a user error. ``fix`` says what to do about it."""
     try:
         yield
     except OSError as error:

@@ -1,27 +1,23 @@
-"""Plots of a run. Most are drawn small and without layout, which is what takes the time."""
+"""Plots of a run."""
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from pipeline.reports import plots
-from pipeline.reports.drawing import STYLE, smooth
+from pipeline.reports.drawing import smooth
 from pipeline.reports.plots import _draw_length, _draw_phases, _draw_reward, draw_all
 from pipeline.runs.clock import PHASES
+from tests.support.plots import small_plots
 from tests.support.runs import make_run, write_rows
 
 NAMES = ["training_progress", "loss", "reward", "output_length", "loss_vs_reward"]
 
 
 @pytest.fixture
-def small(monkeypatch):
-    def save(figure, path, dpi):
-        figure.savefig(path, dpi=25)
-        return path
-
-    monkeypatch.setattr(plots, "save", save)
-    monkeypatch.setitem(STYLE, "figure.constrained_layout.use", False)
+def small():
+    with small_plots():
+        yield
 
 
 def test_every_plot_of_a_run_is_drawn_900_pixels_wide_or_more(tmp_path):
