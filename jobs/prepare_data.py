@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pipeline.cli import user_errors
 
 if TYPE_CHECKING:
-    from pipeline.data.splits import Split
+    from pipeline.data.splits import SplitResult
 
 SPLIT = """Divide a data set into training and held-out problems.
 
@@ -101,7 +101,7 @@ def _cells(count: dict[str, int]) -> tuple[str, ...]:
     return f"{count['train']:,}", f"{count['test']:,}", f"{both:,}", f"{count['test'] / both:.2%}"
 
 
-def _print_left_out(split: "Split") -> None:
+def _print_left_out(split: "SplitResult") -> None:
     print(f"rows left out: {split.left_out.counts.total():,}")
     for line in split.left_out.lines():
         print(f"  {line}")

@@ -1,12 +1,15 @@
-"""The nouns of Gradus: what travels between data, rollout, reward and learner.
+"""The nouns of Gradus: the values that travel between data, rollout, reward and learner.
 
-Plain frozen dataclasses, cheap to pickle, free of torch: any actor can import them.
+Plain frozen types, cheap to pickle and free of torch, so that any actor can import them.
 """
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypedDict
 
 from pipeline.verifier.verdict import Outcome
+
+SplitName = Literal["train", "eval"]
+"""Training problems or held-out ones. The name of the split in the data set is a setting."""
 
 
 class Message(TypedDict):
@@ -30,7 +33,7 @@ class Problem:
     type: str | None = None
     source: str = ""
     prompt_text: str | None = None
-    """What the policy sees in place of the chat, or None."""
+    """Plain text that the policy sees instead of the chat, or None."""
 
     @property
     def question(self) -> str:
@@ -38,10 +41,10 @@ class Problem:
 
 
 class ProblemHead(NamedTuple):
-    """What problems are chosen by, without their texts."""
+    """The attributes that problems are chosen by, without the texts."""
 
     row: int
-    """Place in the sequence that it was read from."""
+    """Position in the sequence of problems."""
     id: str
     level: str | None
     type: str | None
@@ -59,7 +62,7 @@ class WeightId(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PromptRequest:
-    """One prompt to complete, once for every seed."""
+    """A prompt to complete once per seed."""
 
     prompt_token_ids: tuple[int, ...]
     seeds: tuple[int, ...]
@@ -67,7 +70,7 @@ class PromptRequest:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What the policy wrote for one prompt."""
+    """Tokens that the policy wrote for one prompt."""
 
     token_ids: tuple[int, ...]
     """Includes the end-of-turn token when the policy wrote it."""
@@ -87,7 +90,7 @@ class RewardBreakdown:
     parts: dict[str, float]
     """Unweighted value of each reward function, by its name."""
     outcome: Outcome
-    """What the verifier said of the final answer."""
+    """The verifier's verdict on the final answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,28 +1,29 @@
-"""The embedded data set of chained sums: five levels from reasoning-gym's ``chain_sum``, made on the spot.
+"""The embedded data set of chained sums: five levels, generated on demand by reasoning-gym's ``chain_sum``.
 
-Training and held-out problems never overlap: both come from one stream per level, in which a sum
-counts once whatever the order of its terms.
+Training and held-out problems never overlap: both come from one stream per level, in which sums that differ only in
+the order of their terms count once.
 """
 
 from collections.abc import Iterator
 from itertools import count
 from math import comb
-from typing import Any, Literal
+from typing import Any
 
 from pipeline.config import EmbeddedSetsConfig
 from pipeline.data.embedded import level_part
+from pipeline.types import SplitName
 
 NAME = "embedded:arithmetic"
 
 _LEVELS = {"1": (3, 1), "2": (4, 1), "3": (5, 1), "4": (6, 1), "5": (3, 2)}
-"""Level -> (number of terms, digits of each), in the order in which the embedded model finds them harder."""
+"""Level -> (number of terms, digits of each), in order of difficulty for the embedded model."""
 _SEED = 20_261_121
 
 
-def arithmetic_rows(config: EmbeddedSetsConfig, split: Literal["train", "eval"]) -> list[dict[str, Any]]:
+def arithmetic_rows(config: EmbeddedSetsConfig, split: SplitName) -> list[dict[str, Any]]:
     """Rows of question, answer, solution (or None) and level, easiest level first.
 
-    See ``level_part`` for how many there are. Only level 1 is small: 1,165 distinct problems.
+    ``level_part`` says how many. Only level 1 is small: 1,165 distinct problems.
     """
     rows = []
     for (level, sizes), worked in zip(_LEVELS.items(), config.worked_per_level, strict=True):
@@ -36,7 +37,7 @@ def arithmetic_rows(config: EmbeddedSetsConfig, split: Literal["train", "eval"])
 
 
 def num_distinct(num_terms: int, num_digits: int) -> int:
-    """How many sums differ by more than the order of their terms.
+    """The number of sums that differ by more than the order of their terms.
 
     A sum is a multiset of signed numbers. The first number has no sign, so not all are negative.
     """
@@ -46,18 +47,18 @@ def num_distinct(num_terms: int, num_digits: int) -> int:
 
 
 def sum_key(expression: str) -> tuple[int, ...]:
-    """Equal for sums that differ only in the order of their terms: ``3 + 4`` and ``4 + 3``."""
+    """A key that is equal for sums that differ only in the order of their terms: ``3 + 4`` and ``4 + 3``."""
     return tuple(sorted(int(term) for term in expression.replace("- ", "-").replace("+ ", "").split()))
 
 
 def sum_worked_out(expression: str, answer: str, index: int, terse_frac: float) -> str:
-    """By ``index``, the partial sums or, as evenly spread as can be, the result in one line."""
+    """A worked solution: the partial sums, or the result in one line for an evenly spread ``terse_frac`` of indices."""
     is_terse = int((index + 1) * terse_frac) > int(index * terse_frac)
     return f"{expression} = {answer}" if is_terse else partial_sums(expression)
 
 
 def partial_sums(expression: str) -> str:
-    """``12 + 34 - 5`` worked out from the left: ``12 + 34 = 46``, ``46 - 5 = 41``, a line each."""
+    """``12 + 34 - 5`` worked out from the left, one line per term: ``12 + 34 = 46``, ``46 - 5 = 41``."""
     first, *rest = expression.split()
     total, lines = int(first), []
     for sign, term in zip(rest[::2], rest[1::2], strict=True):

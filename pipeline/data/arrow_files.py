@@ -3,7 +3,7 @@
 import hashlib
 import mmap
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -21,14 +21,18 @@ ROWS_IN_MEMORY = 256
 """Single rows read before the file's pages are given back, so that a pass over all rows never holds the whole file."""
 
 
-def code_digest(files: Sequence[Path]) -> str:
-    """Digest of the source files that decide what is stored, so that a change of code makes a new file."""
-    return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
+def code_digest(*files: str | None) -> str:
+    """Digest of the source files that decide what is stored, so that a change of code makes a new file.
+
+    Args:
+        files: ``__file__`` of each module.
+    """
+    return hashlib.sha256("".join(sha256(Path(file)) for file in files if file).encode()).hexdigest()
 
 
 @contextmanager
 def made_once(path: Path) -> Iterator[Path | None]:
-    """A hidden path to write to, which is then renamed to ``path``; None when the file exists and is whole.
+    """A hidden path to write to, which is then renamed to ``path``; None if the file already exists and is whole.
 
     One process writes it while others wait. A partial file left by a killed process is deleted.
     """
@@ -45,10 +49,10 @@ def made_once(path: Path) -> Iterator[Path | None]:
 
 
 def _is_whole(path: Path) -> bool:
-    """Arrow writes the footer last: where it can be read, nothing before it is missing."""
+    """Arrow writes the footer last: if it can be read, nothing before it is missing."""
     try:
         ArrowRows(path)
-    except (OSError, ValueError, pa.ArrowException):  # ValueError: it is empty
+    except (OSError, ValueError, pa.ArrowException):  # ValueError: the file is empty
         return False
     return True
 
@@ -60,7 +64,11 @@ def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatc
 
 
 class ArrowRows:
-    """Rows of an Arrow file that is mapped into memory for as long as this is alive."""
+    """Rows of an Arrow file, mapped into memory for as long as this object lives.
+
+    Raises:
+        OSError, ValueError, pa.ArrowException: the file is missing, empty or cut short.
+    """
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
@@ -79,10 +87,16 @@ class ArrowRows:
         if self._num_read % ROWS_IN_MEMORY == 0:
             self._map.madvise(mmap.MADV_DONTNEED)
         index = int(np.searchsorted(self._ends, row, side="right"))
-        return self.all_batches[index].slice(row - self._start(index), 1).to_pylist()[0]
+        values: dict[str, Any] = self.all_batches[index].slice(row - self._start(index), 1).to_pylist()[0]
+        return values
 
     def batches(self, rows: np.ndarray, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """These rows in this order, in as many batches as it takes: runs in one batch of the file stay together."""
+        """These rows, in this order. Consecutive rows from the same batch of the file come as one batch.
+
+        Args:
+            rows: [num_rows] int64.
+            columns: None for all.
+        """
         of_batch = np.searchsorted(self._ends, rows, side="right")
         bounds = np.flatnonzero(np.diff(of_batch, prepend=-1, append=-1))
         for start, stop in pairwise(bounds):
@@ -91,8 +105,9 @@ class ArrowRows:
             yield (batch.select(columns) if columns else batch).take(pa.array(rows[start:stop] - self._start(index)))
 
     def _start(self, index: int) -> int:
-        return int(self._ends[index]) - self.all_batches[index].num_rows
+        return int(self._ends[index]) - int(self.all_batches[index].num_rows)
 
 
 def list_lengths(lists: pa.ListArray) -> np.ndarray:
+    """The length of every list: [num_lists] int32. No element is read."""
     return np.diff(lists.offsets.to_numpy()).astype(np.int32)

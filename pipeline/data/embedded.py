@@ -1,10 +1,11 @@
-"""What the embedded data sets share: of each level a stream of problems, of which each counts once."""
+"""Shared by the embedded data sets: their fields, and how a level's stream of problems is divided."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from itertools import islice
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from pipeline.config import EmbeddedSetsConfig, FieldNames
+from pipeline.types import SplitName
 
 FIELDS = FieldNames(question="question", answer="answer", solution="solution", level="level")
 Item = TypeVar("Item")
@@ -15,16 +16,18 @@ def level_part(
     key: Callable[[Item], Hashable],
     num_distinct: int,
     config: EmbeddedSetsConfig,
-    split: Literal["train", "eval"],
+    split: SplitName,
 ) -> Iterator[Item]:
     """A level's held-out or training problems, which never overlap.
 
-    Held out are the first ``eval_per_level`` of the stream, whatever ``train_per_level`` is, but never more
-    than a quarter of the distinct problems there are. Training gets the next ones, as many as there are.
+    The first ``eval_per_level`` problems of the stream are held out, but at most a quarter of all distinct ones. The
+    next ``train_per_level`` are for training, or as many as remain. So held-out problems do not depend on
+    ``train_per_level``.
 
     Args:
-        key: equal for problems that count as the same one.
-        num_distinct: of the stream, which may be endless.
+        stream: may repeat problems and may be endless.
+        key: equal for problems that count as the same.
+        num_distinct: number of distinct problems in the stream.
     """
     num_eval = min(config.eval_per_level, num_distinct // 4)
     num_train = min(config.train_per_level, num_distinct - num_eval)

@@ -1,19 +1,20 @@
 """The embedded data set of five operations, on operands from reasoning-gym's ``basic_arithmetic``.
 
-The questions look alike and are worked out differently, so that learning one level can undo another: made for the
-study of forgetting.
-Training and held-out problems never overlap: those that differ only in the order of their numbers are one problem.
+The questions look alike but are worked out differently, so that learning one level can undo another: the set is made
+for studying forgetting. Training and held-out problems never overlap: problems that differ only in the order of their
+numbers count as one.
 """
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from math import comb
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from pipeline.config import EmbeddedSetsConfig
 from pipeline.data.arithmetic import partial_sums
 from pipeline.data.embedded import level_part
+from pipeline.types import SplitName
 
 NAME = "embedded:operations"
 _SEED = 20_261_122
@@ -21,7 +22,7 @@ _TWO_DIGITS = range(10, 100)
 
 
 def largest_worked_out(*numbers: int) -> str:
-    """The largest so far, against each next number."""
+    """Compares the largest number so far with each next one, a line each."""
     largest, lines = numbers[0], []
     for number in numbers[1:]:
         lines.append(f"max({largest}, {number}) = {max(largest, number)}")
@@ -40,7 +41,7 @@ def difference_worked_out(first: int, second: int) -> str:
 
 
 def product_worked_out(first: int, second: int) -> str:
-    """``37 * 4``: the tens, ``30 * 4 = 120``, the ones, ``7 * 4 = 28``, and ``120 + 28 = 148``."""
+    """``37 * 4``: the tens, ``30 * 4 = 120``, the ones, ``7 * 4 = 28``, and their sum, ``120 + 28 = 148``."""
     parts = tens_and_ones(first)
     lines = [f"{part} * {second} = {part * second}" for part in parts]
     if len(parts) > 1:
@@ -49,7 +50,7 @@ def product_worked_out(first: int, second: int) -> str:
 
 
 def remainder_worked_out(first: int, second: int) -> str:
-    """``37 modulo 5``: the multiple below, ``5 * 7 = 35``, and what is left, ``37 - 35 = 2``."""
+    """``37 modulo 5``: the multiple below, ``5 * 7 = 35``, and the rest, ``37 - 35 = 2``."""
     quotient, remainder = divmod(first, second)
     return f"{second} * {quotient} = {second * quotient}\n{first} - {second * quotient} = {remainder}"
 
@@ -60,14 +61,17 @@ def tens_and_ones(number: int) -> list[int]:
 
 
 class Operation(NamedTuple):
+    """A level: how its problems are asked, answered, worked out and drawn."""
+
     question: str
-    """With a place for each number."""
+    """A format string with a ``{}`` for each number."""
     answer: Callable[..., int]
     worked_out: Callable[..., str]
-    """Its last line ends in the answer."""
+    """The last line ends in the answer."""
     ranges: tuple[range, ...]
-    """Of each number. All numbers of a problem differ."""
+    """The range of each number. All numbers of a problem differ."""
     num_distinct: int
+    """Distinct problems, whatever the order of their numbers."""
     any_order: bool = False
     """False: the largest number comes first."""
 
@@ -81,18 +85,18 @@ LEVELS = {
     "4": Operation("What is {} * {}?", operator.mul, product_worked_out, (_TWO_DIGITS, range(2, 10)), 90 * 8),
     "5": Operation("What is {} modulo {}?", operator.mod, remainder_worked_out, (_TWO_DIGITS, range(5, 10)), 90 * 5),
 }
-"""In the order in which they are taught at school. Small divisors would let the remainder be guessed."""
+"""In the order taught at school. Divisors start at 5, for with smaller ones the remainder could be guessed."""
 
 
 def problem_key(numbers: Sequence[int]) -> tuple[int, ...]:
-    """Of a level, equal for problems that differ only in the order of their numbers."""
+    """A key that is equal for problems of a level that differ only in the order of their numbers."""
     return tuple(sorted(numbers))
 
 
-def operations_rows(config: EmbeddedSetsConfig, split: Literal["train", "eval"]) -> list[dict[str, Any]]:
+def operations_rows(config: EmbeddedSetsConfig, split: SplitName) -> list[dict[str, Any]]:
     """Rows of question, answer, solution and level, easiest level first.
 
-    Every problem is worked out. See ``level_part`` for how many there are: levels 4 and 5 are small.
+    Every problem is worked out. ``level_part`` says how many there are; levels 4 and 5 are small.
     """
     rows = []
     for level, operation in LEVELS.items():

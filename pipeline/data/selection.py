@@ -1,32 +1,23 @@
 """Chooses problems: a stage's filter, problems per level, and the natural order of level names."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable
+from decimal import Decimal
 from typing import TypeVar
 
 from pipeline.config import ProblemFilter
-from pipeline.data.table import heads, take
+from pipeline.data.table import Problems, heads, take
 from pipeline.seeds import derive_seed
 from pipeline.types import Problem, ProblemHead
 
 Item = TypeVar("Item", Problem, ProblemHead)
-Problems = TypeVar("Problems", bound=Sequence[Problem])
 
 
 def select_problems(problems: Iterable[Item], chosen: ProblemFilter) -> list[Item]:
-    """The problems that pass a stage's filter, in data set order."""
-    kept, per_level = [], dict[str | None, int]()
-    for problem in problems:
-        if chosen.levels is not None and problem.level not in chosen.levels:
-            continue
-        if chosen.types is not None and problem.type not in chosen.types:
-            continue
-        if chosen.sources is not None and problem.source not in chosen.sources:
-            continue
-        per_level[problem.level] = per_level.get(problem.level, 0) + 1
-        if chosen.max_per_level is None or per_level[problem.level] <= chosen.max_per_level:
-            kept.append(problem)
-    return kept
+    """The problems that pass a stage's filter, in data set order. Of each level, the first ``max_per_level``."""
+    passing = [problem for problem in problems if _passes(problem, chosen)]
+    return passing if chosen.max_per_level is None else first_per_level(passing, chosen.max_per_level)
 
 
 def choose_problems(problems: Problems, chosen: ProblemFilter, seed: int, *, with_solution: bool) -> Problems:
@@ -39,23 +30,28 @@ def choose_problems(problems: Problems, chosen: ProblemFilter, seed: int, *, wit
         with_solution: only problems with a worked solution, as SFT needs them.
     """
     candidates = (head for head in heads(problems) if head.has_solution or not with_solution)
-    passing = select_problems(candidates, chosen.model_copy(update={"max_per_level": None}))
+    passing = [head for head in candidates if _passes(head, chosen)]
     shuffled = sorted(passing, key=lambda head: derive_seed(seed, "choose", head.id))
     kept = {head.id for head in select_problems(shuffled, chosen)}
     return take(problems, [head.row for head in passing if head.id in kept])
 
 
-def first_per_level(problems: Sequence[Problem], count: int) -> list[Problem]:
+def first_per_level(problems: Iterable[Item], count: int) -> list[Item]:
     """The first ``count`` problems of every level, in order, so that every evaluation uses the same ones."""
-    taken: dict[str | None, int] = {}
+    taken: Counter[str | None] = Counter()
     kept = []
     for problem in problems:
-        taken[problem.level] = taken.get(problem.level, 0) + 1
+        taken[problem.level] += 1
         if taken[problem.level] <= count:
             kept.append(problem)
     return kept
 
 
-def natural_order(text: str) -> list[tuple[int, str]]:
-    """A sort key that puts ``level 10`` after ``level 9``."""
-    return [(int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", text)]
+def natural_order(text: str) -> list[tuple[Decimal, str]]:
+    """A sort key that puts ``level 10`` after ``level 9``. Decimal, for int refuses numbers of many digits."""
+    return [(Decimal(part) if part.isdecimal() else Decimal(0), part) for part in re.split(r"(\d+)", text)]
+
+
+def _passes(problem: Problem | ProblemHead, chosen: ProblemFilter) -> bool:
+    conditions = ((problem.level, chosen.levels), (problem.type, chosen.types), (problem.source, chosen.sources))
+    return all(allowed is None or value in allowed for value, allowed in conditions)

@@ -1,268 +1,57 @@
-"""Problems from wherever they are: embedded, local parquet or JSONL, Hugging Face or ModelScope."""
+"""Reads the rows of a data set: embedded, local parquet or JSONL files, Hugging Face or ModelScope."""
 
 import hashlib
 import json
-import logging
-import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Protocol
 
-from pipeline.config import DataConfig
-from pipeline.data import arithmetic, embedded, operations
-from pipeline.errors import ConfigError, DataError
+from pipeline.config import DataConfig, EmbeddedSetsConfig
+from pipeline.data import arithmetic, operations
+from pipeline.errors import DataError
 from pipeline.files import sha256
 from pipeline.models.hub import CHECK_TIMEOUT_S, first_line, hub_info, import_modelscope, looks_like_path
-from pipeline.templates import PromptTemplate
-from pipeline.types import Message, Problem
+from pipeline.types import SplitName
 
-logger = logging.getLogger(__name__)
-
-Split = Literal["train", "eval"]
 Row = dict[str, Any]
 _FORMATS = {".parquet": "parquet", ".jsonl": "json"}
 _EMBEDDED = {arithmetic.NAME: arithmetic.arithmetic_rows, operations.NAME: operations.operations_rows}
 
 
-def load_problems(config: DataConfig, split: Split) -> list[Problem]:
-    """The problems of a split, in the order of the data set.
+class Rows(Protocol):
+    """The parts we use of a ``Dataset`` of the datasets library, which stays on disk."""
 
-    ``config.name`` is ``embedded:arithmetic`` or ``embedded:operations``; a directory of
-    ``<split>.parquet|jsonl``; one such file, whose only split is called ``train`` (so ``train[:90%]`` and
-    ``train[90%:]`` divide it); or the name of a hub data set. Rows without a question or a gold answer are left
-    out and counted in a warning.
+    column_names: list[str]
+    _fingerprint: str
 
-    Raises:
-        DataError: there is no such data set, split or field, or no usable row.
-        ConfigError: ``config.prompt_template`` lacks the question or gives the answer away.
-    """
-    return list(iter_problems(config, split))
+    def __iter__(self) -> Iterator[Row]: ...
 
 
-def iter_problems(config: DataConfig, split: Split, scratch: Path | None = None) -> Iterator[Problem]:
-    """What ``load_problems`` gives, one at a time.
-
-    Args:
-        scratch: as open_rows.
-
-    Raises:
-        DataError, ConfigError: as load_problems; that there is no usable row is known at the end.
-    """
-    num_problems = num_skipped = 0
-    for _, problem in problem_rows(config, split, scratch):
-        if problem:
-            num_problems += 1
-            yield problem
-        else:
-            num_skipped += 1
-    if not num_problems:
-        raise DataError(
-            f"data {config.name} must have rows with a question and a gold answer, and has none of "
-            f"{split_expression(config, split)}."
-        )
-    if num_skipped:
-        logger.warning("%s, %s: left out %d of %d rows", config.name, split, num_skipped, num_problems + num_skipped)
-
-
-def problem_rows(config: DataConfig, split: Split, scratch: Path | None = None) -> Iterator[tuple[Row, Problem | None]]:
-    """Every row of a split with its problem; None for a row without a question or a gold answer.
-
-    Args:
-        scratch: as open_rows.
-
-    Raises:
-        DataError, ConfigError: as load_problems.
-    """
-    opened: Any
-    if config.name.startswith("embedded:"):
-        opened = nullcontext(embedded_rows(config, split))
-        config = _with_own_fields(config)
-    else:
-        opened = open_rows(config, split_expression(config, split), scratch=scratch)
-    ids: dict[str, int] = {}
-    with opened as rows:
-        template = prompt_template(config)
-        for index, row in enumerate(rows):
-            if template and index == 0:
-                _check_template_fields(template, list(row), config)
-            yield row, _problem(row, config, template, split, ids)
-
-
-def split_expression(config: DataConfig, split: Split) -> str:
+def split_expression(config: DataConfig, split: SplitName) -> str:
     return config.train_split if split == "train" else config.eval_split
 
 
-def check_data(config: DataConfig) -> str:
-    """One line on what ``load_problems`` would give. Downloads nothing.
-
-    Local and embedded data is read and counted; of a hub data set only the existence is checked.
-
-    Raises:
-        DataError: the data set cannot be found or used.
-        ConfigError: as load_problems.
-    """
-    prompt_template(_with_own_fields(config))
-    if config.name.startswith("embedded:") or local_path(config.name):
-        train, held_out = load_problems(config, "train"), load_problems(config, "eval")
-        return f"{config.name}: {len(train)} training and {len(held_out)} held-out problems"
-    for expression in (config.train_split, config.eval_split):
-        _parse_split(config, expression)
-    if config.hub == "modelscope":
-        if not import_modelscope(DataError).HubApi().repo_exists(config.name, repo_type="dataset"):
-            raise DataError(f"data {config.name} cannot be found on ModelScope. Check data.name and the network.")
-        return f"{config.name} on ModelScope"
-    info = hub_info("dataset", config.name, timeout_s=CHECK_TIMEOUT_S)
-    if info is None:
-        return f"{config.name}, in cache: {_cached_builder(config).cache_dir}"
-    return f"{config.name} on the Hugging Face hub, revision {info.sha}"
+def is_embedded(config: DataConfig) -> bool:
+    return config.name.startswith("embedded:")
 
 
-def question_alone(question: str, config: DataConfig) -> Problem:
-    """A question of no data set, asked as those of ``config`` are.
-
-    Raises:
-        ConfigError: as load_problems, or the template names another field than the question.
-    """
-    config = _with_own_fields(config)
-    template, name = prompt_template(config), config.fields.question
-    if template and (others := sorted(set(template.fields) - {name})):
-        raise ConfigError(f"data.prompt_template must name {name} alone to ask a question, got {', '.join(others)}.")
-    text = template.render({name: question}) if template else None
-    return Problem(id="question", prompt=_messages(question, config), gold="", prompt_text=text)
-
-
-def prompt_template(config: DataConfig) -> PromptTemplate | None:
-    """None: the model's chat template. Raises ConfigError where it lacks the question or gives the answer away."""
-    if config.prompt_template is None:
-        return None
-    fields = config.fields
-    template = PromptTemplate.parse(config.prompt_template, fields.question)
-    if fields.question not in template.fields:
-        raise ConfigError(
-            f"data.prompt_template must hold the question, {{{fields.question}}}, got fields "
-            f"{', '.join(template.fields) or 'none'}. Change it or data.fields.question."
-        )
-    if told := [name for name in template.fields if name in (fields.answer, fields.solution, template.completion)]:
-        raise ConfigError(
-            f"data.prompt_template must not tell the answer, got {{{told[0]}}} inside it. What SFT trains on may be "
-            "its very end, with nothing after it, not even a new line (in YAML: `|-`)."
-        )
-    return template
-
-
-def _with_own_fields(config: DataConfig) -> DataConfig:
-    """Of embedded data the fields are known."""
-    if not config.name.startswith("embedded:"):
-        return config
-    return config.model_copy(update={"fields": embedded.FIELDS, "answer_format": "plain"})
-
-
-def _check_template_fields(template: PromptTemplate, columns: list[str], config: DataConfig) -> None:
-    named = [*template.fields, template.completion]
-    if missing := [f"{{{name}}}" for name in named if name and name not in columns]:
-        raise DataError(
-            f"data {config.name} has no field for {', '.join(missing)} of data.prompt_template: it has "
-            f"{', '.join(columns)}. Write the template with these."
-        )
-
-
-def worked_solution(reasoning: str, answer: str) -> str:
-    """The form the policy should write, which the format reward looks for."""
-    return f"<reasoning>\n{reasoning.strip()}\n</reasoning>\n<answer>\n{answer.strip()}\n</answer>"
-
-
-def last_boxed(text: str) -> str | None:
-    r"""The content of the last ``\boxed{...}``, ``\boxed x`` or ``\fbox{...}``; None without a closed one."""
-    boxes = list(re.finditer(r"\\(?:boxed|fbox)(?![A-Za-z])\s*", text))
-    if not boxes:
-        return None
-    rest = text[boxes[-1].end() :]
-    if not rest.startswith("{"):
-        return re.split(r"[$\n]", rest)[0].strip()
-    depth = 0
-    for token in re.finditer(r"\\.|[{}]", rest, re.DOTALL):  # \{ and \} do not nest
-        depth += {"{": 1, "}": -1}.get(token[0], 0)
-        if depth == 0 and token[0] == "}":
-            return rest[1 : token.start()].strip()
-    return None
-
-
-def _problem(
-    row: Row, config: DataConfig, template: PromptTemplate | None, split: Split, ids: dict[str, int]
-) -> Problem | None:
-    fields = config.fields
-    question, (reasoning, gold) = as_text(row[fields.question]), read_answer(as_text(row[fields.answer]), config)
-    if not question or not gold:
-        return None
-    if fields.solution:
-        reasoning = as_text(row[fields.solution])
-    solution = worked_solution(reasoning, gold) if reasoning else None
-    prompt_text = None
-    if template:
-        prompt_text = template.render({name: as_text(row[name]) for name in template.fields})
-        solution = as_text(row[template.completion or fields.solution or fields.answer]) or None
-    digest = hashlib.sha256(question.encode()).hexdigest()[:12]
-    return Problem(
-        id=unique_name(as_text(row[fields.id]) if fields.id else f"{split}-{digest}", ids),
-        prompt=_messages(question, config),
-        gold=gold,
-        solution=solution,
-        level=as_text(row[fields.level]) or None if fields.level else None,
-        type=as_text(row[fields.type]) or None if fields.type else None,
-        source=config.name,
-        prompt_text=prompt_text,
-    )
-
-
-def _messages(question: str, config: DataConfig) -> tuple[Message, ...]:
-    system: tuple[Message, ...] = ({"role": "system", "content": config.system_prompt},) if config.system_prompt else ()
-    return (*system, {"role": "user", "content": question})
-
-
-def read_answer(text: str, config: DataConfig) -> tuple[str, str]:
-    """The worked solution, empty when there is none, and the gold answer, empty when unusable."""
-    if config.gold_format == "plain":
-        return "", text
-    if config.gold_format == "boxed":
-        return text, last_boxed(text) or ""
-    if config.gold_format == "phrase":
-        reasoning, mark, gold = text.rpartition("The answer is:")
-        return re.sub(r"####[^\n]*\s*$", "", reasoning).strip(), gold.strip() if mark else ""
-    reasoning, mark, gold = text.rpartition("####")
-    return re.sub(r"<<[^<>]*>>", "", reasoning).strip(), gold.strip() if mark else ""
-
-
-def as_text(value: Any) -> str:
-    """A field as the pipeline sees it: without outer white space, empty when it is missing."""
-    return "" if value is None else str(value).strip()
-
-
-def unique_name(name: str, taken: dict[str, int]) -> str:
-    """The name, or name-2, name-3 and so on, whichever is not taken. It is from now on.
-
-    Args:
-        taken: names, each with the highest number that was tried for it.
-    """
-    candidate, copy = name, taken.get(name, 1)
-    while candidate in taken:
-        copy += 1
-        candidate = f"{name}-{copy}"
-    taken[name] = copy
-    taken.setdefault(candidate, 1)
-    return candidate
-
-
-def embedded_rows(config: DataConfig, split: Split) -> list[Row]:
-    """Rows with ``embedded.FIELDS``. Raises DataError for an embedded name or split that there is not."""
+def embedded_rows(config: DataConfig, split: SplitName) -> tuple[Row, ...]:
+    """Rows with ``embedded.FIELDS``. Raises DataError as ``check_embedded`` does."""
     check_embedded(config)
-    return _EMBEDDED[config.name](config.arithmetic, split)
+    return _generated(config.name, config.arithmetic.model_dump_json(), split)
+
+
+@lru_cache(maxsize=4)  # a job asks several times, and the operations take a second to generate
+def _generated(name: str, settings: str, split: SplitName) -> tuple[Row, ...]:
+    return tuple(_EMBEDDED[name](EmbeddedSetsConfig.model_validate_json(settings), split))
 
 
 def check_embedded(config: DataConfig) -> None:
-    """Raises DataError for an embedded name or split that there is not."""
+    """Raises DataError for an unknown embedded name or split."""
     if config.name not in _EMBEDDED:
         raise DataError(f"data.name must be {' or '.join(_EMBEDDED)} for embedded data, got {config.name}.")
     if (config.train_split, config.eval_split) != ("train", "test"):
@@ -276,10 +65,10 @@ def read_rows(config: DataConfig, expression: str, *, fix: str = "Set data.field
     """All rows of a split expression, each with every configured field.
 
     Args:
-        fix: what the user is told to do about a field that is not there.
+        fix: advice to the user about a missing field.
 
     Raises:
-        DataError: there is no such data set, split or field.
+        DataError: no such data set, split or field.
     """
     with open_rows(config, expression, fix=fix) as rows:
         return list(rows)
@@ -288,45 +77,80 @@ def read_rows(config: DataConfig, expression: str, *, fix: str = "Set data.field
 @contextmanager
 def open_rows(
     config: DataConfig, expression: str, *, fix: str = "Set data.fields.", scratch: Path | None = None
-) -> Iterator[Any]:
-    """The rows as ``read_rows`` gives them, as a data set of the datasets library that stays on disk.
+) -> Iterator[Rows]:
+    """The rows of ``read_rows``, left on disk.
 
     Args:
+        fix: advice to the user about a missing field.
         scratch: a directory in which local files are laid out as Arrow while the block lasts. None: the system's
-            own for temporary files.
+            directory for temporary files.
 
     Raises:
         DataError: as read_rows.
     """
     with tempfile.TemporaryDirectory(dir=scratch, prefix=".rows-", ignore_cleanup_errors=True) as folder:
-        dataset = _open_dataset(config, expression, folder)
-        missing = [name for name in config.fields.model_dump().values() if name and name not in dataset.column_names]
+        rows = _open(config, expression, folder)
+        missing = [name for name in config.fields.model_dump().values() if name and name not in rows.column_names]
         if missing:
-            has = ", ".join(dataset.column_names)
-            raise DataError(f"data {config.name} has no field {', '.join(missing)}: it has {has}. {fix}")
-        yield dataset
+            columns = ", ".join(rows.column_names)
+            raise DataError(f"data {config.name} has no field {', '.join(missing)}: it has {columns}. {fix}")
+        yield rows
 
 
-def source_digest(config: DataConfig, split: Split) -> str:
-    """Changes when the rows of a split do: a hash of local files, or of embedded rows; of a hub data set its version.
+def source_digest(config: DataConfig, split: SplitName) -> str:
+    """Changes with the rows of a split: a hash of local files or of embedded rows, the version of a hub data set.
 
     Raises:
-        DataError: as load_problems.
+        DataError: as read_rows.
     """
     expression = split_expression(config, split)
-    if config.name.startswith("embedded:"):
+    if is_embedded(config):
         rows = json.dumps(embedded_rows(config, split), sort_keys=True)
         return hashlib.sha256(rows.encode()).hexdigest()
     if path := local_path(config.name):
         with _explained(config, expression):
             files = _split_files(path, _parse_split(config, expression))
             return " ".join(f"{name}={sha256(file)}" for name, file in files.items())
-    with open_rows(config, expression) as dataset:
-        return dataset._fingerprint
+    with open_rows(config, expression) as hub_rows:
+        return hub_rows._fingerprint
+
+
+def check_hub_data(config: DataConfig) -> str:
+    """One line on a hub data set. Downloads nothing. Raises DataError if it cannot be found."""
+    for expression in (config.train_split, config.eval_split):
+        _parse_split(config, expression)
+    if config.hub == "modelscope":
+        if not import_modelscope(DataError).HubApi().repo_exists(config.name, repo_type="dataset"):
+            raise DataError(f"data {config.name} cannot be found on ModelScope. Check data.name and the network.")
+        return f"{config.name} on ModelScope"
+    info = hub_info("dataset", config.name, timeout_s=CHECK_TIMEOUT_S)
+    if info is None:
+        return f"{config.name}, in cache: {_cached_builder(config).cache_dir}"
+    return f"{config.name} on the Hugging Face hub, revision {info.sha}"
+
+
+def local_path(name: str) -> Path | None:
+    """The file or directory; None for a name that can only be a hub data set's.
+
+    Raises:
+        DataError: the name is a path that does not exist.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    if looks_like_path(name) or path.suffix in _FORMATS:
+        raise DataError(f"data file or directory {name} does not exist. Check the path.")
+    return None
+
+
+def file_format(file: Path) -> str | None:
+    """The datasets library's name for the format; None for a file that holds no data."""
+    return _FORMATS.get(file.suffix)
 
 
 @contextmanager
 def _explained(config: DataConfig, expression: str) -> Iterator[None]:
+    """Errors in the block become DataErrors of one line."""
     import datasets
 
     try:
@@ -336,33 +160,26 @@ def _explained(config: DataConfig, expression: str) -> Iterator[None]:
         raise DataError(f"data {config.name}, split {expression}, cannot be read: {first_line(cause)}") from None
 
 
-def _open_dataset(config: DataConfig, expression: str, folder: str) -> Any:
+def _open(config: DataConfig, expression: str, folder: str) -> Rows:
     import datasets
 
     path = local_path(config.name)
     instruction = _parse_split(config, expression)
+    rows: Rows
     with _explained(config, expression):
         if path:
-            return _open_local(path, instruction, folder)
-        if config.hub == "modelscope":
-            return _read_modelscope(config, expression)
-        if hub_info("dataset", config.name) is None:
-            _cached_builder(config)
-        return datasets.load_dataset(config.name, config.subset, split=instruction)
-
-
-def local_path(name: str) -> Path | None:
-    """None when the name can only be that of a hub data set. Raises DataError for a path that is not there."""
-    path = Path(name).expanduser()
-    if path.exists():
-        return path
-    if looks_like_path(name) or path.suffix in _FORMATS:
-        raise DataError(f"data file or directory {name} does not exist. Check the path.")
-    return None
+            rows = _open_local(path, instruction, folder)
+        elif config.hub == "modelscope":
+            rows = _read_modelscope(config, expression)
+        else:
+            if hub_info("dataset", config.name) is None:
+                _cached_builder(config)
+            rows = datasets.load_dataset(config.name, config.subset, split=instruction)
+    return rows
 
 
 def _parse_split(config: DataConfig, expression: str) -> Any:
-    """The datasets library's ReadInstruction. Raises DataError where the expression is none."""
+    """The datasets library's ReadInstruction. Raises DataError if the expression is invalid."""
     import datasets
 
     try:
@@ -375,11 +192,11 @@ def _parse_split(config: DataConfig, expression: str) -> Any:
 
 
 def _split_files(path: Path, instruction: Any) -> dict[str, Path]:
-    """The files of a local data set that an expression names. Raises ValueError for a split that there is not."""
+    """The files of a local data set that an expression names. Raises ValueError for an unknown split."""
     files = (
         {"train": path} if path.is_file() else {file.stem: file for file in sorted(path.iterdir()) if file_format(file)}
     )
-    lengths = dict.fromkeys(files, sys.maxsize)  # not known yet, and not asked for
+    lengths = dict.fromkeys(files, sys.maxsize)  # unknown until the files are read, and not needed here
     return {part.splitname: files[part.splitname] for part in instruction.to_absolute(lengths)}
 
 
@@ -392,20 +209,15 @@ def _open_local(path: Path, instruction: Any, folder: str) -> Any:
         raise ValueError(f"files must all be .parquet or all .jsonl, got {', '.join(map(str, files.values()))}")
     data_files = {name: str(file) for name, file in files.items()}
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs comes back as an exception
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors are raised as well as logged
     return datasets.load_dataset(str(formats.pop()), data_files=data_files, split=instruction, cache_dir=folder)
 
 
-def file_format(file: Path) -> str | None:
-    """What the datasets library calls it; None for a file that is no data."""
-    return _FORMATS.get(file.suffix)
-
-
 def _cached_builder(config: DataConfig) -> Any:
-    """What the datasets library keeps of an earlier download. Raises DataError when that is nothing."""
+    """What an earlier download left in the cache of the datasets library. Raises DataError if nothing."""
     import datasets
 
-    datasets.config.HF_HUB_OFFLINE = True  # else the library tries again for half a minute
+    datasets.config.HF_HUB_OFFLINE = True  # otherwise the library retries for half a minute
     try:
         return datasets.load_dataset_builder(config.name, config.subset)
     except (ValueError, OSError, datasets.exceptions.DatasetsError):
@@ -420,5 +232,5 @@ def _read_modelscope(config: DataConfig, expression: str) -> Any:
     try:
         dataset = modelscope.MsDataset.load(config.name, subset_name=config.subset, split=expression)
     except Exception as error:  # the library has no common error class
-        raise DataError(f"data {config.name} cannot be had from ModelScope: {first_line(error)}") from None
+        raise DataError(f"data {config.name} cannot be downloaded from ModelScope: {first_line(error)}") from None
     return dataset.to_hf_dataset() if hasattr(dataset, "to_hf_dataset") else dataset

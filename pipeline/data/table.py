@@ -1,8 +1,8 @@
 """Problems and their tokens in Arrow files, read where they are needed.
 
 A data set is made into a table once, under ``data_cache/<digest>/`` of ``output.root``, and its tokens once for each
-tokenizer. Both files are written under hidden names and renamed when they are whole, so that a file that is there is
-complete. Nobody holds all rows: they are written in batches and mapped into memory when they are read.
+tokenizer. Both files are written under hidden names and renamed when they are whole, so an existing file is complete.
+No process holds all rows: they are written in batches and mapped into memory when they are read.
 """
 
 import hashlib
@@ -19,28 +19,31 @@ import pyarrow as pa
 
 from pipeline import templates
 from pipeline.config import Config, DataConfig
-from pipeline.data import sources
+from pipeline.data import answers, sources
+from pipeline.data import problems as problems_module
 from pipeline.data.arrow_files import ROWS_PER_BATCH, ArrowRows, code_digest, made_once, write_batches
-from pipeline.data.sources import Split, iter_problems, source_digest, split_expression
+from pipeline.data.problems import iter_problems
+from pipeline.data.sources import source_digest, split_expression
 from pipeline.errors import ConfigError
-from pipeline.types import Problem, ProblemHead
+from pipeline.types import Problem, ProblemHead, SplitName
+
+Problems = TypeVar("Problems", bound=Sequence[Problem])
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _PROBLEMS = pa.schema(
     [("id", pa.string()), ("prompt", _MESSAGES), ("gold", pa.string()), ("solution", pa.string())]
     + [(name, pa.string()) for name in ("level", "type", "source", "prompt_text")]
 )
-_PROBLEM_CODE = [Path(module.__file__ or "") for module in (sources, templates)] + [Path(__file__)]
 
 
 class ProblemTable(Sequence[Problem]):
-    """Problems that stay in a file. Pickled as its path and the rows; the file is opened when it is first read."""
+    """Problems that stay in a file. Pickled as a path and row numbers; the file is opened on first use."""
 
     def __init__(self, path: Path, table_digest: str, rows: np.ndarray) -> None:
         """
         Args:
             table_digest: identifies the data: its settings and its source, but not the code that reads it.
-            rows: [num_problems] int64, rows of the file.
+            rows: [num_problems] int64, row numbers in the file.
         """
         self.path, self.table_digest, self.rows = path, table_digest, rows
         self._file: ArrowRows | None = None
@@ -75,7 +78,7 @@ class ProblemTable(Sequence[Problem]):
         return ProblemTable(self.path, self.table_digest, self.rows[np.asarray(rows, dtype=np.int64)])
 
     def heads(self) -> Iterator[ProblemHead]:
-        """What the problems can be chosen by, without their texts."""
+        """The attributes that problems are chosen by, without their texts."""
         row = 0
         for batch in ArrowRows(self.path).batches(self.rows, ["id", "level", "type", "source", "solution"]):
             has_solution = batch["solution"].is_valid().to_pylist()
@@ -90,11 +93,8 @@ class ProblemTable(Sequence[Problem]):
         return hashlib.sha256(self.table_digest.encode() + self.rows.tobytes()).hexdigest()[:16]
 
 
-P = TypeVar("P", bound=Sequence[Problem])
-
-
 def heads(problems: Sequence[Problem]) -> Iterator[ProblemHead]:
-    """Of a table or of any other sequence."""
+    """The heads of a table or of any other sequence of problems."""
     if isinstance(problems, ProblemTable):
         yield from problems.heads()
     else:
@@ -102,7 +102,7 @@ def heads(problems: Sequence[Problem]) -> Iterator[ProblemHead]:
             yield ProblemHead(row, p.id, p.level, p.type, p.source, p.solution is not None)
 
 
-def take(problems: P, rows: Sequence[int]) -> P:
+def take(problems: Problems, rows: Sequence[int]) -> Problems:
     """The problems at these places: a table of a table, a list of a list."""
     if isinstance(problems, ProblemTable):
         return problems.take(rows)  # type: ignore[return-value]
@@ -110,12 +110,12 @@ def take(problems: P, rows: Sequence[int]) -> P:
 
 
 def data_cache(config: Config) -> Path:
-    """Where tables are kept: beside the runs, where all nodes see them."""
+    """The directory of tables: beside the runs, where all nodes see it."""
     return Path(config.output.root).expanduser().resolve() / "data_cache"
 
 
-def load_table(config: DataConfig, split: Split, cache: Path) -> ProblemTable:
-    """The problems that ``load_problems`` gives, as a table. It is made unless the cache has it.
+def load_table(config: DataConfig, split: SplitName, cache: Path) -> ProblemTable:
+    """The problems of ``load_problems`` as a table, which is made unless the cache has it.
 
     Raises:
         DataError, ConfigError: as load_problems, or the cache cannot be written.
@@ -123,7 +123,8 @@ def load_table(config: DataConfig, split: Split, cache: Path) -> ProblemTable:
     settings = config.model_dump(exclude={"train_split", "eval_split", "arithmetic"})
     split_name = split_expression(config, split)
     content = [settings, split, split_name, source_digest(config, split)]
-    path = cache / _digest([code_digest(_PROBLEM_CODE), *content]) / "problems.arrow"
+    made_by = code_digest(answers.__file__, problems_module.__file__, sources.__file__, templates.__file__, __file__)
+    path = cache / _digest([made_by, *content]) / "problems.arrow"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -132,8 +133,7 @@ def load_table(config: DataConfig, split: Split, cache: Path) -> ProblemTable:
         if hidden:
             for left in path.parent.glob(".rows-*"):
                 shutil.rmtree(left, ignore_errors=True)
-            problems = iter_problems(config, split, scratch=path.parent)
-            write_batches(hidden, _PROBLEMS, _problem_batches(problems))
+            write_batches(hidden, _PROBLEMS, _problem_batches(iter_problems(config, split, scratch=path.parent)))
     return ProblemTable(path, _digest(content), np.zeros(0, np.int64)).whole()
 
 

@@ -1,4 +1,4 @@
-"""Tokens of problems: how prompts and worked solutions are encoded, and the file that holds them."""
+"""Tokens of problems: the encoding of prompts and worked solutions, and the file that holds them."""
 
 import hashlib
 import importlib.metadata
@@ -13,17 +13,16 @@ import pyarrow as pa
 from pipeline.data.arrow_files import ArrowRows, code_digest, list_lengths, made_once
 from pipeline.data.table import ProblemTable
 from pipeline.files import sha256
-from pipeline.models import tokenizer
-from pipeline.models.tokenizer import batch_token_ids
+from pipeline.models import tokenizer as tokenizer_module
+from pipeline.models.tokenizer import Tokenizer, batch_token_ids
 from pipeline.types import Problem
 
 TOKENS = pa.schema([("prompt", pa.list_(pa.int32())), ("completion", pa.list_(pa.int32()))])
-_TOKEN_CODE = [Path(tokenizer.__file__ or ""), Path(__file__)]
 _TOKENIZER_FILES = {".json", ".jinja", ".model", ".txt", ".tiktoken", ".py"}
 
 
 class TokenTable:
-    """The tokens of a table's problems, by row of the file. Pickled as its path."""
+    """The tokens of a table's problems, by row of the table's file. Pickled as a path."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,14 +32,14 @@ class TokenTable:
         return {**vars(self), "_file": None}
 
     def __getitem__(self, row: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Prompt and completion; the completion is empty where there is no worked solution."""
+        """Prompt and completion; the completion is empty if the problem has no worked solution."""
         if self._file is None:
             self._file = ArrowRows(self.path)
         tokens = self._file.row(row)
         return tuple(tokens["prompt"]), tuple(tokens["completion"])
 
     def lengths(self) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens of every row's prompt, and of its completion: [num_rows] int32 each. No token is read."""
+        """The number of tokens of every prompt and of every completion: [num_rows] int32 each. No token is read."""
         batches = ArrowRows(self.path).all_batches
         prompt, completion = (
             np.concatenate([np.zeros(0, np.int32), *(list_lengths(batch[name]) for batch in batches)])
@@ -51,13 +50,13 @@ class TokenTable:
 
 @contextmanager
 def new_tokens(problems: ProblemTable, model: Path, *, chat: bool) -> Iterator[tuple[TokenTable, Path | None]]:
-    """The tokens of all rows of the table's file, and the path to write them to; None when they are there already.
+    """The tokens of all rows of the table's file, and the path to write them to; None if they exist already.
 
     Args:
         model: directory with the tokenizer's files.
         chat: prompts go through its chat template.
     """
-    made_by = code_digest(_TOKEN_CODE)
+    made_by = code_digest(tokenizer_module.__file__, __file__)
     digest = hashlib.sha256(f"{made_by} {problems.path.parent.name} {chat}".encode())
     for library in ("transformers", "tokenizers"):
         digest.update(importlib.metadata.version(library).encode())
@@ -68,13 +67,13 @@ def new_tokens(problems: ProblemTable, model: Path, *, chat: bool) -> Iterator[t
         yield TokenTable(path), hidden
 
 
-def encode_problems(tokenizer: Any, problems: Sequence[Problem]) -> pa.RecordBatch:
+def encode_problems(tokenizer: Tokenizer, problems: Sequence[Problem]) -> pa.RecordBatch:
     """Prompts as ``prompt_token_ids`` encodes them, and worked solutions with the end-of-turn token, as int32."""
     prompts = batch_token_ids(tokenizer, problems)
-    solved = [row for row, problem in enumerate(problems) if problem.solution is not None]
+    solutions = {row: problem.solution for row, problem in enumerate(problems) if problem.solution is not None}
     completions: list[list[int]] = [[] for _ in problems]
-    texts = [problems[row].solution for row in solved]
-    if texts:
-        for row, ids in zip(solved, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
+    if solutions:
+        encoded = tokenizer(list(solutions.values()), add_special_tokens=False)["input_ids"]
+        for row, ids in zip(solutions, encoded, strict=True):
             completions[row] = [*ids, tokenizer.eos_token_id]
     return pa.record_batch([pa.array(prompts, TOKENS.types[0]), pa.array(completions, TOKENS.types[1])], schema=TOKENS)

@@ -1,11 +1,11 @@
 """Attention for training: exact, causal, without a mask in the model's arguments.
 
-Packed rows hold several sequences one after the other, none of which sees another. transformers keeps them apart by
-itself when their positions restart: flash attention in a kernel of its own, the others by a mask [L, L], which makes
-them compute what it then hides. ``causal_sdpa`` attends within each sequence instead, and needs no mask.
+Packed rows hold several sequences one after the other, none of which sees another. transformers keeps them apart when
+their positions restart: flash attention with a kernel of its own, other implementations with an [L, L] mask, so that
+they compute scores only to hide them. ``causal_sdpa`` attends within each sequence and needs no mask.
 
-On a CPU short sequences, packed or padded, take plain matrix products: PyTorch's kernel for long ones is two to three
-times slower there (docs/results.md).
+On a CPU, short sequences (packed or padded) use plain matrix products: PyTorch's fused kernel is two to three times
+slower for them (docs/results.md).
 """
 
 import logging
@@ -20,14 +20,18 @@ logger = logging.getLogger(__name__)
 
 CAUSAL_SDPA = "causal_sdpa"
 SHORT = 512
-"""Tokens of the longest sequence that takes plain products. They hold scores [num_heads, L, L] of every layer."""
+"""Longest sequence, in tokens, that uses plain products. They keep scores [num_heads, L, L] for every layer."""
 LENGTH_MULTIPLE = 32
-"""Plain products pad to it: PyTorch compiles every new shape of a bfloat16 product, which takes time and memory."""
+"""Plain products pad lengths to it: PyTorch compiles every new shape of a bfloat16 product, at a cost in time and
+memory."""
 
 
 def use_causal_sdpa(model: nn.Module) -> None:
-    """Let a model that uses sdpa learn at full speed, packed rows included. Models of several parts, with attention
-    that is not all causal (sliding windows), or whose layers do not hand arguments on, stay as they are, and mask."""
+    """Switch a model from sdpa to ``causal_sdpa``.
+
+    Models of several parts, with attention that is not fully causal (sliding windows), or whose layers do not pass
+    extra arguments on, keep sdpa and its masks.
+    """
     from transformers import AttentionInterface, AttentionMaskInterface
 
     config: Any = model.config
@@ -40,13 +44,13 @@ def use_causal_sdpa(model: nn.Module) -> None:
     AttentionMaskInterface.register(CAUSAL_SDPA, _no_mask)
     model.set_attn_implementation(CAUSAL_SDPA)  # type: ignore[operator]
     if not _keeps_packed_apart(model):
-        logger.warning("%s cannot pack by itself: packed rows are masked, which is slower", type(model).__name__)
+        logger.warning("%s needs a mask for packed rows, which is slower", type(model).__name__)
         model.set_attn_implementation("sdpa")  # type: ignore[operator]
 
 
 @torch.no_grad()
 def _keeps_packed_apart(model: nn.Module) -> bool:
-    """Whether a packed sequence is the same after another first one."""
+    """True if a packed sequence gives the same logits whatever comes before it."""
     training, device = model.training, next(model.parameters()).device
     model.eval()
     after_0, after_1 = (
@@ -62,10 +66,10 @@ def _keeps_packed_apart(model: nn.Module) -> bool:
 
 
 def packing_arguments(model: nn.Module, lengths: Sequence[int], device: torch.device) -> dict[str, Any]:
-    """What the model's forward pass must be told of a packed row, besides its tokens.
+    """Arguments of the model's forward pass for a packed row, besides its tokens.
 
     Args:
-        lengths: of its sequences, in order; together the whole row.
+        lengths: tokens of each sequence, in order; together the whole row.
     """
     positions = torch.cat([torch.arange(length, device=device) for length in lengths])
     arguments: dict[str, Any] = {"position_ids": positions[None]}
@@ -87,7 +91,7 @@ def _causal_sdpa(
     packed_lengths: tuple[int, ...] | None = None,
     **arguments: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention within every sequence of a row, or within whole rows.
+    """Causal attention within each sequence of a packed row; without ``packed_lengths``, within whole rows.
 
     Args:
         query: [B, num_heads, L, D]; key, value: [B, num_kv_heads, L, D].
@@ -102,18 +106,20 @@ def _causal_sdpa(
 
 
 def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **arguments: Any) -> Tensor:
-    """Shapes as above, one sequence per row."""
+    """One sequence per row; shapes as in ``_causal_sdpa``."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     if query.device.type != "cpu" or query.shape[2] > SHORT or arguments.get("dropout"):
-        return sdpa_attention_forward(module, query, key, value, attention_mask=None, **arguments)[0]
+        output: Tensor = sdpa_attention_forward(module, query, key, value, attention_mask=None, **arguments)[0]
+        return output
     return plain_causal_attention(query, key, value, arguments.get("scaling") or query.shape[-1] ** -0.5)
 
 
 def plain_causal_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-    """softmax(scaling Q K^T) V in the dtype of V, each query seeing its own position and earlier ones. Query heads that
-    share a key head are the rows of one product. What all keys have in common changes no softmax, but would cost
-    bfloat16 scores their digits: there it is taken off.
+    """softmax(scaling Q K^T) V in the dtype of V; each query sees its own position and earlier ones.
+
+    Query heads that share a key head are rows of one product. In bfloat16 the mean key is subtracted first: it changes
+    no softmax, but would cost the scores precision.
 
     Args:
         query: [B, num_heads, L, D]; key: [B, num_kv_heads, L, D]; value: [B, num_kv_heads, L, D_v].
@@ -126,11 +132,11 @@ def plain_causal_attention(query: Tensor, key: Tensor, value: Tensor, scaling: f
     length, query = num_tokens, (query * scaling).to(dtype)
     if dtype == torch.bfloat16:
         key = (key - key.detach().mean(dim=2, keepdim=True)).to(dtype)
-        length += -num_tokens % LENGTH_MULTIPLE  # at the end, where no token looks
+        length += -num_tokens % LENGTH_MULTIPLE  # padding at the end, which no token sees
         query, key, value = (F.pad(tensor, (0, 0, 0, length - num_tokens)) for tensor in (query, key, value))
     grouped = (batch, num_kv_heads, num_heads // num_kv_heads * length, -1)
     later = torch.full((length, length), -torch.inf, dtype=dtype, device=query.device).triu(1)
-    with torch.autocast(query.device.type, enabled=False):  # it would take the softmax to float32 and back
+    with torch.autocast(query.device.type, enabled=False):  # autocast would run the softmax in float32
         scores = (query.reshape(grouped) @ key.transpose(2, 3)).view(batch, num_heads, length, length)
         weights = scores.add_(later).softmax(dim=-1)
         outputs = weights.view(grouped) @ value

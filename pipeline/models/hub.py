@@ -1,30 +1,35 @@
-"""Where a model's files are: a local directory, the embedded model, Hugging Face or ModelScope."""
+"""Finds a model's files: a local directory, the embedded model, Hugging Face or ModelScope."""
 
+import importlib
 import logging
 from pathlib import Path
-from typing import Any, Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.config import ModelConfig
 from pipeline.errors import DataError, ModelError
 from pipeline.models import embedded
 
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import DatasetInfo, ModelInfo
+
 logger = logging.getLogger(__name__)
 
 CHECK_TIMEOUT_S = 2.0
-"""How long the quick checks wait for a hub."""
+"""Seconds that the quick checks wait for a hub."""
 _ALLOW = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
 # Subfolders hold other formats; "consolidated" is a second copy of the weights.
 _IGNORE = ["*/*", "consolidated*"]
 
 
 def resolve_model(config: ModelConfig) -> Path:
-    """A local directory with the model's checkpoint, downloaded first where needed.
+    """A local directory with the model's checkpoint, downloaded first if needed.
 
-    Only safetensors weights are used, and Python files only with ``trust_remote_code``. When the hub
-    cannot be reached, what an earlier download left in its cache is used.
+    Only safetensors weights are used, and Python files only with ``trust_remote_code``. If the hub cannot be reached,
+    an earlier download in its cache is used.
 
     Raises:
-        ModelError: there is no such model, or it has no safetensors weights.
+        ModelError: the model cannot be found or downloaded, or has no safetensors weights.
     """
     if config.name.startswith("embedded:"):
         _check_embedded_name(config.name)
@@ -33,13 +38,13 @@ def resolve_model(config: ModelConfig) -> Path:
         return path
     if config.hub == "modelscope":
         return _checked(_modelscope_snapshot(config), config.name)
-    # snapshot_download alone waits without limit for a hub that accepts connections and says nothing.
+    # snapshot_download alone would wait forever for a hub that accepts connections and never answers.
     offline = hub_info("model", config.name, config.revision) is None
     return _checked(_snapshot(config, offline=offline), config.name)
 
 
 def check_model(config: ModelConfig) -> str:
-    """One line on what ``resolve_model`` would use. Takes seconds and downloads nothing.
+    """One line on the model that ``resolve_model`` would use. Takes seconds and downloads nothing.
 
     Raises:
         ModelError: the model cannot be found.
@@ -64,22 +69,24 @@ def check_model(config: ModelConfig) -> str:
 
 def hub_info(
     kind: Literal["model", "dataset"], name: str, revision: str | None = None, *, timeout_s: float = 10.0
-) -> Any:
-    """What the Hugging Face hub says of a repository; None when it does not answer in time.
+) -> "ModelInfo | DatasetInfo | None":
+    """The Hugging Face hub's answer about a repository; None if it does not answer in time.
 
     Raises:
-        ModelError, DataError: the hub answered that there is no such repository or revision.
+        ModelError, DataError: the hub has no such repository or revision.
     """
     from huggingface_hub import HfApi, constants
     from huggingface_hub import errors as hf
 
     try:
-        return HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=timeout_s)
+        if kind == "model":
+            return HfApi().model_info(name, revision=revision, timeout=timeout_s)
+        return HfApi().dataset_info(name, revision=revision, timeout=timeout_s)
     except (hf.RepositoryNotFoundError, hf.RevisionNotFoundError, hf.HFValidationError):
         error = ModelError if kind == "model" else DataError
         at = f" at revision {revision}" if revision else ""
         raise error(
-            f"{kind} {name}{at} cannot be found: it is no local path, and {constants.ENDPOINT} does not have it or "
+            f"{kind} {name}{at} cannot be found: it is not a local path, and {constants.ENDPOINT} does not have it or "
             "keeps it private. Check the name; for a private one run `hf auth login`."
         ) from None
     except (hf.HTTPError, OSError) as failure:  # type: ignore[attr-defined]
@@ -112,7 +119,7 @@ def _local_dir(name: str) -> Path | None:
 
 def _checked(path: Path, name: str) -> Path:
     if not (path / "config.json").is_file():
-        raise ModelError(f"model {name} must have a config.json, and there is none in {path}.")
+        raise ModelError(f"model {name} must have a config.json, and {path} has none.")
     if not any(path.glob("*.safetensors")):
         raise ModelError(_no_weights(name))
     return path
@@ -157,16 +164,17 @@ def _modelscope_snapshot(config: ModelConfig) -> Path:
         try:
             return Path(modelscope.snapshot_download(config.name, local_files_only=True, **arguments))
         except Exception:
-            raise ModelError(f"model {config.name} cannot be had from ModelScope: {first_line(online)}") from None
+            reason = first_line(online)
+            raise ModelError(f"model {config.name} cannot be downloaded from ModelScope: {reason}") from None
 
 
 def _modelscope_has(name: str) -> bool:
     return bool(import_modelscope(ModelError).HubApi().repo_exists(name, repo_type="model"))
 
 
-def import_modelscope(error: type[ModelError] | type[DataError]) -> Any:
+def import_modelscope(error: type[ModelError] | type[DataError]) -> ModuleType:
+    """The modelscope library, an extra. Raises ``error`` if it is not installed."""
     try:
-        import modelscope
+        return importlib.import_module("modelscope")
     except ImportError:
         raise error("hub: modelscope needs the modelscope library. Run `pip install modelscope`.") from None
-    return modelscope

@@ -1,4 +1,4 @@
-"""The policy: loading, LoRA, the trainable tensors, and the weights that an engine gets."""
+"""The policy: loading, LoRA, the trainable tensors, and the merged weights that engines get."""
 
 import copy
 import hashlib
@@ -17,24 +17,27 @@ from torch import Tensor, nn
 
 from pipeline.config import LoraConfig, ModelConfig
 from pipeline.errors import ModelError
+from pipeline.models.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 ADAPTER_FILE = "adapter_model.safetensors"
 
 
 def pick_device(config: ModelConfig) -> torch.device:
-    """The learner's device. Raises ModelError when the one asked for is not there."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    """The learner's device. Raises ModelError if the configured one is not available."""
+    is_available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = [name for name, is_here in is_available.items() if is_here]
     if config.device == "auto":
-        return torch.device(next(name for name, there in available.items() if there))
-    if not available[config.device]:
-        there = [name for name, ok in available.items() if ok]
-        raise ModelError(f"model.device must be available here, got {config.device}: torch sees {', '.join(there)}.")
+        return torch.device(available[0])
+    if config.device not in available:
+        raise ModelError(
+            f"model.device must be available on this machine, got {config.device}: torch sees {', '.join(available)}."
+        )
     return torch.device(config.device)
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """The most that this process held: on a GPU of its memory, else of the machine's."""
+    """Peak memory of this process: GPU memory on a GPU, otherwise resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     unit = 1 if sys.platform == "darwin" else 1024
@@ -42,31 +45,37 @@ def peak_memory_gib(device: torch.device) -> float:
 
 
 def choose_dtype(name: str, on_gpu: bool = False) -> str:
-    """What ``auto`` stands for on this machine; any other name stays. A CPU without bfloat16 products can do them, a
-    hundred times as slowly as float32's."""
+    """The dtype that ``auto`` means on this machine; any other name stays.
+
+    A CPU without native bfloat16 matmul can emulate it, a hundred times slower than float32.
+    """
     capabilities = torch.cpu.get_capabilities()
     is_fast = on_gpu or capabilities.get("avx512_bf16", False) or capabilities.get("bf16", False)  # x86, ARM
     if name == "bfloat16" and not is_fast:
-        logger.warning("this CPU has no bfloat16 products: dtype bfloat16 is very slow here, auto takes float32")
+        logger.warning("this CPU has no native bfloat16 matmul: bfloat16 is very slow here, dtype auto uses float32")
     return ("bfloat16" if is_fast else "float32") if name == "auto" else name
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """``auto``: of this machine's CPU."""
-    return getattr(torch, choose_dtype(name) if name == "auto" else name)
+    """``auto`` means the best dtype for this machine's CPU."""
+    dtype: torch.dtype = getattr(torch, choose_dtype(name) if name == "auto" else name)
+    return dtype
 
 
 def load_policy(path: Path, config: ModelConfig) -> nn.Module:
-    """The model in ``master_dtype`` on the learner's device, with fresh adapters when LoRA is configured.
+    """The model in ``master_dtype`` on the learner's device, with fresh adapters if LoRA is configured.
 
-    Under LoRA only the adapters keep ``master_dtype``; the frozen base takes ``dtype``.
+    With LoRA only the adapters have ``master_dtype``; the frozen base has ``dtype``.
+
+    Raises:
+        ModelError: it cannot be loaded, the device is not available, or a LoRA target does not exist.
     """
     from transformers import AutoModelForCausalLM
 
     base_dtype = config.dtype if config.lora else config.master_dtype
     device = pick_device(config)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=torch_dtype(base_dtype),
             device_map=config.device_map,
@@ -79,14 +88,18 @@ def load_policy(path: Path, config: ModelConfig) -> nn.Module:
     if config.device_map is None:
         model = model.to(device)
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.enable_input_require_grads()
+        _enable_gradient_checkpointing(model)
     if config.lora:
         model = _add_lora(model, config.lora, torch_dtype(config.master_dtype))
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
     logger.info("policy %s on %s: %.1f M of %.1f M parameters train", config.name, device, trainable / 1e6, total / 1e6)
     return model
+
+
+def _enable_gradient_checkpointing(model: Any) -> None:
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.enable_input_require_grads()
 
 
 def _add_lora(model: Any, config: LoraConfig, dtype: torch.dtype) -> nn.Module:
@@ -107,28 +120,27 @@ def _add_lora(model: Any, config: LoraConfig, dtype: torch.dtype) -> nn.Module:
     init: dict[str, Any] = {"default": True, "gaussian": "gaussian", "pissa": "pissa"}
     peft_config = PeftLoraConfig(
         r=config.r,
-        lora_alpha=config.alpha,  # peft only divides it: fractions are fine
+        lora_alpha=config.alpha,  # peft only divides it, so fractions are fine
         lora_dropout=config.dropout,
         target_modules=config.target_modules,
         use_rslora=config.use_rslora,
         init_lora_weights=init[config.init],
         task_type="CAUSAL_LM",
     )
-    model = get_peft_model(model, peft_config)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(dtype)
-    return model
+    adapted: nn.Module = get_peft_model(model, peft_config)
+    for parameter in trainable_tensors(adapted).values():
+        parameter.data = parameter.data.to(dtype)
+    return adapted
 
 
 def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Name -> the parameter itself, for all that train: everything, or the adapters."""
+    """Name -> the parameter itself, for all parameters that train: every weight, or the adapters."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 @torch.no_grad()
 def load_trainable(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy saved tensors into the model. Raises ModelError when names or shapes differ."""
+    """Copy saved tensors into the model. Raises ModelError if names or shapes differ."""
     own = trainable_tensors(model)
     different = {name for name in own.keys() | tensors.keys() if name not in own or name not in tensors}
     different |= {name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape}
@@ -142,7 +154,7 @@ def load_trainable(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """16 hex digits over all that trains: equal for the same weights."""
+    """16 hex digits over all trainable tensors: equal for equal weights."""
     digest = hashlib.sha256()
     for name, parameter in trainable_tensors(model).items():
         digest.update(name.encode())
@@ -151,13 +163,13 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of what trains: all that a reference policy needs beside the frozen rest."""
+    """A copy of the trainable tensors: all that a reference policy needs besides the frozen rest."""
     return {name: parameter.detach().clone() for name, parameter in trainable_tensors(model).items()}
 
 
 @contextmanager
 def swapped_in(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Within the block the model is the snapshot. No second model is ever in memory."""
+    """Within the block the model has the tensors of the snapshot, so a second model never exists in memory."""
     own = trainable_tensors(model)
     current = {name: parameter.data for name, parameter in own.items()}
     try:
@@ -171,9 +183,9 @@ def swapped_in(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None
 
 @torch.no_grad()
 def merged_weights(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Every weight by its name in the plain model, adapters merged in, in ``dtype``, one at a time.
+    """Every weight in ``dtype``, adapters merged, one at a time, by its name in the plain model.
 
-    The model itself is untouched: merging in place and back would change its last bits.
+    The model itself is untouched: merging in place and undoing it would change its last bits.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -190,24 +202,24 @@ def merged_weights(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, 
         yield name.replace(".base_layer.", "."), merged.to(dtype)
 
 
-def save_final_model(model: nn.Module, tokenizer: Any, directory: Path, dtype: torch.dtype) -> None:
-    """An ordinary checkpoint (adapters merged) that ``AutoModelForCausalLM.from_pretrained`` loads."""
+def save_final_model(model: nn.Module, tokenizer: Tokenizer, directory: Path, dtype: torch.dtype) -> None:
+    """Save an ordinary checkpoint, adapters merged, that ``AutoModelForCausalLM.from_pretrained`` loads."""
     plain = _without_peft(model)
     weights = {name: tensor.cpu().contiguous() for name, tensor in merged_weights(model, dtype)}
     dtype_in_memory = plain.config.dtype
     plain.save_pretrained(directory, state_dict=weights)
-    plain.config.dtype = dtype  # save_pretrained wrote the one in memory
+    plain.config.dtype = dtype  # save_pretrained wrote the dtype in memory
     plain.config.save_pretrained(directory)
     plain.config.dtype = dtype_in_memory
     tokenizer.save_pretrained(directory)
 
 
 def save_adapter(model: Any, config: ModelConfig, directory: Path, initial: Mapping[str, Tensor] | None = None) -> None:
-    """The adapters for the unchanged base model, as ``PeftModel.from_pretrained`` loads them.
+    """Save the adapters for the unchanged base model, in the form that ``PeftModel.from_pretrained`` loads.
 
     Args:
-        initial: the adapters before training, of PiSSA, which takes them out of the base: what is saved is then of rank
-            2r, B A - B_0 A_0 as [B, -B_0] [A; A_0].
+        initial: for PiSSA, the adapters before training, which it subtracts from the base. The saved adapter then has
+            rank 2r: B A - B_0 A_0 as [B, -B_0] [A; A_0].
     """
     from peft import get_peft_model_state_dict
 
@@ -221,7 +233,7 @@ def save_adapter(model: Any, config: ModelConfig, directory: Path, initial: Mapp
             tensors[name] = torch.cat(pair, dim=0 if is_a else 1)
         peft_config.init_lora_weights = True
         peft_config.r *= 2
-        peft_config.lora_alpha *= math.sqrt(2) if peft_config.use_rslora else 2  # the same factor before B A
+        peft_config.lora_alpha *= math.sqrt(2) if peft_config.use_rslora else 2  # keeps the factor before B A
     peft_config.base_model_name_or_path = config.name
     peft_config.inference_mode = True
     directory.mkdir(parents=True, exist_ok=True)
@@ -230,5 +242,5 @@ def save_adapter(model: Any, config: ModelConfig, directory: Path, initial: Mapp
 
 
 def _without_peft(model: nn.Module) -> Any:
-    """The transformers model itself, its linear modules replaced by adapters where LoRA is on."""
+    """The transformers model inside peft's wrapper. With LoRA its linear modules are adapter layers."""
     return model.base_model.model if hasattr(model, "peft_config") else model  # type: ignore[union-attr]

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import EmbeddedSetsConfig
+from pipeline.data.answers import last_boxed
 from pipeline.data.arithmetic import arithmetic_rows
-from pipeline.data.sources import last_boxed
 from pipeline.verifier import Grader
 from tests.conftest import ROOT
 

@@ -4,13 +4,13 @@ import pytest
 import yaml
 from tokenizers.processors import TemplateProcessing
 
-from actors.learner.held_out import _row as evaluation_row
-from actors.learner.session import LearnerSession
 from pipeline.config import DataConfig, FieldNames, validate_config
 from pipeline.data import check_data, load_problems
-from pipeline.data.sources import prompt_template, question_alone
+from pipeline.data.problems import prompt_template, question_alone
 from pipeline.data.tokens import encode_problems
 from pipeline.errors import ConfigError, DataError
+from pipeline.evaluation.held_out import held_out_row as evaluation_row
+from pipeline.models.tokenizer import prompt_token_ids
 from pipeline.types import Completion, Problem
 from pipeline.verifier import extract, grade
 from tests.conftest import ROOT, SHARED
@@ -147,20 +147,20 @@ def test_the_examples_of_the_data_page_are_configurations():
 
 @pytest.mark.parametrize("has_bos", [False, True])
 def test_a_learner_sees_the_plain_text_and_the_solution(has_bos):
-    session = object.__new__(LearnerSession)  # only its tokenizer matters
-    session.tokenizer = tiny_tokenizer()
+    tokenizer = tiny_tokenizer()
     if has_bos:
-        bos = session.tokenizer.convert_tokens_to_ids("<|im_start|>")
-        session.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        bos = tokenizer.convert_tokens_to_ids("<|im_start|>")
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
             single="<|im_start|> $A", special_tokens=[("<|im_start|>", bos)]
         )
     problem = Problem("p", ({"role": "user", "content": "1?"},), "1", "It is 1.", prompt_text="Q: 1?\nA: ")
-    [tokens] = encode_problems(session.tokenizer, [problem]).to_pylist()
-    assert session.tokenizer.decode(tokens["prompt"]) == "<|im_start|>" * has_bos + "Q: 1?\nA: "
-    assert session.tokenizer.decode(tokens["completion"]) == "It is 1.<|im_end|>"
-    assert session.encode(problem) == tuple(tokens["prompt"])
+    [tokens] = encode_problems(tokenizer, [problem]).to_pylist()
+    assert tokenizer.decode(tokens["prompt"]) == "<|im_start|>" * has_bos + "Q: 1?\nA: "
+    assert tokenizer.decode(tokens["completion"]) == "It is 1.<|im_end|>"
+    assert prompt_token_ids(tokenizer, problem) == tuple(tokens["prompt"])
     chat = Problem("p", problem.prompt, "1")
-    assert session.tokenizer.decode(session.encode(chat)) == "<|im_start|>user\n1?<|im_end|>\n<|im_start|>assistant\n"
+    text = tokenizer.decode(prompt_token_ids(tokenizer, chat))
+    assert text == "<|im_start|>user\n1?<|im_end|>\n<|im_start|>assistant\n"
 
 
 # Splits ------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.config import DataConfig, EmbeddedSetsConfig, FieldNames
 from pipeline.data import arithmetic, check_data, load_problems, worked_solution
-from pipeline.data.sources import last_boxed
+from pipeline.data.answers import last_boxed
 from pipeline.errors import DataError
 from tests.conftest import ROOT, SHARED
 

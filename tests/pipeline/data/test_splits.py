@@ -10,18 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import DataConfig, FieldNames, ProblemFilter
-from pipeline.data import arithmetic, load_problems, splits
+from pipeline.data import arithmetic, load_problems
 from pipeline.data.selection import select_problems
-from pipeline.data.splits import (
-    Record,
-    SplitSettings,
-    apportion,
-    held_out_quotas,
-    normalized,
-    prepare_split,
-    read_records,
-    split_records,
-)
+from pipeline.data.splits import SplitSettings, files, prepare_split
+from pipeline.data.splits.records import Record, is_usable_level, read_records
+from pipeline.data.splits.stratify import apportion, held_out_quotas, normalized, split_records
 from pipeline.errors import ConfigError, DataError
 from pipeline.files import sha256
 from tests.conftest import SHARED
@@ -149,12 +142,12 @@ def test_unusable_rows_are_counted_with_where_they_are_and_left_out(tmp_path):
 
 @pytest.mark.parametrize("level", ["Level 1", "7", "hard", "Level unknown ground", "4.5"])
 def test_a_level_is_whatever_says_something(level):
-    assert splits._usable_level(level)
+    assert is_usable_level(level)
 
 
 @pytest.mark.parametrize("level", ["", "Level ?", "?", "Level", "nan", "None", "N/A", "level: unknown"])
 def test_a_level_that_says_nothing_is_none(level):
-    assert not splits._usable_level(level)
+    assert not is_usable_level(level)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +251,7 @@ def test_what_fails_while_writing_leaves_everything_as_it_was(tmp_path, monkeypa
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(splits, "write_json", full)
+    monkeypatch.setattr(files, "write_json", full)
     with pytest.raises(DataError, match="cannot be written: No space left on device"):
         prepare_split(SplitSettings(name, tmp_path / "out", seed=1, force=True))
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
@@ -276,7 +269,7 @@ def test_a_kill_while_replacing_never_leaves_files_of_two_splits(tmp_path, monke
         seen.append(sorted(path.name for path in out.glob("[a-z]*")))
 
     monkeypatch.setattr(os, "replace", look)
-    monkeypatch.setattr(splits, "write_json", lambda path, value: path.write_text("{}"))
+    monkeypatch.setattr(files, "write_json", lambda path, value: path.write_text("{}"))
     prepare_split(SplitSettings(name, out, seed=1, force=True))
     both = ["test.parquet", "train.parquet"]
     assert seen == [["train.parquet"], ["train.parquet"], ["train.parquet"], both, both, ["split.json", *both]]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.sources import last_boxed
+from pipeline.data.answers import last_boxed
 from pipeline.verifier import Grader, Verdict, extract, grade, last_number
 from pipeline.verifier.judge import judge
 from pipeline.verifier.normalize.quantity import MAX_CHARS
