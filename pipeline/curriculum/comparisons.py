@@ -21,7 +21,7 @@ class Comparison:
     difference: float
     """Best minus baseline, averaged over the seeds that both have."""
     interval: tuple[float, float]
-    """Of the difference. 95 % for the best of k settings: 1 - 0.05 / k for each (Bonferroni)."""
+    """Interval of the difference. 95 % for the best of k settings: 1 - 0.05 / k for each (Bonferroni)."""
     by_seed: dict[int, float]
     larger_than_noise: bool
     """The interval excludes 0, and the difference exceeds its own range over seeds. Never with one seed."""
@@ -61,7 +61,7 @@ def _judge(
     seed_range = max(by_seed.values()) - min(by_seed.values())
     larger = len(by_seed) > 1 and not interval[0] <= 0 <= interval[1] and abs(difference) > seed_range
     if len(by_seed) == 1:
-        verdict = "there is one seed. One seed cannot tell whether that is larger than the noise."
+        verdict = "with one seed, noise cannot be ruled out."
     else:
         spread = f"between seeds it varies by {100 * seed_range:.1f} points"
         verdict = f"{spread}. That is {'' if larger else 'not '}larger than the noise."
@@ -74,7 +74,7 @@ def _judge(
 
 @dataclass(frozen=True)
 class Trend:
-    """How a metric changes with the replay ratio."""
+    """The change of a metric with the replay ratio."""
 
     slope: float
     """Per unit of the ratio, by least squares over the settings."""

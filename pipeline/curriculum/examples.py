@@ -68,7 +68,7 @@ class StageExamples:
     batch_size: int
     num_steps: int
     counts: dict[str, int]
-    """How many of the stage's own problems and tokens are used, and how many are too long."""
+    """Numbers of the stage's own problems and tokens that are used, and of those that are too long."""
 
     def batch(self, step: int) -> list[Example]:
         """The ``batch_size`` examples of a step, from 0."""

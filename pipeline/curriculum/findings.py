@@ -15,7 +15,7 @@ RATIO = "curriculum.replay_ratio"
 
 @dataclass(frozen=True)
 class Findings:
-    """What the complete chains of a search show, by one measure of correctness."""
+    """Conclusions from the complete chains of a search, by one measure of correctness."""
 
     summaries: dict[str, dict[str, Estimate | None]]
     """Setting -> metric -> estimate."""

@@ -1,4 +1,4 @@
-"""How replayed examples are mixed into a stage's batches: a function of the seed and the position alone."""
+"""Mixes replayed examples into a stage's batches: a pure function of the seed and the position."""
 
 from dataclasses import dataclass
 from typing import Generic, TypeVar

@@ -1,7 +1,7 @@
 """The replay buffer: problems of earlier stages that later ones train on again.
 
-It keeps no random generator. What it holds is a function of its seed and of the set of problems offered to it, in
-whatever order and however often. So it is the same after any resume, and in every chain that shares the stage.
+It keeps no random generator. Its contents depend on its seed and on the set of problems offered to it, not on their
+order or number of times. So they are the same after any resume, and in every chain that shares the stage.
 """
 
 import json

@@ -53,7 +53,7 @@ def summarize_chain(chain: ChainResult, *, with_metrics: bool = False) -> dict[s
 
 
 def stage_uses(results: CurriculumResults) -> Counter[str]:
-    """How many chains have each stage, by key."""
+    """Number of chains that share each stage, by key."""
     return Counter(stage.key or "" for chain in results.chains for stage in chain.record.stages)
 
 

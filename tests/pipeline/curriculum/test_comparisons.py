@@ -15,30 +15,30 @@ def pair(best: list[int], mixed: list[int], num_problems: int = 100):
 
 
 def test_a_clear_difference_is_larger_than_the_noise():
-    found = compare_with_baseline(pair([6, 6], [5, 5]), "mixed")
+    comparison = compare_with_baseline(pair([6, 6], [5, 5]), "mixed")
     # 10 of 100 problems differ: standard deviation sqrt(0.1 * 0.9 / 100) = 0.03
-    assert found.difference == pytest.approx(0.1) and found.interval == pytest.approx((0.04, 0.16), abs=0.015)
-    assert found.larger_than_noise
-    assert found.statement.startswith("Best by average accuracy: replay_ratio=0.3, +10.0 points against mixed [+")
-    assert found.statement.endswith("; between seeds it varies by 0.0 points. That is larger than the noise.")
+    assert comparison.difference == pytest.approx(0.1) and comparison.interval == pytest.approx((0.04, 0.16), abs=0.015)
+    assert comparison.larger_than_noise
+    assert comparison.statement.startswith("Best by average accuracy: replay_ratio=0.3, +10.0 points against mixed [+")
+    assert comparison.statement.endswith("; between seeds it varies by 0.0 points. That is larger than the noise.")
 
 
-def test_a_difference_that_few_problems_make_is_not():
-    found = compare_with_baseline(pair([6, 6], [5, 5], num_problems=10), "mixed")  # one problem of ten
-    assert found.interval[0] <= 0 and not found.larger_than_noise
-    assert found.statement.endswith("That is not larger than the noise.")
+def test_a_difference_of_few_problems_is_not_larger_than_the_noise():
+    comparison = compare_with_baseline(pair([6, 6], [5, 5], num_problems=10), "mixed")  # one problem of ten
+    assert comparison.interval[0] <= 0 and not comparison.larger_than_noise
+    assert comparison.statement.endswith("That is not larger than the noise.")
 
 
-def test_a_difference_that_seeds_do_not_agree_on_is_not():
-    found = compare_with_baseline(pair([8, 5], [4, 5]), "mixed")  # +40 and 0 points
-    assert found.difference == pytest.approx(0.2) and found.by_seed == pytest.approx({0: 0.4, 1: 0.0})
-    assert found.interval[0] > 0 and not found.larger_than_noise
+def test_a_difference_that_seeds_disagree_on_is_not_larger_than_the_noise():
+    comparison = compare_with_baseline(pair([8, 5], [4, 5]), "mixed")  # +40 and 0 points
+    assert comparison.difference == pytest.approx(0.2) and comparison.by_seed == pytest.approx({0: 0.4, 1: 0.0})
+    assert comparison.interval[0] > 0 and not comparison.larger_than_noise
 
 
 def test_one_seed_decides_nothing():
-    found = compare_with_baseline(pair([9], [1]), "mixed")
-    assert not found.larger_than_noise
-    assert found.statement.endswith("there is one seed. One seed cannot tell whether that is larger than the noise.")
+    comparison = compare_with_baseline(pair([9], [1]), "mixed")
+    assert not comparison.larger_than_noise
+    assert comparison.statement.endswith("]; with one seed, noise cannot be ruled out.")
 
 
 def test_the_best_of_many_needs_a_wider_interval():
@@ -51,8 +51,8 @@ def test_the_best_of_many_needs_a_wider_interval():
 
 
 def test_seeds_that_only_one_of_the_two_has_are_left_out():
-    found = compare_with_baseline(pair([6, 6, 9], [5, 5]), "mixed")
-    assert found.by_seed == pytest.approx({0: 0.1, 1: 0.1})
+    comparison = compare_with_baseline(pair([6, 6, 9], [5, 5]), "mixed")
+    assert comparison.by_seed == pytest.approx({0: 0.1, 1: 0.1})
 
 
 def test_a_baseline_alone_cannot_be_compared():
@@ -70,17 +70,17 @@ def ratios(losses: dict[float, list[int]]) -> tuple[list[ChainAnswers], dict[str
     return chains, {f"r={ratio}": ratio for ratio in losses}
 
 
-def test_forgetting_that_falls_is_told():
+def test_falling_forgetting_is_stated():
     # Forgetting is half of the loss (two levels): 0.3, 0.2, 0.1 at 0, 0.25, 0.5: slope -0.4
-    found = trend(*ratios({0.0: [6, 6], 0.25: [4, 4], 0.5: [2, 2]}))
-    assert found.slope == pytest.approx(-0.4) and found.falls
-    assert found.statement.startswith("Forgetting falls as the replay ratio rises: -4.0 points for each 0.1 [-")
+    fitted = trend(*ratios({0.0: [6, 6], 0.25: [4, 4], 0.5: [2, 2]}))
+    assert fitted.slope == pytest.approx(-0.4) and fitted.falls
+    assert fitted.statement.startswith("Forgetting falls as the replay ratio rises: -4.0 points for each 0.1 [-")
 
 
 @pytest.mark.parametrize("losses", [{0.0: [2, 2], 0.5: [4, 4]}, {0.0: [3, 3], 0.5: [3, 3]}, {0.0: [8, 2], 0.5: [2, 3]}])
-def test_forgetting_that_does_not_fall_is_told_too(losses):
-    found = trend(*ratios(losses))
-    assert not found.falls and "does not clearly fall" in found.statement
+def test_forgetting_that_does_not_fall_is_stated_too(losses):
+    fitted = trend(*ratios(losses))
+    assert not fitted.falls and "does not clearly fall" in fitted.statement
 
 
 def test_the_baseline_has_no_ratio_and_is_left_out():

@@ -8,18 +8,19 @@ from tests.support.answers import FORGETS, chain
 
 def test_the_interval_has_the_width_of_a_binomial():
     # Two levels of 100 problems at 0.5: deviation of the mean sqrt(0.25 / 100 / 2) = 0.0354, and 1.96 of it 0.069
-    found = summarize([chain([[5, 5], [5, 5]], num_problems=100, trained=[{"1", "2"}])])["s"]["average_accuracy"]
-    assert found is not None and found.mean == 0.5
-    assert found.interval == pytest.approx((0.5 - 0.069, 0.5 + 0.069), abs=0.01)
+    metrics = summarize([chain([[5, 5], [5, 5]], num_problems=100, trained=[{"1", "2"}])])["s"]
+    accuracy = metrics["average_accuracy"]
+    assert accuracy is not None and accuracy.mean == 0.5
+    assert accuracy.interval == pytest.approx((0.5 - 0.069, 0.5 + 0.069), abs=0.01)
 
 
-def test_seeds_are_averaged_and_their_spread_is_told():
-    found = summarize([chain([[0, 4]], seed=0), chain([[0, 6]], seed=1), chain([[0, 8]], seed=2)])["s"]
-    accuracy = found["average_accuracy"]
+def test_seeds_are_averaged_and_their_spread_is_reported():
+    metrics = summarize([chain([[0, 4]], seed=0), chain([[0, 6]], seed=1), chain([[0, 8]], seed=2)])["s"]
+    accuracy = metrics["average_accuracy"]
     assert accuracy is not None
     assert accuracy.mean == pytest.approx(0.6) and accuracy.by_seed == pytest.approx({0: 0.4, 1: 0.6, 2: 0.8})
     assert accuracy.seed_range == pytest.approx(0.4) and accuracy.seed_std == pytest.approx(0.2)
-    assert found["backward_transfer"] is None
+    assert metrics["backward_transfer"] is None
     alone = summarize([chain([[0, 4]])])["s"]["average_accuracy"]
     assert alone is not None and alone.seed_range is None and alone.seed_std is None
 

@@ -35,7 +35,7 @@ def examples_of(data: tuple[ProblemTable, TokenTable], kind: str = "sft", **sett
 
 
 def questions(examples: StageExamples) -> list[str]:
-    """Of the stage's own examples, in data set order."""
+    """Questions of the stage's own examples, in data set order."""
     new = examples.mixture.new
     return [new[index].problem.question for index in range(len(new))]
 
@@ -69,6 +69,6 @@ def test_grpo_takes_prompts_that_fit(data):
     assert examples.mixture.new[0].tokens == TokenSequence((0, 1, 2), ())
 
 
-def test_a_stage_of_examples_that_are_all_too_long_says_what_to_do(data):
+def test_if_all_examples_are_too_long_the_error_says_what_to_do(data):
     with pytest.raises(DataError, match=r"stage s must have problems of at most 8 tokens, got none: raise sft\.max_le"):
         examples_of((data[0].take([1, 2, 3]), data[1]), max_length=8)

@@ -56,9 +56,9 @@ def test_without_an_evaluation_before_training_trained_forgetting_is_judged(tmp_
     assert missing.startswith("The model was not evaluated before training")
 
 
-def test_one_seed_is_not_enough_to_tell(tmp_path):
+def test_one_seed_cannot_rule_out_noise(tmp_path):
     search = SearchFiles(tmp_path).add("a", FORGETS_LITTLE).add("m", MIXED, baseline=True)
-    assert "One seed cannot tell" in statements(search.write())[0]
+    assert "with one seed, noise cannot be ruled out" in statements(search.write())[0]
 
 
 def test_the_first_baseline_is_compared_with_and_the_others_are_no_rivals(tmp_path):

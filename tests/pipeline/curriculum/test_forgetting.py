@@ -24,42 +24,42 @@ def test_the_metrics_of_a_chain_that_forgets():
 
 
 def test_forgetting_after_every_stage():
-    found = forgetting_by_level(chain(FORGETS).matrix())
+    lost = forgetting_by_level(chain(FORGETS).matrix())
     expected = [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.2, 0.0, 0.0], [0.3, 0.2, 0.0]]
-    assert found.tolist() == [pytest.approx(row) for row in expected]
+    assert lost.tolist() == [pytest.approx(row) for row in expected]
 
 
-def test_a_level_that_is_better_than_ever_has_negative_forgetting_in_one_sense_only():
-    found = metrics(chain([[0, 5, 7], [0, 0, 5]]))
-    assert found["forgetting"] == 0
-    assert found["trained_forgetting"] == pytest.approx(-0.2)
-    assert found["backward_transfer"] == pytest.approx(0.2)
+def test_a_level_better_than_ever_has_negative_forgetting_in_one_sense_only():
+    measured = metrics(chain([[0, 5, 7], [0, 0, 5]]))
+    assert measured["forgetting"] == 0
+    assert measured["trained_forgetting"] == pytest.approx(-0.2)
+    assert measured["backward_transfer"] == pytest.approx(0.2)
 
 
-def test_what_the_model_could_do_before_training_can_be_forgotten():
-    found = metrics(chain([[9, 9, 9], [6, 1, 4]]))
-    assert found["forgetting"] == pytest.approx((0.0 + 0.2) / 2)
-    assert found["trained_forgetting"] == 0  # level 2 is trained last: nothing came after it
+def test_skills_from_before_training_can_be_forgotten():
+    measured = metrics(chain([[9, 9, 9], [6, 1, 4]]))
+    assert measured["forgetting"] == pytest.approx((0.0 + 0.2) / 2)
+    assert measured["trained_forgetting"] == 0  # level 2 is trained last: nothing came after it
 
 
-def test_the_best_may_come_between_training_and_now():
-    found = metrics(chain([[0, 5, 8, 6], [0, 0, 5, 5], [0, 0, 0, 5]]))
-    assert found["trained_forgetting"] == pytest.approx(((0.8 - 0.6) + 0.0) / 2)
-    assert found["backward_transfer"] == pytest.approx(((0.6 - 0.5) + 0.0) / 2)
+def test_the_best_accuracy_may_come_between_training_and_the_end():
+    measured = metrics(chain([[0, 5, 8, 6], [0, 0, 5, 5], [0, 0, 0, 5]]))
+    assert measured["trained_forgetting"] == pytest.approx(((0.8 - 0.6) + 0.0) / 2)
+    assert measured["backward_transfer"] == pytest.approx(((0.6 - 0.5) + 0.0) / 2)
 
 
 def test_the_mixed_baseline_has_no_transfer():
-    found = metrics(chain([[1, 5], [0, 4]], trained=[{"1", "2"}]))
-    assert found["average_accuracy"] == pytest.approx(0.45) and found["forgetting"] == 0
-    assert all(math.isnan(found[name]) for name in ("trained_forgetting", "backward_transfer", "forward_transfer"))
+    measured = metrics(chain([[1, 5], [0, 4]], trained=[{"1", "2"}]))
+    assert measured["average_accuracy"] == pytest.approx(0.45) and measured["forgetting"] == 0
+    assert all(math.isnan(measured[name]) for name in ("trained_forgetting", "backward_transfer", "forward_transfer"))
 
 
 def test_reverse_order_and_levels_never_trained():
     # stage 1 trains on level 2, stage 2 on level 1; nothing trains on level 3
-    found = metrics(chain([[1, 2, 6], [1, 8, 5], [3, 4, 1]], trained=[{"2"}, {"1"}]))
-    assert found["backward_transfer"] == pytest.approx(0.5 - 0.8)
-    assert found["forward_transfer"] == pytest.approx(0.2 - 0.1)
-    assert found["forgetting"] == pytest.approx((0.0 + 0.3 + 0.3) / 3)
+    measured = metrics(chain([[1, 2, 6], [1, 8, 5], [3, 4, 1]], trained=[{"2"}, {"1"}]))
+    assert measured["backward_transfer"] == pytest.approx(0.5 - 0.8)
+    assert measured["forward_transfer"] == pytest.approx(0.2 - 0.1)
+    assert measured["forgetting"] == pytest.approx((0.0 + 0.3 + 0.3) / 3)
 
 
 def test_a_level_counts_from_the_stage_that_trained_on_it_first():
@@ -75,8 +75,8 @@ def test_answers_of_the_wrong_shape_are_an_error():
 
 def test_answers_come_from_the_rows_of_evaluations():
     def rows(**right):
-        found = [{"level": name[1:2], "problem_id": name, "tagged": value, "other": 1} for name, value in right.items()]
-        return found[::-1] if right["l2a"] else found  # in any order
+        made = [{"level": name[1:2], "problem_id": name, "tagged": value, "other": 1} for name, value in right.items()]
+        return made[::-1] if right["l2a"] else made  # in any order
 
     evaluations = [
         rows(l1a=False, l1b=True, l2a=False),

@@ -22,7 +22,7 @@ def keys(config: Config) -> list[str]:
     return stage_keys(config, specs, [spec.name for spec in specs], "held-out")
 
 
-def test_the_replay_demo_is_four_ratios_and_the_baseline_with_two_seeds():
+def test_the_replay_demo_has_four_ratios_and_the_baseline_with_two_seeds():
     chains = chain_specs(load_config(CONFIGS / "search_replay_demo.yaml"))
     assert [chain.name for chain in chains] == [
         f"{setting},seed={seed}"
@@ -61,7 +61,7 @@ def test_a_search_space_is_drawn_the_same_every_time():
     assert chains[5].name.startswith("level_order=2+1,learning_rate=")
 
 
-def test_what_is_drawn_twice_is_run_once():
+def test_a_setting_drawn_twice_is_run_once():
     search = {"space": {"sft": {"per_device_train_batch_size": [4, 8]}}, "num_draws": 9, "baselines": []}
     chains = chain_specs(make(search=search, seed=3))
     assert sorted(chain.name for chain in chains) == [
@@ -82,6 +82,6 @@ def test_what_is_drawn_twice_is_run_once():
         ({"baselines": [{"curriculum": {"level_order": "mixed"}}] * 2}, r"name every chain once"),
     ],
 )  # fmt: skip
-def test_a_wrong_search_is_told_before_anything_starts(search, message):
+def test_an_invalid_search_is_rejected_before_anything_starts(search, message):
     with pytest.raises(ConfigError, match=message):
         chain_specs(make(search=search))

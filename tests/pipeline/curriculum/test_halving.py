@@ -124,7 +124,7 @@ def test_separate_chains_stay_in_the_budget(budget):
     assert len(simulate(queue, random.Random(0))) <= budget
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(chains(baselines=False), st.integers(1, 30))
 def test_a_search_stays_in_its_budget(searched, budget):
     try:

@@ -30,7 +30,7 @@ def num_shared(first: list[str], second: list[str]) -> int:
     return sum(same)
 
 
-def test_the_first_stage_has_one_key_for_all_replay_ratios_and_no_other_has():
+def test_only_the_first_stage_has_the_same_key_at_every_replay_ratio():
     chains = [keys(make({"replay_ratio": ratio})) for ratio in (0.0, 0.1, 0.3, 0.5)]
     for index, first in enumerate(chains):
         for second in chains[index + 1 :]:
@@ -38,7 +38,7 @@ def test_the_first_stage_has_one_key_for_all_replay_ratios_and_no_other_has():
     assert len({key for chain in chains for key in chain}) == 1 + 4 * 4
 
 
-def test_what_the_buffer_could_hold_does_not_matter_where_nothing_is_replayed():
+def test_buffer_settings_do_not_matter_if_nothing_is_replayed():
     assert keys(make({"replay_ratio": 0.0})) == keys(
         make({"replay_ratio": 0.0, "buffer_capacity": 7, "buffer_sampling": "by_level"})
     )
@@ -73,7 +73,7 @@ def test_settings_of_a_later_stage_do_not_change_earlier_ones():
         {"curriculum": {"level_order": "mixed"}},
     ],
 )
-def test_what_changes_the_result_changes_every_key(sections):
+def test_a_setting_that_changes_the_result_changes_every_key(sections):
     changed = validate_config({"stages": [EACH], "curriculum": {}, **sections})
     assert num_shared(keys(make()), keys(changed)) == 0
 
@@ -89,11 +89,11 @@ def test_what_changes_the_result_changes_every_key(sections):
         {"search": {"seeds": [1, 2]}},
     ],
 )
-def test_what_does_not_change_the_result_changes_no_key(sections):
+def test_a_setting_that_does_not_change_the_result_changes_no_key(sections):
     assert keys(make(**sections)) == keys(make())
 
 
-def test_a_stage_that_takes_nothing_over_does_not_depend_on_what_was_before():
+def test_a_stage_that_carries_nothing_over_does_not_depend_on_earlier_stages():
     stages = [{"name": name, "kind": "sft"} for name in "ab"] + [
         {"name": "c", "kind": "sft", "carry": {"weights": False, "replay_buffer": False}}
     ]

@@ -21,7 +21,7 @@ def levels_of(buffer: ReplayBuffer) -> dict[str | None, int]:
     return dict(Counter(item.level for item in buffer.items))
 
 
-# What the buffer holds ---------------------------------------------------------------------------
+# Contents of the buffer ---------------------------------------------------------------------------
 
 
 def test_a_buffer_with_room_holds_everything():
@@ -87,7 +87,7 @@ OFFERED = st.lists(st.integers(0, 200), max_size=40).map(
 
 @LAWS
 @given(OFFERED, st.integers(1, 50), SAMPLINGS, st.data())
-def test_the_buffer_depends_on_what_it_was_offered_but_not_on_the_order(offered, capacity, sampling, data):
+def test_the_buffer_does_not_depend_on_the_order_of_what_it_was_offered(offered, capacity, sampling, data):
     at_once = ReplayBuffer(capacity, sampling, 3).add(offered)
     buffer, rest = ReplayBuffer(capacity, sampling, 3), data.draw(st.permutations(offered))
     while rest:
@@ -149,14 +149,14 @@ def test_by_level_gives_what_a_small_level_leaves_to_the_others():
 
 
 @pytest.mark.parametrize("sampling", ["reservoir", "by_level"])
-def test_a_buffer_comes_back_from_json_and_goes_on_the_same(sampling):
+def test_a_buffer_restored_from_json_continues_the_same(sampling):
     buffer = ReplayBuffer(20, sampling, 7).add(items("a", 40, "1") + items("b", 40, None))
     restored = ReplayBuffer.from_state(json.loads(json.dumps(buffer.to_state())))
     assert restored == buffer
     assert restored.add(items("c", 40, "3")) == buffer.add(items("c", 40, "3"))
 
 
-def test_a_state_that_is_not_one_is_an_error():
+def test_a_malformed_state_is_an_error():
     with pytest.raises(CheckpointError, match="replay buffer of a checkpoint cannot be read"):
         ReplayBuffer.from_state({"capacity": 5})
 
@@ -165,7 +165,7 @@ def problem(id: str) -> Problem:
     return Problem(id=id, prompt=({"role": "user", "content": id},), gold="1")
 
 
-def test_a_buffer_names_problems_of_the_data():
+def test_a_buffer_picks_its_problems_from_the_data():
     buffer = ReplayBuffer(10).add(items("a", 3))
     picked = buffer.pick([problem("x"), problem("a0"), problem("a1"), problem("a2")])
     assert [p.id for p in picked] == [item.problem_id for item in buffer.items]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
+from typing import Any
 
 import pytest
 
@@ -141,7 +142,7 @@ def test_a_stage_resumed_between_evaluations_asks_for_the_next_one_only():
 
 def test_every_resume_of_a_stage_ends_it_like_an_unbroken_one():
     """Resumed from a copy of its progress before any step, with the accuracies still to come."""
-    rule = {"threshold": 0.9, "every_steps": 2, "max_repeats": 2}
+    rule: dict[str, Any] = {"threshold": 0.9, "every_steps": 2, "max_repeats": 2}
     remaining = [0.1, 0.2, 0.3, 0.5, 0.4, 0.6, 0.95]
     whole, saved = schedule(num_steps=3, **rule), []
     while True:

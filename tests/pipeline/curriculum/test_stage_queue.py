@@ -58,7 +58,7 @@ def test_a_stage_that_is_not_ready_cannot_start():
 # Failures ----------------------------------------------------------------------------------------
 
 
-def test_a_stage_that_fails_is_tried_again():
+def test_a_stage_that_fails_is_retried():
     queue = StageQueue(DIAMOND, max_retries=1)
     queue.start("s1")
     queue.fail("s1")
@@ -180,7 +180,7 @@ def test_the_state_comes_back_from_json():
     assert restored.to_state() == queue.to_state() and ready(restored) == ready(queue) == ["c2"]
 
 
-def test_stages_that_were_running_start_again_and_other_searches_are_ignored():
+def test_running_stages_restart_and_other_searches_are_ignored():
     queue = StageQueue(DIAMOND)
     queue.start("s1")
     queue.restore({"from another search": 0.5})

@@ -42,7 +42,7 @@ def test_names_of_levels_become_names_of_directories():
     assert [spec.settings.learning_rate for spec in specs] == [2e-4] * 5
 
 
-def test_each_level_expands_in_its_place_between_other_stages():
+def test_each_level_expands_in_place_between_other_stages():
     stages = [
         {"name": "warm", "kind": "sft", "problems": {"levels": ["1"], "max_per_level": 5}},
         {**EACH, "settings": {"num_train_epochs": 2}},
@@ -69,7 +69,7 @@ def test_a_stage_may_have_a_ratio_of_its_own():
     assert [spec.replay and spec.replay.ratio for spec in specs] == [None, 0.5, None]
 
 
-def test_the_mixed_baseline_makes_as_many_steps_as_the_levels_together():
+def test_the_mixed_baseline_takes_as_many_steps_as_the_levels_together():
     counts: dict[str | None, int] = {"1": 100, "2": 100, "3": 40}
     for section in (
         {"sft": {"per_device_train_batch_size": 16}},
@@ -87,7 +87,7 @@ def chosen_problems(spec: StageSpec, problems: list[Problem], seed: int) -> list
     return choose_problems(problems, spec.problems, seed, with_solution=spec.kind == "sft")
 
 
-def test_problems_of_a_stage_are_a_random_part_of_each_level():
+def test_a_stage_takes_a_random_subset_of_each_level():
     problems = [
         Problem(f"{level}.{i}", ({"role": "user", "content": "x"},), "1", "1" if i % 2 else None, level, "ab"[i >= 200])
         for level in ("1", "2")
@@ -127,7 +127,7 @@ def test_problems_of_a_stage_are_a_random_part_of_each_level():
         ({"promotion": {"patience": 1}}, [EACH], r"eval\.problems_per_level must be above 0 for curriculum\.promotion"),
     ],
 )
-def test_a_wrong_curriculum_is_told_when_the_file_is_read(curriculum, stages, message):
+def test_an_invalid_curriculum_is_rejected_when_the_file_is_read(curriculum, stages, message):
     with pytest.raises(ConfigError, match=message):
         validate_config({"stages": stages, "curriculum": curriculum, "eval": {"problems_per_level": 0}})
 
@@ -142,7 +142,7 @@ def test_a_level_that_the_data_lacks_is_named():
 
 
 @pytest.mark.parametrize("name", ["step", "before", "checkpoint_last"])
-def test_a_stage_is_not_named_like_what_else_is_beside_its_result(name):
+def test_a_stage_is_not_named_like_a_checkpoint_or_an_evaluation(name):
     stage = {"name": name, "kind": "sft", "each_level": name == "step"}
     with pytest.raises(ConfigError, match="must not be named like a checkpoint or an evaluation"):
         stage_specs(make({}, [stage]), ["1"])

@@ -47,7 +47,7 @@ def test_after_the_last_step_the_rate_would_be_zero():
 
 def test_sft_steps_are_passes_over_the_examples():
     assert num_steps(SFTConfig(num_train_epochs=1.0), 16, 64) == 4
-    assert num_steps(SFTConfig(num_train_epochs=1.0), 16, 65) == 5  # the last batch goes on into the next pass
+    assert num_steps(SFTConfig(num_train_epochs=1.0), 16, 65) == 5  # the last batch continues into the next pass
     assert num_steps(SFTConfig(num_train_epochs=0.5), 16, 64) == 2
     assert num_steps(SFTConfig(num_train_epochs=3.0), 16, 8) == 2  # 24 examples
     assert num_steps(SFTConfig(num_train_epochs=3.0, max_steps=7), 16, 1000) == 7
