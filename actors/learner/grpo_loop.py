@@ -18,7 +18,7 @@ from pipeline.seeds import completion_seeds
 from pipeline.training.batching import MicroBatch, TokenSequence, micro_batches
 from pipeline.training.grpo import equal_rewards, group_advantages, grpo_loss
 from pipeline.training.logprobs import next_token_logits, token_entropy, token_logprobs
-from pipeline.training.rollout_metrics import UNGRADED
+from pipeline.training.rollout_metrics import UNGRADED, rollout_metrics
 from pipeline.types import RolloutGroup
 
 
@@ -41,7 +41,8 @@ def grpo_loop(setup: StageSetup) -> None:
         with session.clock("weight_sync"):
             session.publish_weights(step + 1)
         metrics = {"iteration": stage_step // settings.num_steps + 1, **learned}
-        metrics |= session.log_groups(groups, [example.is_replayed for example in batch]) | session.evaluate_if_due()
+        metrics |= _record_groups(session, groups, [example.is_replayed for example in batch])
+        metrics |= session.evaluate_if_due()
         session.end_step(metrics, score=metrics["reward_mean"])
     session.finish()
 
@@ -167,6 +168,24 @@ def _prepare(session: LearnerSession, groups: Sequence[RolloutGroup]) -> _Rollou
         sampler_logprobs=[completions[r][1].sampler_logprobs for r in rows],
         learner_tokens=sum(map(len, sequences)),
     )
+
+
+def _record_groups(session: LearnerSession, groups: list[RolloutGroup], replayed: Sequence[bool]) -> dict[str, float]:
+    """Metrics over the groups of all workers; some completions are written to samples/.
+
+    Args:
+        groups: this worker's.
+        replayed: for every prompt of the global batch, whether it came from the replay buffer.
+    """
+    groups = session.ranks.gather(groups)
+    if session.recorder:
+        session.recorder.groups(groups, session.progress.step + 1)
+    version = groups[0].weight_id.step
+    return rollout_metrics(groups, replayed) | {
+        "num_rollout_tokens": sum(len(c.token_ids) for group in groups for c in group.completions),
+        "policy_version": version,
+        "staleness": session.progress.step - version,
+    }
 
 
 def _logprobs(session: LearnerSession, batch: MicroBatch) -> tuple[Tensor, Tensor]:

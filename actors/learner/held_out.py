@@ -9,6 +9,7 @@ from torch import nn
 
 from actors.learner.engines import Engines
 from actors.learner.ranks import Ranks
+from actors.learner.recorder import StepRecorder
 from pipeline.config import HeldOutConfig, SFTConfig
 from pipeline.curriculum.examples import shortened
 from pipeline.data.selection import first_per_level
@@ -21,16 +22,14 @@ from pipeline.training.sft import held_out_sums, learned_tokens, perplexity
 from pipeline.types import Problem
 
 logger = logging.getLogger(__name__)
-Evaluation = tuple[dict[str, Any], list[dict[str, Any]]]
-"""The summary by level, and a row per problem."""
 
 
 class HeldOutEvaluator:
-    """Evaluates the weights that were published last.
+    """Evaluates the weights that were published last. All workers call it; rank 0 asks the engines and records.
 
     Args:
         problems: all held-out problems. Those whose prompts exceed ``max_prompt_length`` tokens are left out.
-        engines: they answer, on rank 0's request.
+        recorder: rank 0's.
 
     Raises:
         DataError: no prompt fits.
@@ -40,11 +39,14 @@ class HeldOutEvaluator:
         self,
         problems: Sequence[Problem],
         tokenizer: Any,
-        engines: Engines,
         config: HeldOutConfig,
         max_prompt_length: int,
+        engines: Engines,
+        ranks: Ranks,
+        recorder: StepRecorder | None,
     ) -> None:
-        self._tokenizer, self._engines, self._config = tokenizer, engines, config
+        self._tokenizer, self._config, self._engines = tokenizer, config, engines
+        self._ranks, self._recorder = ranks, recorder
         self._fitting = [p for p in problems if len(prompt_token_ids(tokenizer, p)) <= max_prompt_length]
         if len(self._fitting) < len(problems):
             logger.warning("%d held-out problems are too long: left out", len(problems) - len(self._fitting))
@@ -59,23 +61,39 @@ class HeldOutEvaluator:
             return self._fitting
         return first_per_level(self._fitting, self._config.problems_per_level if per_level is None else per_level)
 
-    def answer(self, problems: Sequence[Problem]) -> Evaluation:
-        """Greedy answers to these problems, graded."""
-        prompts = [prompt_token_ids(self._tokenizer, problem) for problem in problems]
-        completions = self._engines.answer(prompts, self._config.max_completion_length)
-        rows = [held_out_row(problem, completion) for problem, completion in zip(problems, completions, strict=True)]
-        return accuracy_by_level(rows), rows
+    def evaluate(self, name: str, step: int, per_level: int | Literal["all"] | None = None) -> None:
+        """Record accuracy by level under ``name``. Without problems nothing is recorded."""
+        problems = self.problems(per_level)
+        if self._recorder and problems:
+            rows = self._answers(problems)
+            self._recorder.evaluation(name, step, accuracy_by_level(rows), rows)
+        self._ranks.barrier()
+
+    def answer_accuracy(self, name: str) -> float:
+        """Share of the problems that are answered correctly. The answers are recorded under ``name``."""
+
+        def answered() -> float:
+            rows = self._answers(self.problems())
+            if self._recorder:
+                self._recorder.answers(name, rows)
+            return float(accuracy_by_level(rows)["overall"]["answer_accuracy"])
+
+        return self._ranks.from_first(answered)
 
     def level_accuracy(self, levels: Sequence[str]) -> float:
-        """Accuracy on the problems of these levels.
-
-        Raises:
-            DataError: there are none.
-        """
+        """Tagged accuracy on the problems of these levels. Raises DataError if there are none."""
         problems = [problem for problem in self.problems() if problem.level in levels]
         if not problems:
             raise DataError(f"curriculum.promotion must have held-out problems of {list(levels)}, got none.")
-        return float(self.answer(problems)[0]["overall"]["accuracy_tagged"])
+        return self._ranks.from_first(
+            lambda: float(accuracy_by_level(self._answers(problems))["overall"]["accuracy_tagged"])
+        )
+
+    def _answers(self, problems: Sequence[Problem]) -> list[dict[str, Any]]:
+        """Greedy answers, graded: a row per problem."""
+        prompts = [prompt_token_ids(self._tokenizer, problem) for problem in problems]
+        completions = self._engines.answer(prompts, self._config.max_completion_length)
+        return [held_out_row(problem, completion) for problem, completion in zip(problems, completions, strict=True)]
 
     def solution_metrics(
         self,
@@ -83,16 +101,15 @@ class HeldOutEvaluator:
         settings: SFTConfig,
         make_batches: Callable[[list[TokenSequence]], list[MicroBatch]],
         dtype: torch.dtype,
-        ranks: Ranks,
     ) -> dict[str, float]:
         """Loss, perplexity and token accuracy on the worked solutions of held-out problems, each worker on its part.
-        Empty when no solution fits."""
+        Empty if no solution fits."""
         solved = [problem for problem in self.problems() if problem.solution is not None]
         encoded = encode_problems(self._tokenizer, solved).to_pylist() if solved else []
         examples = [TokenSequence(tuple(row["prompt"]), tuple(row["completion"])) for row in encoded]
         fitting = [learned_tokens(e, settings.loss_on) for whole in examples if (e := shortened(whole, settings))]
-        batches = make_batches(fitting[ranks.rank :: ranks.size])
-        loss, num_hits, num_tokens = ranks.sum(held_out_sums(model, batches, dtype))
+        batches = make_batches(fitting[self._ranks.rank :: self._ranks.size])
+        loss, num_hits, num_tokens = self._ranks.sum(held_out_sums(model, batches, dtype))
         if not num_tokens:
             return {}
         return {

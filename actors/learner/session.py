@@ -1,7 +1,6 @@
 """State a learner worker keeps for one stage: built or restored here, and stepped by the two loops."""
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -35,10 +34,9 @@ from pipeline.runs.clock import PHASES, PhaseClock
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.logs import log_to_file
 from pipeline.seeds import derive_seed
-from pipeline.training.batching import COMPILED_MULTIPLE, MicroBatch, TokenSequence, micro_batches
-from pipeline.training.rollout_metrics import rollout_metrics
+from pipeline.training.batching import MicroBatch, TokenSequence
+from pipeline.training.sft import solution_batches
 from pipeline.training.spectral import due_steps
-from pipeline.types import RolloutGroup
 
 logger = logging.getLogger(__name__)
 
@@ -69,15 +67,21 @@ class LearnerSession:
         self.schedule = StageSchedule(
             self.progress, self.stage.settings, self.examples.num_steps, self.config.eval, self.stage.promotion
         )
-        self._held_out = HeldOutEvaluator(
-            setup.held_out, self._tokenizer, self.engines, self.config.eval, self.config.rollout.max_prompt_length
-        )
         self.clock = PhaseClock()
         self._num_updates = 0
         self._refactoring: dict[str, float] = {}
-        self._recorder = StepRecorder(setup, self._run, self.progress) if self.ranks.is_first else None
-        if self._recorder:
-            self._recorder.data(self.examples, replays=len(setup.replayed) > 0)
+        self.recorder = StepRecorder(setup, self._run, self.progress) if self.ranks.is_first else None
+        if self.recorder:
+            self.recorder.data(self.examples, replays=len(setup.replayed) > 0)
+        self._held_out = HeldOutEvaluator(
+            setup.held_out,
+            self._tokenizer,
+            self.config.eval,
+            self.config.rollout.max_prompt_length,
+            self.engines,
+            self.ranks,
+            self.recorder,
+        )
 
     def _restore(self) -> Progress:
         checkpoint = self._run.checkpoints.load_latest()
@@ -127,8 +131,8 @@ class LearnerSession:
         norm, report = self.policy.update(self.schedule.updates_done(self._num_updates), self.schedule.total_updates)
         if report:
             self._refactoring = report.metrics()
-            if self._recorder:
-                self._recorder.spectra(report, self.progress.step + 1)
+            if self.recorder:
+                self.recorder.spectra(report, self.progress.step + 1)
         return norm
 
     def evaluate_if_due(self) -> dict[str, float]:
@@ -136,50 +140,27 @@ class LearnerSession:
         if not self.schedule.is_evaluation_due:
             return {}
         with self.clock("evaluation"):
-            self.publish_weights(self.progress.step + 1)
-            metrics = {"eval_answer_accuracy": self.ranks.from_first(self._answer_accuracy)}
+            step = self.progress.step + 1
+            self.publish_weights(step)
+            metrics = {"eval_answer_accuracy": self._held_out.answer_accuracy(f"{self.stage.name}_step_{step:06d}")}
             if self.config.data.task_name and isinstance(self.settings, SFTConfig):
-                metrics |= self._held_out.solution_metrics(
-                    self.model, self.settings, self.example_batches, self.dtype, self.ranks
-                )
+                metrics |= self._held_out.solution_metrics(self.model, self.settings, self.solution_batches, self.dtype)
             return metrics
 
-    def _answer_accuracy(self) -> float:
-        summary, rows = self._held_out.answer(self._held_out.problems())
-        if self._recorder:
-            self._recorder.answers(f"{self.stage.name}_step_{self.progress.step + 1:06d}", rows)
-        return float(summary["overall"]["answer_accuracy"])
+    def solution_batches(self, sequences: Sequence[TokenSequence]) -> list[MicroBatch]:
+        """Micro-batches of worked solutions, packed or padded as the stage's settings say."""
+        limit = self.config.learner.tokens_per_micro_batch
+        return solution_batches(sequences, self.settings, limit, self.device, self.dtype)
 
     def _level_accuracy(self) -> float:
         with self.clock("evaluation"):
             self.publish_weights(self.progress.step)
-            return self.ranks.from_first(lambda: self._held_out.level_accuracy(self.stage.levels or ()))
+            return self._held_out.level_accuracy(self.stage.levels or ())
 
     def _evaluate(self, name: str) -> None:
         """Greedy accuracy on held-out problems of every level, before the run or after a stage."""
         at_end = self.config.eval.problems_per_level_at_end if self._setup.is_last and name != "before" else None
-        problems = self._held_out.problems(at_end)
-        if self._recorder and problems:
-            summary, rows = self._held_out.answer(problems)
-            self._recorder.evaluation(name, self.progress.step, summary, rows)
-        self.ranks.barrier()
-
-    def log_groups(self, groups: list[RolloutGroup], replayed: Sequence[bool]) -> dict[str, float]:
-        """Metrics over the groups of all workers; some completions are written to samples/.
-
-        Args:
-            groups: this worker's.
-            replayed: for every prompt of the global batch, whether it came from the replay buffer.
-        """
-        groups = self.ranks.gather(groups)
-        if self._recorder:
-            self._recorder.groups(groups, self.progress.step + 1)
-        version = groups[0].weight_id.step
-        return rollout_metrics(groups, replayed) | {
-            "num_rollout_tokens": sum(len(c.token_ids) for group in groups for c in group.completions),
-            "policy_version": version,
-            "staleness": self.progress.step - version,
-        }
+        self._held_out.evaluate(name, self.progress.step, at_end)
 
     def end_step(self, metrics: dict[str, Any], score: float) -> None:
         """Count the step and write its metrics, and a checkpoint if one is due.
@@ -194,9 +175,9 @@ class LearnerSession:
         self._refactoring, self._num_updates = {}, 0
         if self.stage.kind == "grpo":
             self.progress.reward_history.append(metrics["reward_mean"])
-        if self._recorder:
+        if self.recorder:
             metrics |= {"learning_rate": self.policy.learning_rate, "learner_memory_gib": peak_memory_gib(self.device)}
-            self._recorder.step(self.progress, metrics, self.clock.lap(PHASES[self.stage.kind]))
+            self.recorder.step(self.progress, metrics, self.clock.lap(PHASES[self.stage.kind]))
             if is_scored or self._saver.is_due(self.progress.stage_step):
                 self._saver.checkpoint(self.policy, self.schedule, self.examples, self.clock)
 
@@ -206,10 +187,10 @@ class LearnerSession:
             self._load_best()
         self.publish_weights(self.progress.step)
         self._evaluate(self.stage.name)
-        if self._recorder:
+        if self.recorder:
             self._saver.finish_stage(self.schedule.progress, self._tokenizer, self.dtype)
             self._saver.checkpoint(self.policy, self.schedule, self.examples, self.clock)
-            self._recorder.close()
+            self.recorder.close()
             self._run.unlock()
         ray.train.report({"step": self.progress.step, "stage": self.stage.name})
 
@@ -222,20 +203,6 @@ class LearnerSession:
         logger.info("stage %s ends with its best weights, of step %d", self.stage.name, checkpoint.progress.step)
         self.policy.restore(checkpoint, with_reference=False)
         self.engines.start_attempt()  # the engines hold other weights of this very step
-
-    def example_batches(self, examples: list[TokenSequence]) -> list[MicroBatch]:
-        """Micro-batches of worked solutions, packed or padded as the stage's settings say."""
-        settings: SFTConfig = self.settings
-        multiple = settings.pad_to_multiple_of
-        if settings.packing and self.device.type == "cpu" and self.dtype == torch.bfloat16:
-            multiple = math.lcm(multiple, COMPILED_MULTIPLE)
-        return micro_batches(
-            examples,
-            self.config.learner.tokens_per_micro_batch,
-            self.device,
-            packing=settings.packing,
-            pad_to_multiple_of=multiple,
-        )
 
 
 def _stage_examples(setup: StageSetup) -> StageExamples:

@@ -1,12 +1,13 @@
 """The loss of supervised fine-tuning, per token."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.training.batching import MicroBatch, TokenSequence
+from pipeline.config import SFTConfig
+from pipeline.training.batching import COMPILED_MULTIPLE, MicroBatch, TokenSequence, micro_batches
 from pipeline.training.logprobs import next_token_logits, token_logprobs
 
 
@@ -16,6 +17,16 @@ def learned_tokens(example: TokenSequence, loss_on: str) -> TokenSequence:
         return example
     tokens = (*example.prompt, *example.completion)
     return TokenSequence(tokens[:1], tokens[1:])
+
+
+def solution_batches(
+    sequences: Sequence[TokenSequence], settings: SFTConfig, max_tokens: int, device: torch.device, dtype: torch.dtype
+) -> list[MicroBatch]:
+    """Micro-batches of at most ``max_tokens`` tokens, packed or padded as the settings say."""
+    multiple = settings.pad_to_multiple_of
+    if settings.packing and device.type == "cpu" and dtype == torch.bfloat16:
+        multiple = math.lcm(multiple, COMPILED_MULTIPLE)
+    return micro_batches(sequences, max_tokens, device, packing=settings.packing, pad_to_multiple_of=multiple)
 
 
 def token_losses(model: nn.Module, batch: MicroBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,12 @@
 """The learner loops in this process, without Ray: actors are plain objects, and a crash is an exception."""
 
+import gc
+import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,7 +53,7 @@ class LocalHandle:
             try:
                 answer = method(*arguments, **named)
             except Exception as error:
-                return LocalRef(lambda error=error: _fail(error))
+                return LocalRef(partial(_fail, error))
             return LocalRef(lambda: answer)
 
         return SimpleNamespace(remote=remote)
@@ -124,16 +128,16 @@ def run_loops_crashing_after(step: int, config: Config, actors: ActorHandles) ->
             raise Crash
 
     run = RunDirectory.create(config)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setattr(recorder.StepRecorder, "step", write_and_crash)
+        warnings.simplefilter("ignore", ResourceWarning)  # a dead process lets go of its files and the run's lock
         with pytest.raises(Crash):
             run_loops(config, actors, run)
+        gc.collect()
     return run
 
 
 def write_rows(directory: Path, rows: Sequence[dict[str, Any]]) -> None:
     """The same rows as training and as held-out data."""
-    import json
-
     for split in ("train", "test"):
         (directory / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

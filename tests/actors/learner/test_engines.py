@@ -28,7 +28,8 @@ class EchoEngine:
     """Every completion repeats the prompt, followed by its seed."""
 
     def __init__(self, name: str, calls: list[Any]) -> None:
-        self.name, self.calls, self.holds = name, calls, None
+        self.name, self.calls = name, calls
+        self.holds: WeightId | None = None
 
     def sync(self, weight_id: WeightId) -> float:
         self.holds = weight_id
@@ -142,7 +143,7 @@ def test_held_out_answers_are_greedy_and_in_order(parts):
 # Failures ----------------------------------------------------------------------------------------
 
 
-def failing(error: BaseException) -> LocalRef:
+def failing(error: BaseException) -> Any:
     def answer() -> None:
         raise error
 
@@ -170,7 +171,8 @@ def test_any_other_failure_is_one_line_that_names_the_actor(monkeypatch, error):
 
 def test_a_long_wait_says_what_it_waits_for(monkeypatch, caplog):
     caplog.set_level(logging.WARNING)
-    answers = iter([([], ["a", "b"]), (["a"], ["b"])])
+    first, second = refs = [LocalRef(lambda: 1), LocalRef(lambda: 2)]
+    answers = iter([([], refs), ([first], [second])])
     monkeypatch.setattr(calls, "ray", SimpleNamespace(wait=lambda refs, **_: next(answers)))
-    assert calls.wait_for(["a", "b"], "completions") == ["a"]
+    assert calls.wait_for(refs, "completions") == [first]  # type: ignore[arg-type, comparison-overlap]
     assert "waiting for completions: 2 of 2 still pending" in caplog.text

@@ -26,9 +26,9 @@ class Engines:
         return [Completion((1, 2), (), f"#### {len(prompt)}", "stop") for prompt in prompts]
 
 
-def evaluator(problems: list[Problem], limit: int = 20, **settings: Any) -> HeldOutEvaluator:
+def evaluator(problems: list[Problem], limit: int = 20, recorder: Any = None, **settings: Any) -> HeldOutEvaluator:
     config = HeldOutConfig(max_completion_length=8, **settings)
-    return HeldOutEvaluator(problems, tiny_tokenizer(), Engines(), config, limit)  # type: ignore[arg-type]
+    return HeldOutEvaluator(problems, tiny_tokenizer(), config, limit, Engines(), Ranks(), recorder)  # type: ignore[arg-type]
 
 
 def test_prompts_that_are_too_long_are_left_out(caplog):
@@ -48,15 +48,41 @@ def test_the_first_problems_of_every_level_are_used():
     assert held_out.problems("all") == problems
 
 
+class Recorder:
+    def __init__(self) -> None:
+        self.written: list[tuple[Any, ...]] = []
+
+    def evaluation(self, *what: Any) -> None:
+        self.written.append(what)
+
+    def answers(self, *what: Any) -> None:
+        self.written.append(what)
+
+
 def test_answers_are_graded_one_row_per_problem():
     problems = [problem(1, "a", "x"), problem(2, "a", "xxx"), problem(3, "b", "yyy")]  # right: the gold is the length
-    summary, rows = evaluator(problems).answer(problems)
-    assert [row["outcome"] for row in rows] == ["correct", "incorrect", "correct"]
-    assert [row["problem_id"] for row in rows] == ["p1", "p2", "p3"]
+    recorder = Recorder()
+    held_out = evaluator(problems, recorder=recorder)
+    held_out.evaluate("before", 7)
+    ((name, step, summary, rows),) = recorder.written
+    assert (name, step) == ("before", 7)
+    assert [(row["problem_id"], row["outcome"]) for row in rows] == [
+        ("p1", "correct"),
+        ("p2", "incorrect"),
+        ("p3", "correct"),
+    ]
     assert {level: result["accuracy_tagged"] for level, result in summary["levels"].items()} == {"a": 0.5, "b": 1.0}
-    assert evaluator(problems).level_accuracy(["a"]) == 0.5
+    assert held_out.answer_accuracy("sft_step_000003") == pytest.approx(2 / 3)
+    assert recorder.written[1] == ("sft_step_000003", rows)
+    assert held_out.level_accuracy(["a"]) == 0.5
     with pytest.raises(DataError, match="must have held-out problems of"):
-        evaluator(problems).level_accuracy(["c"])
+        held_out.level_accuracy(["c"])
+
+
+def test_without_problems_nothing_is_evaluated():
+    recorder = Recorder()
+    evaluator([], recorder=recorder).evaluate("before", 0)
+    assert recorder.written == []
 
 
 def test_loss_on_held_out_solutions_is_the_mean_over_their_tokens():
@@ -68,7 +94,7 @@ def test_loss_on_held_out_solutions_is_the_mean_over_their_tokens():
         problem(4, "a", "4?"),  # no solution
     ]
     metrics = evaluator(problems).solution_metrics(
-        model, settings, lambda sequences: micro_batches(sequences, 64, CPU), torch.float32, Ranks()
+        model, settings, lambda sequences: micro_batches(sequences, 64, CPU), torch.float32
     )
     tokens = [tiny_tokenizer().encode(text) for text in ("1?one<|im_end|>", "3?3<|im_end|>")]
     losses, num_tokens = 0.0, 0
@@ -81,4 +107,4 @@ def test_loss_on_held_out_solutions_is_the_mean_over_their_tokens():
     assert metrics["eval_perplexity"] == pytest.approx(torch.tensor(losses / num_tokens).exp().item(), rel=1e-5)
     assert 0 <= metrics["eval_token_accuracy"] <= 1
     unsolved = evaluator(problems[3:])
-    assert unsolved.solution_metrics(model, settings, lambda _: [], torch.float32, Ranks()) == {}
+    assert unsolved.solution_metrics(model, settings, lambda _: [], torch.float32) == {}

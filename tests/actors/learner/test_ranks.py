@@ -22,7 +22,7 @@ def test_a_worker_without_a_process_group_is_alone():
     ranks.barrier()
 
 
-def norms_after_update(model: torch.nn.Module, rows: torch.Tensor, ranks: Ranks) -> tuple[float, torch.Tensor]:
+def norms_after_update(model: Any, rows: torch.Tensor, ranks: Ranks) -> tuple[float, torch.Tensor]:
     policy = PolicyUpdater(model, SFTConfig(learning_rate=1e-2), TrainerConfig(), ranks)
     policy.begin(1e-2)
     model(input_ids=rows, labels=rows).loss.mul(len(rows) / 4).backward()

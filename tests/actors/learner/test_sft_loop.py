@@ -1,6 +1,5 @@
 """Fine-tuning with a real vLLM engine, in this process: see tests/support/loops.py."""
 
-import gc
 import json
 from pathlib import Path
 
@@ -128,7 +127,6 @@ def test_the_adapter_on_the_unchanged_base_is_the_merged_model(reference_run):
 def test_crashed_in_the_middle_and_resumed_ends_bit_identical(recipe, reference_run, local_actors, tmp_path):
     config = configure(recipe, tmp_path)
     crashed = run_loops_crashing_after(EVALUATED[1] + 1, config, local_actors)
-    gc.collect()  # a dead process would let go of the run's lock
     resumed = run_loops(config, local_actors, RunDirectory(crashed.path)).path
     assert curves(resumed) == curves(reference_run)
     for name in ("final_model/model.safetensors", "final_adapter/adapter_model.safetensors", "samples/eval_sft.jsonl"):
