@@ -1,36 +1,52 @@
-"""Mistakes of people who evaluate and compare: one message, exit code 2, nothing left behind."""
+"""User errors of jobs/evaluate.py and jobs/compare.py: one message, exit code 2, nothing left behind."""
 
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from jobs import compare, evaluate
 from tests.conftest import ROOT
 from tests.support.models import save_tiny_model
 
-OFFLINE = {"HF_ENDPOINT": "http://127.0.0.1:9"}
-
-
-def run(script: str, *arguments: object, **env: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, f"jobs/{script}.py", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, env=os.environ | OFFLINE | env, timeout=240
-    )
-
-
-def message(done: subprocess.CompletedProcess) -> str:
-    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    error = done.stderr[done.stderr.index("error: ") :]
-    assert len(error.strip().splitlines()) <= 2 and len(error) < 900
-    return error
+Message = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def message(capsys, monkeypatch) -> Message:
+    """Runs a job's main function, which must fail with one message; returns the message."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def run(main: Callable[[list[str]], None], *arguments: object) -> str:
+        with pytest.raises(SystemExit) as ending:
+            main(list(map(str, arguments)))
+        assert ending.value.code == 2
+        stderr = capsys.readouterr().err
+        error = stderr[stderr.index("error: ") :]
+        assert len(error.strip().splitlines()) <= 2 and len(error) < 900 and "Traceback" not in stderr
+        return error
+
+    return run
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """A hub that does not answer, and empty caches."""
+    import datasets
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
 
 
 def _adapter(directory: Path, base: str, **settings: object) -> Path:
@@ -47,9 +63,9 @@ def _adapter(directory: Path, base: str, **settings: object) -> Path:
     return directory
 
 
-def test_a_model_that_is_not_there(tmp_path):
-    done = run("evaluate", "model=./no_such_model", f"output.root={tmp_path}/runs")
-    assert "model directory ./no_such_model does not exist" in message(done)
+def test_a_model_that_does_not_exist(tmp_path, message):
+    error = message(evaluate.main, "model=./no_such_model", f"output.root={tmp_path}/runs")
+    assert "model directory ./no_such_model does not exist" in error
     assert not (tmp_path / "runs").exists()
 
 
@@ -69,48 +85,49 @@ def test_a_model_that_is_not_there(tmp_path):
         (["--resume", "latest"], "there is no run under"),
     ],
 )
-def test_a_mistake_is_named_in_one_message(tmp_path, model, arguments, named):
-    done = run("evaluate", f"model={model}", f"output.root={tmp_path}/runs", *arguments, HF_HOME=str(tmp_path / "hub"))
-    assert named in message(done)
+def test_a_mistake_is_named_in_one_message(tmp_path, model, message, offline, arguments, named):
+    assert named in message(evaluate.main, f"model={model}", f"output.root={tmp_path}/runs", *arguments)
     assert not (tmp_path / "runs").exists()
 
 
-def test_data_without_answers(tmp_path, model):
+def test_data_without_answers(tmp_path, model, message):
     data = tmp_path / "test.jsonl"
     data.write_text('{"question": "Prove it.", "answer": null}\n')
-    done = run("evaluate", f"model={model}", f"dataset={data}", "data.eval_split=train", f"output.root={tmp_path}/runs")
-    assert "must have rows with a question and a gold answer, and has none in 1 rows" in message(done)
+    settings = [f"dataset={data}", "data.eval_split=train", f"output.root={tmp_path}/runs"]
+    error = message(evaluate.main, f"model={model}", *settings)
+    assert "must have rows with a question and a gold answer, and has none in 1 rows" in error
 
 
-def test_a_run_without_a_final_model(tmp_path, model):
+def test_a_run_without_a_final_model(tmp_path, message):
     run_dir = tmp_path / "exp_1"
     (run_dir / "checkpoints").mkdir(parents=True)
     (run_dir / "experiment_config.json").write_text("{}")
-    assert "has neither yet" in message(run("evaluate", f"model={run_dir}", f"output.root={tmp_path}/runs"))
+    arguments = [f"model={run_dir}", f"output.root={tmp_path}/runs"]
+    assert "has neither yet" in message(evaluate.main, *arguments)
     (run_dir / "checkpoints" / "step_000001").mkdir()
-    assert "checkpoints/checkpoint_last" in message(run("evaluate", f"model={run_dir}", f"output.root={tmp_path}/runs"))
+    assert "checkpoints/checkpoint_last" in message(evaluate.main, *arguments)
 
 
-@pytest.mark.slow
-def test_an_adapter_for_another_base(tmp_path, model):
-    """Found when it is merged, before any engine starts."""
+def test_an_adapter_for_another_base_is_found_before_anything_starts(tmp_path, model, message):
     adapter = _adapter(tmp_path / "adapter", str(model))
-    done = run("evaluate", f"model={adapter}", "problems.max_problems=4", f"output.root={tmp_path}/runs")
-    assert "must fit its base" in message(done) and "was trained for another" in message(done)
+    error = message(evaluate.main, f"model={adapter}", "problems.max_problems=4", f"output.root={tmp_path}/runs")
+    assert "must fit its base" in error and "was trained for another" in error
+    assert not (tmp_path / "runs").exists()
 
 
-def test_an_adapter_whose_base_is_gone_or_not_named(tmp_path):
+def test_an_adapter_whose_base_is_missing_or_not_named(tmp_path, message):
     adapter = _adapter(tmp_path / "gone", "/nowhere/base")
-    done = run("evaluate", f"model={adapter}", f"output.root={tmp_path}/runs")
-    assert "/nowhere/base does not exist" in message(done) and "Set loading.base" in message(done)
+    error = message(evaluate.main, f"model={adapter}", f"output.root={tmp_path}/runs")
+    assert "/nowhere/base does not exist" in error and "Set loading.base" in error
     nameless = _adapter(tmp_path / "nameless", "")
-    assert "names no base model" in message(run("evaluate", f"model={nameless}", f"output.root={tmp_path}/runs"))
+    assert "names no base model" in message(evaluate.main, f"model={nameless}", f"output.root={tmp_path}/runs")
 
 
-def test_a_dry_run_starts_nothing(tmp_path, model):
-    done = run("evaluate", f"model={model}", f"output.root={tmp_path}/runs", "--dry-run")
-    assert done.returncode == 0, done.stderr
-    assert "1000 problems of 1000 rows" in done.stdout and "nothing was started" in done.stdout
+def test_a_dry_run_starts_nothing(tmp_path, model, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    evaluate.main([f"model={model}", f"output.root={tmp_path}/runs", "--dry-run"])
+    printed = capsys.readouterr().out
+    assert "1000 problems of 1000 rows" in printed and "nothing was started" in printed
     assert not (tmp_path / "runs").exists()
 
 
@@ -126,5 +143,5 @@ def test_help_imports_nothing_heavy(script):
     assert done.returncode == 0 and "usage" in done.stdout, done.stderr
 
 
-def test_there_is_nothing_to_compare(tmp_path):
-    assert "must be an evaluation's directory" in message(run("compare", tmp_path))
+def test_there_is_nothing_to_compare(tmp_path, message):
+    assert "must be an evaluation's directory" in message(compare.main, tmp_path)

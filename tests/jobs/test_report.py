@@ -1,35 +1,45 @@
-import os
+"""jobs/report.py."""
+
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from jobs.report import main
 from tests.conftest import ROOT
+from tests.support.plots import small_plots
 from tests.support.runs import make_run, write_rows
 from tests.support.search_files import finished_search
 
 
-def run_job(*args: str | Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, ROOT / "jobs" / "report.py", *args]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+@pytest.fixture(autouse=True)
+def small():
+    with small_plots():
+        yield
 
 
-def assert_one_line_error(result: subprocess.CompletedProcess, text: str) -> None:
-    assert result.returncode == 2
-    assert len(result.stderr.splitlines()) == 1 and text in result.stderr
+def assert_one_line_error(capsys: pytest.CaptureFixture[str], text: str, *arguments: Path | str) -> None:
+    with pytest.raises(SystemExit) as ending:
+        main(list(map(str, arguments)))
+    error = capsys.readouterr().err
+    assert ending.value.code == 2
+    assert len(error.splitlines()) == 1 and text in error
 
 
-def test_the_report_is_written_and_its_path_printed(tmp_path):
-    result = run_job(make_run(tmp_path / "run"), "--output-dir", tmp_path / "out")
-    assert (result.returncode, result.stdout) == (0, f"{tmp_path}/out/report.html\n"), result.stderr
+def test_the_report_is_written_and_its_path_printed(tmp_path, capsys):
+    run_dir = make_run(tmp_path / "run", sft_steps=2, grpo_steps=0, num_evals=1)
+    main([str(run_dir), "--output-dir", str(tmp_path / "out")])
+    assert capsys.readouterr() == (f"{tmp_path}/out/report.html\n", "")
     assert (tmp_path / "out" / "report.html").exists()
 
 
-def test_a_search_is_reported_by_the_same_command(tmp_path):
-    result = run_job(finished_search(tmp_path / "run"), "--output-dir", tmp_path / "out")
-    assert (result.returncode, result.stdout) == (0, f"{tmp_path}/out/report.html\n"), result.stderr
+def test_a_search_is_reported_by_the_same_command(tmp_path, capsys):
+    main([str(finished_search(tmp_path / "run")), "--output-dir", str(tmp_path / "out")])
+    assert capsys.readouterr() == (f"{tmp_path}/out/report.html\n", "")
     assert (tmp_path / "out" / "plots" / "replay_ratio.png").exists()
     (tmp_path / "run" / "chains.json").write_text("{")
-    assert_one_line_error(run_job(tmp_path / "run"), "chains.json must describe the chains of a run")
+    assert_one_line_error(capsys, "chains.json must describe the chains of a run", tmp_path / "run")
 
 
 def test_help_imports_nothing_heavy():
@@ -45,9 +55,9 @@ def test_help_imports_nothing_heavy():
     assert result.stdout.endswith("set()\n"), result.stderr
 
 
-def test_errors_are_one_line_with_exit_code_2(tmp_path):
-    assert_one_line_error(run_job(tmp_path / "nowhere"), "nowhere")
-    assert_one_line_error(run_job(tmp_path), "no metrics yet")
+def test_errors_are_one_line_with_exit_code_2(tmp_path, capsys):
+    assert_one_line_error(capsys, "nowhere", tmp_path / "nowhere")
+    assert_one_line_error(capsys, "no metrics yet", tmp_path)
     write_rows(tmp_path / "run", [{"step": 1}])
     (tmp_path / "file").touch()
-    assert_one_line_error(run_job(tmp_path / "run", "--output-dir", tmp_path / "file"), "must be writable")
+    assert_one_line_error(capsys, "must be writable", tmp_path / "run", "--output-dir", tmp_path / "file")
