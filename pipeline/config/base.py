@@ -1,18 +1,21 @@
-"""What all sections of the configuration share: strict checking, and error messages that name the key."""
+"""Shared by all sections of the configuration: strict checking, and error messages that name the key."""
 
 import difflib
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import ErrorDetails
 
 
 class StrictModel(BaseModel):
+    """A section: immutable, with no unknown keys, no converted types and no infinite numbers."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False)
 
 
-def describe_error(item: Any, model: type[BaseModel]) -> str:
-    """One line for one pydantic error: the key, the rule and the value; for an unknown key, the nearest valid one."""
+def describe_error(item: ErrorDetails, model: type[BaseModel]) -> str:
+    """A pydantic error in one line: the key, the rule and the value; for an unknown key, the nearest valid one."""
     key = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, list(_valid_keys(model)), n=1, cutoff=0.5)

@@ -9,14 +9,15 @@ from pipeline.config.data import ProblemFilter
 
 
 class CarryConfig(StrictModel):
-    """What a stage takes over from the one before it."""
+    """State that a stage takes over from the stage before it."""
 
     weights: bool = True
-    """False starts again from ``model``."""
+    """The policy's weights. False: start again from ``model``."""
     optimizer: bool = False
-    """AdamW's moments. Needs the weights they belong to."""
+    """AdamW's moments. Needs the weights that they belong to."""
     replay_buffer: bool = True
-    """False empties the buffer: from here on only problems of this stage and later ones are replayed."""
+    """Earlier problems. False empties the buffer: only problems of this stage and later ones are replayed from then
+    on."""
 
     @model_validator(mode="after")
     def _moments_belong_to_weights(self) -> "CarryConfig":
@@ -26,16 +27,20 @@ class CarryConfig(StrictModel):
 
 
 class StageConfig(StrictModel):
-    """One stage. Stages run in order, each from the weights of the one before."""
+    """A stage. Stages run in order, each from the weights of the one before."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Unique among the stages: metrics and files carry it."""
     kind: Literal["sft", "grpo"]
+    """Supervised fine-tuning or GRPO."""
     each_level: bool = False
-    """Stands for one stage per level, in ``curriculum.level_order``: ``level`` becomes ``level_1``, ``level_2``."""
+    """Expands to one stage per level, in ``curriculum.level_order``: ``level`` becomes ``level_1``, ``level_2``."""
     problems: ProblemFilter = ProblemFilter()
+    """The training problems that the stage uses."""
     carry: CarryConfig = CarryConfig()
+    """State that it takes over from the stage before it."""
     replay_ratio: float | None = Field(None, ge=0, lt=1)
-    """Of this stage alone. None: ``curriculum.replay_ratio``."""
+    """Replay ratio of this stage. None: ``curriculum.replay_ratio``."""
     settings: dict[str, Any] = {}
     """Settings of this stage that differ from the section of its kind (``sft:`` or ``grpo:``)."""
 
@@ -44,33 +49,34 @@ class PromotionConfig(StrictModel):
     """When a stage of one level ends early or is repeated, by held-out accuracy on that level."""
 
     threshold: float | None = Field(None, gt=0, le=1)
-    """The stage ends at the first evaluation that reaches it. Ended below it, it is repeated. None: neither."""
+    """The stage ends at the first evaluation that reaches this accuracy, and is repeated if it ends below it. None:
+    neither."""
     patience: int | None = Field(None, ge=1)
-    """The stage ends after so many evaluations in a row without a new best. None: never."""
+    """The stage ends after this many evaluations in a row without a new best. None: never."""
     max_repeats: int = Field(0, ge=0)
-    """How often a stage that missed its threshold is run again on the same problems."""
+    """How often a stage that missed its threshold is repeated, on the same problems."""
     every_steps: int = Field(10, ge=1)
     """Steps between two evaluations of the level."""
 
 
 class CurriculumConfig(StrictModel):
-    """Levels in order, and the replay of earlier ones. Without this section nothing is replayed."""
+    """The order of levels, and the replay of earlier problems. Without this section nothing is replayed."""
 
     level_order: Literal["forward", "reverse", "mixed"] | list[str] = "forward"
-    """Of stages with each_level: easiest first, hardest first, a list of levels (one may come back), or all
-    levels in one stage with as many steps as the others have together: the baseline."""
+    """Order of stages with each_level. ``forward``: easiest first. ``reverse``: hardest first. A list: these levels,
+    maybe with repeats. ``mixed``, the baseline: all levels in one stage, with as many steps as all stages together."""
     levels: list[str] | None = Field(None, min_length=1)
-    """Easiest first. None: the levels of the training data in natural order."""
+    """The levels, easiest first. None: all levels of the training data, in natural order."""
     max_train_samples_per_level: int | None = Field(None, ge=1)
-    """For stages whose ``problems.max_per_level`` is not set."""
+    """Default of ``problems.max_per_level`` for all stages. None: no limit."""
     replay_ratio: float = Field(0.3, ge=0, lt=1)
     """Share of a stage's examples that come from the replay buffer: round(ratio x N) of N."""
     buffer_capacity: int = Field(5000, ge=1)
-    """Problems the replay buffer holds at most."""
+    """Problems in the replay buffer at most."""
     buffer_sampling: Literal["reservoir", "by_level"] = "reservoir"
-    """``reservoir``: every earlier problem has the same chance. ``by_level``: every level the same share."""
+    """``reservoir``: every earlier problem is equally likely to be kept. ``by_level``: levels have equal shares."""
     promotion: PromotionConfig | None = None
-    """For stages with each_level. None: every stage runs once, to its end."""
+    """Early end and repetition of stages with each_level. None: every stage runs once, to its end."""
 
     @model_validator(mode="after")
     def _order_is_of_these_levels(self) -> "CurriculumConfig":
@@ -86,12 +92,12 @@ class CurriculumConfig(StrictModel):
 
 
 class RangeConfig(StrictModel):
-    """Numbers drawn from an interval."""
+    """An interval from which a number is drawn."""
 
     low: float
     high: float
     log: bool = False
-    """Uniform in the logarithm."""
+    """Draw uniformly in the logarithm."""
 
     @model_validator(mode="after")
     def _low_is_below_high(self) -> "RangeConfig":
@@ -101,28 +107,29 @@ class RangeConfig(StrictModel):
 
 
 class HalvingConfig(StrictModel):
-    """Successive halving: after every stage the weakest settings stop. arXiv:1502.07943."""
+    """Successive halving: after every stage the weakest settings are stopped. arXiv:1502.07943."""
 
     budget_stages: int = Field(ge=1)
-    """Stages trained at most, over all settings and seeds. A shared stage counts once, baselines do not count."""
+    """Stages trained at most, over all settings and seeds. A shared stage counts once; baselines do not count."""
 
 
 class SearchConfig(StrictModel):
-    """Many chains: (grid x draws, and the baselines) x seeds."""
+    """A search over many chains: (grid x draws, and the baselines) x seeds."""
 
     seeds: list[int] | None = Field(None, min_length=1)
-    """None: the configuration's one."""
+    """Every setting is run with each of these seeds. None: with the configuration's ``seed``."""
     grid: dict[str, Any] = {}
-    """Settings by their place in this file, each with a list of values; all combinations are run:
+    """Settings, nested as in this file, each with a list of values. All combinations are run:
     ``{curriculum: {replay_ratio: [0.0, 0.3]}}``."""
     space: dict[str, Any] = {}
-    """The same, with a range (low, high, log) or a list in place of the values: one of them is drawn."""
+    """The same, but with a range (low, high, log) or a list from which one value is drawn."""
     num_draws: int = Field(1, ge=1)
-    """Draws from ``space``, for every combination of the grid."""
+    """Draws from ``space`` for every combination of the grid."""
     baselines: list[dict[str, Any]] = [{"curriculum": {"level_order": "mixed"}}]
-    """Settings that are run beside the grid and never stopped. The first is what the best is compared with."""
+    """Settings that are run beside the grid and never stopped. The best setting is compared with the first of them."""
     halving: HalvingConfig | None = None
+    """None: every chain runs to its end."""
     max_retries: int = Field(2, ge=0)
-    """How often a failed stage is tried again, from its last checkpoint, before its chains end."""
+    """How often a failed stage is retried from its last checkpoint before its chains end."""
     max_concurrent_stages: int | None = Field(None, ge=1)
-    """None: as many as fit into the cluster."""
+    """Stages that run at the same time at most. None: as many as fit into the cluster."""

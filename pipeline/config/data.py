@@ -1,4 +1,4 @@
-"""Where problems come from and which of them a stage uses."""
+"""Where problems come from, and which of them a stage uses."""
 
 from typing import Literal
 
@@ -9,78 +9,90 @@ from pipeline.templates import template_parts
 
 
 class FieldNames(StrictModel):
-    """Columns of a data set. A name that is set must exist; None means the data has none."""
+    """Columns of a data set. A named column must exist; None means the data has no such column."""
 
     question: str = "question"
     answer: str = "answer"
     solution: str | None = None
-    """A worked solution. None takes it from ``answer`` where that holds one (see answer_format)."""
+    """A worked solution. None: the one inside ``answer``, if its format has one (see answer_format)."""
     level: str | None = None
+    """Difficulty, as a text or a number."""
     type: str | None = None
+    """Subject, such as algebra."""
     id: str | None = None
-    """None makes ids from the split and a hash of the question."""
+    """None: ids are made from the split and a hash of the question."""
 
 
 class EmbeddedSetsConfig(StrictModel):
-    """The embedded sets, by reasoning-gym: ``embedded:arithmetic``, five levels of chained sums, and
-    ``embedded:operations``, five operations. Of the latter every problem is worked out, in steps."""
+    """Sizes of the embedded sets, which reasoning-gym generates.
+
+    ``embedded:arithmetic`` has five levels of chained sums. ``embedded:operations`` has five operations, and every
+    problem has a worked solution, in steps.
+    """
 
     train_per_level: int = Field(600, ge=1)
+    """Training problems per level. A level with fewer distinct problems has fewer."""
     eval_per_level: int = Field(200, ge=1)
+    """Held-out problems per level, at most a quarter of its distinct problems."""
     worked_per_level: list[int] = Field(default=[400, 400, 40, 20, 10], min_length=5, max_length=5)
-    """How many training problems of each level come with a worked solution. ``embedded:arithmetic`` alone."""
+    """Training problems of each level that have a worked solution. Only for ``embedded:arithmetic``."""
     terse_frac: float = Field(0.5, ge=0, le=1)
-    """Share of the worked solutions that give the result in one line. The others work from partial sum to partial sum,
-    which is what pays; SFT learns both habits, and GRPO finds out which one to keep. ``embedded:arithmetic`` alone."""
+    """Share of worked solutions that give the result in one line; the others write every partial sum, which works
+    better. SFT teaches both habits, and GRPO finds out which one pays. Only for ``embedded:arithmetic``."""
 
 
 class DataConfig(StrictModel):
+    """The data set, and how its rows become problems. docs/data.md."""
+
     name: str = "embedded:arithmetic"
-    """A hub data set, a parquet or JSONL file, a directory of ``<split>.parquet|jsonl``, or embedded."""
+    """A hub data set, a parquet or JSONL file, a directory of ``<split>.parquet|jsonl``, or an embedded set."""
     hub: Literal["huggingface", "modelscope"] = "huggingface"
+    """The hub where hub names are looked up."""
     subset: str | None = None
-    """The hub data set's configuration, such as ``main`` of ``openai/gsm8k``."""
+    """Configuration of a hub data set, such as ``main`` of ``openai/gsm8k``. None: its default."""
     train_split: str = "train"
     """A split name, or an expression of the datasets library: ``train[:1000]``, ``train[10%:20%]``, sums of them."""
     eval_split: str = "test"
+    """The same, for held-out problems."""
     fields: FieldNames = FieldNames()
     task_name: Literal["gsm8k", "metamathqa", "math"] | None = None
-    """Sets answer_format, and evaluations while SFT trains then have loss, perplexity and token accuracy on held-out
-    solutions besides the accuracy of answers."""
+    """Sets answer_format. With it, evaluations during SFT also measure loss, perplexity and token accuracy on held-out
+    solutions, besides the accuracy of answers. None: a task without these."""
     answer_format: Literal["plain", "hash", "boxed", "phrase"] | None = None
-    """How the gold answer is read from ``fields.answer``: the whole text, what follows ``####``
-    (GSM8K), the last box (MATH), or what follows ``The answer is:`` (MetaMathQA). None: as task_name has it, else the
-    whole text."""
+    """How the gold answer is read from ``fields.answer``: the whole text, the text after ``####`` (GSM8K), the last box
+    (MATH), or the text after ``The answer is:`` (MetaMathQA). None: the format of task_name, else ``plain``."""
     prompt_template: str | None = None
-    """Plain-text prompts: ``metamath``, ``gsm8k``, or a text with ``{field}`` for columns of the data, which must
-    hold the question. What SFT trains on follows the prompt as it stands in the data, without <reasoning> and <answer>:
-    the field at the very end, or, where the text or the question ends it, ``fields.solution``, else ``fields.answer``.
-    None: the model's chat template."""
+    """Plain-text prompts: ``metamath``, ``gsm8k``, or a text with ``{field}`` for columns of the data, including the
+    question. SFT trains on what follows the prompt, exactly as the data has it, without <reasoning> and <answer>: the
+    field at the very end of the template. If the template ends in a text or in the question, it is ``fields.solution``,
+    else ``fields.answer``. None: the model's chat template."""
     system_prompt: str = (
         "Solve the problem. Think inside <reasoning> and </reasoning>, "
         "then give only the final answer inside <answer> and </answer>."
     )
-    """First message of every prompt; empty for none. A prompt_template goes without."""
+    """First message of every chat; empty for none. Not used with prompt_template."""
     arithmetic: EmbeddedSetsConfig = EmbeddedSetsConfig()
+    """Sizes of the embedded sets."""
 
     @property
     def gold_format(self) -> str:
-        """``answer_format``, or that of the task."""
+        """``answer_format``, or the format of the task."""
         of_task = {"gsm8k": "hash", "metamathqa": "phrase", "math": "boxed", None: "plain"}
         return self.answer_format or of_task[self.task_name]
 
     @field_validator("prompt_template")
     @classmethod
-    def _can_be_read(cls, template: str | None) -> str | None:
+    def _is_a_template(cls, template: str | None) -> str | None:
         if template is not None:
             template_parts(template)
         return template
 
 
 class ProblemFilter(StrictModel):
-    """Which training problems a stage uses. None means all."""
+    """The training problems that a stage uses. None: all."""
 
     levels: list[str] | None = None
     types: list[str] | None = None
     sources: list[str] | None = None
     max_per_level: int | None = Field(None, ge=1)
+    """Problems of each level at most, drawn at random."""

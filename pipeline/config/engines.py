@@ -6,39 +6,43 @@ from pipeline.config.base import StrictModel
 
 
 class RolloutConfig(StrictModel):
-    """vLLM engines. Sampling settings are the field's own."""
+    """vLLM engines, and how they sample."""
 
     num_workers: int = Field(1, ge=1)
+    """Engines, each in an actor of its own."""
     num_cpus: float = Field(0.5, ge=0)
-    """Ray CPUs that one worker reserves. Logical: num_threads is what the engine computes with."""
+    """Ray CPUs that each worker reserves. A logical number: the engine computes with num_threads threads."""
     num_gpus: float = Field(0.0, ge=0)
-    """GPUs of one worker. 0: the CPU engine."""
+    """GPUs of each worker. 0: the CPU engine."""
     memory_gib: float = Field(2.5, gt=0)
-    """Memory one worker is expected to need. Shown by --dry-run, reserved in Ray."""
+    """Memory that each worker is expected to need, in GiB. Reserved in Ray and shown by --dry-run."""
     num_threads: int = Field(2, ge=1)
+    """Threads that each CPU engine computes with."""
     tensor_parallel_size: int = Field(1, ge=1)
-    """GPUs one engine is spread over. Needs num_gpus of the same number."""
+    """GPUs that each engine is spread over. Above 1, num_gpus must be the same number."""
     gpu_memory_utilization: float = Field(0.5, gt=0, le=1)
+    """Share of a GPU's memory that the engine uses."""
     kv_cache_gib: float = Field(1.0, gt=0)
-    """Cache for keys and values of the CPU engine."""
+    """Key-value cache of a CPU engine, rounded to whole GiB."""
     enforce_eager: bool = True
-    """False compiles the model first: 100 s at start for about 10 % more speed on CPU."""
+    """False compiles the model first: on a CPU, 100 s at start for about 10 % more speed."""
     temperature: float = Field(1.0, ge=0)
-    """0 is greedy: every completion of a group is then the same."""
+    """Sampling temperature. 0 is greedy: all completions of a group are then the same."""
     top_p: float = Field(1.0, gt=0, le=1)
+    """Sample from the most likely tokens whose probabilities add up to this. 1: no limit."""
     top_k: int = Field(0, ge=0)
-    """0: no limit."""
+    """Sample from this many of the most likely tokens. 0: no limit."""
     max_prompt_length: int = Field(512, ge=1)
-    """Tokens. Longer prompts are left out before training starts, and counted."""
+    """Tokens of a prompt at most. Longer prompts are left out before training starts, and counted."""
     max_completion_length: int = Field(256, ge=1)
-    """Tokens."""
+    """Tokens of a completion at most."""
     prompts_per_chunk: int = Field(4, ge=1)
-    """Prompts that go to one engine together, never mixed with others: what shares a batch changes the
-    last bits, so fixed chunks make completions independent of the number of engines."""
+    """Prompts that go to an engine together and are never mixed with others. The rest of a batch changes the last bits
+    of a result, so fixed chunks make completions independent of the number of engines."""
 
 
 def check_shards(rollout: RolloutConfig) -> None:
-    """Raises ValueError when the shards of an engine and its GPUs differ in number."""
+    """Raises ValueError if an engine's shards and GPUs differ in number."""
     if rollout.tensor_parallel_size > 1 and rollout.num_gpus != rollout.tensor_parallel_size:
         raise ValueError(
             f"rollout.num_gpus must equal rollout.tensor_parallel_size, got {rollout.num_gpus:g} and "
@@ -47,42 +51,55 @@ def check_shards(rollout: RolloutConfig) -> None:
 
 
 class RewardTerm(StrictModel):
+    """One term of the weighted sum that is a completion's reward."""
+
     name: str
-    """A registered reward (``correctness``, ``format``) or ``module:function``."""
+    """A registered reward (``correctness``, ``format``), or ``module:function``."""
     weight: float = 1.0
+    """Factor in the sum. May be negative."""
 
 
 class GradingConfig(StrictModel):
-    """The killable processes that compare answers."""
+    """The killable child processes that compare answers."""
 
     timeout_s: float = Field(2.0, gt=0)
-    """Deadline for grading one completion. Past it the grading child is killed."""
+    """Seconds to grade one completion. After that the child is killed, and the outcome is a timeout."""
     num_children: int = Field(1, ge=1)
-    """Killable processes of each grader, for what text and plain numbers do not decide."""
+    """Child processes of each grader, for answers that are not decided by comparing text and plain numbers."""
     memory_limit_mib: int = Field(512, ge=256)
-    """Memory of a grading child."""
+    """Memory limit of a child, in MiB."""
 
 
 class RewardConfig(GradingConfig):
+    """The reward of a completion, and the workers that compute it."""
+
     functions: list[RewardTerm] = Field(
         default=[RewardTerm(name="correctness"), RewardTerm(name="format")], min_length=1
     )
+    """The terms of the reward, which is their weighted sum."""
     num_workers: int = Field(1, ge=1)
+    """Reward workers, each in an actor of its own."""
     num_cpus: float = Field(0.25, ge=0)
+    """Ray CPUs that each worker reserves."""
     memory_gib: float = Field(0.5, gt=0)
+    """Memory that each worker is expected to need, in GiB. Reserved in Ray and shown by --dry-run."""
 
 
 class LearnerConfig(StrictModel):
-    """Ray Train workers."""
+    """The Ray Train workers that compute gradients."""
 
     num_workers: int = Field(1, ge=1)
+    """Learner workers. Each has a copy of the model and takes an equal share of every batch."""
     num_cpus: float = Field(0.75, ge=0)
-    """Ray CPUs per worker. Logical: num_threads is what it computes with."""
+    """Ray CPUs that each worker reserves. A logical number: a worker computes with num_threads threads."""
     num_gpus: float = Field(0.0, ge=0)
+    """GPUs of each worker. 0: it computes on the CPU."""
     memory_gib: float = Field(4.0, gt=0)
+    """Memory that each worker is expected to need, in GiB. Reserved in Ray and shown by --dry-run."""
     num_threads: int = Field(2, ge=1)
+    """Threads that each worker computes with."""
     tokens_per_micro_batch: int = Field(2048, ge=16)
-    """Tokens, padding included, in one forward and backward pass. Lower it when memory runs out; the gradient
-    stays the same."""
+    """Tokens, padding included, in one forward and backward pass. Lower it if memory runs out: the gradient does not
+    depend on it."""
     max_failures: int = Field(2, ge=0)
-    """How often a killed worker group is started again from the last checkpoint."""
+    """How often a worker group that died is restarted from the last checkpoint."""

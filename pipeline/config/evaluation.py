@@ -12,29 +12,32 @@ from pipeline.templates import PromptTemplate
 
 
 class HeldOutConfig(StrictModel):
-    """Held-out problems: before the first stage, after every stage and, with total_eval_times, while stages train."""
+    """Evaluations on held-out problems: before the first stage, after every stage and, with total_eval_times, during
+    stages."""
 
     problems_per_level: int = Field(50, ge=0)
-    """0 switches evaluation off. Data without levels counts as one level."""
+    """Problems of each level. 0 turns evaluation off. Data without levels counts as one level."""
     problems_per_level_at_end: Annotated[int, Field(ge=1)] | Literal["all"] | None = None
-    """After the last stage of a run that is no search. None: problems_per_level."""
+    """Problems of each level after the last stage, except in a search. None: problems_per_level."""
     at_start: bool = True
+    """Evaluate before the first stage."""
     max_completion_length: int = Field(256, ge=1)
-    """Tokens, decoded greedily."""
+    """Tokens of a completion at most. Decoding is greedy."""
     total_eval_times: int = Field(0, ge=0)
-    """Evaluations while a stage trains, evenly spread, the last one at its last step. 0: none."""
+    """Evaluations during each stage, evenly spread, the last one at its last step. 0: none."""
     metric_for_best_model: Literal["loss", "perplexity", "token_accuracy", "answer_accuracy"] | None = None
-    """Of those evaluations: the best checkpoint is kept. None: the mean reward of training (SFT: its loss)."""
+    """Metric of the evaluations during a stage that decides which checkpoint is the best one, which is kept. None: the
+    mean reward of training, or for SFT its loss."""
     greater_is_better: bool | None = None
-    """None: of an accuracy."""
+    """Direction of metric_for_best_model. None: true for accuracies."""
     early_stopping_patience: int | None = Field(None, ge=1)
-    """A stage ends after so many evaluations in a row without a new best. None: never."""
+    """A stage ends after this many evaluations in a row without a new best. None: never."""
     load_best_model_at_end: bool = False
-    """A stage ends with its best weights in place of its last."""
+    """A stage ends with its best weights instead of its last ones."""
 
     @property
     def higher_wins(self) -> bool:
-        """Whether more of metric_for_best_model is better."""
+        """True if a higher metric_for_best_model is better."""
         if self.greater_is_better is None:
             return self.metric_for_best_model in ("token_accuracy", "answer_accuracy")
         return self.greater_is_better
@@ -50,13 +53,13 @@ class HeldOutConfig(StrictModel):
         return self
 
 
-def _listed(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def _named(value: Any) -> Any:
-    """One model, a list of them, or label -> model. Labels tell them apart in tables."""
-    models = _listed(value)
+def _by_label(value: Any) -> Any:
+    """One model, a list of models, or label -> model. Without labels, a model's name is its label."""
+    models = _as_list(value)
     return {str(model): model for model in models} if isinstance(models, list) else models
 
 
@@ -64,88 +67,94 @@ class LoadingConfig(StrictModel):
     """How models are found and loaded."""
 
     hub: Literal["huggingface", "modelscope"] = "huggingface"
+    """The hub where names are looked up."""
     revision: str | None = None
-    """Of models that come from a hub."""
+    """Branch, tag or commit of models from a hub. None: the default branch."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """auto: bfloat16, but float32 where engines run on a CPU without bfloat16 products."""
+    """Precision of engines. ``auto``: bfloat16, or float32 if they run on a CPU without native bfloat16 matmul."""
     trust_remote_code: bool = False
-    """Runs Python code that comes with the model. Leave it off for models you did not read."""
+    """Run Python code that comes with the model. Leave it off unless you have read that code."""
     base: str | None = None
-    """What adapters are laid over. None: the model that the adapter names."""
+    """Base model for adapters. None: the one that the adapter names."""
 
 
 class PromptConfig(StrictModel):
     """How problems are asked."""
 
     style: Literal["auto", "plain", "chat"] = "auto"
-    """``plain``: the data set's registered text, or ``template``. ``chat``: the model's chat template. ``auto``: a
-    run's model is asked as the run asked; others plainly."""
+    """``plain``: the data set's registered text, or ``template``. ``chat``: the model's chat template. ``auto``: models
+    of a run are asked as in the run, others plainly."""
     template: str | None = None
-    """A plain text with ``{question}`` in it, or ``gsm8k``. The model goes on where it ends."""
+    """A plain text with ``{question}`` in it, or ``gsm8k``. The model continues where it ends. None: as registered."""
     system_prompt: str | None = None
-    """Of chats. None: the one that training uses."""
+    """First message of chats. None: the one that training uses."""
     num_shots: int | None = Field(None, ge=0)
-    """Solved problems of the training split before the question. None: as registered."""
+    """Solved problems of the training split shown before the question. None: as registered."""
 
     @field_validator("template")
     @classmethod
-    def _can_be_read(cls, template: str | None) -> str | None:
+    def _asks_the_question(cls, template: str | None) -> str | None:
         if template is not None and PromptTemplate.parse(template, "question").fields != ["question"]:
             raise ValueError("must hold {question}, and no other field but the answer's at its very end")
         return template
 
 
 class ProblemsConfig(StrictModel):
-    """Which problems of each data set are asked. None means all."""
+    """The problems of each data set that are asked. None: all."""
 
     levels: list[str] | None = None
     types: list[str] | None = None
     sources: list[str] | None = None
     index_file: str | None = None
-    """A JSON list of row numbers (from 0) of the split, or of problem ids: MATH-500 of MATH."""
+    """File with a JSON list of row numbers of the split (from 0), or of problem ids: for example MATH-500 of MATH."""
     max_problems: int | None = Field(None, ge=1)
-    """So many of each data set, drawn by ``seed``, in the data set's order."""
+    """Problems of each data set at most, drawn with ``seed``, in the data set's order."""
 
 
 class GuardConfig(StrictModel):
-    """Problems that are in the training data."""
+    """Finds problems that are also in the training data."""
 
     train_data: list[str] = []
-    """Data sets to look in, named as ``dataset``, besides what the evaluated runs trained on."""
+    """Data sets to search, named as in ``dataset``, besides the training data of the evaluated runs."""
     leave_out: bool = False
-    """Ask none of them. Otherwise they are asked, marked and counted."""
+    """Do not ask these problems. False: they are asked, marked and counted."""
 
 
 class EvalRolloutConfig(RolloutConfig):
-    """Engines and sampling."""
+    """vLLM engines, and how they sample."""
 
     temperature: float = Field(0.0, ge=0)
-    """0 is greedy."""
+    """Sampling temperature. 0 is greedy."""
     num_samples: int = Field(1, ge=1)
     """Completions per problem: k of pass@k and maj@k."""
     stop: list[str] | None = None
-    """Texts that end a completion. None: with a plain prompt the line before its question; none for chats."""
+    """Texts that end a completion. None: with a plain prompt, the line before its question; with a chat, none."""
     max_prompt_length: int = Field(1536, ge=1)
-    """Tokens. A longer prompt is not answered, and counts as cut off."""
+    """Tokens of a prompt at most. A longer prompt is not answered and counts as cut off."""
     memory_gib: float = Field(3.5, gt=0)
+    """Memory that each worker is expected to need, in GiB. Reserved in Ray and shown by --dry-run."""
     kv_cache_gib: float = Field(2.0, gt=0)
+    """Key-value cache of a CPU engine, rounded to whole GiB."""
     prompts_per_chunk: int = Field(128, ge=1)
-    """Prompts that go to one engine together, never mixed with others: what shares a batch changes the last bits, so
-    fixed chunks make completions independent of the number of engines."""
+    """Prompts that go to an engine together and are never mixed with others. The rest of a batch changes the last bits
+    of a result, so fixed chunks make completions independent of the number of engines."""
 
 
 class EvaluationConfig(StrictModel):
+    """The configuration of ``jobs/evaluate.py``. docs/evaluation.md."""
+
     seed: int = Field(0, ge=0)
-    """Of sampling, and of drawing ``problems.max_problems``."""
-    model: Annotated[dict[str, str], BeforeValidator(_named)] = Field(min_length=1)
-    """What is evaluated: a hub name, a directory with a model or an adapter, a run directory, a checkpoint of a run
-    (``RUN/checkpoints/checkpoint_last``), the embedded model. One, a list, or label -> model."""
-    dataset: Annotated[list[str], BeforeValidator(_listed)] = Field(min_length=1)
-    """Registered names (docs/evaluation.md), embedded sets, parquet or JSONL files, hub names. One or a list."""
+    """Seed of sampling, and of the draw of ``problems.max_problems``."""
+    model: Annotated[dict[str, str], BeforeValidator(_by_label)] = Field(min_length=1)
+    """Models to evaluate: a hub name, a directory with a model or an adapter, a run directory, a checkpoint of a run
+    (``RUN/checkpoints/checkpoint_last``), or the embedded model. One, a list, or label -> model."""
+    dataset: Annotated[list[str], BeforeValidator(_as_list)] = Field(min_length=1)
+    """Data sets to ask: registered names (docs/evaluation.md), embedded sets, parquet or JSONL files, or hub names. One
+    or a list."""
     data_root: str | None = None
-    """A directory with local copies of registered data sets. None: the hub."""
+    """Directory with local copies of registered data sets. None: they come from the hub."""
     data: DataConfig = DataConfig()
-    """How data sets that are not registered are read: fields, answer_format, subset, splits. ``name`` is not used."""
+    """How unregistered data sets are read: fields, answer_format, subset, splits. ``name`` is not used."""
     problems: ProblemsConfig = ProblemsConfig()
     prompt: PromptConfig = PromptConfig()
     rollout: EvalRolloutConfig = EvalRolloutConfig()
@@ -169,6 +178,6 @@ class EvaluationConfig(StrictModel):
         return self
 
     def results_key(self) -> dict[str, Any]:
-        """The settings that results depend on: a resumed evaluation must have the same."""
+        """The settings that results depend on. A resumed evaluation must have the same ones."""
         free = {"num_workers", "num_cpus", "memory_gib"}
         return self.model_dump(exclude={"rollout": free, "output": True, "grading": {"num_children"}})

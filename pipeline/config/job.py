@@ -1,4 +1,4 @@
-"""The configuration of a training job: every section, and the checks that need more than one of them."""
+"""The configuration of a training job: all sections, and the checks that involve more than one of them."""
 
 from collections.abc import Sequence
 
@@ -15,16 +15,27 @@ from pipeline.config.training import GRPOConfig, SFTConfig, TrainerConfig
 
 
 class Config(StrictModel):
+    """The configuration of a training or search job. Each section's class documents its settings.
+
+    A recipe in ``configs/`` sets what differs from the defaults; only ``stages`` has none. The resolved configuration
+    is saved as ``experiment_config.json`` in the run directory.
+    """
+
     seed: int = Field(0, ge=0)
-    """Prompt order, sampling and dropout derive from it."""
+    """Seed of prompt order, sampling and dropout."""
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     trainer: TrainerConfig = TrainerConfig()
     stages: list[StageConfig] = Field(min_length=1)
+    """The chain of stages, in order."""
     curriculum: CurriculumConfig | None = None
+    """Levels and replay. None: no stage with each_level, and no replay."""
     search: SearchConfig | None = None
+    """Chains of a search job, which needs this section and ``curriculum``."""
     sft: SFTConfig = SFTConfig()
+    """Defaults of SFT stages."""
     grpo: GRPOConfig = GRPOConfig()
+    """Defaults of GRPO stages."""
     rollout: RolloutConfig = RolloutConfig()
     reward: RewardConfig = RewardConfig()
     learner: LearnerConfig = LearnerConfig()
@@ -61,7 +72,7 @@ class Config(StrictModel):
         return per_worker * self.learner.num_workers
 
     def stage_settings(self, stage: StageConfig) -> SFTConfig | GRPOConfig:
-        """The section of the stage's kind with the stage's own settings laid over it."""
+        """The section of the stage's kind, with the stage's own settings applied."""
         section: SFTConfig | GRPOConfig = self.sft if stage.kind == "sft" else self.grpo
         return type(section).model_validate({**section.model_dump(), **stage.settings})
 
@@ -100,9 +111,9 @@ def _check_best_model(
 
 def _check_model(model: ModelConfig, trainer: TrainerConfig, learner: LearnerConfig) -> None:
     if trainer.name == "SpectralRefactor" and model.lora is None:
-        raise ValueError("trainer.name=SpectralRefactor needs model.lora, got none: adapters are what it refactors")
+        raise ValueError("trainer.name=SpectralRefactor needs model.lora, got none: it refactors adapters")
     if model.device_map and learner.num_workers > 1:
-        raise ValueError("model.device_map must be null when learner.num_workers is above 1: workers replicate")
+        raise ValueError("model.device_map must be null if learner.num_workers is above 1: each has the whole model")
 
 
 def _check_rollouts(settings: GRPOConfig, rollout: RolloutConfig, num_learners: int) -> None:
@@ -122,7 +133,7 @@ def _check_rollouts(settings: GRPOConfig, rollout: RolloutConfig, num_learners: 
 
 
 def _check_tracking(tracking: TrackingConfig) -> None:
-    """Checked here, not in the section: error messages about a section show its value, and so would show a password."""
+    """Checked here, not in the section: an error message about a section shows its value, here maybe a password."""
     uri = tracking.mlflow_uri or "sqlite:///"
     if "@" in uri or "?" in uri:
         raise ValueError(

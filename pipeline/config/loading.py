@@ -1,6 +1,5 @@
-"""Reads a configuration: YAML, its preset and dotted overrides, checked once.
+"""Reads a configuration: defaults, a YAML file, its chosen preset, dotted overrides. Later ones win.
 
-Later wins: the defaults, the YAML file, its chosen preset, ``key=value`` overrides.
 Nothing is repaired: a wrong setting is a ConfigError that names the key.
 """
 
@@ -25,15 +24,16 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config: ...
 @overload
 def load_config(path: str | Path, overrides: Sequence[str], model: type[Settings]) -> Settings: ...
 def load_config(path: str | Path, overrides: Sequence[str] = (), model: type[Any] = Config) -> Any:
-    """Read a recipe, lay ``preset`` and ``overrides`` over it, and check the result.
+    """Read a recipe, apply its preset and the overrides, and check the result.
 
     Args:
-        path: a YAML file. It may hold ``presets`` (name -> settings) and ``preset`` (the chosen name).
-        overrides: ``dotted.key=value``, values typed as in YAML. List items by index: ``stages.0.name=warmup``.
-        model: what the recipe configures.
+        path: a YAML file. It may have ``presets`` (name -> settings) and ``preset`` (the chosen name).
+        overrides: ``dotted.key=value``, with values typed as in YAML. List items by index: ``stages.0.name=warmup``.
+        model: the class of the configuration.
 
     Raises:
-        ConfigError: naming the key, and the nearest valid one where it is unknown.
+        ConfigError: the file cannot be read, or a setting is wrong. Names the key and, if it is unknown, the nearest
+            valid one.
     """
     try:
         raw = OmegaConf.load(path)
@@ -54,7 +54,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), model: type[Any
 
 
 def validate_config(settings: Any) -> Config:
-    """A Config from plain dicts and lists. Raises ConfigError with one line per problem."""
+    """A Config from plain dicts and lists. Raises ConfigError with one line per wrong setting."""
     return _validated(settings, Config)
 
 
@@ -66,10 +66,13 @@ def _validated(settings: Any, model: type[Settings]) -> Settings:
 
 
 def with_settings(config: Config, settings: dict[str, Any]) -> Config:
-    """The configuration with other values of some settings, checked like any other.
+    """A copy of the configuration with some settings changed, checked like any other.
 
     Args:
-        settings: by dotted key, ``{"curriculum.replay_ratio": 0.1}``.
+        settings: dotted key -> value, ``{"curriculum.replay_ratio": 0.1}``.
+
+    Raises:
+        ConfigError: a setting is wrong.
     """
     raw = OmegaConf.create(config.model_dump())
     try:
@@ -91,7 +94,7 @@ def _parse_override(item: str) -> tuple[str, Any]:
 
 
 def _apply_preset(raw: Any, pairs: list[tuple[str, Any]]) -> Any:
-    """Merge the chosen preset under the overrides; ``preset`` and ``presets`` are not settings."""
+    """Apply the chosen preset. ``preset`` and ``presets`` are not settings: both are removed from raw and pairs."""
     presets = raw.pop("presets", {}) or {}
     chosen = raw.pop("preset", None)
     for key, value in [pair for pair in pairs if pair[0] == "preset"]:

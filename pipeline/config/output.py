@@ -8,28 +8,36 @@ from pipeline.config.base import StrictModel
 
 
 class CheckpointConfig(StrictModel):
+    """When checkpoints are written, and how many are kept."""
+
     every_steps: int = Field(50, ge=1)
+    """Steps of a stage between two checkpoints."""
     every_minutes: float = Field(5.0, gt=0)
+    """Minutes after which a checkpoint is written even if every_steps have not passed."""
     keep_last: int = Field(2, ge=1)
-    """The last k are kept, and the newest stage's best: see ``eval.metric_for_best_model``."""
+    """Checkpoints to keep, besides the best of the newest stage: see ``eval.metric_for_best_model``."""
 
 
 class OutputConfig(StrictModel):
+    """Run directories, and what is written to them. docs/run_directory.md."""
+
     root: str = "output/experiments"
-    """Run directories are made here. A submitted job needs an absolute path."""
+    """The directory for run directories. For a submitted job it must be an absolute path."""
     samples_every_steps: int = Field(10, ge=1)
-    """Completions of a step are written to samples/ this often."""
+    """Steps between two files of completions in samples/."""
     save_final_model: bool = True
+    """Save final_model/, adapters merged, after the last stage."""
 
 
 class TrackingConfig(StrictModel):
-    """Where metrics go besides metrics.jsonl. Keys are taken from the environment alone. docs/tracking.md."""
+    """Where metrics go besides metrics.jsonl. API keys come from the environment only. docs/tracking.md."""
 
     backends: list[Literal["tensorboard", "wandb", "swanlab", "mlflow"]] = ["tensorboard"]
     """``wandb``, ``swanlab`` and ``mlflow`` are extras: ``pip install "gradus[wandb]"``."""
     online: bool = False
-    """False: files under metrics/ of the run directory, nothing leaves the machine."""
+    """False: files under metrics/ of the run directory; nothing leaves the machine."""
     project: str = Field("gradus", min_length=1)
+    """Project, or experiment in MLflow, that the run belongs to."""
     run_name: str | None = None
     """None: the run directory's name."""
     mlflow_uri: str | None = None
