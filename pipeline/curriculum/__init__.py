@@ -1,1 +1,1 @@
-"""Training in stages of rising difficulty: what the stages are, what is replayed, what was forgotten."""
+"""Training in stages of rising difficulty: stages and their keys, replay, searches, and what was forgotten."""

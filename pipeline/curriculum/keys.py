@@ -15,6 +15,18 @@ from pipeline.types import Problem
 
 KEY_FORMAT = 1
 """Part of every key. Raise it when the same settings come to mean another result."""
+_ENGINE_RESOURCES = {
+    "num_workers",
+    "num_cpus",
+    "num_gpus",
+    "memory_gib",
+    "num_threads",
+    "tensor_parallel_size",
+    "gpu_memory_utilization",
+    "kv_cache_gib",
+    "enforce_eager",
+}
+"""Settings of ``rollout`` that do not change the result."""
 
 
 def root_key(config: Config, eval_digest: str) -> str:
@@ -69,16 +81,9 @@ def _inputs(config: Config, spec: StageSpec, data_digest: str, parent: str, keys
         "trainer": config.trainer.model_dump(),
     }
     if spec.kind == "grpo":
-        inputs["rollout"] = config.rollout.model_dump(exclude=_RESOURCES)
+        inputs["rollout"] = config.rollout.model_dump(exclude=_ENGINE_RESOURCES)
         inputs["reward"] = config.reward.model_dump(include={"functions", "timeout_s", "memory_limit_mib"})
     return inputs
-
-
-_RESOURCES = {"num_workers", "num_cpus", "num_gpus", "memory_gib", "num_threads", "tensor_parallel_size"} | {
-    "gpu_memory_utilization",
-    "kv_cache_gib",
-    "enforce_eager",
-}
 
 
 def _evaluation(config: Config, eval_digest: str) -> dict[str, Any]:
