@@ -1,11 +1,17 @@
 import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.errors import CheckpointError
-from pipeline.runs.checkpoints import CheckpointStore, Progress, load_checkpoint, read_progress
+from pipeline.runs.checkpoints import CheckpointStore, Progress, load_checkpoint, read_progress, verify_checkpoint
 
 
 @pytest.fixture
@@ -206,3 +212,87 @@ def test_a_reference_need_not_be_contiguous(store):
     loaded = store.load_latest()
     assert loaded is not None and loaded.reference is not None
     assert torch.equal(loaded.reference["w"], turned)
+
+
+# Laws --------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Stands for kill -9: the store does nothing more."""
+
+
+class Crash:
+    """Dies in the n-th sync or removal of an operation, and leaves that removal half done. Syncs do nothing else: a
+    killed process loses nothing that it has written."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._calls_left = 0
+        self._rmtree = shutil.rmtree
+        patch.setattr("pipeline.runs.checkpoints._fsync", lambda path: self._count_down())
+        patch.setattr("pipeline.runs.checkpoints.shutil.rmtree", self._remove)
+
+    def run(self, operation: Callable[[], object], dies_at: int) -> bool:
+        """True if it came to its end before the call it would have died in."""
+        self._calls_left = dies_at
+        try:
+            operation()
+        except Killed:
+            return False
+        return True
+
+    def _count_down(self) -> None:
+        self._calls_left -= 1
+        if self._calls_left == 0:
+            raise Killed
+
+    def _remove(self, path: Path, ignore_errors: bool = False) -> None:
+        for file in path.glob("progress.json"):
+            file.unlink()
+        self._count_down()
+        self._rmtree(path, ignore_errors=ignore_errors)
+
+
+NEVER = 1000
+scores = st.none() | st.integers(-9, 9)
+save_step = st.tuples(st.just("save"), scores, st.just(NEVER))
+operations = st.one_of(
+    save_step,
+    save_step,  # most steps are not killed
+    st.tuples(st.just("finish stage"), scores, st.just(NEVER)),
+    st.tuples(st.just("save"), scores, st.integers(2, 7)),
+    st.tuples(st.just("prune"), st.integers(1, 3), st.just(NEVER)),
+    st.tuples(st.just("prune"), st.integers(1, 3), st.integers(1, 3)),
+)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.lists(operations, min_size=4, max_size=12))
+def test_whatever_is_killed_the_latest_is_complete_and_the_best_is_kept(operations):
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        crash, num_done = Crash(patch), 0
+        saved: list[Progress] = []
+        for name, value, dies_at in operations:
+            store = CheckpointStore(Path(directory))  # as after a restart
+            if name == "prune":
+                if crash.run(partial(store.prune, value), dies_at):
+                    assert not list(store.path.glob(".*.partial"))
+                    assert len(store.paths()) <= value + 1 + num_done
+            else:
+                ends = name == "finish stage"
+                progress = Progress(f"stage_{num_done}", step=len(saved) + 1, score=value, stage_done=ends)
+                crash.run(partial(store.save, progress, {"w": torch.ones(1)}, {}, None), dies_at)
+                if dies_at >= 7:  # the seventh is the sync of the directory, after the checkpoint has got its name
+                    saved.append(progress)
+                    num_done += ends
+            check(store, saved, num_done)
+
+
+def check(store: CheckpointStore, saved: list[Progress], num_done: int) -> None:
+    for path in store.paths():
+        verify_checkpoint(path)
+    assert store.latest_progress() == (saved[-1] if saved else None)
+    assert list(store.stage_results()) == [f"stage_{index}" for index in range(num_done)]
+    scored = [p for p in saved if p.stage == saved[-1].stage and p.score is not None]
+    best = store.best()
+    expected = max(scored, key=lambda p: (p.score, p.step), default=None)
+    assert (read_progress(best) if best else None) == expected

@@ -1,7 +1,10 @@
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.errors import CheckpointError
 from pipeline.files import append_jsonl
@@ -98,3 +101,23 @@ def test_tensorboard_forgets_the_steps_that_are_repeated(tmp_path):
     truncate_metrics(tmp_path, 3)
     write_steps(tmp_path, [4])
     assert tensorboard_steps(tmp_path) == [1, 2, 3, 4]
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.lists(st.integers(1, 30), unique=True, max_size=8).map(sorted), st.integers(0, 400), st.integers(0, 30))
+def test_a_file_cut_anywhere_and_cut_back_anywhere_goes_on_without_a_scar(written, num_bytes, last_step):
+    with tempfile.TemporaryDirectory() as directory:
+        run_dir = Path(directory)
+        path = write_rows(run_dir, [{"step": step, "text": "√2 }"} for step in written])
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(lines)[:num_bytes])
+        readable = steps(run_dir)
+        assert readable == written[: len(readable)]
+        num_whole = sum(len(b"".join(lines[: index + 1]).rstrip()) <= num_bytes for index in range(len(lines)))
+        assert len(readable) == num_whole
+        kept = [step for step in readable if step <= last_step]
+        assert truncate_metrics(run_dir, last_step) == len(readable) - len(kept)
+        assert path.read_bytes() == b"".join(lines[: len(kept)])
+        assert truncate_metrics(run_dir, last_step) == 0
+        append_jsonl(path, [{"step": 31}])
+        assert steps(run_dir) == [*kept, 31]

@@ -4,8 +4,12 @@ import math
 
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from pipeline.training.grpo import clipped_policy_loss, equal_rewards, group_advantages, k3_kl, token_weights
+
+LAWS = settings(max_examples=60, deadline=None, derandomize=True)
 
 
 def close(actual, expected, tolerance=1e-5):
@@ -71,6 +75,59 @@ def test_rewards_must_come_in_groups_of_two_or_more(shape):
         group_advantages(torch.zeros(shape))
 
 
+@st.composite
+def groups(draw):
+    """Rewards [G, N] in eighths, with a mask of the same shape."""
+    size = draw(st.integers(2, 6))
+    rows = st.lists(st.integers(-16, 16), min_size=size, max_size=size)
+    rewards = torch.tensor(draw(st.lists(rows, min_size=1, max_size=4)), dtype=torch.float64) / 8
+    flags = draw(st.lists(st.booleans(), min_size=rewards.numel(), max_size=rewards.numel()))
+    return rewards, torch.tensor(flags).view_as(rewards)
+
+
+@LAWS
+@given(groups(), st.booleans())
+def test_advantages_of_a_group_sum_to_zero_and_keep_the_order_of_rewards(group, normalize_std):
+    rewards, mask = group
+    advantages = group_advantages(rewards, mask=mask, normalize_std=normalize_std)
+    assert advantages.sum(dim=1).abs().max() < 1e-9
+    assert (advantages[~mask] == 0).all()
+    for row, kept, own in zip(rewards, mask, advantages, strict=True):
+        assert row[kept][own[kept].argsort()].equal(row[kept].sort().values)
+
+
+@LAWS
+@given(groups(), st.booleans(), st.integers(-80, 80))
+def test_a_reward_that_all_completions_get_changes_no_advantage(group, normalize_std, shift):
+    rewards, mask = group
+    shifted = group_advantages(rewards + shift / 8, mask=mask, normalize_std=normalize_std)
+    torch.testing.assert_close(
+        shifted, group_advantages(rewards, mask=mask, normalize_std=normalize_std), rtol=0, atol=1e-9
+    )
+
+
+@LAWS
+@given(groups(), st.sampled_from([0.125, 0.5, 3.0, 100.0]))
+def test_the_scale_of_rewards_counts_only_without_division_by_the_spread(group, scale):
+    rewards, mask = group
+    normalized = group_advantages(rewards * scale, mask=mask, eps=1e-12)
+    torch.testing.assert_close(normalized, group_advantages(rewards, mask=mask, eps=1e-12), rtol=0, atol=1e-9)
+    centered = group_advantages(rewards, mask=mask, normalize_std=False)
+    torch.testing.assert_close(
+        group_advantages(rewards * scale, mask=mask, normalize_std=False), centered * scale, rtol=0, atol=1e-9
+    )
+
+
+@LAWS
+@given(groups(), st.booleans(), st.randoms(use_true_random=False))
+def test_advantages_move_with_their_completions(group, normalize_std, draw):
+    rewards, mask = group
+    order = draw.sample(range(rewards.shape[1]), rewards.shape[1])
+    moved = group_advantages(rewards[:, order], mask=mask[:, order], normalize_std=normalize_std)
+    expected = group_advantages(rewards, mask=mask, normalize_std=normalize_std)[:, order]
+    torch.testing.assert_close(moved, expected, rtol=0, atol=1e-12)
+
+
 # Aggregation -------------------------------------------------------------------------------------
 
 LENGTHS = [[1, 4], [3], [2, 2, 4]]  # completion tokens of the rows of three micro-batches: 6 completions, 16 tokens
@@ -104,6 +161,31 @@ def test_constant_weights_do_not_depend_on_any_length():
         weights = weights_of(lengths, "constant")
         close(weights[weights > 0], [1 / 48] * sum(lengths))  # 6 completions x max_completion_length 8
     assert sum(weights_of(lengths, "constant").sum().item() for lengths in LENGTHS) == pytest.approx(16 / 48)
+
+
+@LAWS
+@given(
+    st.lists(st.lists(st.integers(0, 7), min_size=1, max_size=4), min_size=1, max_size=4),
+    st.sampled_from(["sequence", "token", "constant"]),
+)
+def test_weights_sum_to_what_the_aggregation_says_however_completions_are_split(micro_batches, aggregation):
+    """Lists of completion lengths. One of 0 tokens was left out: nothing of it is learned from."""
+    lengths = [length for batch in micro_batches for length in batch if length]
+    assume(lengths)
+    total = 0.0
+    for batch in micro_batches:
+        mask = torch.arange(7)[None, :] < torch.tensor(batch)[:, None]
+        weights = token_weights(
+            mask,
+            aggregation=aggregation,
+            num_completions=len(lengths),
+            num_tokens=sum(lengths),
+            max_completion_length=10,
+        )
+        assert (weights >= 0).all() and (weights[~mask] == 0).all()
+        total += weights.sum().item()
+    expected = sum(lengths) / (10 * len(lengths)) if aggregation == "constant" else 1.0
+    assert total == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("aggregation", ["sequence", "token", "constant"])
