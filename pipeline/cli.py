@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class JobArguments:
+    """The parsed command line of a training or search job."""
+
     config: str
     overrides: list[str]
     resume: str | None
@@ -26,17 +28,22 @@ class JobArguments:
 
 def parse_job_arguments(description: str, default_config: str, argv: Sequence[str] | None = None) -> JobArguments:
     """``--config FILE key=value ... [--resume RUN_DIR] [--dry-run]``"""
-    sys.path.append(os.getcwd())  # rewards named module:function beside the job; Ray's workers look there too
+    sys.path.append(os.getcwd())  # finds rewards named module:function beside the job, as Ray's workers do
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--config", default=default_config, metavar="FILE", help="a recipe (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as grpo.learning_rate=5e-6")
-    parser.add_argument("--resume", metavar="RUN_DIR", help="go on with this run, or with the newest: latest")
+    parser.add_argument("--resume", metavar="RUN_DIR", help="continue this run; latest: the newest one")
     parser.add_argument("--dry-run", action="store_true", help="check everything, show what would start, start nothing")
     return JobArguments(**vars(parser.parse_intermixed_args(argv)))
 
 
 def read_arguments(arguments: JobArguments) -> "tuple[Config, RunDirectory | None]":
-    """The checked configuration; with ``--resume`` that of the run, overrides laid over, and the run itself."""
+    """The checked configuration, and None; with ``--resume``, the run's own with overrides applied, and the run.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        CheckpointError: the run cannot be resumed.
+    """
     from pipeline.config import load_config
     from pipeline.runs.directory import RunDirectory
 
@@ -49,7 +56,7 @@ def read_arguments(arguments: JobArguments) -> "tuple[Config, RunDirectory | Non
         only_root = [item for item in arguments.overrides if item.startswith("output.root=")]
         root = load_config(arguments.config, only_root).output.root
     run_directory = RunDirectory.open(arguments.resume, root)
-    run_directory.checkpoints.verify_latest()  # a corrupt checkpoint is better found before anything starts
+    run_directory.checkpoints.verify_latest()  # find a corrupt checkpoint before anything starts
     return load_config(run_directory.path / "experiment_config.json", arguments.overrides), run_directory
 
 
@@ -64,12 +71,12 @@ def check_output_root(root: str) -> None:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """A user's mistake ends the job with one message and exit code 2; a bug keeps its traceback."""
+    """A user error ends the job with one message and exit code 2; a bug keeps its traceback."""
     try:
         yield
     except GradusError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted. Go on with --resume latest.", file=sys.stderr)
+        print("interrupted. Continue with --resume latest.", file=sys.stderr)
         sys.exit(130)

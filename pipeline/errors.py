@@ -1,14 +1,14 @@
-"""Errors a user can act on. A job prints the message alone and exits with code 2.
+"""Errors that a user can act on. A job prints only the message and exits with code 2.
 
     GradusError
     ├── ConfigError        a setting is unknown, of the wrong type or out of range
     ├── DataError          a data set is missing, unreadable or lacks a field
     ├── ModelError         a model is missing, unreadable or does not fit the configuration
-    ├── RewardError        a reward function cannot be found or gave a wrong answer
-    ├── CheckpointError    a run directory or checkpoint is missing, corrupt or of another run
-    └── ClusterError       the cluster cannot give what the configuration asks for
+    ├── RewardError        a reward function cannot be found or returns an invalid value
+    ├── CheckpointError    a run directory or checkpoint is missing, corrupt or belongs to another run
+    └── ClusterError       the cluster lacks resources that the configuration asks for
 
-Our own bugs are not GradusErrors: they keep their traceback.
+Bugs are not GradusErrors: they keep their traceback.
 """
 
 

@@ -1,4 +1,4 @@
-"""Files that a reader sees whole, the old content or the new, and their checksums."""
+"""Writes files so that a reader sees either the old content or the new, never a mixture; and their checksums."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write under a hidden name beside it, then take its place."""
+    """Write a hidden file beside ``path``, then rename it."""
     hidden = path.with_name(f".{path.name}.{os.getpid()}")
     hidden.write_bytes(data)
     os.replace(hidden, path)
@@ -30,18 +30,18 @@ def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def append_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Not atomic: a kill can cut the last line short."""
+    """Append rows. Not atomic: a kill can cut the last line short."""
     with path.open("a", encoding="utf-8") as file:
         file.write("".join(_dump(row) + "\n" for row in rows))
 
 
 def _dump(value: Any, indent: int | None = None) -> str:
-    """Readable UTF-8. A lone surrogate, which model text may hold, has no UTF-8 form and becomes ``?``."""
+    """Readable UTF-8. Model text may contain lone surrogates, which UTF-8 cannot encode; they become ``?``."""
     return json.dumps(value, indent=indent, ensure_ascii=False).encode(errors="replace").decode()
 
 
 def link(path: Path, target: Path) -> None:
-    """Make ``path`` a relative symbolic link, in place of the one that may be there. Never half-done."""
+    """Make ``path`` a relative symbolic link to ``target``. An existing link is replaced atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.{os.getpid()}.link")
     new.unlink(missing_ok=True)

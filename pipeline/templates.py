@@ -1,4 +1,4 @@
-"""Plain-text prompts with named fields, for what is not asked as a chat."""
+"""Plain-text prompts with named fields, for problems that are not asked as a chat."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,26 +14,25 @@ TEMPLATES = {
         "### Question:\n{question}\n\n### Answer:\n{answer}"
     ),
 }
-"""``metamath`` is the prompt MetaMath is published with, where the field is called ``{instruction}``: README.MD and
-eval_gsm8k.py of github.com/meta-math/MetaMath (commits 0014a7a and 913a0b2); arXiv:2309.12284. Nothing stands between
-its prompt and the response."""
+"""``metamath`` is MetaMath's published prompt, which calls the field ``{instruction}``: README.MD and eval_gsm8k.py of
+github.com/meta-math/MetaMath (commits 0014a7a and 913a0b2); arXiv:2309.12284. The response follows it directly."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
-    """How a row of the data becomes a prompt, and which field follows it."""
+    """Turns a row of the data into a prompt, and names the field that follows it."""
 
     parts: tuple[tuple[str, str | None], ...]
-    """Texts, each with the field after it; None after the last one."""
+    """Texts, each with the field after it. The field after the last text is None, or the question."""
     completion: str | None
-    """The field at the very end, which is no part of the prompt. None: the template does not name it."""
+    """The field at the very end, which is not part of the prompt. None: the template does not name one."""
 
     @classmethod
     def parse(cls, setting: str, question: str) -> "PromptTemplate":
         """Read a registered name or a text.
 
         Args:
-            question: the field of the question. Another field at the very end is the completion.
+            question: the field of the question. Any other field at the very end is the completion.
 
         Raises:
             ValueError: as template_parts.
@@ -46,16 +45,16 @@ class PromptTemplate:
 
     @property
     def fields(self) -> list[str]:
-        """Of the prompt, in order."""
+        """Fields of the prompt, in order."""
         return [field for _, field in self.parts if field is not None]
 
     def render(self, values: Mapping[str, str]) -> str:
-        """The prompt. Values are inserted as they are: their own braces mean nothing."""
+        """The prompt. Values are inserted as they are; braces in them have no meaning."""
         return "".join(text + (values[field] if field is not None else "") for text, field in self.parts)
 
 
 def template_parts(setting: str) -> tuple[tuple[str, str | None], ...]:
-    """Texts and fields of a registered template, or of a text with ``{field}`` in it.
+    """Texts of a registered template, or of a text with ``{field}`` in it, each with the field after it or None.
 
     Raises:
         ValueError: it is neither.
@@ -64,9 +63,9 @@ def template_parts(setting: str) -> tuple[tuple[str, str | None], ...]:
     try:
         parsed = list(Formatter().parse(TEMPLATES.get(setting, setting)))
     except ValueError as error:
-        raise ValueError(f"must double the braces that are no {{field}}: {error}") from None
+        raise ValueError(f"must double braces that do not mark a {{field}}: {error}") from None
     if bad := [field for _, field, spec, conversion in parsed if field == "" or spec or conversion]:
-        raise ValueError(f"must have names of fields alone in braces, not {{{bad[0]}...}}")
+        raise ValueError(f"must have only names of fields in braces, not {{{bad[0]}...}}")
     if all(field is None for _, field, _, _ in parsed):
         raise ValueError(f"must be {names}, or a text with a {{field}} of the data")
     return tuple((text, field) for text, field, _, _ in parsed)

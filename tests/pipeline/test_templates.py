@@ -91,10 +91,10 @@ def test_embedded_problems_without_a_worked_solution_stay_without_one():
     ("template", "message"),
     [
         ("metmath", r"must be metamath or gsm8k, or a text with a \{field\} of the data, got 'metmath'"),
-        ("{q", r"must double the braces that are no \{field\}"),
-        ("{}", r"names of fields alone"),
-        ("{q:>9}", r"names of fields alone in braces, not \{q\.\.\.\}"),
-        ("{q!r}", r"names of fields alone"),
+        ("{q", r"must double braces that do not mark a \{field\}"),
+        ("{}", r"only names of fields"),
+        ("{q:>9}", r"only names of fields in braces, not \{q\.\.\.\}"),
+        ("{q!r}", r"only names of fields"),
     ],
 )
 def test_what_is_no_template_is_refused_with_the_configuration(template, message):
