@@ -31,5 +31,5 @@ bench: setup  ## run the benchmarks
 	.venv/bin/python -m tests.benchmarks $(ARGS)
 
 clean:  ## remove caches and build leftovers; keeps .venv and output/
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
