@@ -1,0 +1,156 @@
+"""Grading a whole file: what is written, and what is left when something fails."""
+
+import json
+import tempfile
+from collections.abc import Iterable
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import DataError
+from pipeline.grading import tables
+from pipeline.grading.chunks import GradeSettings
+from pipeline.grading.processes import over_processes
+from pipeline.grading.run import check_paths, default_output, grade_file
+from pipeline.grading.tally import Tally
+from tests.support.grading import here
+
+
+def write_lines(path: Path, rows: Iterable[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def read_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def grade(path: Path, **settings) -> tuple[Tally, Path]:
+    output = default_output(path)
+    return grade_file(path, output, GradeSettings(**settings), here), output
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_a_parquet_file_keeps_its_columns_and_gets_new_ones(tmp_path):
+    table = pa.table(
+        {
+            "text": ["<answer>7</answer>", r"\boxed{0.5}", None, "<answer>3</answer>", "<answer>2</answer>"],
+            "answer": pa.array([Decimal("7"), Decimal("0.50"), Decimal("1"), Decimal("4"), None], pa.decimal128(5, 2)),
+            "more": [[1], [2, 3], None, [], [4]],
+        }
+    ).replace_schema_metadata({"of": "the file"})
+    pq.write_table(table, tmp_path / "c.parquet")
+    tally, output = grade(tmp_path / "c.parquet", completion_field="text", gold_field="answer", all_methods=True)
+    graded = pq.read_table(output)
+    assert graded.select(table.column_names).equals(table) and graded.schema.metadata[b"of"] == b"the file"
+    new = ["outcome", "method", "graded_answer", "strict", "symbolic", "numeric"]  # answer was taken
+    assert graded.column_names == [*table.column_names, *new]
+    assert graded["outcome"].to_pylist() == ["correct", "correct", "unparsed", "incorrect", "bad_gold"]
+    assert graded["symbolic"].to_pylist()[:4] == [True, True, None, False]
+    assert graded.schema.field("strict").type == pa.bool_()
+    assert tally.outcomes.total() == 5 and tally.examples["bad_gold"][0].number == 5
+
+
+def test_lines_are_kept_byte_for_byte(tmp_path):
+    lines = [
+        b'\xef\xbb\xbf{"completion":"\\boxed{\\\\sqrt2}" , "gold":"\xe2\x88\x9a2", "n": 1.10, "big": 1e400}\r\n',
+        b"  \n",
+        b'{"gold": "\\ud800", "completion": "<answer>\\ud800</answer>", "outcome": "mine"}',
+    ]
+    (tmp_path / "c.jsonl").write_bytes(b"".join(lines))
+    _, output = grade(tmp_path / "c.jsonl")
+    first, second = output.read_bytes().splitlines()
+    assert first.startswith(lines[0].rstrip()[:-1] + b", ")
+    assert second.startswith(lines[2][:-1] + b', "graded_outcome": ') and json.loads(second)["outcome"] == "mine"
+    assert json.loads(second)["answer"] == "\ud800"
+
+
+values = st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=8), st.lists(st.integers(), max_size=2))
+others = st.dictionaries(st.one_of(st.text(max_size=6), st.sampled_from(["outcome", "answer"])), values, max_size=3)
+rows_of_a_file = st.lists(st.tuples(others, st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=12)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(rows_of_a_file, st.integers(1, 200), st.booleans())
+def test_any_jsonl_file_comes_back_with_verdicts_whatever_its_chunks(rows, chunk_bytes, escapes):
+    sources = [other | {"completion": f"<answer>{a}</answer>", "gold": str(gold)} for other, a, gold in rows]
+    lines = [json.dumps(row, ensure_ascii=escapes).encode(errors="replace") for row in sources]
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "CHUNK_BYTES", chunk_bytes)
+        path = Path(folder) / "c.jsonl"
+        path.write_bytes(b"\n".join(lines))
+        tally, output = grade(path)
+        graded = output.read_bytes().split(b"\n")[:-1]
+    assert [new.startswith(old[:-1] + b", ") for new, old in zip(graded, lines, strict=True)] == [True] * len(lines)
+    names = ["graded_outcome" if "outcome" in row else "outcome" for row in sources]
+    expected = ["correct" if a == gold else "incorrect" for _, a, gold in rows]
+    assert [json.loads(line)[name] for line, name in zip(graded, names, strict=True)] == expected
+    assert (tally.outcomes["correct"], tally.outcomes.total()) == (expected.count("correct"), len(rows))
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_order_and_numbers_hold_over_chunks_and_processes(tmp_path, suffix, monkeypatch):
+    monkeypatch.setattr(tables, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(tables, "CHUNK_ROWS", 20)
+    monkeypatch.setattr(tables, "ROW_GROUP_BYTES", 4000)
+    rows = [{"completion": f"<answer>{n}</answer>", "gold": str(n) if n % 3 else "?"} for n in range(300)]
+    path = tmp_path / f"c.{suffix}"
+    if suffix == "jsonl":
+        write_lines(path, rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    seen: list[tuple[int, float]] = []
+    output = tmp_path / f"out.{suffix}"
+    spread = partial(over_processes, num_workers=2)
+    tally = grade_file(path, output, GradeSettings(), spread, lambda num_rows, frac: seen.append((num_rows, frac)))
+    graded = read_lines(output) if suffix == "jsonl" else pq.read_table(output).to_pylist()
+    assert [(row["completion"], row["gold"]) for row in graded] == [(row["completion"], row["gold"]) for row in rows]
+    assert [row["outcome"] for row in graded] == ["correct" if n % 3 else "bad_gold" for n in range(300)]
+    assert tally.outcomes == {"correct": 200, "bad_gold": 100} and tally.methods == {"exact": 200}
+    assert [row.number for row in tally.examples["bad_gold"]] == [1, 4, 7]
+    assert len(seen) > 5 and seen == sorted(seen) and seen[-1] == (300, 1.0)
+    if suffix == "parquet":
+        assert 1 < pq.ParquetFile(output).num_row_groups < len(seen)
+
+
+def test_a_corrupt_parquet_file_is_named(tmp_path):
+    path = tmp_path / "c.parquet"
+    pq.write_table(pa.Table.from_pylist([{"completion": f"{n}", "gold": "1"} for n in range(5000)]), path)
+    data = path.read_bytes()
+    for broken in (b"", b"garbage", data[:-8], data[:100] + bytes(2000) + data[2100:]):
+        path.write_bytes(broken)
+        with pytest.raises(DataError, match=r"c\.parquet cannot be read as parquet"):
+            grade(path)
+        assert names(tmp_path) == ["c.parquet"]
+
+
+def test_an_existing_output_is_kept_unless_forced(tmp_path):
+    path = write_lines(tmp_path / "c.jsonl", [])
+    output = tmp_path / "out.jsonl"
+    output.write_text("precious")
+    with pytest.raises(DataError, match="--force"):
+        check_paths(path, output, overwrite=False)
+    check_paths(path, output, overwrite=True)
+    with pytest.raises(DataError, match=r"must be a \.jsonl or \.parquet file, got suffix \.csv"):
+        check_paths(tmp_path / "c.csv", output, overwrite=False)
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path, monkeypatch):
+    path = write_lines(tmp_path / "c.jsonl", [{"completion": "7", "gold": "7"}])
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tables._JsonlSink, "write", fail)
+    with pytest.raises(DataError, match="cannot be written: No space left on device"):
+        grade(path)
+    assert names(tmp_path) == ["c.jsonl"]
