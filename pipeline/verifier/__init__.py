@@ -1,16 +1,14 @@
-"""Find the final answer in a completion and judge it. Safe on any text, from any thread: see docs/verifier.md.
+"""Finds the final answer in a completion and judges it. Safe on any text, from any thread: see docs/verifier.md.
 
-Importing this stays light: sympy is loaded by child processes only.
+Importing this package is cheap: only child processes load sympy.
 
-    extract.py      where the answer stands in a completion
-    text.py         one spelling for LaTeX, Unicode and Markdown
-    grading.py      what is decided here: text, plain numbers (quantity.py, units.py), words (words.py)
-    sandbox.py      the pool of children (child.py) that decides the rest:
-    equivalence.py      compares by shape the trees (tree.py) that reader.py makes of tokens.py,
-    real_sets.py        intervals and inequalities as pieces of the line,
-    scalars.py          and the leaves as sympy expressions
+    extract.py      finds the answer, in the places that places/ knows
+    judge.py        decides text, plain numbers and words, with normalize/
+    sandbox/        the pool of child processes for everything else. There
+                    reading/ parses an answer into a tree, and
+                    compare/ compares trees by shape and their leaves with sympy
     grader.py       all of it in one call, with a cache
-    verdict.py      what it answers
+    verdict.py      the result types
 """
 
 from pipeline.verifier.extract import extract, last_number

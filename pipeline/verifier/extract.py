@@ -59,7 +59,7 @@ def find_answer(completion: str, *, fallback: bool = True) -> str | None:
 
 
 def marked_answer(text: str) -> str | None:
-    """The content of the last boxes, or the text behind ``####``; None without either."""
+    """The content of the last boxes, or the text after ``####``; None without either."""
     return last_closed_boxes(text) or after_hashes(text)
 
 
@@ -70,7 +70,7 @@ def last_number(text: str) -> str | None:
 
 
 def is_hedge(answer: str) -> bool:
-    """Whether it names several candidates, or only says what the answer is not. ``x = 1 or x = 2`` is not a hedge."""
+    """True if it names several candidates, or only says what the answer is not. ``x = 1 or x = 2`` is not a hedge."""
     if len(answer) > _MAX_HEDGE_CHARS:
         return False
     if _HEDGE.search(answer):

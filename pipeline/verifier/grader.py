@@ -1,4 +1,4 @@
-"""Grading in one call: the cheap part in the caller's process, the rest in killable children, repeats from a cache."""
+"""Grading in one call: cheap cases in the caller's process, the rest in child processes, repeats from a cache."""
 
 import threading
 from collections import OrderedDict
@@ -32,7 +32,7 @@ class Grader:
         return self.grade_batch([(completion, gold)], all_methods=all_methods)[0]
 
     def grade_batch(self, pairs: Sequence[tuple[str, str]], *, all_methods: bool = False) -> list[Verdict]:
-        """One verdict per (completion, gold) pair, in order. All that needs a child goes there in one batch."""
+        """One verdict per (completion, gold) pair, in order. Pairs that need a child go there in one batch."""
         return judge.judge(pairs, self._compare, all_methods=all_methods)
 
     def start(self) -> None:
@@ -49,13 +49,13 @@ class Grader:
     def _compare(self, jobs: list[Job]) -> list[Comparison]:
         with self._lock:
             known = {job: self._cache[job] for job in jobs if job in self._cache}
-        asked = [job for job in dict.fromkeys(jobs) if job not in known]
-        found = dict(zip(asked, self._pool.compare(asked), strict=True)) if asked else {}
+        missing = [job for job in dict.fromkeys(jobs) if job not in known]
+        compared = dict(zip(missing, self._pool.compare(missing), strict=True)) if missing else {}
         with self._lock:
-            self._cache |= {job: each for job, each in found.items() if each.failure != "timeout"}
+            self._cache |= {job: each for job, each in compared.items() if each.failure != "timeout"}
             while len(self._cache) > _CACHE_SIZE:
                 self._cache.popitem(last=False)
-        known |= found
+        known |= compared
         return [known[job] for job in jobs]
 
 
@@ -66,13 +66,13 @@ def grade(completion: str, gold: str, *, all_methods: bool = False) -> Verdict:
     """Judge the final answer of a completion. Safe on any text, from any thread.
 
     Args:
-        completion: what the policy wrote; see ``extract`` for where its answer is looked for.
-        gold: the true final answer, as text. Which side is gold matters: it decides whether a unit counts.
+        completion: the text that the policy wrote. ``extract`` says where its answer is looked for.
+        gold: the true final answer, as text. The sides are not symmetric: the gold decides whether a unit counts.
         all_methods: also fill ``strict``, ``symbolic`` and ``numeric``, each comparison on its own.
     """
     return _default.grade(completion, gold, all_methods=all_methods)
 
 
 def grade_batch(pairs: Sequence[tuple[str, str]], *, all_methods: bool = False) -> list[Verdict]:
-    """``grade`` for many (completion, gold) pairs, in order; quicker than one by one."""
+    """``grade`` for many (completion, gold) pairs, in order; faster than one by one."""
     return _default.grade_batch(pairs, all_methods=all_methods)

@@ -1,4 +1,4 @@
-"""Judge a completion. What text and plain numbers decide is decided here; the rest is left to a child process.
+"""Judges a completion. Text, plain numbers and words are decided here; a child process compares the rest.
 
 Nothing here evaluates text as code, and numbers are bounded before they are expanded.
 """
@@ -22,7 +22,7 @@ from pipeline.verifier.normalize.words import choice_letter, looks_like_words, s
 from pipeline.verifier.verdict import Comparison, Job, Method, Outcome, Verdict
 
 MAX_MATH_CHARS = 4000
-"""Longer answers that are not literally the gold one are wrong without being read; such golds are bad."""
+"""A longer answer is wrong unless it is literally the gold one. A longer gold is bad."""
 _SENTENCE = re.compile(r"\s*[A-Z][^=]*?\s(?:is|are|equals)\s+(\$[^$]+\$|\\\((?:(?!\\\)).)+\\\))\s*\.?\s*", re.DOTALL)
 
 
@@ -57,9 +57,9 @@ def read_gold(text: str) -> Gold:
 
 
 def _stated_value(gold: str) -> str:
-    r"""The answer of a gold text that says more: a worked solution with ``#### 18`` or a box, or a whole sentence.
+    r"""The answer in a longer gold text: a worked solution with ``#### 18`` or a box, or a whole sentence.
 
-    ``The least value is \(248\).`` is 248: some data sets write it so.
+    ``The least value is \(248\).`` gives 248; some data sets are written this way.
     """
     if "####" in gold or "\\boxed" in gold or "\\fbox" in gold:
         return marked_answer(gold) or gold
@@ -69,7 +69,7 @@ def _stated_value(gold: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A judgement that waits for a comparison."""
+    """A judgement that waits for a comparison in a child process."""
 
     answer: str
     strict: bool
@@ -77,7 +77,7 @@ class Pending:
 
 
 def begin(completion: str, gold_text: str, *, all_methods: bool = False) -> Verdict | Pending:
-    """The verdict, where text and plain numbers decide it; else what the child has to compare."""
+    """The verdict if text, plain numbers and words decide it; otherwise what a child has to compare."""
     gold = read_gold(gold_text)
     if not gold.is_usable:
         return Verdict("bad_gold", answer=extract(completion))
@@ -97,7 +97,7 @@ def begin(completion: str, gold_text: str, *, all_methods: bool = False) -> Verd
 
 
 def _decide(answer: str, gold: Gold) -> Comparison | None:
-    """What needs no mathematics: plain numbers, choices, words. None: ask the child."""
+    """Compares choices, plain numbers and words, which need no mathematics. None: ask a child."""
     if gold.is_choice and (same := same_choice(answer, gold.clean)) is not None:
         return Comparison(same, same)
     if gold.quantity is not None:
@@ -113,28 +113,32 @@ def _decide(answer: str, gold: Gold) -> Comparison | None:
     return None
 
 
-def conclude(answer: str, strict: bool, found: Comparison, *, all_methods: bool = False) -> Verdict:
+def conclude(answer: str, strict: bool, comparison: Comparison, *, all_methods: bool = False) -> Verdict:
     """The verdict that follows from a comparison."""
     method: Method | None = None
     if strict:
         method = "exact"
-    elif found.is_equal:
-        method = "symbolic" if found.symbolic else "numeric"
-    outcome: Outcome = "correct" if method else found.failure or "incorrect"
+    elif comparison.is_equal:
+        method = "symbolic" if comparison.symbolic else "numeric"
+    outcome: Outcome = "correct" if method else comparison.failure or "incorrect"
     if not all_methods:
         return Verdict(outcome, method, answer)
-    return Verdict(outcome, method, answer, strict, found.symbolic, found.numeric)
+    return Verdict(outcome, method, answer, strict, comparison.symbolic, comparison.numeric)
 
 
-Compare = Callable[[list[Job]], list[Comparison]]
-
-
-def judge(pairs: Sequence[tuple[str, str]], compare: Compare, *, all_methods: bool = False) -> list[Verdict]:
-    """Verdicts on (completion, gold) pairs, in order; what is left open goes to ``compare`` in one batch."""
+def judge(
+    pairs: Sequence[tuple[str, str]],
+    compare: Callable[[list[Job]], list[Comparison]],
+    *,
+    all_methods: bool = False,
+) -> list[Verdict]:
+    """Verdicts on (completion, gold) pairs, in order. ``compare`` gets all undecided pairs in one batch."""
     begun = [begin(completion, gold, all_methods=all_methods) for completion, gold in pairs]
-    waiting = [each for each in begun if isinstance(each, Pending)]
-    found = iter(compare([each.job for each in waiting]) if waiting else ())
-    return [
-        each if isinstance(each, Verdict) else conclude(each.answer, each.strict, next(found), all_methods=all_methods)
-        for each in begun
-    ]
+    pending = [each for each in begun if isinstance(each, Pending)]
+    results = iter(compare([each.job for each in pending]) if pending else ())
+    verdicts: list[Verdict] = []
+    for each in begun:
+        if isinstance(each, Pending):
+            each = conclude(each.answer, each.strict, next(results), all_methods=all_methods)
+        verdicts.append(each)
+    return verdicts

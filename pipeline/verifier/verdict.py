@@ -1,4 +1,4 @@
-"""What the verifier answers."""
+"""The result types of the verifier, and what passes between its parts."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -21,7 +21,7 @@ class Verdict:
     strict: bool | None = None
     symbolic: bool | None = None
     numeric: bool | None = None
-    """Each comparison on its own; filled by ``grade(..., all_methods=True)`` only."""
+    """Each comparison on its own; filled only by ``grade(..., all_methods=True)``."""
 
 
 class Job(NamedTuple):
@@ -33,11 +33,10 @@ class Job(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What came of it."""
+    """The result of a ``Job``. None: not worked out."""
 
     symbolic: bool | None = None
     numeric: bool | None = None
-    """None: not worked out."""
     failure: Literal["timeout", "bad_gold"] | None = None
 
     @property

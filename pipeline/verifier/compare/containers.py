@@ -16,7 +16,7 @@ def same_items(answer: Node, gold: Node, same: Same, *, is_repeat: Same) -> bool
 
     Args:
         same: compares two items.
-        is_repeat: whether two items of a set are one.
+        is_repeat: compares two items of one set, to drop duplicates.
     """
     left, right = list(items_of(answer)), list(items_of(gold))
     if max(len(left), len(right)) > _MAX_ITEMS:
@@ -105,7 +105,7 @@ def _distinct(items: Sequence[Node], is_repeat: Same) -> list[Node]:
 
 
 def has_matrix(node: Node) -> bool:
-    """Whether it is a matrix, or one with a factor or a sign."""
+    """True for a matrix, also with a factor or a sign."""
     return node.head == "matrix" or (node.head in ("mul", "neg", "div") and any(map(has_matrix, node.args)))
 
 

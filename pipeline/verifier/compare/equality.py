@@ -1,4 +1,4 @@
-"""Whether two sympy expressions are equal: exactly for rationals, else to many digits.
+"""Equality of two sympy expressions: exact for rationals, else to many digits.
 
 Expressions with variables are equal when they agree to 30 digits at fixed points. That is quicker than simplifying
 their difference, and more reliable.
@@ -41,7 +41,7 @@ def equal(left: Expr, right: Expr) -> bool:
 
 
 def near(answer: Expr, gold: Expr, relative_tolerance: Rational) -> bool:
-    """Whether two real numbers, neither an integer, differ by at most the tolerance."""
+    """True if two real numbers, neither an integer, differ by at most the tolerance."""
     if answer.free_symbols or gold.free_symbols or answer.is_Integer or gold.is_Integer:
         return False
     left, right = answer.evalf(DIGITS), gold.evalf(DIGITS)

@@ -77,7 +77,7 @@ def _power(base: Expr, exponent: Expr) -> Expr:
 
 
 def _is_huge_power(base: Expr, exponent: Expr) -> bool:
-    """Whether the power stays as it is written, because working it out could take for ever."""
+    """True if working out the power could take forever, so that it stays as it is written."""
     if isinstance(base, Rational) and isinstance(exponent, Integer):
         bits = max(base.p.bit_length(), base.q.bit_length())
         return abs(base) not in (0, 1) and bits * abs(int(exponent)) > MAX_BITS

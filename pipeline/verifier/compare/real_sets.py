@@ -28,7 +28,7 @@ class Piece(NamedTuple):
 
     low: Node
     has_low: bool
-    """Whether the end belongs to the piece."""
+    """True if the end belongs to the piece."""
     high: Node
     has_high: bool
 
@@ -37,7 +37,7 @@ _LINE = Piece(MINUS_INFINITY, False, INFINITY, False)
 
 
 def is_real_set(node: Node) -> bool:
-    """Whether it can only be a set: a union, a half-open or unbounded interval, an inequality in one variable."""
+    """True if it can only be a set: a union, a half-open or unbounded interval, an inequality in one variable."""
     if node.head in ("union", "intersection", "setminus", "set_of") or node == REALS:
         return True
     if node.head == "group" and len(node.args) == 4:
@@ -49,7 +49,7 @@ def is_real_set(node: Node) -> bool:
 
 
 def same_real_set(answer: Node, gold: Node, leaf: Same) -> bool | None:
-    """Whether two sets have the same pieces; None if the pieces of one cannot be worked out."""
+    """True if two sets have the same pieces; None if the pieces of one cannot be worked out."""
     answer_name, gold_name = _subject(answer), _subject(gold)
     if answer_name and gold_name and not same_name(answer_name, gold_name):
         return False
@@ -185,7 +185,7 @@ def _absolute_bounds(operators: Sequence[str], operands: Sequence[Node]) -> list
 
 
 def _place(end: Node) -> Any:
-    """Where an end lies, as a value that can be compared with other places."""
+    """The position of an end, as a value that can be compared with others."""
     expression = to_sympy(end)
     if isinstance(expression, Rational) or _is_infinite(end):
         return expression
@@ -207,7 +207,7 @@ def _merged(pieces: list[Piece]) -> list[Piece]:
 
 
 def _touch(left: Piece, right: Piece) -> bool:
-    """Whether nothing lies between two pieces; ``left`` begins first."""
+    """True if nothing lies between two pieces; ``left`` begins first."""
     end, start = _place(left.high), _place(right.low)
     return start < end or (start == end and (left.has_high or right.has_low))
 

@@ -1,4 +1,4 @@
-"""Compares two answers. Runs in a child process, because sympy can take for ever or run out of memory.
+"""Compares two answers. Runs in a child process, because sympy can take forever or run out of memory.
 
 Answers are read into trees and compared by shape here. ``containers.py`` compares lists, tuples, sets and matrices;
 ``real_sets.py`` intervals and inequalities; ``scalars.py`` the leaves. docs/verifier.md says what counts as equal.
@@ -37,7 +37,7 @@ _ALL_REALS_AS_INTERVAL = Node("group", ("(", ")", MINUS_INFINITY, INFINITY))
 
 
 def compare(answer: str, gold: str, all_methods: bool = False) -> tuple[bool | None, bool | None] | None:
-    """Whether the answer equals the gold answer, symbolically and numerically; None if the gold cannot be read.
+    """Compares an answer with the gold, symbolically and numerically. None if the gold cannot be read.
 
     Args:
         answer, gold: as ``clean`` leaves them.
@@ -70,7 +70,7 @@ def _same_text(answer: str, gold: str, gold_node: Node, leaf: Same) -> bool:
 
 
 def _same(answer: Node, gold: Node, leaf: Same) -> bool:
-    """Whether two trees are the same answer; ``leaf`` compares scalars."""
+    """True if two trees are the same answer; ``leaf`` compares scalars."""
     if answer == gold:
         return True
     if "words" in (answer.head, gold.head):

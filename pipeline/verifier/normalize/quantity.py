@@ -1,6 +1,6 @@
-"""Plain numbers with their units, compared exactly. Most of what a GSM8K policy writes is decided here, without sympy.
+"""Plain numbers with their units, compared exactly. Most GSM8K answers are decided here, without sympy.
 
-Numbers are bounded before they are expanded; nothing here takes more than linear time.
+Numbers are bounded before they are expanded. Everything here takes linear time.
 """
 
 import re
@@ -16,7 +16,7 @@ MAX_CHARS = 1000
 RELATIVE_TOLERANCE = Fraction(1, 100_000)
 """Between an approximate decimal and an exact value."""
 MIN_DIGITS = 4
-"""Digits after the point that a decimal must show to count as an approximation."""
+"""A decimal counts as an approximation if it has this many digits after the point."""
 
 _INT = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[1-9][0-9]{0,2}(?:[ '][0-9]{3})+(?![0-9])|[0-9]+)"
 _TEXT = f"[{TEXT_OPEN}{TEXT_CLOSE} ]*"
@@ -76,7 +76,7 @@ class Quantity(NamedTuple):
     value: Fraction
     unit: Unit
     name: str
-    """``x`` in ``x = 5``; empty for none."""
+    """``x`` in ``x = 5``, or empty."""
     num_decimals: int
     """Digits written after the point."""
 
@@ -86,7 +86,7 @@ def read_quantity(text: str, *, prose: bool = False) -> Quantity | None:
 
     Args:
         text: an answer as ``clean`` leaves it.
-        prose: also read a number behind words, such as "about 5" or "la respuesta es 5".
+        prose: also read a number after words, such as "about 5" or "la respuesta es 5".
     """
     if len(text) > MAX_CHARS:
         return None
@@ -98,7 +98,7 @@ def read_quantity(text: str, *, prose: bool = False) -> Quantity | None:
     if len(unit_text) > _MAX_UNIT_CHARS or _NOT_A_UNIT.search(unit_text.lower()):
         return None
     if (unit_text[:1].isalpha() and len(unit_text) == 1) or "..." in unit_text:
-        return None  # 5m is a product, 0.333... goes on
+        return None  # 5m is a product, 0.333... is a repeating decimal
     try:
         unit = read_unit(unit_text)
     except ValueError:
@@ -133,7 +133,7 @@ def _digits(text: str) -> str:
 
 
 def without_lead(text: str) -> str:
-    """Drops "about", "=" and, when it is all prose and one number, the words in front of that number."""
+    """The text without a leading "about" or "=", and without prose before a number if prose is all there is."""
     if lead := _LEAD.match(text):
         text = text[lead.end() :]
     if text.startswith(("negative ", "minus ")):
@@ -145,7 +145,7 @@ def without_lead(text: str) -> str:
 
 
 def _compound(text: str) -> Quantity | None:
-    """``2 hours and 30 minutes``, ``5 feet 3 inches``: parts of one dimension, each smaller than the one before."""
+    """``2 hours and 30 minutes``, ``5 feet 3 inches``: units of one dimension, each smaller than the one before."""
     parts = _COMPOUND_PART.findall(text)
     if len(parts) < 2 or _COMPOUND_PART.sub("", text).strip(f" ,{TEXT_OPEN}{TEXT_CLOSE}"):
         return None
@@ -192,9 +192,9 @@ def european_decimal(text: str) -> str | None:
 
 
 def same_quantity(answer: Quantity, gold: Quantity) -> bool:
-    """Exactly equal. The gold answer decides whether a unit matters: without one there, none is asked for.
+    """Exactly equal. A unit matters only if the gold answer has one.
 
-    A missing unit is forgiven, another unit is not; units of one dimension are converted. ``50%`` is 50 and 0.5.
+    A missing unit is forgiven, a different one is not; units of one dimension are converted. ``50%`` is 50 and 0.5.
     """
     if answer.name and gold.name and answer.name.lower() != gold.name.lower():
         return False
@@ -202,7 +202,7 @@ def same_quantity(answer: Quantity, gold: Quantity) -> bool:
 
 
 def close_quantity(answer: Quantity, gold: Quantity) -> bool:
-    """Equal, or two decimals of which one is the other rounded (see ``close_numbers``)."""
+    """Equal, or one a decimal approximation of the other (see ``close_numbers``)."""
     if answer.name and gold.name and answer.name.lower() != gold.name.lower():
         return False
     pairs = values_to_compare(answer, gold)
@@ -210,7 +210,7 @@ def close_quantity(answer: Quantity, gold: Quantity) -> bool:
 
 
 def close_numbers(answer: Fraction, gold: Fraction, answer_decimals: int, gold_decimals: int) -> bool:
-    """Equal, or within 1e-5 when neither is an integer and one is a decimal of 4 places or more."""
+    """Equal, or within 1e-5 if neither is an integer and one is a decimal with 4 places or more."""
     if answer == gold:
         return True
     if answer.denominator == 1 or gold.denominator == 1 or max(answer_decimals, gold_decimals) < MIN_DIGITS:
@@ -219,7 +219,7 @@ def close_numbers(answer: Fraction, gold: Fraction, answer_decimals: int, gold_d
 
 
 def values_to_compare(answer: Quantity, gold: Quantity) -> list[tuple[Fraction, Fraction]]:
-    """Pairs of values one of which must be equal; empty when the units forbid it."""
+    """Pairs of values one of which must be equal; none if the units differ."""
     left, right = answer.value, gold.value
     if PERCENT in (answer.unit, gold.unit) and answer.unit != gold.unit:
         other = gold.unit if answer.unit == PERCENT else answer.unit

@@ -1,10 +1,10 @@
-"""One spelling for what LaTeX, Unicode and Markdown write in several ways. Pure text in, pure text out, linear time."""
+"""One spelling for what LaTeX, Unicode and Markdown write in several ways. Text in, text out, in linear time."""
 
 import re
 import unicodedata
 
 TEXT_OPEN, TEXT_CLOSE = "\ue000", "\ue001"
-r"""Private marks around what stood in ``\text{...}``: words there are never variables."""
+r"""Private marks around the content of ``\text{...}``: words there are never variables."""
 
 _SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱˣ", "0123456789+-()nix", strict=True))
 _SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋₍₎", "0123456789+-()", strict=True))
@@ -63,7 +63,7 @@ _LEAN = re.compile(r"^\s*fun\s+\w+\s*(?::\s*\w+\s*)?=>")
 
 
 def compact(text: str) -> str:
-    """The text without white space, math delimiters and one final full stop: what ``exact`` compares.
+    """The text without white space, math delimiters and one final full stop, as ``exact`` compares it.
 
     A blank between digits stays: ``3 1/2`` is not ``31/2``.
     """
@@ -71,7 +71,7 @@ def compact(text: str) -> str:
 
 
 def without_delimiters(text: str) -> str:
-    r"""Drops ``$``, ``\(``, ``\)``, ``\[`` and ``\]``. An unpaired ``$`` is currency and stays."""
+    r"""The text without ``$``, ``\(``, ``\)``, ``\[`` and ``\]``. An unpaired ``$`` is currency and stays."""
     text = _DELIMITER.sub("", text)
     if "$" in text and len(_DOLLAR.findall(text)) % 2 == 0 and not _two_prices(text):
         text = _DOLLAR.sub("", text)
@@ -79,7 +79,7 @@ def without_delimiters(text: str) -> str:
 
 
 def _two_prices(text: str) -> bool:
-    """``$5 and $6``: dollars in front of numbers that no dollar closes."""
+    """``$5 and $6``: every dollar is in front of a number, and none closes."""
     return len(re.findall(r"(?<!\\)\$\s?[0-9]", text)) == len(_DOLLAR.findall(text))
 
 
@@ -96,7 +96,7 @@ def ascii_math(text: str) -> str:
 
 
 def clean(text: str) -> str:
-    """One spelling of an answer; its meaning stays the same. White space is single blanks."""
+    """An answer in one spelling, with the same meaning. White space becomes single blanks."""
     text = _LEAN.sub("", ascii_math(text)).replace("{,}", ",").replace("{:}", ":")
     if "\\" in text or "$" in text:
         text = _clean_latex(text)
@@ -107,14 +107,14 @@ def clean(text: str) -> str:
 
 
 def _ends_in_a_mark(text: str) -> bool:
-    """Whether punctuation ends the text: no dots of ``0.33...``, no LaTeX space, no factorial as in ``n!``."""
+    """True if punctuation ends the text. The dots of ``0.33...``, a LaTeX space and the sign of ``n!`` do not count."""
     if text.endswith("!"):
         return bool(_EXCLAIMED.search(text)) or text[-2:-1] in ("", " ")
     return text.endswith((".", ",", ";", ":")) and not text.endswith(("...", "\\,", "\\;", "\\:"))
 
 
 def _unwrapped(text: str) -> str:
-    """All of an answer inside one ``\\text{}`` is not more of a word than the same without it."""
+    """An answer that is wholly inside one ``\\text{}`` means the same without it."""
     inner = text[1:-1]
     if not (text.startswith(TEXT_OPEN) and text.endswith(TEXT_CLOSE)) or TEXT_OPEN in inner or inner.strip().isalpha():
         return text
@@ -137,7 +137,7 @@ def _clean_latex(text: str) -> str:
 
 
 def _escaped_dollars(text: str) -> str:
-    r"""``\$`` is always currency, and what other ``$`` there are delimit."""
+    r"""``\$`` is always currency, and any other ``$`` is a delimiter."""
     parts = [without_delimiters(part) for part in text.split("\\$")]
     if len(_DOLLAR.findall(text)) % 2 == 0:
         parts = [_DOLLAR.sub("", part) for part in parts]

@@ -1,4 +1,4 @@
-"""Units of measurement: what they measure and how much of it, exactly. The tables are SI, NIST and common usage."""
+"""Units of measurement: their dimension and their exact size. The tables follow SI, NIST and common usage."""
 
 import re
 from collections import Counter
@@ -13,7 +13,7 @@ class Unit(NamedTuple):
     """A product of powers of dimensions, times a factor."""
 
     dimensions: tuple[tuple[str, int], ...]
-    """``(("length", 2),)`` for an area. A word that is no unit, such as ``apple``, is its own dimension."""
+    """``(("length", 2),)`` for an area. A word that is not a unit, such as ``apple``, is its own dimension."""
     factor: Fraction
 
 
@@ -81,7 +81,11 @@ def take_scale(text: str) -> tuple[int, str]:
 
 @lru_cache(4096)
 def read_unit(text: str) -> Unit:
-    """The unit that words stand for. Words that are no unit name a dimension of their own: 3 eggs are no 3 cups."""
+    """The unit that words stand for. Other words are a dimension of their own: 3 eggs are not 3 cups.
+
+    Raises:
+        ValueError: the text is a variable, or part of the expression before it.
+    """
     marked = TEXT_OPEN in text
     text = text.replace(TEXT_OPEN, " ").replace(TEXT_CLOSE, " ").strip(" .,;:-()!").lower()
     if not text or text in _GENERIC:
@@ -95,7 +99,7 @@ def read_unit(text: str) -> Unit:
     ):
         raise ValueError(f"{text} is a product, not a unit")
     if _PART_OF_A_NUMBER.fullmatch(text) or _has_number(text):
-        raise ValueError(f"{text} goes on with the number")
+        raise ValueError(f"{text} belongs to the number")
     above, *below = re.split(r"\s*/\s*|\s+per\s+|\s+an?\s+(?=hour|minute|day|week)", text)
     dimensions: Counter[str] = Counter()
     factor = Fraction(1)
@@ -144,7 +148,7 @@ def _singular(word: str) -> str:
 
 
 def compatible(answer: Unit, gold: Unit) -> bool:
-    """Whether two units measure the same thing. Of words that are no units one may say more: 3 (red) apples."""
+    """True if two units measure the same thing. Words that are not units may differ in detail: 3 (red) apples."""
     if answer.dimensions == gold.dimensions:
         return True
     if len(answer.dimensions) == len(gold.dimensions) == 1:

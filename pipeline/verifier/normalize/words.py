@@ -22,7 +22,7 @@ _MAX_CHARS = 2000
 
 
 def plain_words(text: str) -> str:
-    """Lower case, without marks, articles and punctuation."""
+    """The text in lower case, without marks, articles and punctuation."""
     text = unicodedata.normalize("NFKC", text[:_MAX_CHARS]).casefold().replace("'", "").replace("-", " ")
     text = " ".join(_NOISE.sub(" ", text).split())
     text = _ARTICLE.sub("", text)
@@ -34,7 +34,7 @@ def same_words(answer: str, gold: str) -> bool:
 
 
 def looks_like_words(text: str) -> bool:
-    """Whether an unreadable text can be an answer in words: letters, and no broken LaTeX."""
+    """True if text that is not mathematics can be an answer in words: it has letters, and no broken LaTeX."""
     return any(c.isalnum() for c in text) and not re.search(r"\\[A-Za-z]|[{}\\^_]|=>", text.replace("\\ ", " "))
 
 
@@ -45,7 +45,7 @@ def choice_letter(text: str) -> tuple[str, str] | None:
 
 
 def same_choice(answer: str, gold: str) -> bool | None:
-    """Compares choices by letter; None when the gold answer is not a choice, or the answer names no letter."""
+    """Compares choices by letter. None if the gold answer is not a choice, or the answer names no letter."""
     reference = choice_letter(gold)
     if reference is None:
         return None

@@ -1,4 +1,4 @@
-"""Answers behind ``####`` and behind phrases such as "the answer is", and the marks around an answer."""
+"""Answers after ``####`` and after phrases such as "the answer is", and the marks around an answer."""
 
 import re
 from collections import deque
@@ -41,7 +41,7 @@ def after_hashes(text: str) -> str | None:
 
 
 def after_phrase(text: str) -> str | None:
-    """The text behind the last "the answer is", to the end of the sentence; on the next line if nothing follows."""
+    """The text after the last "the answer is", to the end of the sentence; on the next line if nothing follows."""
     last = deque(_PHRASE.finditer(text), maxlen=1)
     if not last:
         return None

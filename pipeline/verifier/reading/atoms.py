@@ -67,7 +67,7 @@ def _group(cursor: Cursor, opening: str) -> Node:
 
 
 def exponent(cursor: Cursor) -> Node:
-    """The power behind ``^``, with its sign."""
+    """The power after ``^``, with its sign."""
     if cursor.take("-"):
         return Node("neg", (_script(cursor),))
     cursor.take("+")
@@ -80,7 +80,7 @@ def _script(cursor: Cursor) -> Node:
 
 
 def with_marks(cursor: Cursor, node: Node) -> Node:
-    """An atom with the factorial signs and primes behind it."""
+    """An atom with the factorial signs and primes after it."""
     while True:
         if cursor.take("!"):
             node = Node("call", ("factorial", node))
@@ -117,7 +117,7 @@ def _number(cursor: Cursor, token: Token) -> Node:
 
 
 def _more_thousands(cursor: Cursor, end: int) -> str:
-    """The digits of ``,234,567`` behind a number that ends there."""
+    """The digits of ``,234,567`` after a number that ends at ``end``."""
     more = ""
     while cursor.peek() == ",":
         comma, group = cursor.token(), cursor.token(1)

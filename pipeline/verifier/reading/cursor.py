@@ -1,4 +1,4 @@
-"""A position in the tokens of an answer. The reading functions take a cursor and leave it behind what they read."""
+"""A position in the tokens of an answer. Every reading function takes a cursor and moves it past what it reads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Grammar(NamedTuple):
 
 
 class Cursor:
-    """The tokens of a text, the position of the next one, and what is open there."""
+    """The tokens of a text, the position of the next one, and the brackets and bars that are open at it."""
 
     def __init__(self, text: str, grammar: Grammar, *, thousands: bool) -> None:
         self.grammar = grammar
@@ -44,17 +44,17 @@ class Cursor:
     # Looking ----------------------------------------------------------------------------------------
 
     def token(self, ahead: int = 0) -> Token | None:
-        """A token at or behind the position; None past the end."""
+        """The next token, or one further ahead; None past the end."""
         index = self.position + ahead
         return self._tokens[index] if index < len(self._tokens) else None
 
     def peek(self, ahead: int = 0) -> str | None:
-        """The text of a token at or behind the position; None past the end."""
+        """The text of the next token, or of one further ahead; None past the end."""
         token = self.token(ahead)
         return token.text if token else None
 
     def separator(self) -> str | None:
-        """The separator of list items that is next, if one is: ",", "and" or "or"."""
+        """The next token if it separates list items, as ",", "and" or "or"; else None."""
         token = self.token()
         if token is None:
             return None
@@ -62,7 +62,7 @@ class Cursor:
         return SEPARATORS.get(text)
 
     def at_degree(self) -> bool:
-        r"""Whether ``^\circ`` or ``^{\circ}`` is next."""
+        r"""True if ``^\circ`` or ``^{\circ}`` is next."""
         if self.peek() != "^":
             return False
         return self.peek(1) == "\\circ" or (self.peek(1) == "{" and self.peek(2) == "\\circ")
@@ -74,7 +74,7 @@ class Cursor:
     # Moving -----------------------------------------------------------------------------------------
 
     def next(self) -> Token:
-        """Take a token, whichever it is."""
+        """Take the next token, whatever it is."""
         token = self.token()
         if token is None:
             raise ReadError("ended early")
@@ -93,7 +93,7 @@ class Cursor:
             raise ReadError(f"{text} is missing")
 
     def take_digit(self) -> str | None:
-        r"""Take the first digit of an integer, as ``\frac12`` does; None when something else is next."""
+        r"""Take the first digit of an integer, as ``\frac12`` does; None if something else is next."""
         token = self.token()
         if token is None or token.kind != "number" or not token.text.isdigit():
             return None
@@ -105,7 +105,7 @@ class Cursor:
         return digit
 
     def take_raw(self) -> str:
-        """Take a token, or a braced group, as it is written."""
+        """Take a token, or the content of a braced group, as it is written."""
         if not self.take("{"):
             return self.next().text
         parts: list[str] = []

@@ -1,6 +1,6 @@
 r"""Forms with an opening and a closing sign: groups, sets, absolute values, matrices, segments.
 
-Each function starts behind the opening sign and takes the closing one.
+Each function starts after the opening sign and takes the closing one.
 """
 
 import re

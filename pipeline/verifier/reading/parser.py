@@ -123,7 +123,7 @@ def _operand(cursor: Cursor) -> Node:
 
 
 def _with_unit(cursor: Cursor) -> Node:
-    """A sum, with the currency sign before it or the words behind it."""
+    """A sum, with the currency sign before it or the words after it."""
     currency = _currency(cursor)
     node = _sum(cursor)
     first = cursor.position
@@ -194,7 +194,7 @@ def _product(cursor: Cursor) -> Node:
 
 
 def _at_factor(cursor: Cursor) -> bool:
-    """Whether the next token multiplies without a sign: ``x`` in ``2x``."""
+    """True if the next token multiplies without a sign: ``x`` in ``2x``."""
     token = cursor.token()
     if token is None or cursor.separator():
         return False

@@ -1,4 +1,4 @@
-"""The words of the notation that answers are written in, and a text cut into them."""
+"""The tokens of the notation that answers are written in, and the tables of its names and signs."""
 
 import re
 from typing import NamedTuple
@@ -9,7 +9,7 @@ MAX_TOKENS = 2000
 
 
 class ReadError(ValueError):
-    """Not an expression that the reader knows."""
+    """The text is not an expression that the reader knows."""
 
 
 class Token(NamedTuple):
@@ -34,21 +34,21 @@ _TOKEN = re.compile(
 
 
 def tokens(text: str) -> list[Token]:
-    """The text cut into tokens.
+    """The tokens of a text.
 
     Raises:
         ReadError: there are more than ``MAX_TOKENS``.
     """
-    found: list[Token] = []
+    cut: list[Token] = []
     for match in _TOKEN.finditer(text):
         kind = match.lastgroup
-        if kind is None or len(found) > MAX_TOKENS:
+        if kind is None or len(cut) > MAX_TOKENS:
             raise ReadError("too long")
-        found.append(Token(kind, match[kind], match.start(kind), match.end()))
-    return found
+        cut.append(Token(kind, match[kind], match.start(kind), match.end()))
+    return cut
 
 
-# Names, as letters or behind a backslash ---------------------------------------------------------------
+# Names, as letters or after a backslash ----------------------------------------------------------------
 
 FUNCTIONS = frozenset([
     "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "arccot", "arcsec", "arccsc", "asin",
@@ -70,7 +70,7 @@ _VARIABLE_RUNS = ("abcd", "xyzwuvt", "pqrs", "klmn", "rst", "ABCD", "XYZ", "PQRS
 
 
 def is_word(letters: str) -> bool:
-    """Whether a run of letters is a word, not a product of variables: ``cat``, but not ``xy`` or ``abc``."""
+    """True if letters are a word and not a product of variables: ``cat``, but not ``xy`` or ``abc``."""
     if letters in FUNCTIONS or letters in CONSTANTS or letters in GREEK:
         return False
     if len(letters) <= 2:
@@ -79,7 +79,7 @@ def is_word(letters: str) -> bool:
 
 
 def is_unit_word(letters: str) -> bool:
-    """Whether a run of letters behind a number can only be a unit: ``5 cm`` and ``5 eggs``, but not ``5 xy``."""
+    """True if letters after a number can only be a unit: ``5 cm`` and ``5 eggs``, but not ``5 xy``."""
     return letters in _SHORT_UNITS or is_word(letters)
 
 
@@ -117,11 +117,11 @@ ACCENTS = frozenset([
 DOTS = ("...", "\\ldots", "\\dots", "\\cdots")
 CURRENCY_SIGNS = ("$", "€", "£", "¥", "₹")
 UNIT_SIGNS = ("%", "$", "€", "¢", "\\circ", "\\degree")
-"""Behind a number."""
+"""Signs that can follow a number."""
 
 
 def starts_factor(token: Token) -> bool:
-    """Whether a token behind a factor begins another one, without a sign between: ``x`` of ``2x``."""
+    """True if a token after a factor starts another one, without a sign between them: ``x`` in ``2x``."""
     if token.kind in ("number", "repeating"):
         return True
     if token.kind == "letters":

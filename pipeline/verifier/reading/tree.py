@@ -19,7 +19,7 @@ class Node(NamedTuple):
 
 
 Same = Callable[[Node, Node], bool]
-"""(answer, gold) -> whether they are the same."""
+"""(answer, gold) -> True if they are the same."""
 
 INFINITY = Node("symbol", ("infty",))
 MINUS_INFINITY = Node("neg", (INFINITY,))
@@ -94,7 +94,7 @@ def name_and_value(node: Node) -> tuple[str, Node]:
 
 
 def same_name(answer: str, gold: str) -> bool:
-    """Whether two names can mean the same: ``f`` is not ``g``, but ``f(x)`` may be called ``area``."""
+    """True if two names can mean the same: ``f`` is not ``g``, but ``f(x)`` may be called ``area``."""
     return answer.lower() == gold.lower() or (len(answer) != len(gold) and min(len(answer), len(gold)) > 1)
 
 

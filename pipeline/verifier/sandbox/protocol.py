@@ -1,4 +1,4 @@
-"""What the pool and its child processes send each other: slices of jobs as JSON, and one byte per comparison."""
+"""The messages between the pool and its child processes: slices of jobs as JSON, and one byte per comparison."""
 
 import json
 from collections.abc import Callable, Sequence
