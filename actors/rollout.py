@@ -22,7 +22,7 @@ engines there are."""
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How completions are sampled."""
+    """Sampling settings of a request."""
 
     temperature: float
     top_p: float = 1.0

@@ -61,7 +61,7 @@ def submit(head: LocalHead, entrypoint: list[str]) -> int:
 
 
 def exit_code(job: dict[str, object]) -> int:
-    """Of a job as Ray describes it. Death by a signal is 128 + its number, as in a shell."""
+    """Exit code of a job from Ray's description of it. Death by a signal is 128 plus its number, as in a shell."""
     code = job.get("driver_exit_code")
     if not isinstance(code, int):
         return 0 if job["status"] == "SUCCEEDED" else 1

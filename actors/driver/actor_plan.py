@@ -1,4 +1,4 @@
-"""Which actors a configuration asks for, what they reserve, and how large its engines are. Needs no Ray."""
+"""The actors a configuration asks for, their reservations, and the limits of its engines. Needs no Ray."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -77,7 +77,7 @@ def _train(plan: RunPlan, chain: PlannedChain, num_done: int, run_directory: Run
 
 
 def _num_done(stages: Sequence[StagePlan[Any]], run_directory: RunDirectory | None) -> int:
-    """How many stages are done. Raises CheckpointError if the run stopped in a stage that is not among them."""
+    """Number of stages that are done. Raises CheckpointError if the run stopped in a stage that is not among them."""
     progress = run_directory.checkpoints.latest_progress() if run_directory else None
     if run_directory is None or progress is None:
         return 0

@@ -54,7 +54,7 @@ class LocalHead:
         """For ``ray job submit --address`` and a browser."""
         self._agent_url = f"http://127.0.0.1:{agent}"
         self.env = _environment(self.token_path)
-        """What a process needs to talk to this cluster; complete, for ``subprocess``."""
+        """The complete environment, for ``subprocess``, of a process that talks to this cluster."""
         self._command = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
             *("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--temp-dir={self.temp_dir}"),

@@ -123,7 +123,7 @@ def slot_actors(plan: RunPlan) -> list[ActorPlan]:
 
 
 def count_slots(plan: RunPlan) -> int:
-    """How many stages run at a time: as many as fit into the cluster, and no more than there are chains.
+    """Number of stages that run at a time: as many as fit into the cluster, and at most one per chain.
 
     Raises:
         ClusterError: not even one fits.
@@ -214,7 +214,7 @@ def link_results(run_path: Path, chains: Iterable[PlannedChain]) -> None:
 
 
 def _outcome(run_path: Path, chains: Sequence[PlannedChain], queue: StageQueue) -> dict[str, dict[str, Any]]:
-    """How each chain ended, with the error of those that failed."""
+    """The outcome of each chain, with the error of those that failed."""
     outcome = queue.outcome()
     for chain in chains:
         ending = outcome[chain.spec.name]

@@ -35,7 +35,7 @@ def stage_setup(
     parent: Path | None = None,
     is_last: bool = False,
 ) -> StageSetup:
-    """What the learner workers of a chain's stage are given.
+    """Everything that the learner workers of a chain's stage are given.
 
     Args:
         earlier: checkpoints of the chain's stages before this one, in order.

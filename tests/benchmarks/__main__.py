@@ -1,5 +1,6 @@
-"""``make bench``: where the time of a GRPO step goes, with the embedded model, beside this machine's matmul rate, and
-then fine-tuning beside TRL. Times of different machines compare only as a ratio to that rate.
+"""``make bench``: the time of a GRPO step by phase, with the embedded model, and then fine-tuning beside TRL.
+
+Times of different machines compare only as a ratio to the matmul rate, which is measured too.
 
     python -m tests.benchmarks [grpo] [sft]
 """
@@ -22,7 +23,7 @@ PHASES = ("rollout", "reward", "learner", "weight_sync", "other")
 
 
 def matmul_tflops(seconds: float = 2.0) -> float:
-    """Rate of 2048 x 2048 products on all cores, in the dtype that models take here by default."""
+    """Rate of 2048 x 2048 matmuls on all cores, in this machine's default dtype for models."""
     import torch
 
     from pipeline.models.policy import torch_dtype
@@ -37,7 +38,7 @@ def matmul_tflops(seconds: float = 2.0) -> float:
 
 
 def grpo_rows(root: str, *overrides: str) -> list[Row]:
-    """Metrics of the GRPO steps of a short demo run, without the first, in which things warm up."""
+    """Metrics of the GRPO steps of a short demo run, without the first, which warms up."""
     command = [sys.executable, "jobs/demo.py", "--config", "configs/demo.yaml", f"output.root={root}", *overrides]
     subprocess.run(command, cwd=ROOT, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     (run,) = Path(root).glob("exp_*")

@@ -24,7 +24,7 @@ MEASURES = ("accuracy_tagged", "accuracy_last_number")
 
 
 def train(root: Path, *arguments: str) -> Path:
-    """Runs the demo recipe under ``root``, or goes on with the run that is there."""
+    """Run the demo recipe under ``root``, or resume the run that is there."""
     root.mkdir(parents=True, exist_ok=True)
     if list(root.glob("exp_*/report.html")):  # it ended
         (run,) = root.glob("exp_*")

@@ -1,10 +1,10 @@
-"""Supervised fine-tuning beside TRL's SFTTrainer: real tokens per second on GSM8K, one after the other, in turns.
+"""Supervised fine-tuning beside TRL's SFTTrainer: real tokens per second on GSM8K, measured in turns.
 
     python -m tests.benchmarks.sft [--data ../shared/data/gsm8k] [--num-steps 10] [--rounds 1]
 
-The same model (all weights train), examples, batch of 8 and prompts. Gradus runs as the user runs it: jobs/sft.py, with
-Ray; its time is that of whole steps. TRL's is that of its train(), both without the first steps. Padding is not
-counted. TRL takes the best of its settings on a CPU.
+Both train all weights of the same model, on the same examples and prompts, in batches of 8. Gradus runs as a user runs
+it, through jobs/sft.py and Ray, and its time covers whole steps; TRL's is that of its train(). The first steps are left
+out of both, and padding is not counted. TRL takes the best of its settings on a CPU.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from actors.driver.launch import learner_environment
+from actors.driver.stage import learner_environment
 from pipeline.config import LearnerConfig
 from pipeline.models.policy import choose_dtype
 from pipeline.runs.metrics_log import read_metrics
@@ -29,7 +29,7 @@ from tests.conftest import ROOT
 
 BATCH_SIZE = 8
 SKIPPED = 8
-"""PyTorch compiles products of new shapes, and processes ask for memory."""
+"""Steps that are not timed: PyTorch compiles matmuls of new shapes, and processes allocate memory."""
 PACKED: dict[str, object] = {"packing": True, "max_length": 1024}
 BF16_WEIGHTS: dict[str, object] = {"model_init_kwargs": {"dtype": "bfloat16"}}
 IN_BF16: dict[str, dict[str, object]] = {
@@ -39,15 +39,16 @@ IN_BF16: dict[str, dict[str, object]] = {
     "TRL, bf16 weights": BF16_WEIGHTS | {"bf16": False},
     "TRL, fp32 weights, bf16 autocast": {},
 }
-"""TRL turns bf16 autocast on unless told not to."""
+"""TRL turns bf16 autocast on by default."""
 IN_FP32: dict[str, dict[str, object]] = {
     "TRL, fp32, packing": PACKED | {"bf16": False},
     "TRL, fp32": {"bf16": False},
 }
 TRL = (IN_BF16 if choose_dtype("auto") == "bfloat16" else {}) | IN_FP32
-"""A CPU without bfloat16 products would take hours for those settings."""
+"""A CPU without native bfloat16 matmul would take hours for the bfloat16 settings."""
 WITH_OUR_MEMORY = f"{next(iter(TRL))}, in a process like Gradus' learners"
-"""The first setting, with what ``learner_environment`` sets: no setting of TRL's, so no part of the comparison."""
+"""The first setting, with the variables of ``learner_environment``. They are not settings of TRL's, so this one is shown
+but not compared."""
 OURS = {"Gradus, packed": "true", "Gradus, padded": "false"}
 
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from actors.driver.encode import make_tokens
-from actors.driver.launch import connected_ray
+from actors.driver.cluster import connected_ray
 from pipeline.config import ModelConfig
 from pipeline.curriculum.examples import ExampleTable
 from pipeline.data.table import load_table
