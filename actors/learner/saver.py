@@ -52,7 +52,7 @@ class StageSaver:
         self._last_time = time.monotonic()
 
     def _replay_state(self, examples: StageExamples, stage_step: int) -> dict[str, Any] | None:
-        """State for later stages to replay from: the buffer, and the stage's own problems that it has trained on so far."""
+        """State for later stages to replay from: the buffer, and the stage's own problems trained on so far."""
         if self._setup.config.curriculum is None:
             return None
         buffer = self._setup.buffer

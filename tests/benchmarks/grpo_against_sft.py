@@ -3,7 +3,7 @@
     python -m tests.benchmarks.grpo_against_sft --seeds 0 1 2 --output /tmp/study
 
 Per seed: the demo recipe (SFT, then GRPO), and a fork of its SFT checkpoint that trains on with SFT, on all worked
-solutions there are, for the seconds that GRPO's steps took. Both are evaluated greedily on held-out problems.
+solutions, for as long as GRPO's steps took. Both are evaluated greedily on held-out problems.
 """
 
 import argparse
@@ -26,7 +26,7 @@ MEASURES = ("accuracy_tagged", "accuracy_last_number")
 def train(root: Path, *arguments: str) -> Path:
     """Run the demo recipe under ``root``, or resume the run that is there."""
     root.mkdir(parents=True, exist_ok=True)
-    if list(root.glob("exp_*/report.html")):  # it ended
+    if list(root.glob("exp_*/report.html")):  # it is finished
         (run,) = root.glob("exp_*")
         return run
     command = [sys.executable, "jobs/grpo_qwen.py", "--config", "configs/demo.yaml", f"output.root={root}", *arguments]
@@ -54,7 +54,7 @@ def _stage(checkpoint: Path) -> str:
 
 
 def run_seed(seed: int, output: Path, overrides: list[str]) -> dict[str, Any]:
-    """Evaluations of the three arms, by name, and the seconds of training behind the two that go on."""
+    """Evaluations of the three arms, by name, and the seconds that the two arms after SFT trained."""
     common = [f"seed={seed}", "checkpoint.keep_last=9", "checkpoint.every_steps=999", "checkpoint.every_minutes=999"]
     common += ["output.save_final_model=false", "eval.at_start=false", *overrides]
     root = output / f"seed_{seed}"

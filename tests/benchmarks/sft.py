@@ -47,8 +47,8 @@ IN_FP32: dict[str, dict[str, object]] = {
 TRL = (IN_BF16 if choose_dtype("auto") == "bfloat16" else {}) | IN_FP32
 """A CPU without native bfloat16 matmul would take hours for the bfloat16 settings."""
 WITH_OUR_MEMORY = f"{next(iter(TRL))}, in a process like Gradus' learners"
-"""The first setting, with the variables of ``learner_environment``. They are not settings of TRL's, so this one is shown
-but not compared."""
+"""The first setting, with the variables of ``learner_environment``. They are not settings of TRL's, so this one is
+shown but not compared."""
 OURS = {"Gradus, packed": "true", "Gradus, padded": "false"}
 
 

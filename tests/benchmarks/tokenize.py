@@ -1,4 +1,4 @@
-"""The way of a large data set to the learner: table, tokens by Ray Data, then random examples. Rows/s and memory.
+"""A large data set on its way to the learner: table, tokens by Ray Data, random examples. Rows/s and memory.
 
     python -m tests.benchmarks.tokenize [--num-rows 395000] [--num-examples 2000]
 
@@ -11,8 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from actors.driver.encode import make_tokens
 from actors.driver.cluster import connected_ray
+from actors.driver.encode import make_tokens
 from pipeline.config import ModelConfig
 from pipeline.curriculum.examples import ExampleTable
 from pipeline.data.table import load_table
