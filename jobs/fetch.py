@@ -1,18 +1,19 @@
-"""Download the model and the data of a recipe ahead of time, and say where they are.
+"""Download the model and the data of a recipe ahead of time, and print where they are.
 
 python jobs/fetch.py --config configs/X.yaml [key=value ...]
 """
 
 import argparse
+from collections.abc import Sequence
 
 from pipeline.cli import user_errors
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="a recipe from configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the recipe")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
 
     with user_errors():
         from pipeline.config import load_config

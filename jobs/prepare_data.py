@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 SPLIT = """Divide a data set into training and held-out problems.
 
-DIR gets train.parquet and test.parquet (problem, solution, answer, level, type, source, id), stratified by level,
-and split.json, which says how they were made. Problems that differ only in case, white space, punctuation and signs
-are on one side. Rows without a usable level, answer or solution are reported and left out. A recipe reads it by
+Writes train.parquet and test.parquet (problem, solution, answer, level, type, source, id), stratified by level, to
+DIR, and split.json, which says how they were made. Problems that differ only in case, white space, punctuation and
+signs are on one side. Rows without a usable level, answer or solution are reported and left out. A recipe reads DIR by
 
   data.name=DIR data.fields.question=problem data.fields.answer=answer data.fields.solution=solution
   data.fields.level=level data.fields.type=type data.fields.id=id data.answer_format=plain
 
-The defaults suit MATH: qwedsacf/competition_math, or a copy of it. An embedded set has its own fields.
+The defaults suit MATH: qwedsacf/competition_math, or a copy of it. Embedded sets have fields of their own.
 """
 
 
@@ -58,12 +58,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = split.add_argument
-    add("--data", required=True, metavar="NAME", help="hub data set, .parquet or .jsonl, directory, embedded:NAME")
+    add("--data", required=True, metavar="NAME", help="hub data set, .parquet or .jsonl file, directory, or embedded:NAME")
     add("--output", required=True, type=Path, metavar="DIR", help="a new or empty directory")
-    add("--force", action="store_true", help="also one that is not empty: an earlier split in it is replaced")
-    add("--subset", metavar="NAME", help="the hub data set's configuration")
-    add("--split", metavar="NAME", help="what to read, such as train+test (default: train; of a directory every file)")
-    add("--test-fraction", type=float, default=0.2, metavar="X", help="of every level (default: %(default)s)")
+    add("--force", action="store_true", help="replace an earlier split in a DIR that is not empty")
+    add("--subset", metavar="NAME", help="configuration of the hub data set")
+    add("--split", metavar="NAME", help="what to read, such as train+test (default: train; for a directory, every file)")
+    add("--test-fraction", type=float, default=0.2, metavar="X", help="share of every level that is held out (default: %(default)s)")
     add(
         "--stratify-by",
         default="level",
@@ -71,12 +71,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="BY",
         help="level (default) or level,type",
     )
-    add("--seed", type=int, default=0, metavar="N", help="of the choice and of the rows' order (default: %(default)s)")
-    add("--max-per-level", type=int, metavar="N", help="keep so many rows of a level, both files together")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the choice and the order of rows (default: %(default)s)")
+    add("--max-per-level", type=int, metavar="N", help="rows of a level to keep, both files together")
     add("--answer-format", default="boxed", choices=("boxed", "hash", "plain"), help="(default: %(default)s)")
-    add("--answer-field", metavar="NAME", help="default: the solution's; answer if --answer-format is plain")
+    add("--answer-field", metavar="NAME", help="default: the solution field; answer if --answer-format is plain")
     for name, default in (("question", "problem"), ("solution", "solution"), ("level", "level"), ("type", "type")):
-        none = "; '' if there is none" if name in ("solution", "type") else ""
+        none = "; '' for none" if name in ("solution", "type") else ""
         add(f"--{name}-field", default=default, metavar="NAME", help=f"(default: {default}{none})")
     return parser.parse_args(argv)
 

