@@ -36,7 +36,7 @@ def run(project: Path, *args: str, **variables: str) -> subprocess.CompletedProc
     env |= {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(project / "wheels")}
     env |= {"PYTHON": sys.executable, "TORCH_CPU_INDEX": "https://cpu.invalid/whl", **variables}
     command = ["bash", str(project / "scripts/setup.sh"), *args]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no +cpu build")
@@ -69,7 +69,7 @@ def test_the_two_vllms_are_never_mixed(project: Path, extra: str, installed: str
     assert installed.split("-")[0].replace("_", "-") in answer.stderr and "Remove .venv" in answer.stderr
 
 
-@pytest.mark.slow  # makes environments
+@pytest.mark.slow  # creates environments
 @pytest.mark.parametrize("files", [["bin/python"], ["bin/python", "pyvenv.cfg"]])
 def test_an_incomplete_venv_is_recreated_and_a_complete_one_kept(project: Path, files: list[str]):
     (project / ".venv/bin").mkdir(parents=True)
@@ -78,21 +78,16 @@ def test_an_incomplete_venv_is_recreated_and_a_complete_one_kept(project: Path, 
         (project / ".venv/pyvenv.cfg").write_text(
             f"home = {Path(sys.executable).resolve().parent}\ninclude-system-site-packages = false\n"
         )
-    answer = run(project)
+    answer = run(project, GRADUS_EXTRA="gpu")
     assert answer.returncode != 0  # the index is empty
     assert "creating .venv" in answer.stdout
     assert not (project / ".venv/.gradus-setup").exists()
-    assert "creating .venv" not in run(project).stdout
-
-
-@pytest.mark.slow
-def test_the_metadata_of_an_incomplete_package_is_removed(project: Path):
-    subprocess.run([sys.executable, "-m", "venv", project / ".venv"], check=True)
     [site] = (project / ".venv/lib").glob("python3*/site-packages")
+    complete = sorted(site.glob("*.dist-info"))
     (site / "torch-2.13.0.dist-info").mkdir()
     (site / "torch-2.13.0.dist-info/METADATA").write_text("Name: torch\n")
-    run(project)
-    assert [path.name.split("-")[0] for path in sorted(site.glob("*.dist-info"))] == ["pip", "setuptools"]
+    assert "creating .venv" not in run(project, GRADUS_EXTRA="gpu").stdout
+    assert complete and sorted(site.glob("*.dist-info")) == complete  # pip installs an incomplete package again
 
 
 @pytest.mark.parametrize(("change", "says"), [("", "setup: nothing to do\n"), ("# edited\n", "would install")])
