@@ -10,6 +10,7 @@ import pytest
 
 from jobs import compare, evaluate
 from tests.conftest import ROOT
+from tests.support.evaluations import write_evaluation
 from tests.support.models import save_tiny_model
 
 Message = Callable[..., str]
@@ -145,3 +146,13 @@ def test_help_imports_nothing_heavy(script):
 
 def test_there_is_nothing_to_compare(tmp_path, message):
     assert "must be an evaluation's directory" in message(compare.main, tmp_path)
+
+
+def test_two_evaluations_are_compared_in_a_table_and_a_file(tmp_path, capsys):
+    a = write_evaluation(tmp_path / "a", "base", ["9"] * 6)
+    b = write_evaluation(tmp_path / "b", "tuned", list("012345"))
+    compare.main([str(a), str(b), "--json", str(tmp_path / "result.json")])
+    printed = capsys.readouterr().out
+    assert "answer accuracy on shared problems" in printed and "tuned is better than base: +100.0 points" in printed
+    (comparison,) = json.loads((tmp_path / "result.json").read_text())["comparisons"]
+    assert (comparison["a"], comparison["b"], comparison["verdict"]) == ("base", "tuned", "better")

@@ -1,0 +1,40 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.evaluation import datasets
+
+
+@pytest.fixture
+def sums(tmp_path) -> Path:
+    """A directory with eight test problems of two levels, one without an answer, and four worked training problems."""
+    rows = [{"question": f"{n} + 1?", "answer": str(n + 1), "level": str(n % 2)} for n in range(8)]
+    rows[7]["answer"] = ""
+    _write(tmp_path / "sums" / "test.jsonl", rows)
+    worked = [{"question": f"{n} + 2?", "answer": f"so {n + 2}\n#### {n + 2}", "level": "0"} for n in range(4)]
+    _write(tmp_path / "sums" / "train.jsonl", worked)
+    return tmp_path / "sums"
+
+
+def _write(path: Path, rows: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture(scope="package")
+def read_once() -> Iterator[None]:
+    """Reads the rows of a data set once: six of the registered sets are parts of one file."""
+    rows: dict = {}
+    problem_rows = datasets.problem_rows
+
+    def cached(data, split):
+        key = data.model_dump_json(), split
+        if key not in rows:
+            rows[key] = list(problem_rows(data, split))
+        return iter(rows[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "problem_rows", cached)
+        yield
