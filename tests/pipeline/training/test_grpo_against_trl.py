@@ -34,13 +34,18 @@ def sequences() -> list[TokenSequence]:
 
 
 @pytest.fixture(scope="module")
-def old_and_ref(sequences) -> tuple[list[list[float]], list[list[float]]]:
+def model():
+    return tiny_llama().train()
+
+
+@pytest.fixture(scope="module")
+def old_and_ref(model, sequences) -> tuple[list[list[float]], list[list[float]]]:
     """Old logprobs so near the policy's that some ratios are clipped and some not; the reference's are further off."""
     noise = random.Random(1)
     values = [[0.0] * len(s.completion) for s in sequences]
     with torch.no_grad():
         for batch in micro_batches(sequences, 10_000, torch.device("cpu")):
-            logprobs = token_logprobs(next_token_logits(tiny_llama(), batch, torch.float32), batch.targets, TEMPERATURE)
+            logprobs = token_logprobs(next_token_logits(model, batch, torch.float32), batch.targets, TEMPERATURE)
             for index, row in enumerate(batch.rows):
                 values[row] = logprobs[index][batch.completion_mask[index]].tolist()
     old = [[x + noise.gauss(0, 0.4) for x in row] for row in values]
@@ -108,6 +113,7 @@ def our_loss(model, sequences, aggregation, beta, epsilon, epsilon_high, old, re
     """Ours, summed over micro-batches of at most 24 padded tokens."""
     settings = GRPOConfig(beta=beta, epsilon=epsilon, epsilon_high=epsilon_high, loss_aggregation=aggregation)
     total = 0.0
+    model.zero_grad()
     for batch in micro_batches(sequences, 24, torch.device("cpu")):
         logprobs = token_logprobs(next_token_logits(model, batch, torch.float32), batch.targets, TEMPERATURE)
         old_logprobs = logprobs.detach() if old is None else batch.scatter(old)
@@ -131,11 +137,10 @@ def our_loss(model, sequences, aggregation, beta, epsilon, epsilon_high, old, re
 @pytest.mark.parametrize(
     ("beta", "mu", "epsilon_high"), [(0.0, 1, None), (0.04, 1, None), (0.0, 2, 0.28), (0.04, 2, None)]
 )
-def test_loss_and_gradients_are_those_of_trl(trainer, sequences, old_and_ref, loss_type, beta, mu, epsilon_high):
+def test_loss_and_gradients_are_those_of_trl(trainer, model, sequences, old_and_ref, loss_type, beta, mu, epsilon_high):
     old, ref = old_and_ref
     settings = (beta, 0.2, epsilon_high, old if mu > 1 else None, ref)
     theirs, their_gradients = trl_loss(trainer, sequences, loss_type, *settings)
-    model = tiny_llama().train()
     ours, our_gradients = our_loss(model, sequences, OUR_NAME[loss_type], *settings)
     assert ours == pytest.approx(theirs, abs=1e-5)
     assert max(g.abs().max().item() for g in their_gradients.values()) > 1e-3  # there is something to compare
@@ -146,10 +151,10 @@ def test_loss_and_gradients_are_those_of_trl(trainer, sequences, old_and_ref, lo
         )
 
 
-def test_the_comparison_reaches_both_clips(sequences, old_and_ref):
+def test_the_comparison_reaches_both_clips(model, sequences, old_and_ref):
     old, _ = old_and_ref
     (batch,) = micro_batches(sequences, 10_000, torch.device("cpu"))
-    logprobs = token_logprobs(next_token_logits(tiny_llama(), batch, torch.float32), batch.targets, TEMPERATURE)
+    logprobs = token_logprobs(next_token_logits(model, batch, torch.float32), batch.targets, TEMPERATURE)
     advantages = ADVANTAGES[list(batch.rows)]
     _, clipped = clipped_policy_loss(logprobs, batch.scatter(old), advantages, epsilon=0.2)
     clipped &= batch.completion_mask
