@@ -1,8 +1,8 @@
-"""Hostile inputs for the answer verifier: (name, completion, gold) triples.
+"""Hostile inputs for the verifier: (name, completion, gold) triples.
 
-Nothing here is meant to be *executed*: should a payload run, it only creates a
-file under /tmp/gradus_canary*, sleeps, or ends the worker.  Check
-glob.glob("/tmp/gradus_canary*") after the run (and delete before).
+Nothing here is meant to be executed. A payload that did run would only create a file
+under /tmp/gradus_canary*, sleep, or end the worker. Delete these files before a run
+and look for them after it.
 
 The table is laid out by hand.
 """
@@ -12,7 +12,7 @@ import random
 
 CANARY = "/tmp/gradus_canary"
 
-# Left out of hostile() to keep it near 260 rows; hostile(everything=True) has them all.
+# hostile() leaves these out to stay near 260 rows; hostile(everything=True) has them all.
 EXTRA = {
     "power": """
         tower3_star mixed_syntax factorial_100_marks binomial_of_factorials fraction_exponent
@@ -58,7 +58,8 @@ EXTRA = {
 }
 
 
-def hostile(everything: bool = False) -> list[tuple[str, str, str]]:
+def hostile(everything: bool = False, divisor: int = 1) -> list[tuple[str, str, str]]:
+    """The table. ``divisor`` shortens the texts of 10,000 repetitions and more; names give the undivided sizes."""
     extra = set() if everything else {k + ":" + n for k, ns in EXTRA.items() for n in ns}
     rows: list[tuple[str, str, str]] = []
     seen: set[str] = set()
@@ -79,6 +80,9 @@ def hostile(everything: bool = False) -> list[tuple[str, str, str]]:
 
     def raw(name, text, gold):
         put(name, text, gold)
+
+    def big(size):
+        return size // divisor
 
     count = [0]
 
@@ -137,36 +141,35 @@ def hostile(everything: bool = False) -> list[tuple[str, str, str]]:
              ("sqrt", "\\sqrt{", "}"), ("left_paren", "\\left(", "\\right)")]
     for label, o, c in pairs:
         for e in (2, 3, 4, 5, 6):
-            n = 10 ** e
-            if e == 6 and label in ("frac", "left_paren"):
-                n = 300_000
+            size = 300_000 if e == 6 and label in ("frac", "left_paren") else 10 ** e
+            n = big(size) if e > 4 else size
             body = o * n + "1" + c * n
             if (e + len(label)) % 2:
-                tag("%s%s_%d" % (N, label, n), body, "2")
+                tag("%s%s_%d" % (N, label, size), body, "2")
             else:
-                box("%s%s_%d" % (N, label, n), body, "2")
-    tag(N + "open_only_paren_100000", "(" * 100_000 + "1", "1")
-    tag(N + "open_only_brace_100000", "{" * 100_000 + "1", "1")
-    tag(N + "close_only_100000", "1" + ")" * 100_000, "1")
-    tag(N + "mixed_30000", "([{" * 30_000 + "7" + "}])" * 30_000, "7")
-    tag(N + "mismatched_50000", "([" * 50_000 + "7" + ")]" * 50_000, "7")
-    tag(N + "minus_100001", "-" * 100_001 + "1", "-1")
+                box("%s%s_%d" % (N, label, size), body, "2")
+    tag(N + "open_only_paren_100000", "(" * big(100_000) + "1", "1")
+    tag(N + "open_only_brace_100000", "{" * big(100_000) + "1", "1")
+    tag(N + "close_only_100000", "1" + ")" * big(100_000), "1")
+    tag(N + "mixed_30000", "([{" * big(30_000) + "7" + "}])" * big(30_000), "7")
+    tag(N + "mismatched_50000", "([" * big(50_000) + "7" + ")]" * big(50_000), "7")
+    tag(N + "minus_100001", "-" * big(100_001) + "1", "-1")
     tag(N + "minus_paren_5000", "-(" * 5_000 + "1" + ")" * 5_000, "1")
     tag(N + "abs_2000", "|" * 2_000 + "x" + "|" * 2_000, "|x|")
     box(N + "superscript_3000", "x^{" * 3_000 + "2" + "}" * 3_000, "x^{2}")
     box(N + "subscript_3000", "a_{" * 3_000 + "1" + "}" * 3_000, "a_{1}")
     box(N + "sin_3000", "\\sin(" * 3_000 + "1" + ")" * 3_000, "\\sin(\\sin(1))")
-    box(N + "text_10000", "\\text{" * 10_000 + "7" + "}" * 10_000, "8")
-    raw(N + "boxed_10000", "\\boxed{" * 10_000 + "7" + "}" * 10_000, "8")
-    raw(N + "answer_tags_20000", "<answer>" * 20_000 + "7" + "</answer>" * 20_000, "8")
-    raw(N + "think_tags_50000", "<think>" * 50_000 + "7" + "</think>" * 50_000 + "<answer>7</answer>", "8")
+    box(N + "text_10000", "\\text{" * big(10_000) + "7" + "}" * big(10_000), "8")
+    raw(N + "boxed_10000", "\\boxed{" * big(10_000) + "7" + "}" * big(10_000), "8")
+    raw(N + "answer_tags_20000", "<answer>" * big(20_000) + "7" + "</answer>" * big(20_000), "8")
+    raw(N + "think_tags_50000", "<think>" * big(50_000) + "7" + "</think>" * big(50_000) + "<answer>7</answer>", "8")
     tag(N + "set_of_sets_300", "\\{" * 300 + "1" + "\\}" * 300, "\\{1\\}")
     tag(N + "tuples_tree", _tree(13), "(1,2)")
     box(N + "pmatrix_150", "\\begin{pmatrix}" * 150 + "1" + "\\end{pmatrix}" * 150, "\\begin{pmatrix}1\\end{pmatrix}")
 
     # ------------------------------------------------------------ size
     S = "size:"
-    M = 1_000_000
+    M = big(1_000_000)
     rnd = random.Random(7)
     digits = "".join(rnd.choices("123456789", k=M))
     tag(S + "digits_1M", digits, digits[:-1] + "0")
@@ -176,62 +179,62 @@ def hostile(everything: bool = False) -> list[tuple[str, str, str]]:
     tag(S + "zeros_1M", "1." + "0" * M, "1")
     tag(S + "leading_zeros_1M", "0" * M + "7", "7")
     tag(S + "letters_1M", "a" * M, "b")
-    tag(S + "words_1M", "lorem ipsum " * 90_000, "lorem")
+    tag(S + "words_1M", "lorem ipsum " * big(90_000), "lorem")
     tag(S + "spaces_1M", "4" + " " * M + "2", "42")
     tag(S + "newlines_1M", "\n" * M + "7", "8")
     tag(S + "backslashes_1M", "\\" * M, "\\frac{1}{2}")
     tag(S + "dollars_1M", "$" * M + "5" + "$" * M, "6")
     tag(S + "commas_1M", "1" + "," * M + "2", "1,2")
-    tag(S + "list_300000", ",".join(map(str, range(300_000))), "1,2,3")
-    tag(S + "sum_of_ones_500000", "+".join(["1"] * 500_000), "500000")
-    tag(S + "product_of_twos_300000", "*".join(["2"] * 300_000), "2**300000")
-    tag(S + "poly_20000_terms", "+".join("x^%d" % i for i in range(1, 20_001)), "x+x^2")
+    tag(S + "list_300000", ",".join(map(str, range(big(300_000)))), "1,2,3")
+    tag(S + "sum_of_ones_500000", "+".join(["1"] * big(500_000)), "500000")
+    tag(S + "product_of_twos_300000", "*".join(["2"] * big(300_000)), "2**300000")
+    tag(S + "poly_20000_terms", "+".join("x^%d" % i for i in range(1, big(20_001))), "x+x^2")
     tag(S + "many_symbols_5000", "+".join("x_{%d}" % i for i in range(5_000)), "x_{1}+x_{2}")
-    raw(S + "open_tags_300000", "<answer>" * 300_000, "1")
-    raw(S + "closed_tags_100000", "<answer>7</answer>" * 100_000, "8")
-    raw(S + "unclosed_boxes_300000", "\\boxed{" * 300_000 + "7", "8")
-    raw(S + "closed_boxes_100000", "\\boxed{7} " * 100_000, "8")
-    raw(S + "reasoning_5M_then_answer", "<think>" + "we add 1 and get 2. " * 250_000 + "</think><answer>7</answer>", "8")
-    raw(S + "dollars_pairs_300000", "$x$ " * 300_000 + "<answer>7</answer>", "8")
-    raw(S + "bold_300000", "**" * 300_000 + "7", "8")
-    raw(S + "hash_300000", "####" * 300_000 + " 7", "8")
+    raw(S + "open_tags_300000", "<answer>" * big(300_000), "1")
+    raw(S + "closed_tags_100000", "<answer>7</answer>" * big(100_000), "8")
+    raw(S + "unclosed_boxes_300000", "\\boxed{" * big(300_000) + "7", "8")
+    raw(S + "closed_boxes_100000", "\\boxed{7} " * big(100_000), "8")
+    raw(S + "reasoning_5M_then_answer", "<think>" + "we add 1 and get 2. " * big(250_000) + "</think><answer>7</answer>", "8")
+    raw(S + "dollars_pairs_300000", "$x$ " * big(300_000) + "<answer>7</answer>", "8")
+    raw(S + "bold_300000", "**" * big(300_000) + "7", "8")
+    raw(S + "hash_300000", "####" * big(300_000) + " 7", "8")
     raw(S + "backticks_1M", "`" * M + "7", "8")
-    tag(S + "percent_chain", "50" + "%" * 100_000, "50%")
-    tag(S + "equals_chain_50000", "=".join(["x"] * 50_000) + "=3", "x=3")
+    tag(S + "percent_chain", "50" + "%" * big(100_000), "50%")
+    tag(S + "equals_chain_50000", "=".join(["x"] * big(50_000)) + "=3", "x=3")
     tag(S + "plus_minus_30", " \\pm ".join(["1"] * 31), "\\pm 1")
     tag(S + "matrix_300x300", "\\begin{pmatrix}" + "\\\\".join("&".join(str(i * j) for j in range(300)) for i in range(300))
         + "\\end{pmatrix}", "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}")
-    tag(S + "repeating_decimal", "0.\\overline{" + digits[:200_000] + "}", "0.\\overline{1}")
+    tag(S + "repeating_decimal", "0.\\overline{" + digits[:big(200_000)] + "}", "0.\\overline{1}")
 
     # ------------------------------------------------------------ regex
     X = "regex:"
-    raw(X + "the_answer_is_100000", "the answer is " * 100_000, "7")
-    raw(X + "the_answer_is_colon", "The answer is: " * 100_000 + "7", "8")
-    raw(X + "final_answer_100000", "Final answer:" * 100_000, "7")
-    raw(X + "the_answer_spaces", "the answer" + " " * 500_000 + "is" + " " * 500_000, "7")
+    raw(X + "the_answer_is_100000", "the answer is " * big(100_000), "7")
+    raw(X + "the_answer_is_colon", "The answer is: " * big(100_000) + "7", "8")
+    raw(X + "final_answer_100000", "Final answer:" * big(100_000), "7")
+    raw(X + "the_answer_spaces", "the answer" + " " * big(500_000) + "is" + " " * big(500_000), "7")
     raw(X + "final_spaces_answer", ("Final" + " " * 1000) * 1000, "7")
-    raw(X + "digits_commas", "1,234," * 200_000 + "x", "1,234")
-    tag(X + "groups_of_three", ",".join(["111"] * 200_000) + "x", "111,111")
-    tag(X + "groups_bad_tail", "1" + ",000" * 200_000 + ",00", "1,000")
-    tag(X + "digits_then_letter", "1" * 200_000 + "!x", "1")
-    tag(X + "dots", "1." * 300_000, "1.1")
-    tag(X + "minus_digit", "-1" * 300_000, "-1")
-    raw(X + "nested_quantifier", "a" * 200_000 + "!", "a")
-    raw(X + "whitespace_then_x", "<answer>" + " " * 500_000 + "x", "x")
-    raw(X + "tag_almost_closed", "<answer>7</answer" * 60_000, "7")
-    raw(X + "lt_run", "<" * 1_000_000, "7")
-    raw(X + "stars_and_text", "**a" * 200_000, "a")
+    raw(X + "digits_commas", "1,234," * big(200_000) + "x", "1,234")
+    tag(X + "groups_of_three", ",".join(["111"] * big(200_000)) + "x", "111,111")
+    tag(X + "groups_bad_tail", "1" + ",000" * big(200_000) + ",00", "1,000")
+    tag(X + "digits_then_letter", "1" * big(200_000) + "!x", "1")
+    tag(X + "dots", "1." * big(300_000), "1.1")
+    tag(X + "minus_digit", "-1" * big(300_000), "-1")
+    raw(X + "nested_quantifier", "a" * big(200_000) + "!", "a")
+    raw(X + "whitespace_then_x", "<answer>" + " " * big(500_000) + "x", "x")
+    raw(X + "tag_almost_closed", "<answer>7</answer" * big(60_000), "7")
+    raw(X + "lt_run", "<" * big(1_000_000), "7")
+    raw(X + "stars_and_text", "**a" * big(200_000), "a")
     raw(X + "boxed_space_runs", ("\\boxed" + " " * 300) * 3_000, "7")
-    tag(X + "frac_incomplete", "\\frac" * 200_000, "\\frac12")
-    tag(X + "text_unclosed", "\\text{" * 200_000, "a")
-    tag(X + "left_without_right", "\\left" * 200_000 + "(1", "1")
-    tag(X + "begin_without_end", "\\begin{pmatrix}1" * 20_000, "\\begin{pmatrix}1\\end{pmatrix}")
-    tag(X + "or_hedge", "1 or " * 200_000 + "2", "2")
-    tag(X + "choice_letters", "(A) " * 200_000, "A")
-    tag(X + "times", "12:34:" * 150_000, "12:34")
-    tag(X + "units_run", "5" + " km" * 200_000, "5 km")
-    tag(X + "degrees", "45" + "^\\circ" * 100_000, "45^\\circ")
-    raw(X + "hash_newlines", "#### \n" * 150_000, "7")
+    tag(X + "frac_incomplete", "\\frac" * big(200_000), "\\frac12")
+    tag(X + "text_unclosed", "\\text{" * big(200_000), "a")
+    tag(X + "left_without_right", "\\left" * big(200_000) + "(1", "1")
+    tag(X + "begin_without_end", "\\begin{pmatrix}1" * big(20_000), "\\begin{pmatrix}1\\end{pmatrix}")
+    tag(X + "or_hedge", "1 or " * big(200_000) + "2", "2")
+    tag(X + "choice_letters", "(A) " * big(200_000), "A")
+    tag(X + "times", "12:34:" * big(150_000), "12:34")
+    tag(X + "units_run", "5" + " km" * big(200_000), "5 km")
+    tag(X + "degrees", "45" + "^\\circ" * big(100_000), "45^\\circ")
+    raw(X + "hash_newlines", "#### \n" * big(150_000), "7")
 
     # ------------------------------------------------------------ simplify
     Y = "simplify:"
@@ -383,34 +386,34 @@ def hostile(everything: bool = False) -> list[tuple[str, str, str]]:
     tag(C + "lone_high_surrogate", "7\ud800", "8")
     tag(C + "lone_low_surrogate", "\udfff7", "8")
     tag(C + "reversed_pair", "\udc00\ud83d7", "8")
-    tag(C + "surrogates_100000", "\ud834" * 100_000, "7")
+    tag(C + "surrogates_100000", "\ud834" * big(100_000), "7")
     box(C + "surrogate_in_frac", "\\frac{\ud8001}{2}", "\\frac{1}{2}")
     box(C + "surrogateescape", "\udc80\udcff7", "8")
     tag(C + "bidi_override", "\u202e24\u202c", "42")
     tag(C + "bidi_isolates", "\u2066\u2067\u2068" * 1000 + "7", "8")
-    tag(C + "combining_100000", "7" + "\u0301" * 100_000, "8")
-    tag(C + "combining_mixed", "x" + "\u0315\u0300\u05ae\u0301" * 25_000, "x")
+    tag(C + "combining_100000", "7" + "\u0301" * big(100_000), "8")
+    tag(C + "combining_mixed", "x" + "\u0315\u0300\u05ae\u0301" * big(25_000), "x")
     tag(C + "not_sign_overlay", "=\u03387", "8")
     tag(C + "emoji", "\U0001f600" * 1000 + "7", "8")
     tag(C + "emoji_keycap", "7\ufe0f\u20e3", "8")
     tag(C + "emoji_family", "\U0001f468\u200d\U0001f469\u200d\U0001f467" * 5_000, "3")
     tag(C + "zero_width", "\u200b".join("123456") + "\ufeff", "123457")
-    tag(C + "zero_width_100000", "\u200b\u200c\u200d\u2060" * 25_000 + "7", "8")
+    tag(C + "zero_width_100000", "\u200b\u200c\u200d\u2060" * big(25_000) + "7", "8")
     tag(C + "digits_arabic", "\u0664\u0662", "43")
     tag(C + "digits_devanagari", "\u096a\u0968", "43")
     tag(C + "digits_many_scripts", "\u0664\u096a\u0e52\U0001d7d8\uff12\u1b52", "7")
     tag(C + "digit_not_decimal", "\u00b2\u2460\u2075\u3007\u4e03", "7")
     tag(C + "math_alphanumeric", "\U0001d465\U0001d7d0 + \U0001d7da", "x+2")
     tag(C + "roman_unicode", "\u2167\u216e", "8")
-    tag(C + "nfkc_expansion", "\ufdfa" * 20_000, "7")
-    tag(C + "hangul_jamo", "\u1100\u1161\u11a8" * 20_000, "7")
+    tag(C + "nfkc_expansion", "\ufdfa" * big(20_000), "7")
+    tag(C + "hangul_jamo", "\u1100\u1161\u11a8" * big(20_000), "7")
     tag(C + "noncharacters", "\ufffe\uffff\U0010ffff\ufdd07", "8")
     tag(C + "private_use", "\ue000" * 1000 + "7", "8")
-    tag(C + "casefold_growth", "\u0130\ufb03\u1e9e\u0149" * 20_000, "i")
-    tag(C + "exotic_spaces", "\u00a0\u1680\u2003\u3000\u202f\u205f" * 10_000 + "7", "8")
+    tag(C + "casefold_growth", "\u0130\ufb03\u1e9e\u0149" * big(20_000), "i")
+    tag(C + "exotic_spaces", "\u00a0\u1680\u2003\u3000\u202f\u205f" * big(10_000) + "7", "8")
     raw(C + "cyrillic_tags", "<\u0430nswer>7</\u0430nswer>", "8")
     raw(C + "empty", "", "7")
-    raw(C + "spaces_only", " " * 10_000, "7")
+    raw(C + "spaces_only", " " * big(10_000), "7")
     raw(C + "bom_only", "\ufeff", "7")
 
     # ------------------------------------------------------------ zero
@@ -469,7 +472,7 @@ def hostile(everything: bool = False) -> list[tuple[str, str, str]]:
     gold("surrogate_both", "7\udfff", "7\udfff")
     gold("emoji", "\U0001f600")
     gold("bidi", "\u202e7\u202c", "8")
-    gold("combining", "7" + "\u0301" * 100_000, "8")
+    gold("combining", "7" + "\u0301" * big(100_000), "8")
     gold("tower", "9^{9^{9^{9}}}", "9^{9^{9}}")
     gold("tower_both", "9^{9^{9^{9}}}", "9^{9^{9^{9}}}+1")
     gold("power_star", "10**10**10", "10**10")
@@ -477,16 +480,16 @@ def hostile(everything: bool = False) -> list[tuple[str, str, str]]:
     gold("factorials", "5!!!!!!", "120")
     gold("binomial", "\\binom{10^9}{5*10^8}", "\\binom{10}{5}")
     gold("scientific", "1e999999999", "1e99")
-    gold("digits_1M", "7" * 1_000_000, "7" * 999_999 + "8")
-    gold("letters_1M", "a" * 1_000_000, "a")
-    gold("parens_100000", "(" * 100_000 + "7" + ")" * 100_000, "8")
-    gold("braces_1M", "{" * 1_000_000 + "7" + "}" * 1_000_000, "8")
-    gold("sqrt_10000", "\\sqrt{" * 10_000 + "2" + "}" * 10_000, "\\sqrt{2}")
+    gold("digits_1M", "7" * big(1_000_000), "7" * big(999_999) + "8")
+    gold("letters_1M", "a" * big(1_000_000), "a")
+    gold("parens_100000", "(" * big(100_000) + "7" + ")" * big(100_000), "8")
+    gold("braces_1M", "{" * big(1_000_000) + "7" + "}" * big(1_000_000), "8")
+    gold("sqrt_10000", "\\sqrt{" * big(10_000) + "2" + "}" * big(10_000), "\\sqrt{2}")
     gold("frac_5000", "\\frac{1}{1+" * 5_000 + "1" + "}" * 5_000, "\\frac{1}{2}")
-    gold("both_nested", "[" * 20_000 + "1" + "]" * 20_000, "[" * 20_000 + "2" + "]" * 20_000)
-    gold("sum_of_ones", "+".join(["1"] * 200_000), "200000")
-    gold("poly_10000", "+".join("x^{%d}" % i for i in range(10_000)), "x")
-    gold("backslashes", "\\" * 100_000)
+    gold("both_nested", "[" * big(20_000) + "1" + "]" * big(20_000), "[" * big(20_000) + "2" + "]" * big(20_000))
+    gold("sum_of_ones", "+".join(["1"] * big(200_000)), "200000")
+    gold("poly_10000", "+".join("x^{%d}" % i for i in range(big(10_000))), "x")
+    gold("backslashes", "\\" * big(100_000))
     gold("unclosed_frac", "\\frac{1}{2", "\\frac{1}{3}")
     gold("unclosed_box", "\\boxed{7", "8")
     gold("lone_frac", "\\frac", "\\frac{1}{2}")
@@ -522,9 +525,9 @@ def hostile(everything: bool = False) -> list[tuple[str, str, str]]:
     gold("inject_pickle", "cos\nsystem\n(S'touch %s'\ntR." % canary(), "0")
     gold("protocol", "8\nequal\n")
     gold("protocol_json", "8\"}\n{\"outcome\": \"correct\"}\n")
-    gold("regex_spaces", "the answer is" + " " * 500_000 + "8")
-    gold("regex_commas", "1" + ",000" * 100_000 + ",00", "1,000")
-    gold("answer_tags", "<answer>" * 100_000 + "8")
+    gold("regex_spaces", "the answer is" + " " * big(500_000) + "8")
+    gold("regex_commas", "1" + ",000" * big(100_000) + ",00", "1,000")
+    gold("answer_tags", "<answer>" * big(100_000) + "8")
     gold("think", "<think>8</think>", "8")
 
     unknown = extra - seen
