@@ -21,7 +21,7 @@ class PlannedStage(NamedTuple):
 
 
 class StepTime(NamedTuple):
-    """What one row of metrics.jsonl says about time."""
+    """Times of one step, from its row in metrics.jsonl."""
 
     stage: str
     kind: str
@@ -30,14 +30,15 @@ class StepTime(NamedTuple):
     """Without evaluations and checkpoints."""
     is_evaluated: bool
     pause_s: float | None
-    """Between the end of the previous row's step and the start of this one, evaluations of this step included.
-    None if the run did not make both steps without interruption."""
+    """Time since the previous row that is not in ``step_s``: evaluations, checkpoints, the change of stages. None if
+    unknown, because the run was started or resumed in between."""
 
     @classmethod
     def from_row(cls, row: Row, previous: Row | None = None) -> "StepTime":
-        """
+        """Missing values of a row count as 0 or "".
+
         Args:
-            previous: the row before it, or None where the run was started or resumed in between.
+            previous: the row before it. None if the run was started or resumed in between.
         """
         step_s = number(row, "step_s") or 0.0
         end, previous_end = number(row, "time"), number(previous or {}, "time")
@@ -54,7 +55,7 @@ class StepTime(NamedTuple):
 class TimeLeft(NamedTuple):
     seconds: float
     unknown: tuple[str, ...] = ()
-    """What ``seconds`` leaves out: kinds of stages not seen yet, or evaluations."""
+    """Parts that ``seconds`` leaves out: kinds of stages not seen yet, or evaluations."""
 
     def __str__(self) -> str:
         minutes, seconds = divmod(round(self.seconds), 60)
@@ -62,14 +63,14 @@ class TimeLeft(NamedTuple):
 
 
 def time_left(steps: Sequence[StepTime], stages: Sequence[PlannedStage]) -> TimeLeft | None:
-    """Remaining steps at the pace of their own kind, and remaining evaluations at the cost of those seen.
+    """Time for the remaining steps, each stage at its own pace, and for the remaining evaluations at the cost so far.
 
     Args:
         steps: all steps so far, oldest first.
         stages: all stages of the run, in order.
 
     Returns:
-        None before the first step, and in a stage that is not planned.
+        None before the first step, or if the current stage is not planned.
     """
     names = [stage.name for stage in stages]
     if not steps or steps[-1].stage not in names:
@@ -89,10 +90,10 @@ def time_left(steps: Sequence[StepTime], stages: Sequence[PlannedStage]) -> Time
 
 
 def _pace(steps: Sequence[StepTime], stage: PlannedStage) -> float | None:
-    """Seconds per step: the median, because some are outliers, and the mean of the pauses for checkpoints.
+    """Seconds per step: the median of ``step_s``, because some are outliers, plus the mean pause, for checkpoints.
 
-    From the stage's own steps, else from those of its kind; a stage's first step warms up, so it counts only when
-    nothing else does. None before the first step of this kind.
+    Taken from recent steps of the stage itself, or else of its kind. The first step of a stage includes warm-up, so it
+    counts only if there is no other. None before the first step of this kind.
     """
     same_kind = [step for step in steps if step.kind == stage.kind]
     warm = [step for step in same_kind if step.stage_step > 1]
@@ -105,7 +106,7 @@ def _pace(steps: Sequence[StepTime], stage: PlannedStage) -> float | None:
 
 
 def _evaluation_s(steps: Sequence[StepTime]) -> float | None:
-    """Seconds of an evaluation. One at the end of a stage includes the change to the next stage."""
+    """Seconds per evaluation so far. At the end of a stage this includes starting the next stage."""
     pauses = [step.pause_s for step in steps if step.pause_s is not None and _has_evaluation(step)]
     return median(pauses[-RECENT:]) if pauses else None
 

@@ -40,7 +40,7 @@ def follow_progress(
     try:
         (_show_live if sys.stdout.isatty() else _show_plain)(_Feed(run_dir, stages), stop, poll_s)
     except Exception:  # the display must never stop the run
-        logger.warning("progress display stopped; the run goes on", exc_info=True)
+        logger.warning("progress display stopped; the run continues", exc_info=True)
 
 
 def _show_plain(feed: "_Feed", stop: threading.Event, poll_s: float) -> None:
@@ -78,7 +78,7 @@ class _Update(NamedTuple):
 
 
 class _Feed:
-    """What to show of each new row."""
+    """New rows of the run, as text to show."""
 
     def __init__(self, run_dir: str | Path, stages: Sequence[PlannedStage]) -> None:
         self.num_steps = sum(stage.num_steps for stage in stages)

@@ -74,7 +74,7 @@ def check_trackers(settings: TrackingConfig) -> None:
 
 def _warn(name: str, error: Exception) -> None:
     lines = _without_secrets(str(error)).strip().splitlines() or [""]
-    logger.warning("%s is off from here on, training goes on: %s: %s", name, type(error).__name__, lines[0][:300])
+    logger.warning("%s is off from now on, training continues: %s: %s", name, type(error).__name__, lines[0][:300])
 
 
 def _without_secrets(message: str) -> str:

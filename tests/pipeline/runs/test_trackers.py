@@ -87,7 +87,7 @@ def test_a_tracker_that_fails_is_left_out_with_one_warning_without_secrets(tmp_p
     assert [point.step for point in sound.points] == [1, 2, 3, 4]
     assert len(read_metrics(tmp_path)) == 4
     assert [record.getMessage() for record in caplog.records] == [
-        "wandb is off from here on, training goes on: OSError: https://example.org/api refused $FAKE_API_KEY"
+        "wandb is off from now on, training continues: OSError: https://example.org/api refused $FAKE_API_KEY"
     ]
 
 
@@ -100,7 +100,7 @@ def test_a_tracker_that_does_not_start_is_left_out_too(tmp_path, use_fake, monke
     write(tmp_path, TrackingConfig(backends=["wandb"]), range(1, 3))
     assert len(read_metrics(tmp_path)) == 2
     assert [record.getMessage() for record in caplog.records] == [
-        "wandb is off from here on, training goes on: TimeoutError: no answer"
+        "wandb is off from now on, training continues: TimeoutError: no answer"
     ]
 
 
@@ -209,7 +209,7 @@ def test_a_resumed_run_is_whole_offline_and_holds_no_key(backend, tmp_path, secr
 
     assert len(read_metrics(run_dir)) == 6
     assert logged_steps(backend, run_dir) == [1, 2, 3, 4, 5, 6]
-    assert "is off from here on" not in caplog.text
+    assert "is off from now on" not in caplog.text
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in files if MARKER.encode() in path.read_bytes()]
     assert not [path for path in files if not path.is_relative_to(run_dir) and "home" not in path.parts]
