@@ -13,7 +13,7 @@ from pipeline.verifier.compare.containers import has_matrix, same_in_order, same
 from pipeline.verifier.compare.real_sets import is_real_set, same_real_set
 from pipeline.verifier.normalize.quantity import european_decimal, without_lead
 from pipeline.verifier.normalize.words import looks_like_words, same_words
-from pipeline.verifier.reading.answers import read_answer
+from pipeline.verifier.reading.texts import tree_of
 from pipeline.verifier.reading.tree import (
     EMPTY_SET,
     INFINITY,
@@ -43,7 +43,7 @@ def compare(answer: str, gold: str, all_methods: bool = False) -> tuple[bool | N
         answer, gold: as ``clean`` leaves them.
         all_methods: work out the second even when the first holds.
     """
-    gold_node = read_answer(gold)
+    gold_node = tree_of(gold)
     if gold_node.head == "words" and not looks_like_words(gold):
         return None
     exact = _same_text(answer, gold, gold_node, scalars.exact)
@@ -56,14 +56,14 @@ def _same_text(answer: str, gold: str, gold_node: Node, leaf: Same) -> bool:
     """Compares the readings of two texts; ``1,234`` has two, and so have ``3,14`` and "about 5"."""
     if gold_node.head == "words" and same_words(answer, gold):
         return True
-    if _same(read_answer(answer), gold_node, leaf):
+    if _same(tree_of(answer), gold_node, leaf):
         return True
     if "," in answer and "," in gold:
-        return _same(read_answer(answer, thousands=False), read_answer(gold, thousands=False), leaf)
+        return _same(tree_of(answer, thousands=False), tree_of(gold, thousands=False), leaf)
     if decimal := european_decimal(answer):
-        return gold_node.head in ("number", "unit") and _same(read_answer(decimal), gold_node, leaf)
+        return gold_node.head in ("number", "unit") and _same(tree_of(decimal), gold_node, leaf)
     short = without_lead(answer)
-    return short != answer and gold_node.head != "words" and _same(read_answer(short), gold_node, leaf)
+    return short != answer and gold_node.head != "words" and _same(tree_of(short), gold_node, leaf)
 
 
 # Shapes ------------------------------------------------------------------------------------------------

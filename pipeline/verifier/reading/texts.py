@@ -24,8 +24,8 @@ _MARKED_SEPARATOR = re.compile(rf"{TEXT_OPEN}\s*,?\s*(and|or|,)\s*{TEXT_CLOSE}")
 _PART_SEPARATOR = re.compile(r"\s*[,;]\s*(?:and\s|or\s)?|\s+and\s+|\s+or\s+")
 
 
-def read_answer(text: str, *, thousands: bool = True) -> Node:
-    """The tree of an answer, as ``clean`` leaves it. Text that is not mathematics becomes a ``words`` node.
+def tree_of(text: str, *, thousands: bool = True) -> Node:
+    """The tree of any answer, as ``clean`` leaves it. Text that is not mathematics becomes a ``words`` node.
 
     Args:
         thousands: as for ``read``.
