@@ -10,9 +10,9 @@ from pipeline.cli import user_errors
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_dir", metavar="RUN_DIR", help="a finished run")
-    parser.add_argument("question", nargs="?", help="none: read questions line by line")
+    parser.add_argument("question", nargs="?", help="without it: read questions from standard input, one per line")
     parser.add_argument("--max-new-tokens", type=int, default=256)
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default: 0)")
     arguments = parser.parse_args(argv)
     with user_errors():
         from pipeline.evaluation.chat import ChatModel

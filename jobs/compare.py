@@ -1,4 +1,4 @@
-"""Compare two or more evaluations: each model against the first, on the problems that both were asked."""
+"""Compare evaluations: each model against the first, on the problems that both were asked."""
 
 import argparse
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from pipeline.cli import user_errors
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "evaluations", nargs="+", type=Path, metavar="DIR", help="directories that jobs/evaluate.py made"
+        "evaluations", nargs="+", type=Path, metavar="DIR", help="directories written by jobs/evaluate.py"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the comparison there as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the comparison to this file")
     arguments = parser.parse_args(argv)
     with user_errors():
         from rich.console import Console
@@ -24,10 +24,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         result = compare_evaluations(arguments.evaluations)
         console = Console(width=120, highlight=False)
         console.print(comparison_table(result))
-        for line in [*(c["sentence"] for c in result["comparisons"]), *result["notes"]]:
+        for line in [*(comparison["sentence"] for comparison in result["comparisons"]), *result["notes"]]:
             console.print(line, markup=False)
         if arguments.json:
-            with writing_to(arguments.json, "Choose another with --json."):
+            with writing_to(arguments.json, "Choose another file with --json."):
                 write_json(arguments.json, result)
 
 

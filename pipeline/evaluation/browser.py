@@ -1,4 +1,4 @@
-"""A report page with a browser over completions: still a single file that makes no requests.
+"""A report page with a browser over completions, as a single file that makes no requests.
 
 The rows are embedded as base64 of gzip, which no text can break out of. Chromium (80), Firefox (113) and Safari (16.4)
 can decompress it, and 10,000 completions of 1.5 kB fit in an e-mail. The code of the page is in ``static/``.

@@ -53,13 +53,13 @@ class EvaluationRecord:
 
     def check(self, directory: Path) -> None:
         """Raises CheckpointError if the evaluation in the directory has a different record."""
-        before = read_record(directory)
-        now = json.loads(json.dumps(asdict(self)))
+        before = _comparable(read_record(directory))
+        now = _comparable(json.loads(json.dumps(asdict(self))))
         for part, value in now.items():
-            if before.get(part) != value:
+            if before[part] != value:
                 raise CheckpointError(
                     f"evaluation {directory} must be resumed as it was started, but its {part} differ: "
-                    f"{difference(before.get(part), value)}. Start a new evaluation."
+                    f"{difference(before[part], value)}. Start a new evaluation."
                 )
 
 
@@ -76,6 +76,13 @@ def read_record(directory: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise CheckpointError(f"{directory}/{NAME} must be the record of an evaluation: {error}.") from None
+
+
+def _comparable(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with only the first word of each note, the number of questions: the rest may be worded differently by
+    another version."""
+    models = [model | {"training_data": model.get("training_data", "").split(" ")[0]} for model in record["models"]]
+    return record | {"models": models}
 
 
 def _model(model: EvalModel) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.data.problems import problem_rows
 from pipeline.evaluation import datasets
 
 
@@ -27,7 +28,6 @@ def _write(path: Path, rows: list[dict]) -> None:
 def read_once() -> Iterator[None]:
     """Reads the rows of a data set once: six of the registered sets are parts of one file."""
     rows: dict = {}
-    problem_rows = datasets.problem_rows
 
     def cached(data, split):
         key = data.model_dump_json(), split

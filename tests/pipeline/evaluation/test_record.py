@@ -33,6 +33,16 @@ def test_an_evaluation_is_resumed_as_it_was_started(tmp_path):
         EvaluationRecord([{"label": "m", "fingerprint": "a"}], [], [], {"seed": 1}).check(tmp_path)
 
 
+def test_an_evaluation_of_an_earlier_version_is_resumed(tmp_path):
+    """Its notes on training data were worded differently. The number of questions still counts."""
+    old, new = "1,234 training questions looked through", "1,234 training questions searched"
+    EvaluationRecord([{"label": "m", "training_data": old}], [], [], {}).write(tmp_path)
+    EvaluationRecord([{"label": "m", "training_data": new}], [], [], {}).check(tmp_path)
+    with pytest.raises(CheckpointError, match="its models differ: training_data: was '1,234', is '1,235'"):
+        changed = {"label": "m", "training_data": "1,235 training questions searched"}
+        EvaluationRecord([changed], [], [], {}).check(tmp_path)
+
+
 def test_the_first_difference_is_named_with_its_place():
     before = {"rollout": {"stop": ["a", "b"], "num_samples": 1}, "seed": 0}
     assert difference(before, {**before, "rollout": {"stop": ["a", "c"], "num_samples": 1}}) == (

@@ -70,7 +70,8 @@ def test_every_timed_phase_of_a_step_is_drawn():
     phases = {phase for of_kind in PHASES.values() for phase in of_kind} | {"other"}
     axes = Figure().subplots()
     _draw_phases(axes, [{"step": 1, "stage": "a", **{f"{phase}_s": 1.0 for phase in phases}}])
-    assert {text.get_text() for text in axes.get_legend().get_texts()} == {p.replace("_", " ") for p in phases}
+    legend = axes.get_legend()
+    assert legend and {t.get_text() for t in legend.get_texts()} == {phase.replace("_", " ") for phase in phases}
 
 
 def test_names_from_data_are_not_formulas(tmp_path, small):
@@ -79,5 +80,5 @@ def test_names_from_data_are_not_formulas(tmp_path, small):
 
 
 def test_smoothing_keeps_a_straight_line_straight_to_its_ends():
-    line = np.arange(40.0)
+    line = np.arange(40, dtype=np.float64)
     assert smooth(line) == pytest.approx(line)
