@@ -67,7 +67,7 @@ def group(cursor: Cursor, opening: str) -> Node:
 
 
 def _in_set(cursor: Cursor) -> Node:
-    r"""The items of a set, or the condition in ``\{x : x > 3\}``."""
+    r"""The items of a set, or the condition in ``\{x \mid x > 3\}``."""
     node = _nested_list(cursor, num_bars=1)  # in {x | x > 3} the bar opens no absolute value
     if cursor.take("|", ":", "\\mid", "\\vert"):
         return Node("set_of", (_nested_list(cursor),))

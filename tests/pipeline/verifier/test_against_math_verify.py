@@ -1,4 +1,4 @@
-"""The symbolic score beside math-verify's verdict, on 2,000 stored completions."""
+"""The symbolic score against math-verify's verdict, on 2,000 stored completions."""
 
 import json
 
@@ -6,28 +6,25 @@ import pytest
 
 from pipeline.verifier import Grader
 from tests.conftest import DATA
+from tests.support.verifier import stored_rows
 
 pytestmark = pytest.mark.slow
 
 
-def read(name: str) -> list[dict]:
-    return [json.loads(line) for line in (DATA / name).read_text().splitlines()]
-
-
 def math_verify(answer: str | None, gold: str) -> bool:
-    """Whether math-verify calls the same extracted answer right."""
+    """The verdict of math-verify on the same extracted answer."""
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
     if answer is None:
         return False
     readings = [LatexExtractionConfig(), ExprExtractionConfig()]
-    found, expected = (parse(f"${text.strip('$')}$", extraction_config=readings) for text in (answer, gold))
-    return bool(verify(expected, found))
+    parsed_answer, parsed_gold = (parse(f"${text.strip('$')}$", extraction_config=readings) for text in (answer, gold))
+    return bool(verify(parsed_gold, parsed_answer))
 
 
-def test_they_agree_but_for_the_listed_cases_where_the_known_verdict_is_ours():
-    """655 completions of the embedded model after SFT and GRPO, and the 1,345 made-up ones, labelled by hand."""
-    own, labelled = read("stored_completions.jsonl"), read("graded_pairs.jsonl")
+def test_they_agree_except_in_listed_cases_where_the_label_agrees_with_ours():
+    """655 completions of the embedded model after SFT and GRPO, and 1,345 made-up ones, labelled by hand."""
+    own, labelled = stored_rows("stored_completions.jsonl"), stored_rows("graded_pairs.jsonl")
     rows = [*own, *labelled]
     assert len(rows) == 2000
     with Grader(2) as grader:
