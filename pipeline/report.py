@@ -15,7 +15,7 @@ from pipeline.curriculum.search_report import chain_section, write_search_report
 from pipeline.curriculum.search_summary import summarize_chain
 from pipeline.errors import CheckpointError
 from pipeline.evaluation.evaluation_report import write_evaluation_report
-from pipeline.evaluation.record import NAME as EVALUATION
+from pipeline.evaluation.record import RECORD_FILE
 from pipeline.files import write_atomic, write_json
 from pipeline.reports import page
 from pipeline.reports.plots import draw_all
@@ -38,7 +38,7 @@ def write_report(run_dir: str | Path, output_dir: str | Path | None = None) -> P
         CheckpointError: no such run, nothing recorded yet, a corrupt file, or the output cannot be written.
     """
     run_dir = Path(run_dir)
-    if (run_dir / EVALUATION).exists():
+    if (run_dir / RECORD_FILE).exists():
         return write_evaluation_report(run_dir, output_dir)
     chains = read_chains(run_dir)
     if chains and chains.kind == "search":

@@ -20,8 +20,7 @@ from pipeline.evaluation.evaluation_report import write_evaluation_report
 from pipeline.evaluation.merging import check_fit
 from pipeline.evaluation.models import EvalModel, find_model, unique_labels
 from pipeline.evaluation.prompts import Prompter, make_prompter
-from pipeline.evaluation.record import NAME as RECORD
-from pipeline.evaluation.record import EvaluationRecord, read_record
+from pipeline.evaluation.record import RECORD_FILE, EvaluationRecord, read_record
 from pipeline.evaluation.results import Chunk, ResultsFile
 from pipeline.files import write_json
 from pipeline.models.policy import choose_dtype
@@ -48,7 +47,7 @@ def read_evaluation_arguments(arguments: JobArguments) -> tuple[EvaluationConfig
     if arguments.resume == "latest":
         only_root = [item for item in arguments.overrides if item.startswith("output.root=")]
         root = load_config(arguments.config, only_root, EvaluationConfig).output.root
-        directory = latest_directory(root, RECORD)
+        directory = latest_directory(root, RECORD_FILE)
     read_record(directory)
     return load_config(directory / "experiment_config.json", arguments.overrides, EvaluationConfig), directory
 

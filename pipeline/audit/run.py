@@ -20,7 +20,7 @@ _Examples = dict[str, dict[str, Row]]
 
 
 class Audited(NamedTuple):
-    """What the audit keeps of one completion."""
+    """The audit's findings on one completion."""
 
     step: int
     stage: str
@@ -138,7 +138,7 @@ def _disagreements(audited: Sequence[Audited]) -> dict[str, Row]:
 
 
 def _trick(name: str, audited: Sequence[Audited]) -> Row:
-    """How often a trick occurs, overall and among completions correct by the first scorer; rewards with and without."""
+    """Frequency of a trick, overall and among completions correct by the first scorer; mean reward with and without."""
     shown = [one for one in audited if name in one.tricks]
     correct = [one for one in audited if one.is_correct]
     return {

@@ -54,7 +54,7 @@ def strict_correct(completion: str, gold: str, tagged: bool = True) -> bool:
 
 
 def disagreement(completion: str, gold: str, is_correct: bool, tagged: bool = True) -> str | None:
-    """How the strict scorer disagrees with the first one: a name in ``DISAGREEMENTS``, or None if they agree.
+    """The kind of disagreement with the first scorer: a name in ``DISAGREEMENTS``, or None if they agree.
 
     Args:
         is_correct: the first scorer's verdict.

@@ -99,7 +99,7 @@ def is_lean(gold: str) -> bool:
 
 
 def _reading(name: str, entry: DataSet | None, config: EvaluationConfig) -> tuple[DataConfig, Source | None]:
-    """How rows are read, without the prompt template of training: ``Prompter`` makes the prompts."""
+    """Settings that read the rows, without the prompt template of training: ``Prompter`` makes the prompts."""
     if entry is None or name.startswith("embedded:"):
         if not name.startswith("embedded:"):
             _check_name(name)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.evaluation.browser import browser_page
-from pipeline.evaluation.results import NAME as RESULTS
+from pipeline.evaluation.results import RESULTS_FILE
 from pipeline.evaluation.scoring import NUMERIC_TOLERANCE, OUTCOMES, SCORES
 from pipeline.evaluation.summary import Result
 from pipeline.reports import page
@@ -59,7 +59,7 @@ def _sections(summary: Result, plots: Sequence[Path], config: Mapping[str, Any])
     results, record = summary["results"], summary["record"]
     limit = MAX_ROWS_SHOWN // len(results)
     is_cut = any(sum(result["outcomes"].values()) > limit for result in results)
-    cut = f"This page shows the first {limit:,} completions of every model and data set: {RESULTS} has them all."
+    cut = f"This page shows the first {limit:,} completions of every model and data set: {RESULTS_FILE} has them all."
     return {
         "Scores": _scores(results),
         "Which is better": "".join(page.note(c["sentence"]) for c in summary["comparisons"]),

@@ -15,7 +15,7 @@ from pipeline.evaluation.prompts import Prompter
 from pipeline.files import write_json
 from pipeline.templates import TEMPLATES
 
-NAME = "evaluation.json"
+RECORD_FILE = "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class EvaluationRecord:
         )
 
     def write(self, directory: Path) -> None:
-        write_json(directory / NAME, asdict(self))
+        write_json(directory / RECORD_FILE, asdict(self))
 
     def check(self, directory: Path) -> None:
         """Raises CheckpointError if the evaluation in the directory has a different record."""
@@ -66,16 +66,16 @@ class EvaluationRecord:
 def read_record(directory: Path) -> dict[str, Any]:
     """Raises CheckpointError if the directory has no record."""
     try:
-        record = json.loads((directory / NAME).read_text())
+        record = json.loads((directory / RECORD_FILE).read_text())
         if isinstance(record, dict) and asdict(EvaluationRecord([], [], [], {})).keys() <= record.keys():
             return record
         raise ValueError("it holds something else")
     except OSError as error:
         raise CheckpointError(
-            f"{directory} must be an evaluation's directory, but has no {NAME}: {error.strerror or error}."
+            f"{directory} must be an evaluation's directory, but has no {RECORD_FILE}: {error.strerror or error}."
         ) from None
     except ValueError as error:
-        raise CheckpointError(f"{directory}/{NAME} must be the record of an evaluation: {error}.") from None
+        raise CheckpointError(f"{directory}/{RECORD_FILE} must be the record of an evaluation: {error}.") from None
 
 
 def _comparable(record: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ _PLAIN = FieldNames(question="problem", answer="answer")
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows are and what their columns mean."""
+    """The location of rows, and the meaning of their columns."""
 
     name: str
     """A hub name, or a path below ``data_root``."""

@@ -10,7 +10,7 @@ from pipeline.errors import CheckpointError
 from pipeline.evaluation.problems import EvalProblem
 from pipeline.files import append_jsonl
 
-NAME = "eval_results.jsonl"
+RESULTS_FILE = "eval_results.jsonl"
 COLUMNS = {
     "model": "string", "dataset": "string", "problem_id": "string", "sample": "int32",
     "level": "string", "type": "string", "source": "string", "difficulty": "string",
@@ -41,7 +41,7 @@ class ResultsFile:
     """Rows of whole chunks. Only the last line can be half-written."""
 
     def __init__(self, directory: Path) -> None:
-        self.path = directory / NAME
+        self.path = directory / RESULTS_FILE
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
         """Returns once the rows are on disk. Raises CheckpointError if they cannot be written."""
@@ -96,7 +96,7 @@ class ResultsFile:
 
         kinds = {"string": pa.string(), "int32": pa.int32(), "float64": pa.float64(), "bool": pa.bool_()}
         schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
-        target = (folder / NAME).with_suffix(".parquet")
+        target = (folder / RESULTS_FILE).with_suffix(".parquet")
         hidden = target.with_name(f".{target.name}.{os.getpid()}")
         try:
             with pq.ParquetWriter(hidden, schema) as writer:

@@ -92,8 +92,8 @@ def test_a_local_set_with_filters(sums):
     odd = load_data_set(str(sums), evaluation_config(str(sums), data=data, problems={"levels": ["1"]}))
     assert [problem.gold for problem in odd.problems] == ["2", "4", "6"] and odd.num_filtered == 4
     drawn = load_data_set(str(sums), evaluation_config(str(sums), data=data, problems={"max_problems": 3}))
-    again = load_data_set(str(sums), evaluation_config(str(sums), data=data, problems={"max_problems": 3}, seed=1))
-    assert len(drawn.problems) == 3 and drawn.problems != again.problems
+    other_seed = load_data_set(str(sums), evaluation_config(str(sums), data=data, problems={"max_problems": 3}, seed=1))
+    assert len(drawn.problems) == 3 and drawn.problems != other_seed.problems
     assert [p.id for p in loaded.problems if p in drawn.problems] == [p.id for p in drawn.problems]
 
 

@@ -1,4 +1,4 @@
-"""What a user may call a model."""
+"""Finding the models that a user names."""
 
 import json
 import shutil
