@@ -45,7 +45,7 @@ def embedded_rows(config: DataConfig, split: SplitName) -> tuple[Row, ...]:
     return _generated(config.name, config.arithmetic.model_dump_json(), split)
 
 
-@lru_cache(maxsize=4)  # a job asks several times, and the operations take a second to generate
+@lru_cache(maxsize=8)  # a job asks several times, and the operations take a second to generate
 def _generated(name: str, settings: str, split: SplitName) -> tuple[Row, ...]:
     return tuple(_EMBEDDED[name](EmbeddedSetsConfig.model_validate_json(settings), split))
 

@@ -1,10 +1,6 @@
-import json
-import os
 import signal
 import subprocess
 import sys
-import threading
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,7 +8,8 @@ import pytest
 
 from jobs.prepare_data import main
 from tests.conftest import ROOT
-from tests.pipeline.models import test_hub
+from tests.support.data import math_row, write_jsonl
+from tests.support.hub import REPOS, UNREACHABLE, running_hub, use_hub
 
 
 @pytest.fixture(autouse=True)
@@ -22,20 +19,9 @@ def no_signal_handlers(monkeypatch):
 
 @pytest.fixture
 def data(tmp_path: Path) -> str:
-    rows = [
-        {
-            "problem": f"p{number}",
-            "level": f"Level {1 + number % 2}",
-            "type": "ab"[number % 2],
-            "solution": r"\boxed{1}",
-        }
-        for number in range(40)
-    ]
-    rows.append({"problem": "no level", "level": "Level ?", "type": "a", "solution": r"\boxed{1}"})
-    rows.append({"problem": "alone", "level": "Level 3", "type": "a", "solution": r"\boxed{1}"})
-    path = tmp_path / "set.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
+    rows = [math_row(f"p{number}", f"Level {1 + number % 2}", type="ab"[number % 2]) for number in range(40)]
+    rows += [math_row("no level", "Level ?", type="a"), math_row("alone", "Level 3", type="a")]
+    return write_jsonl(tmp_path / "set.jsonl", *rows)
 
 
 def cells(line: str) -> list[str]:
@@ -95,38 +81,26 @@ def test_a_mistake_is_named_in_one_message(tmp_path, data, monkeypatch, capsys, 
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def split_hub_data(output: Path, endpoint: str) -> subprocess.CompletedProcess:
-    """In a process of its own: HF_ENDPOINT is read at import."""
-    command = [sys.executable, "jobs/prepare_data.py", "split", "--data", "qwedsacf/competition_math"]
-    environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(output.parent / "cache")}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    command += ["--output", str(output)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=120)
-
-
-def test_a_hub_data_set_is_split_like_its_copy_on_disk(tmp_path, data, monkeypatch):
-    files = {"train.jsonl": Path(data).read_text()}
-    monkeypatch.setitem(test_hub.REPOS, "datasets/qwedsacf/competition_math", files)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), test_hub.Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        done = split_hub_data(tmp_path / "hub", f"http://127.0.0.1:{server.server_port}")
-    finally:
-        server.shutdown()
-        server.server_close()
-    assert done.returncode == 0, done.stderr
-    assert "qwedsacf/competition_math row 41" in done.stdout
+def test_a_hub_data_set_is_split_like_its_copy_on_disk(tmp_path, data, monkeypatch, capsys):
+    monkeypatch.setitem(REPOS, "datasets/qwedsacf/competition_math", {"train.jsonl": Path(data).read_text()})
+    with running_hub() as url:
+        use_hub(monkeypatch, url, tmp_path / "cache")
+        main(["split", "--data", "qwedsacf/competition_math", "--output", str(tmp_path / "hub")])
+    assert "qwedsacf/competition_math row 41" in capsys.readouterr().out
     main(["split", "--data", data, "--output", str(tmp_path / "local")])
     hub, local = (pq.read_table(tmp_path / name / "test.parquet").to_pylist() for name in ("hub", "local"))
     assert [row["id"] for row in hub] == [row["id"] for row in local]
     assert {row["source"] for row in hub} == {"qwedsacf/competition_math"}
 
 
-def test_an_unreachable_hub_is_named(tmp_path):
-    done = split_hub_data(tmp_path / "out", "http://127.0.0.1:9")
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    error = done.stderr[done.stderr.index("error: ") :]
-    assert "qwedsacf/competition_math cannot be downloaded" in error and len(error.splitlines()) == 1
+def test_an_unreachable_hub_is_named(tmp_path, monkeypatch, capsys):
+    use_hub(monkeypatch, UNREACHABLE, tmp_path / "cache")
+    with pytest.raises(SystemExit) as left:
+        main(["split", "--data", "qwedsacf/competition_math", "--output", str(tmp_path / "out")])
+    assert left.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and len(error.splitlines()) == 1
+    assert "qwedsacf/competition_math cannot be downloaded" in error
     assert not (tmp_path / "out").exists()
 
 

@@ -3,11 +3,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipeline.config import Config, GRPOConfig, SFTConfig, load_config, validate_config
+from pipeline.config import Config, GRPOConfig, SFTConfig, load_config, validate_config, with_settings
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.errors import ConfigError
 from tests.conftest import CONFIGS
+from tests.support.properties import examples
 
 RECIPES = sorted(CONFIGS.glob("*.yaml"))
 GRPO = {"name": "rl", "kind": "grpo"}
@@ -84,6 +87,45 @@ def test_presets_lie_between_the_file_and_the_overrides(recipe):
 def test_overrides_are_typed_as_in_yaml(recipe, override, section, key, value):
     loaded = getattr(getattr(recipe({}, override), section), key)
     assert loaded == value and type(loaded) is type(value)
+
+
+TEXT = st.text("aA1 :=#'\"{}[],.-_é?&*!|>%@\\\n", max_size=12)
+LEAVES = {
+    "seed": st.integers(0, 2**40),
+    "grpo.learning_rate": st.floats(1e-12, 1, allow_subnormal=False),
+    "grpo.mu": st.integers(1, 9),
+    "grpo.normalize_std": st.booleans(),
+    "grpo.epsilon_high": st.none() | st.floats(0.01, 9),
+    "model.lora.alpha": st.integers(1, 99) | st.floats(0.5, 99),
+    "model.lora.target_modules": st.lists(TEXT, min_size=1, max_size=3),
+    "data.system_prompt": TEXT,
+    "data.fields.level": st.none() | TEXT,
+    "eval.problems_per_level_at_end": st.none() | st.just("all") | st.integers(1, 9),
+    "tracking.backends": st.lists(st.sampled_from(["wandb", "mlflow"])),
+}
+
+
+def nested(settings: dict[str, object]) -> dict:
+    tree: dict = {}
+    for key, value in settings.items():
+        *sections, name = key.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+    return tree
+
+
+@given(settings=st.fixed_dictionaries({}, optional=LEAVES), order=st.randoms())
+@examples(15)  # reading YAML is slow
+def test_dotted_overrides_mean_the_same_as_nested_yaml(recipe, settings, order):
+    in_file = recipe(nested(settings))
+    overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in settings.items()]
+    order.shuffle(overrides)
+    assert recipe({}, *overrides) == in_file
+    assert recipe({"seed": 1, "grpo": {"mu": 3}}, "seed=2", "grpo.mu=4", "seed=0", "grpo.mu=1", *overrides) == in_file
+    assert with_settings(recipe(), settings) == in_file
+    assert validate_config(json.loads(json.dumps(in_file.model_dump()))) == in_file
 
 
 def test_overrides_reach_into_lists_and_missing_sections(recipe):

@@ -20,6 +20,16 @@ def numbers_in(text: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", text)]
 
 
+@pytest.fixture(scope="module")
+def train():
+    return load_problems(CONFIG, "train")
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    return load_problems(CONFIG, "eval")
+
+
 @pytest.mark.parametrize(
     ("level", "numbers", "steps", "answer"),
     [
@@ -40,9 +50,9 @@ def test_each_operation_is_worked_out_in_steps(level, numbers, steps, answer):
     assert operation.answer(*numbers) == answer
 
 
-@pytest.mark.parametrize("split", ["train", "eval"])
-def test_every_level_asks_for_its_operation_and_every_line_is_true(split):
-    problems = load_problems(CONFIG, split)
+@pytest.mark.parametrize("split", ["train", "held_out"])
+def test_every_level_asks_for_its_operation_and_every_line_is_true(split, request):
+    problems = request.getfixturevalue(split)
     assert len({problem.question for problem in problems}) == len(problems)
     for problem in problems:
         numbers, gold = numbers_in(problem.question), int(problem.gold)
@@ -57,10 +67,9 @@ def test_every_level_asks_for_its_operation_and_every_line_is_true(split):
             assert result == (max(terms) if "max" in line else OPERATORS[line.split()[1]](*terms)), line
 
 
-def test_worked_solutions_are_graded_correct():
-    problems = load_problems(CONFIG, "train")
+def test_worked_solutions_are_graded_correct(train):
     for level in "12345":
-        sample = [problem for problem in problems if problem.level == level][:50]
+        sample = [problem for problem in train if problem.level == level][:50]
         assert {grade(str(problem.solution), problem.gold).outcome for problem in sample} == {"correct"}
 
 
@@ -71,17 +80,17 @@ def test_the_distinct_problems_of_a_level():
     assert operations.LEVELS["1"].num_distinct == 90 * 89 * 88 / 6
 
 
-def test_splits_never_overlap_and_held_out_problems_stay():
-    def keys(split, **sizes):
-        rows = operations.operations_rows(EmbeddedSetsConfig(**sizes), split)
-        return [(row["level"], operations.problem_key(numbers_in(row["question"]))) for row in rows]
+def test_splits_never_overlap_and_held_out_problems_stay(train, held_out):
+    def key(level, question):
+        return level, operations.problem_key(numbers_in(question))
 
-    held_out, train = keys("eval"), keys("train")
-    assert len(set(held_out + train)) == len(held_out) + len(train)
-    assert held_out == keys("eval", train_per_level=7)
-    levels = [level for level, _ in held_out]
+    held_out_keys, train_keys = ([key(p.level, p.question) for p in problems] for problems in (held_out, train))
+    assert len(set(held_out_keys + train_keys)) == len(held_out_keys) + len(train_keys)
+    rows = operations.operations_rows(EmbeddedSetsConfig(train_per_level=7), "eval")
+    assert held_out_keys == [key(row["level"], row["question"]) for row in rows]
+    levels = [level for level, _ in held_out_keys]
     assert [levels.count(level) for level in "12345"] == [200, 200, 200, 180, 112]  # a quarter of 720 and of 450
-    levels = [level for level, _ in train]
+    levels = [level for level, _ in train_keys]
     assert [levels.count(level) for level in "12345"] == [600, 600, 600, 540, 338]  # and the rest of them
 
 
@@ -101,11 +110,11 @@ def test_the_problems_are_the_same_everywhere():
     ]
 
 
-def test_the_replay_demo_has_enough_problems():
+def test_the_replay_demo_has_enough_problems(train, held_out):
     config = load_config(REPLAY_DEMO)
+    assert config.data.arithmetic == CONFIG.arithmetic
     assert check_data(config.data) == "embedded:operations: 2678 training and 892 held-out problems"
     assert config.curriculum and config.curriculum.max_train_samples_per_level
-    train, held_out = load_problems(config.data, "train"), load_problems(config.data, "eval")
     for level in "12345":
         worked = [problem for problem in train if problem.level == level and problem.solution]
         assert len(worked) >= config.curriculum.max_train_samples_per_level

@@ -43,6 +43,8 @@ def test_a_row_holds_the_problem_the_completion_and_its_grades():
         ("#### 7", None, "correct", False, True),
         ("#### 7", "Q: 3 + 4?\nA: ", "correct", True, True),
         (r"\boxed{7}", "Q: 3 + 4?\nA: ", "correct", True, True),
+        ("The answer is: 7", "Q: 3 + 4?\nA: ", "correct", True, True),
+        ("The answer is: 8", "Q: 3 + 4?\nA: ", "incorrect", False, False),
         ("It is 7", "Q: 3 + 4?\nA: ", "correct", False, True),
         ("I do not know", None, "unparsed", False, False),
     ],

@@ -39,7 +39,7 @@ def settings(**changes) -> ModelConfig:
 
 
 def trained(path, lora=None, **changes):
-    """A policy after training, in effect: noise on everything that trains, so that adapters do something."""
+    """A policy as if after training: noise on all trainable tensors, so that adapters have an effect."""
     torch.manual_seed(0)
     model = load_policy(path, settings(lora=lora, **changes))
     with torch.no_grad():
@@ -78,7 +78,7 @@ def test_without_lora_every_weight_trains(path):
     assert trainable_tensors(model).keys() == dict(tiny_llama().named_parameters()).keys()
 
 
-def test_only_what_trains_keeps_the_master_dtype(path):
+def test_only_trainable_tensors_keep_the_master_dtype(path):
     lora = load_policy(path, ModelConfig(name="tiny", device="cpu", dtype="bfloat16", lora=VARIANTS["lora"]))
     assert {p.dtype for p in trainable_tensors(lora).values()} == {torch.float32}
     assert {p.dtype for p in lora.parameters() if not p.requires_grad} == {torch.bfloat16}
@@ -86,15 +86,15 @@ def test_only_what_trains_keeps_the_master_dtype(path):
     assert {p.dtype for p in full.parameters()} == {torch.float32}
 
 
-def test_an_unknown_lora_target_lists_the_names_there_are(path):
+def test_an_unknown_lora_target_is_answered_with_the_known_names(path):
     config = settings(lora=LoraConfig(target_modules=["q_proj", "query_proj"]))
     with pytest.raises(ModelError, match=r"\['query_proj'\].*'down_proj', 'gate_proj', .*'q_proj'.*'v_proj'"):
         load_policy(path, config)
 
 
-def test_an_absent_device_is_named():
+def test_an_unavailable_device_is_named():
     if torch.cuda.is_available():
-        pytest.skip("cuda is there")
+        pytest.skip("this machine has cuda")
     with pytest.raises(ModelError, match=r"model\.device .* got cuda: torch sees .*cpu"):
         pick_device(ModelConfig(device="cuda"))
 
@@ -105,13 +105,14 @@ def test_a_directory_without_a_model_is_named(tmp_path):
 
 
 def test_a_tokenizer_needs_a_chat_template(path, tmp_path):
-    assert load_tokenizer(path, settings()).eos_token == "<|im_end|>"
+    tokenizer = load_tokenizer(path, settings())
+    assert tokenizer.decode([tokenizer.eos_token_id]) == "<|im_end|>"
     plain = tiny_tokenizer()
     plain.chat_template = None
     plain.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="must have a chat template"):
         load_tokenizer(tmp_path, settings())
-    assert load_tokenizer(tmp_path, settings(), chat=False).eos_token == "<|im_end|>"
+    assert load_tokenizer(tmp_path, settings(), chat=False).eos_token_id == tokenizer.eos_token_id
 
 
 # Merging -----------------------------------------------------------------------------------------
@@ -191,7 +192,7 @@ def test_the_policy_comes_back_after_an_exception(path):
 
 
 @pytest.mark.parametrize("variant", ["full", "lora", "pissa"])
-def test_loading_what_trains_restores_the_policy(path, variant):
+def test_loading_the_trainable_tensors_restores_the_policy(path, variant):
     model = trained(path, VARIANTS[variant])
     saved, expected = snapshot(model), logits_of(model)
     fresh = load_policy(path, settings(lora=VARIANTS[variant]))
