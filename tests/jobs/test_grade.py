@@ -139,7 +139,12 @@ def test_mistakes_in_other_processes_are_reported_the_same_way(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "num_workers"), [(signal.SIGINT, 130, 1), (signal.SIGTERM, 143, 1), (signal.SIGKILL, -9, 2)]
+    ("number", "code", "num_workers"),
+    [
+        pytest.param(signal.SIGINT, 130, 1, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, 1, marks=pytest.mark.slow),
+        (signal.SIGKILL, -9, 2),
+    ],
 )
 def test_ended_in_the_middle_it_leaves_no_output_and_no_process(tmp_path, number, code, num_workers):
     path = write_lines(tmp_path / "c.jsonl", [{"completion": BOMB, "gold": f"{n}"} for n in range(10_000)])

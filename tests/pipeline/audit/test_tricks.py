@@ -87,8 +87,10 @@ def test_honest_text_shows_no_trick(completion, gold):
     ids=lambda text: text[:12].strip() + "...",
 )
 def test_hostile_text_is_read_in_linear_time(text):
-    for completion in (text, text[:99_000]):  # beyond and within what is read
-        for tagged in (True, False):
-            disagreement(completion, "72", True, tagged)
-        find_tricks(completion, "72")
-        number_in(completion)
+    within, beyond = text[:99_000], text  # of the length that is read
+    for tagged in (True, False):
+        disagreement(within, "72", True, tagged)
+        disagreement(beyond, "72", True, tagged)
+    find_tricks(beyond, "72")
+    number_in(within)
+    number_in(beyond)

@@ -5,9 +5,18 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from pipeline.reports.drawing import smooth
-from pipeline.reports.plots import _draw_length, _draw_phases, _draw_reward, draw_all
+from pipeline.reports.drawing import save, smooth
+from pipeline.reports.plots import (
+    _draw_dashboard,
+    _draw_length,
+    _draw_loss_vs_reward,
+    _draw_phases,
+    _draw_reward,
+    draw_all,
+)
 from pipeline.runs.clock import PHASES
+from pipeline.runs.metrics_log import read_metrics
+from pipeline.runs.records import read_evaluations
 from tests.support.plots import small_plots
 from tests.support.runs import make_run, write_rows
 
@@ -39,9 +48,13 @@ def test_every_plot_of_a_run_is_drawn_900_pixels_wide_or_more(tmp_path):
     ids=["sft", "grpo", "one-grpo-step", "one-sft-step"],
 )
 def test_every_plot_is_drawn_whatever_the_run_holds(tmp_path, small, shape):
-    paths = draw_all(make_run(tmp_path, **shape), tmp_path / "plots")
-    assert [path.stem for path in paths] == NAMES
-    assert all(imread(path).std() > 0.01 for path in paths)  # not blank
+    """The dashboard and the one plot that is not part of it."""
+    run = make_run(tmp_path, **shape)
+    rows, dashboard, plot = read_metrics(run), Figure(figsize=(13, 7.6)), Figure()
+    _draw_dashboard(dashboard, rows, read_evaluations(run))
+    _draw_loss_vs_reward(plot.subplots(), rows)
+    for figure in (dashboard, plot):
+        assert imread(save(figure, tmp_path / "plot.png", dpi=25)).std() > 0.01  # not blank
 
 
 @pytest.mark.parametrize("rows", [[], [{"step": 1}], [{"step": 1, "kind": "grpo", "loss": None, "reward_mean": "x"}]])
