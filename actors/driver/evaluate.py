@@ -23,7 +23,7 @@ from pipeline.evaluation.prompts import Prompter, make_prompter
 from pipeline.evaluation.record import RECORD_FILE, EvaluationRecord, read_record
 from pipeline.evaluation.results import Chunk, ResultsFile
 from pipeline.files import write_json
-from pipeline.models.policy import choose_dtype
+from pipeline.models.device import choose_dtype
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.reports import page
 from pipeline.runs.directory import hold_lock, latest_directory, make_directory

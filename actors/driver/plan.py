@@ -18,7 +18,7 @@ from pipeline.data import load_problems
 from pipeline.data.selection import choose_problems, natural_order, select_problems
 from pipeline.data.table import ProblemTable, data_cache, heads, load_table
 from pipeline.errors import ConfigError, DataError
-from pipeline.models.policy import choose_dtype
+from pipeline.models.device import choose_dtype
 from pipeline.runs.trackers import check_trackers
 from pipeline.training.rewards import resolve
 from pipeline.types import Problem

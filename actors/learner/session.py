@@ -19,15 +19,9 @@ from pipeline.config import Config, SFTConfig
 from pipeline.curriculum.examples import StageExamples, stage_examples
 from pipeline.curriculum.schedule import StageSchedule
 from pipeline.models.attention import use_causal_sdpa
+from pipeline.models.device import peak_memory_gib, pick_device, torch_dtype
 from pipeline.models.hub import resolve_model
-from pipeline.models.policy import (
-    load_policy,
-    merged_weights,
-    peak_memory_gib,
-    pick_device,
-    torch_dtype,
-    weights_digest,
-)
+from pipeline.models.policy import load_policy, merged_weights, weights_digest
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.runs.checkpoints import Progress, load_checkpoint
 from pipeline.runs.clock import PHASES, PhaseClock

@@ -26,7 +26,7 @@ def matmul_tflops(seconds: float = 2.0) -> float:
     """Rate of 2048 x 2048 matmuls on all cores, in this machine's default dtype for models."""
     import torch
 
-    from pipeline.models.policy import torch_dtype
+    from pipeline.models.device import torch_dtype
 
     a, b = torch.randn(2, 2048, 2048, dtype=torch_dtype("auto"))
     a @ b

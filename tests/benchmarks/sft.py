@@ -22,7 +22,7 @@ from rich.table import Table
 
 from actors.driver.stage import learner_environment
 from pipeline.config import LearnerConfig
-from pipeline.models.policy import choose_dtype
+from pipeline.models.device import choose_dtype
 from pipeline.runs.metrics_log import read_metrics
 from tests.benchmarks.__main__ import matmul_tflops
 from tests.conftest import ROOT
