@@ -148,7 +148,7 @@ def test_wrong_answers(answer, gold, grader):
 
 
 @pytest.mark.parametrize("gold", ["", "  \n", "$", "$$", ".", "\\(\\)", "???", "\\frac{1}{", "+ *", "9" * 5000])
-def test_unreadable_gold_is_no_free_reward(gold, grader):
+def test_an_unreadable_gold_is_never_rewarded(gold, grader):
     for answer in ("5", gold[:4] or "$"):
         assert grader.grade(answered(answer), gold).outcome in ("bad_gold", "unparsed")
     assert grader.grade(answered("5"), gold).outcome == "bad_gold"
@@ -166,15 +166,15 @@ def test_completion_without_an_answer_is_unparsed(grader):
     assert grader.grade("I do not know.", "72") == Verdict("unparsed")
 
 
-def test_all_methods_are_each_told_and_leave_the_verdict_alone(grader):
-    def told(answer: str, gold: str) -> tuple[object, ...]:
+def test_all_methods_reports_each_comparison_and_leaves_the_verdict_unchanged(grader):
+    def reported(answer: str, gold: str) -> tuple[object, ...]:
         verdict = grader.grade(answered(answer), gold, all_methods=True)
         plain = grader.grade(answered(answer), gold)
         assert (verdict.outcome, verdict.method) == (plain.outcome, plain.method)
         return verdict.method, verdict.strict, verdict.symbolic, verdict.numeric
 
-    assert told("72", "72") == ("exact", True, True, True)
-    assert told("72.0", "72") == ("symbolic", False, True, True)
-    assert told("\\sqrt{4}", "2") == ("symbolic", False, True, True)
-    assert told("73", "72") == (None, False, False, False)
-    assert told("0.333333", "1/3") == ("numeric", False, False, True)
+    assert reported("72", "72") == ("exact", True, True, True)
+    assert reported("72.0", "72") == ("symbolic", False, True, True)
+    assert reported("\\sqrt{4}", "2") == ("symbolic", False, True, True)
+    assert reported("73", "72") == (None, False, False, False)
+    assert reported("0.333333", "1/3") == ("numeric", False, False, True)

@@ -14,10 +14,11 @@ from pipeline.verifier.normalize.quantity import MAX_CHARS
 from pipeline.verifier.verdict import Comparison
 from tests.conftest import DATA
 from tests.support.hostile_texts import hostile
+from tests.support.sandbox import wait_for
 from tests.support.verifier import answered
 
 
-@pytest.mark.parametrize(("divisor", "timeout_s"), [(10, 0.25), pytest.param(1, 1.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("divisor", "timeout_s"), [(10, 0.15), pytest.param(1, 1.0, marks=pytest.mark.slow)])
 def test_every_hostile_text_is_answered_in_time_and_none_is_run(divisor, timeout_s):
     """Up to 7 MB each, see tests/support/hostile_texts.py. Some equal their gold, so outcomes are not asserted."""
     for canary in Path("/tmp").glob("gradus_canary*"):
@@ -32,7 +33,7 @@ def test_every_hostile_text_is_answered_in_time_and_none_is_run(divisor, timeout
             if cpu_seconds > 4.0 or seconds > 60.0:  # a quadratic step or an endless child takes many minutes
                 late[name] = (verdict.outcome, seconds)
         assert not late
-        assert grader.grade(answered("\\sqrt{4}"), "2").outcome == "correct"
+        assert wait_for(lambda: grader.grade(answered("\\sqrt{9}"), "3").outcome == "correct")
     assert not list(Path("/tmp").glob("gradus_canary*"))
 
 
@@ -101,7 +102,7 @@ NUMBERS = ["1,111", "1,", "1", "1e", "1/", "1.", "-", "$", "$1", "\\$", "-$ "]
 
 @pytest.mark.parametrize("unit", [*TAGS, *WORDS, *NUMBERS])
 def test_long_text_takes_linear_time(unit):
-    text = unit * (100_000 // len(unit))
+    text = unit * (50_000 // len(unit))
     longest_number, longest_words = f"5 {text[: MAX_CHARS - 10]}!", text[: MAX_CHARS - 10]
     start = time.process_time()
     last_number(text)
@@ -109,4 +110,4 @@ def test_long_text_takes_linear_time(unit):
         judge([(answered(answer), "5")], lambda jobs: [Comparison(False, False)] * len(jobs))
     for completion, gold in [(text, "5"), ("5", text)]:
         judge([(completion, gold)], lambda jobs: [Comparison(False, False)] * len(jobs))
-    assert time.process_time() - start < 5.0  # a quadratic step takes minutes
+    assert time.process_time() - start < 3.0  # a quadratic step takes much longer

@@ -10,7 +10,7 @@ from pipeline.verifier.compare.real_sets import is_real_set, same_real_set
 from pipeline.verifier.reading.parser import read
 
 LAWS = settings(max_examples=60, deadline=None, derandomize=True)
-POINTS = [Fraction(half, 2) for half in range(-3, 20)]
+POINTS = [Fraction(half, 2) for half in range(-3, 27)]
 Points = frozenset[Fraction]
 
 
