@@ -5,15 +5,17 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.config.evaluation import EvaluationConfig
 from pipeline.errors import CheckpointError
-from pipeline.evaluation.datasets import Loaded
-from pipeline.evaluation.models import EvalModel
-from pipeline.evaluation.prompts import Prompter
 from pipeline.files import write_json
 from pipeline.templates import TEMPLATES
+
+if TYPE_CHECKING:  # reports read records, and need neither torch nor data sets
+    from pipeline.config.evaluation import EvaluationConfig
+    from pipeline.evaluation.datasets import Loaded
+    from pipeline.evaluation.models import EvalModel
+    from pipeline.evaluation.prompts import Prompter
 
 RECORD_FILE = "evaluation.json"
 
@@ -31,10 +33,10 @@ class EvaluationRecord:
     @classmethod
     def of(
         cls,
-        config: EvaluationConfig,
-        models: Sequence[EvalModel],
-        loaded: Sequence[Loaded],
-        prompters: Mapping[tuple[str, str], Prompter],
+        config: "EvaluationConfig",
+        models: "Sequence[EvalModel]",
+        loaded: "Sequence[Loaded]",
+        prompters: "Mapping[tuple[str, str], Prompter]",
         notes: Mapping[str, str],
     ) -> "EvaluationRecord":
         """
@@ -85,7 +87,7 @@ def _comparable(record: dict[str, Any]) -> dict[str, Any]:
     return record | {"models": models}
 
 
-def _model(model: EvalModel) -> dict[str, Any]:
+def _model(model: "EvalModel") -> dict[str, Any]:
     return {
         "label": model.label,
         "name": model.name,
@@ -97,7 +99,7 @@ def _model(model: EvalModel) -> dict[str, Any]:
     }
 
 
-def _data_set(data: Loaded) -> dict[str, Any]:
+def _data_set(data: "Loaded") -> dict[str, Any]:
     return {
         "name": data.name,
         "licence": data.licence,
@@ -113,7 +115,7 @@ def _data_set(data: Loaded) -> dict[str, Any]:
     }
 
 
-def _prompt(prompter: Prompter) -> dict[str, Any]:
+def _prompt(prompter: "Prompter") -> dict[str, Any]:
     data = prompter.data
     return {
         "style": prompter.style,
