@@ -92,7 +92,7 @@ def test_an_incomplete_venv_is_recreated_and_a_complete_one_kept(project: Path, 
 
 @pytest.mark.parametrize(("change", "says"), [("", "setup: nothing to do\n"), ("# edited\n", "would install")])
 def test_a_setup_with_nothing_to_do_runs_neither_pip_nor_venv(project: Path, change: str, says: str):
-    """A finished setup leaves a stamp. It is done again after a change of pyproject.toml."""
+    """A finished setup leaves a stamp, which a change of pyproject.toml invalidates."""
     (project / ".venv/bin").mkdir(parents=True)
     (project / ".venv/pyvenv.cfg").touch()
     python = project / ".venv/bin/python"

@@ -85,7 +85,7 @@ LEVELS = {
     "4": Operation("What is {} * {}?", operator.mul, product_worked_out, (_TWO_DIGITS, range(2, 10)), 90 * 8),
     "5": Operation("What is {} modulo {}?", operator.mod, remainder_worked_out, (_TWO_DIGITS, range(5, 10)), 90 * 5),
 }
-"""In the order taught at school. Divisors start at 5, for with smaller ones the remainder could be guessed."""
+"""In the order taught at school. Divisors start at 5: remainders of smaller ones are easy to guess."""
 
 
 def problem_key(numbers: Sequence[int]) -> tuple[int, ...]:

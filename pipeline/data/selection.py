@@ -48,7 +48,8 @@ def first_per_level(problems: Iterable[Item], count: int) -> list[Item]:
 
 
 def natural_order(text: str) -> list[tuple[Decimal, str]]:
-    """A sort key that puts ``level 10`` after ``level 9``. Decimal, for int refuses numbers of many digits."""
+    """A sort key that puts ``level 10`` after ``level 9``."""
+    # Decimal, because int raises ValueError for numbers with thousands of digits.
     return [(Decimal(part) if part.isdecimal() else Decimal(0), part) for part in re.split(r"(\d+)", text)]
 
 

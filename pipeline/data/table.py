@@ -74,7 +74,7 @@ class ProblemTable(Sequence[Problem]):
         return ProblemTable(self.path, self.table_digest, np.arange(ArrowRows(self.path).num_rows))
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "ProblemTable":
-        """The problems at these places, in this order."""
+        """The problems at these positions, in this order."""
         return ProblemTable(self.path, self.table_digest, self.rows[np.asarray(rows, dtype=np.int64)])
 
     def heads(self) -> Iterator[ProblemHead]:
@@ -103,7 +103,7 @@ def heads(problems: Sequence[Problem]) -> Iterator[ProblemHead]:
 
 
 def take(problems: Problems, rows: Sequence[int]) -> Problems:
-    """The problems at these places: a table of a table, a list of a list."""
+    """The problems at these positions: a table from a table, a list from a list."""
     if isinstance(problems, ProblemTable):
         return problems.take(rows)  # type: ignore[return-value]
     return type(problems)(problems[row] for row in rows)  # type: ignore[call-arg]
@@ -152,5 +152,5 @@ def _problem(row: dict[str, Any]) -> Problem:
 
 
 def _interned(text: str | None) -> str | None:
-    """Few levels and types have many problems: one object each."""
+    """One object for equal texts: many problems share a few levels and types."""
     return None if text is None else sys.intern(text)

@@ -53,7 +53,7 @@ def test_stratifying_by_type_shows_types_too(tmp_path, data, capsys):
     assert ["a", "17", "4", "21", "19.05%"] in rows and ["b", "16", "4", "20", "20.00%"] in rows
 
 
-MISTAKES = {
+USER_ERRORS = {
     "missing file": (["--data", "nowhere.parquet"], "nowhere.parquet does not exist"),
     "missing column": (["--question-field", "q"], "has no field q: it has problem, level, type, solution"),
     "fraction": (["--test-fraction", "1.2"], "--test-fraction must be above 0 and below 1, got 1.2"),
@@ -65,8 +65,8 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("arguments", "named"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_named_in_one_message(tmp_path, data, monkeypatch, capsys, arguments, named):
+@pytest.mark.parametrize(("arguments", "named"), USER_ERRORS.values(), ids=USER_ERRORS)
+def test_a_user_error_is_named_in_one_message(tmp_path, data, monkeypatch, capsys, arguments, named):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()

@@ -73,10 +73,10 @@ def test_a_table_is_made_once(tmp_path, monkeypatch):
     first = load_table(config, "train", tmp_path / "cache")
     before = os.stat(first.path)
     monkeypatch.setattr(tables, "iter_problems", None)
-    again = load_table(config, "train", tmp_path / "cache")
-    after = os.stat(again.path)
+    second = load_table(config, "train", tmp_path / "cache")
+    after = os.stat(second.path)
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-    assert again.digest == first.digest and list(again) == list(first)
+    assert second.digest == first.digest and list(second) == list(first)
     unused = config.model_copy(update={"eval_split": "validation"})
     assert load_table(unused, "train", tmp_path / "cache").path == first.path
 
@@ -146,7 +146,7 @@ def test_rows_are_numbers_not_copies(tmp_path):
 
 
 def test_changed_code_makes_a_new_table_of_the_same_data(tmp_path, monkeypatch):
-    """A run made by other code still finds that its data is the same."""
+    """So a run started by other code recognizes its data."""
     config = write(tmp_path / "a.jsonl")
     before = load_table(config, "train", tmp_path / "cache")
     monkeypatch.setattr(tables, "code_digest", lambda *files: "other code")

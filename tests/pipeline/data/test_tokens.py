@@ -53,8 +53,8 @@ def test_tokens_are_written_once_and_read_by_row(table, tmp_path):
     with new_tokens(table, tmp_path / "model", chat=True) as (tokens, path):
         assert path is not None
         write_batches(path, TOKENS, [encode_problems(tokenizer, list(table))])
-    with new_tokens(table, tmp_path / "model", chat=True) as (again, path):
-        assert path is None and again.path == tokens.path
+    with new_tokens(table, tmp_path / "model", chat=True) as (second, path):
+        assert path is None and second.path == tokens.path
     prompt, completion = tokens[2]
     assert prompt == prompt_token_ids(tokenizer, table[2])
     assert tokenizer.decode(completion) == f"{table[2].solution}<|im_end|>"

@@ -99,7 +99,7 @@ def test_force_replaces_a_split_and_leaves_other_files(tmp_path):
 
 
 @pytest.mark.parametrize("existing", [False, True])
-def test_what_fails_while_writing_leaves_everything_as_it_was(tmp_path, monkeypatch, existing):
+def test_a_failure_while_writing_leaves_everything_as_it_was(tmp_path, monkeypatch, existing):
     name = write_jsonl(tmp_path / "set.jsonl", *[math_row(f"p{n}") for n in range(20)])
     if existing:
         prepare_split(SplitSettings(name, tmp_path / "out"))
@@ -159,7 +159,7 @@ def test_data_is_never_overwritten_by_its_split(tmp_path):
         ([math_row("a")], {"data": "embedded:arithmetic", "split": "train"}, ConfigError, "--split and --subset"),
     ],
 )
-def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, rows, settings, error, message):
+def test_a_user_error_is_one_line_and_writes_nothing(tmp_path, rows, settings, error, message):
     name = write_jsonl(tmp_path / "set.jsonl", *rows)
     with pytest.raises(error, match=message) as caught:
         prepare_split(SplitSettings(**{"data": name, "output": tmp_path / "out", **settings}))
@@ -192,9 +192,9 @@ def test_math(tmp_path):
     assert split.notes == []
     strata = defaultdict(list)
     for side in ("train", "test"):
-        for found in getattr(split, side):
-            strata[found.level].append(side)
-            strata[found.level, found.type].append(side)
+        for record in getattr(split, side):
+            strata[record.level].append(side)
+            strata[record.level, record.type].append(side)
     assert len(strata) == 5 + 5 * 7
     for stratum, sides in strata.items():
         assert abs(sides.count("test") - 0.2 * len(sides)) < (1 if isinstance(stratum, str) else 1.5)

@@ -65,6 +65,6 @@ def test_a_level_that_says_nothing_is_none(level):
 def test_columns_may_have_other_names_and_formats(tmp_path, columns, settings: dict[str, Any]):
     names: dict[str, Any] = {"question_field": "q", "answer_field": "a", "level_field": "grade", "type_field": ""}
     data = write_jsonl(tmp_path / "set.jsonl", *[columns])
-    [found], _ = read_records(SplitSettings(data, tmp_path / "out", **names, **settings))
-    assert (found.problem, found.solution, found.answer, found.level) == ("1 + 1?", "add", "2", "3")
-    assert found.type is None
+    [record], _ = read_records(SplitSettings(data, tmp_path / "out", **names, **settings))
+    assert (record.problem, record.solution, record.answer, record.level) == ("1 + 1?", "add", "2", "3")
+    assert record.type is None
