@@ -59,7 +59,7 @@ EXTRA = {
 
 
 def hostile(everything: bool = False, divisor: int = 1) -> list[tuple[str, str, str]]:
-    """The table. ``divisor`` shortens the texts of 10,000 repetitions and more; names give the undivided sizes."""
+    """The table. ``divisor`` shortens the long texts; names give the undivided sizes."""
     extra = set() if everything else {k + ":" + n for k, ns in EXTRA.items() for n in ns}
     rows: list[tuple[str, str, str]] = []
     seen: set[str] = set()
@@ -212,7 +212,7 @@ def hostile(everything: bool = False, divisor: int = 1) -> list[tuple[str, str, 
     raw(X + "the_answer_is_colon", "The answer is: " * big(100_000) + "7", "8")
     raw(X + "final_answer_100000", "Final answer:" * big(100_000), "7")
     raw(X + "the_answer_spaces", "the answer" + " " * big(500_000) + "is" + " " * big(500_000), "7")
-    raw(X + "final_spaces_answer", ("Final" + " " * 1000) * 1000, "7")
+    raw(X + "final_spaces_answer", ("Final" + " " * 1000) * big(1000), "7")
     raw(X + "digits_commas", "1,234," * big(200_000) + "x", "1,234")
     tag(X + "groups_of_three", ",".join(["111"] * big(200_000)) + "x", "111,111")
     tag(X + "groups_bad_tail", "1" + ",000" * big(200_000) + ",00", "1,000")
@@ -224,7 +224,7 @@ def hostile(everything: bool = False, divisor: int = 1) -> list[tuple[str, str, 
     raw(X + "tag_almost_closed", "<answer>7</answer" * big(60_000), "7")
     raw(X + "lt_run", "<" * big(1_000_000), "7")
     raw(X + "stars_and_text", "**a" * big(200_000), "a")
-    raw(X + "boxed_space_runs", ("\\boxed" + " " * 300) * 3_000, "7")
+    raw(X + "boxed_space_runs", ("\\boxed" + " " * 300) * big(3_000), "7")
     tag(X + "frac_incomplete", "\\frac" * big(200_000), "\\frac12")
     tag(X + "text_unclosed", "\\text{" * big(200_000), "a")
     tag(X + "left_without_right", "\\left" * big(200_000) + "(1", "1")

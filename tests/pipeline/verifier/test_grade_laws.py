@@ -47,14 +47,14 @@ def test_another_spelling_is_equal_but_not_exact(whole, decimals):
 
 
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), max_size=5))
-@LAWS
+@settings(LAWS, max_examples=30)
 def test_a_batch_is_judged_like_its_pairs(pairs):
     pairs = [(answered(answer), gold) for answer, gold in pairs]
     assert judge(pairs, no_child) == [grade_here(*pair) for pair in pairs]
 
 
 @given(st.lists(st.sampled_from(["72", "\\sqrt{5184}", "x"]), max_size=6))
-@LAWS
+@settings(LAWS, max_examples=30)
 def test_only_undecided_pairs_are_compared_in_one_batch_and_in_order(answers):
     batches: list[list[Job]] = []
 
