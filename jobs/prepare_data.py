@@ -58,12 +58,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = split.add_argument
-    add("--data", required=True, metavar="NAME", help="hub data set, .parquet or .jsonl file, directory, or embedded:NAME")
+    add("--data", required=True, metavar="NAME", help="hub data set, .parquet, .jsonl, directory or embedded:NAME")
     add("--output", required=True, type=Path, metavar="DIR", help="a new or empty directory")
     add("--force", action="store_true", help="replace an earlier split in a DIR that is not empty")
     add("--subset", metavar="NAME", help="configuration of the hub data set")
-    add("--split", metavar="NAME", help="what to read, such as train+test (default: train; for a directory, every file)")
-    add("--test-fraction", type=float, default=0.2, metavar="X", help="share of every level that is held out (default: %(default)s)")
+    add("--split", metavar="NAME", help="what to read, such as train+test (default: train; in a directory every file)")
+    add("--test-fraction", type=float, default=0.2, metavar="X", help="held out of every level (default: %(default)s)")
     add(
         "--stratify-by",
         default="level",
@@ -71,7 +71,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="BY",
         help="level (default) or level,type",
     )
-    add("--seed", type=int, default=0, metavar="N", help="seed of the choice and the order of rows (default: %(default)s)")
+    add("--seed", type=int, default=0, metavar="N", help="for the choice and order of rows (default: %(default)s)")
     add("--max-per-level", type=int, metavar="N", help="rows of a level to keep, both files together")
     add("--answer-format", default="boxed", choices=("boxed", "hash", "plain"), help="(default: %(default)s)")
     add("--answer-field", metavar="NAME", help="default: the solution field; answer if --answer-format is plain")
