@@ -16,6 +16,8 @@ _FILTERS = {"level": "levels", "type": "types", "source": "sources"}
 
 @dataclass(frozen=True)
 class EvalProblem:
+    """A problem to be asked."""
+
     id: str
     question: str
     gold: str

@@ -5,14 +5,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import pipeline
 from pipeline.audit.strict import DISAGREEMENTS, disagreement, number_in, read, same, strict_correct
 from tests.support.audits import HONEST, META, written
+from tests.support.properties import examples
 
-cheap = settings(max_examples=50, deadline=None, derandomize=True)
 pieces = st.sampled_from(
     ["<reasoning>", "</reasoning>", "<answer>", "</answer>", "####", "The answer is:", r"\boxed{", "{", "}", "\n", "$"]
 )
@@ -140,7 +140,7 @@ def test_a_different_number_is_of_kind_value_in_plain_text_too():
     assert disagreement(META, "72", True, tagged=False) is None
 
 
-@cheap
+@examples()
 @given(completions, st.booleans(), st.booleans())
 def test_scorers_agree_where_there_is_no_disagreement(completion, is_correct, tagged):
     kind = disagreement(completion, "72", is_correct, tagged)
@@ -148,7 +148,7 @@ def test_scorers_agree_where_there_is_no_disagreement(completion, is_correct, ta
     assert kind is None or (kind in DISAGREEMENTS and (kind == "missed") == (not is_correct))
 
 
-@cheap
+@examples()
 @given(st.integers(-(10**9), 10**9), st.integers(-(10**9), 10**9))
 def test_integers_are_read_in_every_plain_spelling(a, b):
     for text in (f"{a}", f" ${a:,}$ ", f"{a}.0", f"{2 * a}/2"):
@@ -156,7 +156,7 @@ def test_integers_are_read_in_every_plain_spelling(a, b):
         assert strict_correct(written(text), str(b)) == (a == b)
 
 
-@cheap
+@examples()
 @given(st.decimals(-1000, 1000, places=3))
 def test_decimals_are_read_exactly(value):
     assert number_in(f"{value:f}") == Fraction(value)

@@ -11,13 +11,14 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.evaluation.browser import FIELDS, browser_page
 from pipeline.reports import page
 from tests.conftest import ROOT
 from tests.support.browser_rows import ATTACKS, ROWS, make_row
+from tests.support.properties import examples
 
 STATIC = ROOT / "pipeline" / "evaluation" / "static"
 
@@ -103,7 +104,7 @@ cells = st.one_of(st.none(), st.booleans(), st.integers(0, 99), st.floats(), st.
 rows_of_a_page = st.lists(st.dictionaries(st.sampled_from(FIELDS), cells), min_size=1, max_size=5)
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@examples()
 @given(rows_of_a_page)
 def test_any_rows_come_back_with_texts_made_visible(rows):
     def expected(value: Any) -> Any:

@@ -4,12 +4,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import CheckpointError
 from pipeline.evaluation.results import TEXTS, Chunk, ResultsFile
 from tests.support.evaluations import PROBLEMS, result_row
+from tests.support.properties import examples
 
 
 def chunks_of(model: str, size: int) -> list[Chunk]:
@@ -50,7 +51,7 @@ def test_a_full_disk_is_an_error_that_says_what_is_kept():
 texts = st.text(st.characters(categories=["L", "N", "P", "S", "Z", "C"]), max_size=20)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@examples(25)
 @given(st.lists(texts, min_size=6, max_size=6), st.integers(1, 6), st.integers(0, 6), st.data())
 def test_rows_come_back_and_a_kill_costs_at_most_the_chunk_it_hit(completions, size, num_written, data):
     rows = [result_row("m", p, "1", completion=text) for p, text in zip(PROBLEMS, completions, strict=True)]

@@ -1,13 +1,14 @@
 """Summaries of results, worked out by hand."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.evaluation.problems import EvalProblem
 from pipeline.evaluation.summary import answer_key, summarize
 from pipeline.reports import statistics
 from tests.support.evaluations import PROBLEMS, result_row
+from tests.support.properties import examples
 
 
 def test_a_summary_by_hand():
@@ -65,7 +66,7 @@ graded = st.integers(1, 5).flatmap(
 """[num_problems][num_samples]"""
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@examples(25)
 @given(graded)
 def test_pass_at_k_starts_at_the_accuracy_and_grows_and_intervals_contain_their_estimates(correct):
     with pytest.MonkeyPatch.context() as patch:
@@ -81,7 +82,7 @@ def test_pass_at_k_starts_at_the_accuracy_and_grows_and_intervals_contain_their_
     assert sum(part["num_completions"] for part in lengths) == sum(map(len, correct))
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@examples(25)
 @given(st.lists(st.booleans(), min_size=1, max_size=8), st.lists(st.booleans(), min_size=1, max_size=8))
 def test_models_are_compared_on_the_problems_that_both_answered(a, b):
     rows = rows_of([[right] for right in a]) + [row | {"model": "n"} for row in rows_of([[right] for right in b])]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError
@@ -20,6 +20,7 @@ from pipeline.grading.processes import over_processes
 from pipeline.grading.run import check_paths, default_output, grade_file
 from pipeline.grading.tally import Tally
 from tests.support.grading import here
+from tests.support.properties import examples
 
 
 def write_lines(path: Path, rows: Iterable[dict]) -> Path:
@@ -79,7 +80,7 @@ others = st.dictionaries(st.one_of(st.text(max_size=6), st.sampled_from(["outcom
 rows_of_a_file = st.lists(st.tuples(others, st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=12)
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@examples()
 @given(rows_of_a_file, st.integers(1, 200), st.booleans())
 def test_any_jsonl_file_comes_back_with_verdicts_whatever_its_chunks(rows, chunk_bytes, escapes):
     sources = [other | {"completion": f"<answer>{a}</answer>", "gold": str(gold)} for other, a, gold in rows]

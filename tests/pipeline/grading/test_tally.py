@@ -2,11 +2,12 @@
 
 from typing import Any, get_args
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.grading.tally import NUM_EXAMPLES, Tally
 from pipeline.verifier import Method, Outcome, Verdict
+from tests.support.properties import examples
 
 verdicts: Any = st.builds(
     Verdict,
@@ -23,7 +24,7 @@ def tally_of(verdicts: list[Verdict], first: int = 1) -> Tally:
     return tally
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@examples()
 @given(st.lists(verdicts, max_size=12), st.integers(0, 12), st.integers(0, 12))
 def test_tallies_of_parts_add_up_to_that_of_the_whole(verdicts, cut, other_cut):
     low, high = sorted((cut, other_cut))

@@ -4,11 +4,12 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import CheckpointError
 from pipeline.reports import page
+from tests.support.properties import examples
 from tests.support.runs import HOSTILE
 
 ATTACKS = ["</pre>", "</td>", "</p>", "</summary></details>", "</style>", "</title>", "<script>", "<!--", "-->", "]]>"]
@@ -17,7 +18,6 @@ pieces = st.sampled_from(ATTACKS + ODDITIES)
 hostile = st.one_of(
     st.lists(st.one_of(pieces, st.text(max_size=5)), max_size=12).map("".join), st.text(), st.just(HOSTILE)
 )
-cheap = settings(max_examples=50, deadline=None, derandomize=True)
 
 
 class Elements(HTMLParser):
@@ -51,7 +51,7 @@ def full_page(text: str) -> str:
     return page.build(text, page.headline([f"fact {text}"], [(text, text)]), sections)
 
 
-@cheap
+@examples()
 @given(hostile)
 def test_no_text_leaves_its_element(text):
     harmless, shown = Elements(full_page("harmless")), Elements(full_page(text))
@@ -59,14 +59,14 @@ def test_no_text_leaves_its_element(text):
     assert shown.text == harmless.text.replace("harmless", page.visible(text))
 
 
-@cheap
+@examples()
 @given(hostile)
 def test_a_page_is_utf_8_without_invisible_characters(text):
     html = full_page(text).encode().decode()
     assert all(char.isprintable() or char in "\n\t" for char in html)
 
 
-@cheap
+@examples()
 @given(st.text(alphabet=st.characters(categories=["L", "N", "P", "S"]), max_size=50))
 def test_visible_text_is_left_as_it_is(text):
     assert page.visible(text) == text

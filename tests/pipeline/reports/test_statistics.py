@@ -4,7 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.reports import statistics
@@ -19,8 +19,8 @@ from pipeline.reports.statistics import (
     sign_flip_p,
     wilson_interval,
 )
+from tests.support.properties import examples
 
-cheap = settings(max_examples=50, deadline=None, derandomize=True)
 shares = st.floats(0, 1)
 
 
@@ -37,7 +37,7 @@ def samples(draw: st.DrawFn) -> tuple[int, int]:
     return num_samples, draw(st.integers(0, num_samples))
 
 
-@cheap
+@examples()
 @given(samples())
 def test_pass_at_k_is_the_share_at_one_and_grows_with_k(counts):
     num_samples, num_correct = counts
@@ -46,7 +46,7 @@ def test_pass_at_k_is_the_share_at_one_and_grows_with_k(counts):
     assert values == sorted(values) and values[-1] == float(num_correct > 0)
 
 
-@cheap
+@examples()
 @given(samples(), st.data())
 def test_pass_at_k_grows_with_the_number_of_correct_completions(counts, data):
     num_samples, num_correct = counts
@@ -54,7 +54,7 @@ def test_pass_at_k_grows_with_the_number_of_correct_completions(counts, data):
     assert pass_at_k(num_samples, num_correct, k) <= pass_at_k(num_samples, min(num_correct + 1, num_samples), k) <= 1
 
 
-@cheap
+@examples()
 @given(samples(), st.integers(2, 10))
 def test_a_wilson_interval_contains_the_share_and_shrinks_with_more_problems(counts, times):
     num_problems, num_correct = counts
@@ -65,14 +65,14 @@ def test_a_wilson_interval_contains_the_share_and_shrinks_with_more_problems(cou
     assert narrow_high - narrow_low < high - low
 
 
-@cheap
+@examples()
 @given(shares, st.integers(1, 1000))
 def test_a_wilson_interval_is_symmetric_in_right_and_wrong(share, num_problems):
     low, high = wilson_interval(share, num_problems)
     assert wilson_interval(1 - share, num_problems) == pytest.approx((1 - high, 1 - low), abs=1e-9)
 
 
-@cheap
+@examples()
 @given(st.lists(shares, min_size=1, max_size=30), st.integers(0, 3))
 def test_bootstrap_intervals_are_ordered_nested_and_repeatable(values, seed):
     with pytest.MonkeyPatch.context() as patch:
@@ -83,14 +83,14 @@ def test_bootstrap_intervals_are_ordered_nested_and_repeatable(values, seed):
     assert 0 <= low <= inner[0] <= inner[1] <= high <= 1
 
 
-@cheap
+@examples()
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50), st.floats(0.01, 0.99))
 def test_percentiles_are_ordered_and_within_the_replicates(values, confidence):
     low, high = percentile_interval(np.array(values), confidence)
     assert min(values) <= low <= high <= max(values)
 
 
-@cheap
+@examples()
 @given(st.lists(st.tuples(st.sampled_from([None, "7", "8", "9"]), st.booleans()), max_size=12))
 def test_only_a_problem_with_a_correct_completion_can_be_won_by_majority(votes):
     answers, correct = [answer for answer, _ in votes], [is_correct for _, is_correct in votes]
@@ -99,13 +99,13 @@ def test_only_a_problem_with_a_correct_completion_can_be_won_by_majority(votes):
     assert won or 2 * sum(correct) <= len(correct)
 
 
-@cheap
+@examples()
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_mcnemar_is_symmetric_and_a_probability(only_a, only_b):
     assert 0 < mcnemar_p(only_a, only_b) == mcnemar_p(only_b, only_a) <= 1
 
 
-@cheap
+@examples()
 @given(st.lists(st.sampled_from([-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0]), max_size=10))
 def test_a_sign_flip_p_ignores_signs_order_and_ties(changes):
     p = sign_flip_p(changes)
@@ -113,7 +113,7 @@ def test_a_sign_flip_p_ignores_signs_order_and_ties(changes):
     assert sign_flip_p([-change for change in changes]) == sign_flip_p([*reversed(changes), 0.0]) == p
 
 
-@cheap
+@examples()
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=20))
 def test_swapping_two_models_swaps_the_verdict(answers):
     with pytest.MonkeyPatch.context() as patch:
