@@ -5,6 +5,8 @@ GRADUS_EXTRA ?= cpu
 # Used only where the configured package index does not offer PyTorch's CPU build itself.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 ARGS ?=
+# Branch coverage of pipeline/, of whole runs only: it means nothing for a part, and costs time.
+COVERAGE ?= $(if $(ARGS),,--cov --cov-report=term)
 export GRADUS_EXTRA TORCH_CPU_INDEX
 
 .PHONY: help setup demo test lint bench clean
@@ -19,8 +21,8 @@ demo: setup  ## run the demo job on a private local Ray cluster (ARGS='a.b=value
 	.venv/bin/python jobs/submit_local.py jobs/demo.py --config configs/demo.yaml \
 		output.root="$(CURDIR)/output/experiments" $(ARGS)
 
-test: setup  ## run the tests, with branch coverage (ARGS='-m "not slow"' for the quick ones)
-	.venv/bin/python -m pytest --cov --cov-report=term $(ARGS)
+test: setup  ## run the tests (ARGS='-m "not slow"' for the quick ones)
+	.venv/bin/python -m pytest $(COVERAGE) $(ARGS)
 
 lint: setup  ## ruff and mypy
 	.venv/bin/ruff check
