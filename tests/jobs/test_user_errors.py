@@ -1,24 +1,49 @@
-"""A user's mistake: one short message that names the thing, exit code 2, no traceback, no run directory."""
+"""A user error: one short message that names the thing, exit code 2, no traceback, no run directory."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from jobs import demo
 from pipeline.config import load_config
 from pipeline.runs.checkpoints import Progress
 from pipeline.runs.directory import RunDirectory
-from tests.conftest import ROOT
+from tests.conftest import CONFIGS, ROOT
+from tests.support.hub import UNREACHABLE, use_hub
 from tests.support.models import save_tiny_model
 
 
-def run_job(*arguments: str, script: str = "grpo_qwen", **env: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, f"jobs/{script}.py", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | env, timeout=120)
+@pytest.fixture
+def run_job(monkeypatch, capsys) -> Callable[..., str]:
+    """Runs a job in this process, in the project's directory. Returns what it printed."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def run(*arguments: str, script: str = "grpo_qwen") -> str:
+        importlib.import_module(f"jobs.{script}").main(list(arguments))
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def error_of(run_job, capsys) -> Callable[..., str]:
+    """Runs a job that must end with exit code 2. Returns the message."""
+
+    def run(*arguments: str, script: str = "grpo_qwen") -> str:
+        with pytest.raises(SystemExit) as ended:
+            run_job(*arguments, script=script)
+        assert ended.value.code == 2
+        shown = capsys.readouterr().err
+        return shown[shown.index("error: ") :]
+
+    return run
 
 
 def no_run(tmp_path: Path) -> bool:
@@ -42,15 +67,12 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("arguments", "named"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_named_in_one_message(tmp_path, arguments, named):
+def test_a_mistake_is_named_in_one_message(tmp_path, monkeypatch, error_of, arguments, named):
+    use_hub(monkeypatch, UNREACHABLE, tmp_path)
     if "--config" not in arguments:
         arguments = ["--config", "configs/demo.yaml", *arguments]
-    done = run_job(
-        *arguments, f"output.root={tmp_path / 'runs'}", HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path)
-    )
-    assert done.returncode == 2, done.stderr
-    error = done.stderr[done.stderr.index("error: ") :]
-    assert named in error and "Traceback" not in done.stderr
+    error = error_of(*arguments, f"output.root={tmp_path / 'runs'}")
+    assert named in error
     assert len(error.strip().splitlines()) <= 2 and len(error) < 600
     assert no_run(tmp_path)
 
@@ -66,70 +88,70 @@ SEARCH_MISTAKES = {
 
 
 @pytest.mark.parametrize(("arguments", "named"), SEARCH_MISTAKES.values(), ids=SEARCH_MISTAKES)
-def test_a_mistake_in_a_search_is_named_in_one_message(tmp_path, arguments, named):
-    done = run_job(*arguments, f"output.root={tmp_path / 'runs'}", script="search_replay")
-    assert done.returncode == 2, done.stderr
-    assert named in done.stderr[done.stderr.index("error: ") :] and "Traceback" not in done.stderr
+def test_a_mistake_in_a_search_is_named_in_one_message(tmp_path, error_of, arguments, named):
+    assert named in error_of(*arguments, f"output.root={tmp_path / 'runs'}", script="search_replay")
     assert no_run(tmp_path)
 
 
-def test_a_run_is_not_resumed_as_a_search(tmp_path):
-    RunDirectory.create(load_config(ROOT / "configs" / "search_replay_demo.yaml", [f"output.root={tmp_path}"]))
-    done = run_job("--resume", "latest", f"output.root={tmp_path}", script="search_replay")
-    assert done.returncode == 2 and "must be resumed by the job that started it" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_run_is_not_resumed_as_a_search(tmp_path, error_of):
+    RunDirectory.create(load_config(CONFIGS / "search_replay_demo.yaml", [f"output.root={tmp_path}"]))
+    error = error_of("--resume", "latest", f"output.root={tmp_path}", script="search_replay")
+    assert "must be resumed by the job that started it" in error
 
 
 @pytest.mark.slow
-def test_what_the_cluster_lacks_is_named(tmp_path):
-    done = run_job(
-        "--config", "configs/demo.yaml", f"output.root={tmp_path / 'runs'}", "learner.num_gpus=3", script="demo"
-    )
+def test_what_the_cluster_lacks_is_named_and_the_process_ends_with_code_2(tmp_path):
+    """A process of its own, with a Ray of its own."""
+    root, env = tmp_path / "runs", {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [sys.executable, "jobs/demo.py", "--config", "configs/demo.yaml", "learner.num_gpus=3"]
+    done = subprocess.run([*command, f"output.root={root}"], cwd=ROOT, capture_output=True, text=True, env=env)
     assert done.returncode == 2 and "the cluster must have 3 GPUs free for all actors, got 0" in done.stderr
     assert "Traceback" not in done.stderr and no_run(tmp_path)
 
 
 @pytest.mark.slow
-def test_a_place_that_cannot_be_written_is_named(tmp_path):
+def test_a_place_that_cannot_be_written_is_named(tmp_path, capsys):
+    from tests.support.in_process import run_without_ray
+
     (tmp_path / "file").touch()  # root may write anywhere, but not below a file
-    done = run_job("--config", "configs/demo.yaml", f"output.root={tmp_path / 'file' / 'runs'}", script="demo")
-    assert done.returncode == 2 and "output.root must be writable" in done.stderr
-    assert "Traceback" not in done.stderr
+    arguments = ["--config", CONFIGS / "demo.yaml", f"output.root={tmp_path / 'file' / 'runs'}"]
+    with pytest.raises(SystemExit) as ended:
+        run_without_ray(None, demo.main, *arguments)
+    assert ended.value.code == 2 and "output.root must be writable" in capsys.readouterr().err
 
 
-def test_a_corrupt_checkpoint_is_named(tmp_path):
+def test_a_corrupt_checkpoint_is_named(tmp_path, error_of):
     import torch
 
-    run = RunDirectory.create(load_config(ROOT / "configs" / "demo.yaml", [f"output.root={tmp_path}"]))
+    run = RunDirectory.create(load_config(CONFIGS / "demo.yaml", [f"output.root={tmp_path}"]))
     path = run.checkpoints.save(Progress("sft", 3, 3), {"w": torch.zeros(2)}, {}, None)
     (path / "policy.safetensors").write_bytes(b"\0" * 10)
-    done = run_job("--resume", "latest", f"output.root={tmp_path}")
-    assert done.returncode == 2 and f"checkpoint {path} is corrupt" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert f"checkpoint {path} is corrupt" in error_of("--resume", "latest", f"output.root={tmp_path}")
+
+
+HELP = """
+import runpy, sys
+sys.argv = [sys.argv[1], "--help"]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    print([name for name in ("torch", "ray", "vllm", "pydantic", "transformers") if name in sys.modules])
+"""
 
 
 @pytest.mark.parametrize("script", sorted(path.stem for path in (ROOT / "jobs").glob("[a-z]*.py")))
-def test_help_answers_at_once(script):
-    start = time.perf_counter()
-    done = run_job("--help", script=script)
-    assert done.returncode == 0 and "usage:" in done.stdout
-    # A bound on what is imported: torch, ray or vllm alone take longer than this, even on a busy machine.
-    assert time.perf_counter() - start < 10
-    modules = run_python(
-        f"import sys, jobs.{script}; print([m for m in ('torch', 'ray', 'vllm', 'pydantic') if m in sys.modules])"
-    )
-    assert modules.strip() == "[]"
-
-
-def run_python(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+def test_help_imports_nothing_that_takes_long(script):
+    command = [sys.executable, "-c", HELP, f"jobs/{script}.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout and done.stdout.endswith("[]\n")
 
 
 EMBEDDED = ["demo", "curriculum_then_grpo", "search_replay_demo"]
 
 
 @pytest.mark.parametrize("config", [*EMBEDDED, "grpo_smollm2_gsm8k", "grpo_qwen2.5_1.5b"])
-def test_a_dry_run_shows_actors_and_package_and_starts_nothing(tmp_path, config):
+def test_a_dry_run_shows_actors_and_package_and_starts_nothing(tmp_path, run_job, config):
     model = save_tiny_model(tmp_path / "model")
     (tmp_path / "data").mkdir()
     for split in ("train", "test"):
@@ -137,9 +159,8 @@ def test_a_dry_run_shows_actors_and_package_and_starts_nothing(tmp_path, config)
             json.dumps({"question": "1 + 1?", "answer": "1 + 1 = 2 #### 2"}) + "\n"
         )
     local = [] if config in EMBEDDED else [f"model.name={model}", f"data.name={tmp_path / 'data'}"]
-    done = run_job("--config", f"configs/{config}.yaml", "--dry-run", *local, f"output.root={tmp_path / 'runs'}")
-    assert done.returncode == 0, done.stderr
+    shown = run_job("--config", f"configs/{config}.yaml", "--dry-run", *local, f"output.root={tmp_path / 'runs'}")
     for text in ("dtype", "learner", "rollout", "reward", "GPUs each", "package", "nothing was started"):
-        assert text in done.stdout
-    assert "auto" not in done.stdout  # settled for this machine
+        assert text in shown
+    assert "auto" not in shown  # decided for this machine
     assert not (tmp_path / "runs").exists()

@@ -1,34 +1,18 @@
 """Jobs as processes of their own: run to their end, or killed on the way."""
 
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from pipeline.runs.metrics_log import read_metrics
 from tests.conftest import ROOT
 
 
-def job(*arguments: object, script: str = "jobs/grpo_qwen.py") -> list[str]:
+def job(*arguments: object, script: str) -> list[str]:
     return [sys.executable, script, *map(str, arguments)]
-
-
-def run_job(*arguments: object, script: str = "jobs/grpo_qwen.py") -> str:
-    """Runs a job to its end and returns what it printed."""
-    done = subprocess.run(
-        job(*arguments, script=script), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    return done.stdout
-
-
-def save_recipe(directory: Path, settings: dict[str, Any]) -> Path:
-    path = directory / "tiny.yaml"
-    path.write_text(yaml.safe_dump(settings))
-    return path
 
 
 def only_run(root: Path) -> Path:
@@ -36,24 +20,30 @@ def only_run(root: Path) -> Path:
     return run
 
 
-def killed_at(step: int, root: Path, *arguments: object, script: str = "jobs/grpo_qwen.py") -> None:
-    """Starts a job and kills its driver with SIGKILL once a run under ``root`` is at ``step``."""
-    with start(*arguments, f"output.root={root}", script=script) as process:
+def start(*arguments: object, script: str, env: dict[str, str]) -> subprocess.Popen[bytes]:
+    """
+    Args:
+        env: added to that of this process.
+    """
+    command, quiet = job(*arguments, script=script), subprocess.DEVNULL
+    return subprocess.Popen(command, cwd=ROOT, stdout=quiet, stderr=quiet, env=os.environ | env)
+
+
+def killed_at(step: int, root: Path, *arguments: object, script: str, env: dict[str, str]) -> None:
+    """Start a job and kill its driver with SIGKILL once a run under ``root`` is at ``step``."""
+    with start(*arguments, f"output.root={root}", script=script, env=env) as process:
         try:
-            wait_for_step(root, step, process)
+            wait_until(
+                lambda: any(row["step"] >= step for run in root.glob("exp_*") for row in read_metrics(run)), process
+            )
         finally:
             process.kill()
 
 
-def start(*arguments: object, script: str = "jobs/grpo_qwen.py") -> subprocess.Popen[bytes]:
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(job(*arguments, script=script), cwd=ROOT, stdout=quiet, stderr=quiet)
-
-
-def wait_for_step(root: Path, step: int, process: subprocess.Popen, timeout_s: float = 300.0) -> None:
+def wait_until(is_reached: Callable[[], bool], process: subprocess.Popen[bytes], timeout_s: float = 600.0) -> None:
+    """Wait while the process runs."""
     deadline = time.monotonic() + timeout_s
-    while process.poll() is None and time.monotonic() < deadline:
-        if any(row["step"] >= step for run in root.glob("exp_*") for row in read_metrics(run)):
-            return
+    while not is_reached():
+        assert process.poll() is None, f"the job ended early, with exit code {process.returncode}"
+        assert time.monotonic() < deadline, "it was not reached in time"
         time.sleep(0.05)
-    raise AssertionError(f"step {step} was not reached: exit code {process.poll()}")

@@ -1,4 +1,4 @@
-"""Tokens of training problems: those that the learner used to make, made once."""
+"""Tokens of training problems are those of each problem alone, whoever makes them."""
 
 import subprocess
 import sys
@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.driver import encode as tokenize
+from actors.driver import encode
 from actors.driver.encode import make_tokens
-from actors.driver.launch import connected_ray
 from pipeline.config import DataConfig, ModelConfig
 from pipeline.curriculum.examples import ExampleTable
 from pipeline.data.table import ProblemTable, load_table
@@ -27,7 +26,7 @@ MODEL = ModelConfig(name=NAME)
 
 @pytest.fixture
 def model(tmp_path) -> ModelConfig:
-    """A tokenizer alone, in a directory that passes for a model."""
+    """A tokenizer alone, in a directory that looks like a model."""
     folder = tmp_path / "model"
     tiny_tokenizer().save_pretrained(folder)
     for name in ("config.json", "model.safetensors"):
@@ -70,14 +69,14 @@ def test_examples_are_read_by_row(tmp_path, model):
     assert (asked.tokens.prompt, asked.tokens.completion) == (solved.tokens.prompt, ())
 
 
-def test_tokens_are_made_once_for_a_tokenizer_and_a_way_to_ask(tmp_path, model, monkeypatch):
+def test_tokens_are_made_once_for_a_tokenizer_and_a_template(tmp_path, model, monkeypatch):
     problems = load_table(metamath_like(tmp_path / "a.jsonl", 30), "train", tmp_path)
     first = make_tokens(problems, model, chat=False)
     before = first.path.stat()
     with monkeypatch.context() as patch:
-        patch.setattr(tokenize, "encode_problems", None)
-        again = make_tokens(problems[:3], model, chat=False)
-    assert (again.path.stat().st_ino, again.path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+        patch.setattr(encode, "encode_problems", None)
+        second = make_tokens(problems[:3], model, chat=False)
+    assert (second.path.stat().st_ino, second.path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     made = {first.path, make_tokens(problems, model, chat=True).path}
     for name in ("chat_template.jinja", "tokenizer.json"):
         file = Path(model.name) / name
@@ -88,7 +87,7 @@ def test_tokens_are_made_once_for_a_tokenizer_and_a_way_to_ask(tmp_path, model, 
     assert make_tokens(other, model, chat=False).path.parent != first.path.parent
 
 
-def test_half_made_tokens_are_made_again(tmp_path, model):
+def test_partly_written_tokens_are_recreated(tmp_path, model):
     problems = load_table(metamath_like(tmp_path / "a.jsonl", 30), "train", tmp_path)
     path = make_tokens(problems, model, chat=False).path
     whole = path.read_bytes()
@@ -99,29 +98,47 @@ def test_half_made_tokens_are_made_again(tmp_path, model):
 
 
 @pytest.mark.slow
-def test_ray_makes_the_same_file(tmp_path, model, monkeypatch):
-    problems = load_table(metamath_like(tmp_path / "a.jsonl", 10_500), "train", tmp_path)
-    with connected_ray():
-        path = make_tokens(problems, model, chat=False).path
+def test_ray_makes_the_same_file(ray_address, tmp_path, model, monkeypatch):
+    problems = load_table(metamath_like(tmp_path / "a.jsonl", 5500), "train", tmp_path)
+    path = make_tokens(problems, model, chat=False).path
     tokens = TokenTable(path)
-    for row in (0, 3999, 4000, 10_499):
+    for row in (0, encode.ROWS_PER_TASK - 1, encode.ROWS_PER_TASK, 5499):  # of two tasks
         assert tokens[row] == encoded_alone(tiny_tokenizer(), problems[row])
     by_ray = path.read_bytes()
     path.unlink()
-    monkeypatch.setattr(tokenize, "MIN_ROWS", 10**9)
+    monkeypatch.setattr(encode, "MIN_ROWS", 10**9)
     make_tokens(problems, model, chat=False)
     assert path.read_bytes() == by_ray
 
 
+PEAKS = """
+import random, sys
+from pathlib import Path
+import ray
+from actors.driver.encode import make_tokens
+from pipeline.config import ModelConfig
+from pipeline.curriculum.examples import ExampleTable
+from pipeline.data.table import load_table
+from tests.support.tables import PeakMemory, metamath_like
+
+folder, model = Path(sys.argv[1]), ModelConfig(name=sys.argv[2])
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+for num_rows in map(int, sys.argv[3:]):
+    config = metamath_like(folder / f"{num_rows}.jsonl", num_rows)
+    with PeakMemory() as memory:
+        problems = load_table(config, "train", folder)
+        examples = ExampleTable(problems, make_tokens(problems, model, chat=False), 1024)
+        for row in random.Random(0).sample(range(num_rows), 100):
+            examples[row]
+    print(memory.peak_mib)
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_memory_does_not_grow_with_the_rows(tmp_path):
-    peaks = [_peak_mib(num_rows) for num_rows in (20_000, 60_000)]
-    assert peaks[1] - peaks[0] < 150, peaks  # 40,000 more rows are 400 MB as Python objects
-
-
-def _peak_mib(num_rows: int) -> float:
-    """Of all processes of the benchmark."""
-    command = [sys.executable, "-m", "tests.benchmarks.tokenize", "--num-rows", str(num_rows), "--num-examples", "100"]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return float(said.rpartition("processes: ")[2].split()[0])
+    """Peaks of a process and of all that it starts, on a Ray of its own."""
+    command = [sys.executable, "-c", PEAKS, str(tmp_path), NAME, "10000", "40000"]
+    small, large = map(
+        float, subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    )
+    assert large - small < 150, (small, large)  # 30,000 more rows are 300 MB as Python objects

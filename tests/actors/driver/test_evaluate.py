@@ -1,48 +1,37 @@
-"""Whole evaluations by jobs/evaluate.py: real Ray and real vLLM engines on a tiny random model."""
+"""Whole evaluations by jobs/evaluate.py with real vLLM engines on tiny random models."""
 
 import json
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from jobs import evaluate
 from pipeline.evaluation.results import ResultsFile
-from tests.support.jobs import only_run, run_job, save_recipe, start
+from tests.support.cluster import free_cpus, joining, wait_until_free
+from tests.support.in_process import evaluate_without_ray
+from tests.support.jobs import only_run, start, wait_until
 from tests.support.models import save_tiny_model
+from tests.support.recipes import evaluation_recipe
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-JOB = "jobs/evaluate.py"
 NUM_PROBLEMS, NUM_SAMPLES = 64, 2
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory) -> Path:
-    """Two models answer 64 problems twice each, in chunks of 8; one prompt is too long for the engine."""
+def recipe(tiny_model, tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("recipe")
-    rows = [{"question": f"{n} + {n}?", "answer": str(2 * n)} for n in range(NUM_PROBLEMS - 1)]
-    rows.append({"question": "so " * 40 + "1 + 1?", "answer": "2"})
-    (directory / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    models = {name: str(save_tiny_model(directory / name, seed)) for seed, name in enumerate(("first", "second"))}
-    settings = {
-        "model": models,
-        "dataset": str(directory / "test.jsonl"),
-        "data": {"eval_split": "train"},  # of one file the only split
-        "prompt": {"template": "{question} "},
-        "loading": {"dtype": "float32"},
-        "rollout": {"num_samples": NUM_SAMPLES, "temperature": 1.0, "max_completion_length": 48}
-        | {"max_prompt_length": 64, "prompts_per_chunk": 8, "memory_gib": 1.0, "kv_cache_gib": 1.0, "num_cpus": 0.25},
-        "seed": 5,
-    }
-    return save_recipe(directory, settings)
+    models = {"first": tiny_model, "second": save_tiny_model(directory / "second", seed=1)}
+    return evaluation_recipe(models, directory, num_problems=NUM_PROBLEMS)
 
 
-def evaluate(recipe: Path, root: Path, *overrides: str) -> Path:
-    run_job("--config", recipe, f"output.root={root}", *overrides, script=JOB)
+def evaluated(recipe: Path, root: Path, *overrides: str) -> Path:
+    """Of an evaluation with engines in this process."""
+    evaluate_without_ray(evaluate.main, "--config", recipe, f"output.root={root}", *overrides)
     return only_run(root)
 
 
@@ -54,7 +43,7 @@ def rows_of(directory: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def reference(recipe, tmp_path_factory) -> Path:
     """An evaluation that nothing disturbs, with one engine."""
-    return evaluate(recipe, tmp_path_factory.mktemp("reference"))
+    return evaluated(recipe, tmp_path_factory.mktemp("reference"))
 
 
 def test_everything_is_answered_once_and_reported(reference):
@@ -73,58 +62,59 @@ def test_everything_is_answered_once_and_reported(reference):
     assert not (reference / "merged_model").exists()
 
 
-def test_the_same_evaluation_gives_the_same_rows_with_one_engine_and_with_three(recipe, reference, tmp_path):
-    """Sampled completions; greedy ones are a special case."""
-    assert rows_of(evaluate(recipe, tmp_path, "rollout.num_workers=3")) == rows_of(reference)
+def test_sampled_completions_are_the_same_with_one_engine_and_with_three(recipe, reference, tmp_path):
+    assert rows_of(evaluated(recipe, tmp_path, "rollout.num_workers=3")) == rows_of(reference)
 
 
-def test_greedy_completions_are_the_same_with_one_engine_and_with_three(recipe, tmp_path):
-    greedy = ("rollout.temperature=0", "rollout.num_samples=1", f"model={recipe.parent / 'first'}")
+def test_greedy_completions_are_the_same_with_one_engine_and_with_three(recipe, tiny_model, tmp_path):
+    greedy = ("rollout.temperature=0", "rollout.num_samples=1", f"model={tiny_model}")
     one, three = (
-        rows_of(evaluate(recipe, tmp_path / str(count), f"rollout.num_workers={count}", *greedy)) for count in (1, 3)
+        rows_of(evaluated(recipe, tmp_path / str(count), f"rollout.num_workers={count}", *greedy)) for count in (1, 3)
     )
     assert len(one) == NUM_PROBLEMS and one == three
 
 
-def test_a_killed_evaluation_goes_on_and_gives_the_same_rows(recipe, reference, tmp_path):
-    with start("--config", recipe, f"output.root={tmp_path}", script=JOB) as process:
-        wait_for_rows(tmp_path, 20, process)
-        process.kill()
+def test_an_engine_and_then_the_driver_are_killed_and_nothing_is_lost_or_counted_twice(
+    recipe, reference, ray_address, tmp_path
+):
+    """Two engines, as processes of their own: the one that is killed is replaced. The driver's death sets both free.
+    The evaluation is resumed with one engine."""
+    free = free_cpus()
+    arguments = ("--config", recipe, f"output.root={tmp_path}", "rollout.num_workers=2")
+    with start(*arguments, script="jobs/evaluate.py", env=joining(ray_address)) as process:
+        try:
+            wait_until(lambda: num_rows(tmp_path) > 0, process)
+            os.kill(an_engine(), signal.SIGKILL)
+            wait_until(lambda: num_rows(tmp_path) >= NUM_PROBLEMS * NUM_SAMPLES, process)  # all of the first model
+            assert num_engines_started(tmp_path) == 3
+        finally:
+            process.kill()
+    wait_until_free(free)
     directory = only_run(tmp_path)
-    assert 0 < len(rows_of(directory)) < len(rows_of(reference))
+    before = rows_of(directory)
+    assert before == rows_of(reference)[: len(before)] and len(before) < len(rows_of(reference))
     with (directory / "eval_results.jsonl").open("a") as file:
         file.write('{"model": "fi')
-    run_job("--resume", "latest", "--config", recipe, f"output.root={tmp_path}", script=JOB)
+    evaluate_without_ray(evaluate.main, "--resume", "latest", f"output.root={tmp_path}", "rollout.num_workers=1")
     assert rows_of(directory) == rows_of(reference)
 
 
-def test_an_engine_that_is_killed_is_replaced_and_nothing_is_lost_or_counted_twice(recipe, reference, tmp_path):
-    with start("--config", recipe, f"output.root={tmp_path}", script=JOB) as process:
-        wait_for_rows(tmp_path, 1, process)
-        os.kill(engine_of(process.pid), signal.SIGKILL)
-        assert process.wait(timeout=400) == 0
-    directory = only_run(tmp_path)
-    assert rows_of(directory) == rows_of(reference)
-    assert (directory / "logs" / "rollout_0.log").read_text().count("actors.rollout: engine for") == 3  # 2 undisturbed
+def num_rows(root: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in root.glob("exp_*/eval_results.jsonl"))
 
 
-def test_an_evaluation_cannot_be_resumed_as_another_one(recipe, reference):
-    command = ["--resume", str(reference), "rollout.max_completion_length=8"]
-    with pytest.raises(AssertionError, match="must be resumed as it was started, and its settings differ"):
-        run_job(*command, script=JOB)
+def num_engines_started(root: Path) -> int:
+    return sum(path.read_text().count("actors.rollout: engine for") for path in root.glob("exp_*/logs/rollout_*.log"))
 
 
-def wait_for_rows(root: Path, count: int, process: Any, timeout_s: float = 300.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while process.poll() is None and time.monotonic() < deadline:
-        if any(path.read_bytes().count(b"\n") >= count for path in root.glob("exp_*/eval_results.jsonl")):
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"{count} rows were not reached: exit code {process.poll()}")
+def an_engine() -> int:
+    """The process of an engine of an evaluation, below the Ray that this process started."""
+    engines = [p.pid for p in psutil.Process().children(recursive=True) if "ray::EvalWorker" in " ".join(p.cmdline())]
+    return engines[0]
 
 
-def engine_of(pid: int) -> int:
-    """The process of an engine that the job started."""
-    (engine, *_) = [p.pid for p in psutil.Process(pid).children(recursive=True) if "ray::EvalWorker" in p.name()
-                    or "ray::EvalWorker" in " ".join(p.cmdline())]  # fmt: skip
-    return engine
+def test_an_evaluation_cannot_be_resumed_as_another_one(reference, capsys):
+    with pytest.raises(SystemExit) as error:
+        evaluate_without_ray(evaluate.main, "--resume", reference, "rollout.max_completion_length=8")
+    assert error.value.code == 2
+    assert "must be resumed as it was started, but its settings differ" in capsys.readouterr().err

@@ -10,21 +10,25 @@ from typing import Any
 import pytest
 import torch
 
-from actors.driver.launch import learner_environment
+from actors.driver.actor_plan import needed_resources, plan_actors
 from actors.driver.plan import (
+    RunPlan,
     check_held_out,
+    decide_dtype,
     held_out_problems,
-    needed_resources,
-    plan_actors,
-    plan_chains,
+    plan_run,
+    plan_search,
     plan_stages,
-    settle_dtype,
 )
-from actors.driver.plan import replay_buffer as planned_buffer
+from actors.driver.search import _with_recorded_keys
+from actors.driver.stage import learner_environment, stage_setup
 from pipeline.config import Config, LearnerConfig, validate_config
 from pipeline.errors import ConfigError, DataError
+from pipeline.runs.directory import RunDirectory
 from pipeline.types import Problem
 
+ANY: Any = None
+"""Stands for tokens and actors, which a plan hands on."""
 EACH = {"name": "level", "kind": "sft", "each_level": True}
 
 
@@ -48,18 +52,36 @@ def data(tmp_path) -> dict[str, Any]:
     return {"name": str(tmp_path), "answer_format": "hash", "fields": {"level": "level"}}
 
 
-def test_the_buffer_of_a_stage_is_what_the_stages_before_it_trained_on(tmp_path):
-    config = make(curriculum={"buffer_capacity": 5})
-    first, second, third = plan_stages(config, problems("1", "2", "3"))
-    for name, ids in (("a", ["1.0", "1.1", "1.2"]), ("b", ["2.0", "2.1"])):
-        (tmp_path / name).mkdir()
-        trained = [[each, each[0]] for each in ids]
-        (tmp_path / name / "replay.json").write_text(json.dumps({"buffer": None, "trained": trained}))
-    before: list[Path] = [tmp_path / "a", tmp_path / "b"]
-    assert planned_buffer(config, first.spec, []) is None
-    found = [planned_buffer(config, stage.spec, before) for stage in (second, third)]
-    names = [{item.problem_id for item in buffer.items} for buffer in found if buffer]
-    assert names == [{"1.0", "1.1", "1.2"}, {"1.0", "1.1", "1.2", "2.0", "2.1"}]
+def test_a_run_is_planned_with_all_its_stages_problems_and_actors(data, tmp_path):
+    stages = [EACH, {"name": "rl", "kind": "grpo", "problems": {"levels": ["2"]}}]
+    sft = {"per_device_train_batch_size": 4, "num_train_epochs": 3}
+    plan = plan_run(make(data=data, stages=stages, sft=sft, grpo={"num_steps": 5}), tmp_path / "cache")
+    (chain,) = plan.chains
+    assert [(stage.spec.name, stage.num_steps, stage.levels) for stage in chain.stages] == [
+        ("level_1", 6, ["1"]),  # 8 problems, 3 epochs, batches of 4
+        ("level_2", 6, ["2"]),
+        ("rl", 5, ["2"]),
+    ]
+    assert [len(stage.problems) for stage in chain.stages] == [8, 8, 8] and len(chain.problems) == 16
+    assert {problem.level for problem in chain.held_out} == {"1", "2"}
+    assert chain.keys == () and plan.actors == plan_actors(plan.config)
+    assert [stage["directory"] for stage in chain.record()["stages"]] == [".", ".", "."]
+    assert plan.config.model.dtype != "auto"
+
+
+def test_the_buffer_of_a_stage_is_what_the_stages_before_it_trained_on(data, tmp_path):
+    config = make(data=data, stages=[EACH, {"name": "rl", "kind": "grpo"}], curriculum={"buffer_capacity": 5})
+    (chain,) = plan_run(config, tmp_path / "cache").chains
+    trained = [[p.id for p in chain.stages[0].problems[:3]], [p.id for p in chain.stages[1].problems[:2]]]
+    for level, ids in enumerate(trained):
+        (tmp_path / str(level)).mkdir()
+        state = {"buffer": None, "trained": [[each, str(level + 1)] for each in ids]}
+        (tmp_path / str(level) / "replay.json").write_text(json.dumps(state))
+    ended: list[Path] = [tmp_path / "0", tmp_path / "1"]
+    first, second, third = (stage_setup(chain, i, tmp_path, ANY, ended[:i], ANY).buffer for i in range(3))
+    assert first is None
+    names = [{item.problem_id for item in buffer.items} for buffer in (second, third) if buffer]
+    assert names == [set(trained[0]), {*trained[0], *trained[1]}]
 
 
 def test_a_level_that_cannot_be_evaluated_is_told_before_anything_starts():
@@ -100,15 +122,49 @@ def test_graders_are_for_sampling_and_engines_for_sampling_or_evaluation():
 )
 def test_a_search_that_needs_other_engines_is_refused(data, different, tmp_path):
     with pytest.raises(ConfigError, match="must not change which actors there are"):
-        plan_chains(make(data=data, search={"grid": different}), tmp_path)
+        plan_search(make(data=data, search={"grid": different}), tmp_path)
 
 
 def test_a_search_over_what_learners_do_shares_the_data(data, tmp_path):
     grid = {"model": {"lora": {"r": [4, 8]}}, "curriculum": {"replay_ratio": [0.0, 0.5]}}
     config = make(data=data, search={"grid": grid, "baselines": []}, model={"lora": {"r": 2}})
-    chains = plan_chains(config, tmp_path / "cache")
+    chains = plan_search(config, tmp_path / "cache").chains
     assert len(chains) == 4 and len({key for chain in chains for key in chain.keys}) == 2 + 4
     assert all(chain.problems is chains[0].problems for chain in chains)
+
+
+def old_search(data: dict[str, Any], root: Path) -> tuple[RunPlan, RunDirectory]:
+    """The plan of a search, and its directory as an earlier version left it: with keys in a format of its own."""
+    search = {"grid": {"curriculum": {"replay_ratio": [0.0, 0.5]}}, "baselines": []}
+    plan = plan_search(make(data=data, search=search, output={"root": str(root)}), root / "cache")
+    run = RunDirectory.create(plan.config)
+    records = [chain.record() for chain in plan.chains]
+    for record in records:
+        for stage in record["stages"]:
+            stage["key"] = f"old_{stage['key']}"
+    (run.path / "chains.json").write_text(json.dumps({"kind": "search", "chains": records}))
+    return plan, run
+
+
+def test_a_search_of_an_earlier_version_is_resumed_with_its_own_keys(data, tmp_path):
+    plan, run = old_search(data, tmp_path)
+    resumed = _with_recorded_keys(plan, run)
+    assert resumed.key_format == 1  # written again, so that it is resumed like this once more
+    for chain, before in zip(resumed.chains, plan.chains, strict=True):
+        assert chain.keys == tuple(f"old_{key}" for key in before.keys)
+
+
+def test_an_overridden_setting_gives_a_resumed_search_new_keys(data, tmp_path):
+    plan, run = old_search(data, tmp_path)
+    changed = plan_search(plan.config.model_copy(update={"seed": 1}), tmp_path / "cache")
+    assert _with_recorded_keys(changed, run) is changed
+
+
+def test_a_search_of_this_version_computes_its_keys(data, tmp_path):
+    plan, run = old_search(data, tmp_path)
+    chains = json.loads((run.path / "chains.json").read_text())
+    (run.path / "chains.json").write_text(json.dumps(chains | {"key_format": plan.key_format}))
+    assert _with_recorded_keys(plan, run) is plan
 
 
 OLD_CPU, NEW_CPU, ARM = {"avx512_f": True, "avx512_bf16": False}, {"avx512_bf16": True}, {"bf16": True}
@@ -127,12 +183,12 @@ OLD_CPU, NEW_CPU, ARM = {"avx512_f": True, "avx512_bf16": False}, {"avx512_bf16"
         (OLD_CPU, {"model": {"dtype": "bfloat16"}}, "bfloat16"),
     ],
 )
-def test_a_cpu_without_bfloat16_products_trains_in_float32_unless_told_otherwise(
+def test_a_cpu_without_native_bfloat16_matmul_trains_in_float32_unless_told_otherwise(
     monkeypatch, caplog, cpu, sections, expected
 ):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
-    settled = settle_dtype(make(**sections))
-    assert settled.model.dtype == settle_dtype(settled).model.dtype == expected
+    decided = decide_dtype(make(**sections))
+    assert decided.model.dtype == decide_dtype(decided).model.dtype == expected
     assert ("very slow here" in caplog.text) is (sections == {"model": {"dtype": "bfloat16"}})
 
 

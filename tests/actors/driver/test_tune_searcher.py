@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import tempfile
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,23 +23,6 @@ CHAINS = [
 KEYS = {key for chain in CHAINS for key in chain.keys}
 PARENT = {key: parent for chain in CHAINS for parent, key in pairwise(("start", *chain.keys))}
 SCORES = {"s2": 0.2, "c2": 0.8}
-
-
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    import ray
-
-    with tempfile.TemporaryDirectory(prefix="gradus", ignore_cleanup_errors=True) as short:  # sockets need short paths
-        ray.init(
-            address="local",
-            num_cpus=2,
-            include_dashboard=False,
-            object_store_memory=100 * 2**20,
-            log_to_driver=False,
-            _temp_dir=short,
-        )
-        yield
-        ray.shutdown()
 
 
 def run_stage(config: dict[str, Any]) -> None:
@@ -89,14 +70,14 @@ def fit(search: StageQueue, directory: Path, **settings: Any) -> dict[str, dict[
     tuner = tune.Tuner(
         tune.with_resources(run_stage, {"CPU": 0.5}),
         param_space={"directory": str(directory), "failures": {}, **settings},
-        tune_config=tune.TuneConfig(search_alg=StageSearcher(search, num_slots=2), num_samples=-1),
+        tune_config=tune.TuneConfig(search_alg=StageSearcher(search, num_slots=2), num_samples=-1, reuse_actors=True),
         run_config=tune.RunConfig(name=f"tune_{time.time_ns()}", storage_path=str(directory), verbose=0),
     )
     tuner.fit()
     return {path.stem: json.loads(path.read_text()) for path in sorted(directory.glob("*.run"))}
 
 
-def test_no_stage_starts_before_its_parent_ended_and_shared_ones_run_once(local_ray, tmp_path):
+def test_no_stage_starts_before_its_parent_ended_and_shared_ones_run_once(ray_address, tmp_path):
     search = StageQueue(CHAINS)
     runs = fit(search, tmp_path, side_by_side=["s2", "c2"])
     assert set(runs) == {f"{key}.0" for key in KEYS}  # 9 stages of 3 chains x 4, each once
@@ -108,24 +89,24 @@ def test_no_stage_starts_before_its_parent_ended_and_shared_ones_run_once(local_
             assert parent == "start" or runs[f"{parent}.0"]["ended"] <= run["started"]
             weights[key] = trained(weights[parent], key)
     assert runs["s2.0"]["started"] < runs["c2.0"]["ended"] and runs["c2.0"]["started"] < runs["s2.0"]["ended"]
-    assert {name: found["status"] for name, found in search.outcome().items()} == dict.fromkeys("abc", "finished")
+    assert {name: chain["status"] for name, chain in search.outcome().items()} == dict.fromkeys("abc", "finished")
 
 
-def test_failed_stages_are_tried_again_and_a_chain_that_keeps_failing_ends_alone(local_ray, tmp_path):
+def test_failed_stages_are_retried_and_a_chain_that_keeps_failing_ends_alone(ray_address, tmp_path):
     search = StageQueue(CHAINS, max_retries=1)
     runs = fit(search, tmp_path, failures={"s1": 1, "b3": 9})
     assert {"s1.0", "s1.1", "b3.0", "b3.1"} <= set(runs)
     assert not {"s1.2", "b3.2", "b4.0"} & set(runs)
-    assert [found["status"] for found in search.outcome().values()] == ["finished", "failed", "finished"]
+    assert [chain["status"] for chain in search.outcome().values()] == ["finished", "failed", "finished"]
     assert set(read_markers(tmp_path / "markers")) == KEYS - {"b3", "b4"}
 
 
-def test_a_search_goes_on_from_its_markers_and_a_rung_stops_the_weak(local_ray, tmp_path):
+def test_a_search_resumes_from_its_markers_and_a_rung_stops_the_weak(ray_address, tmp_path):
     for key in ("s1", "s2"):
         write_marker(tmp_path / "markers", key, {"score": SCORES.get(key, 0.5)})
         (tmp_path / f"{key}.weights").write_text(key)
     search = StageQueue(CHAINS, [Rung(2, keep=1)])
-    search.restore({key: found["score"] for key, found in read_markers(tmp_path / "markers").items()})
+    search.restore({key: result["score"] for key, result in read_markers(tmp_path / "markers").items()})
     runs = fit(search, tmp_path)
     assert set(runs) == {"c2.0", "c3.0", "c4.0"}
-    assert [found["status"] for found in search.outcome().values()] == ["stopped", "stopped", "finished"]
+    assert [chain["status"] for chain in search.outcome().values()] == ["stopped", "stopped", "finished"]

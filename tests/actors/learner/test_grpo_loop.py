@@ -7,8 +7,8 @@ import pytest
 from pipeline.config import Config, validate_config
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.metrics_log import read_metrics
-from tests.actors.learner.conftest import TERMS
 from tests.support.loops import run_loops, run_loops_crashing_after, write_rows
+from tests.support.recipes import REWARDS
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ def recipe(tiny_model, tmp_path_factory) -> dict:
         "grpo": {"batch_size": 4, "num_generations": 4, "num_steps": 2, "num_iterations": 2, "mu": 2, "beta": 0.02}
         | {"learning_rate": 3e-3, "epsilon": 0.1},
         "rollout": {"max_prompt_length": 64, "max_completion_length": 16, "prompts_per_chunk": 2},
-        "reward": {"functions": TERMS},
+        "reward": {"functions": REWARDS},
         "learner": {"tokens_per_micro_batch": 256, "num_threads": 1},
         "eval": {"problems_per_level": 0},
         "checkpoint": {"every_steps": 1},
@@ -69,7 +69,7 @@ def test_every_iteration_takes_the_policy_as_its_new_reference(recipe, local_act
     assert kl[0] == kl[2] == 0 and kl[1] > 0 and kl[3] > 0  # with one update a step, the first has not left it yet
 
 
-def test_crashed_in_the_middle_and_resumed_ends_bit_identical(recipe, reference_run, local_actors, tmp_path):
+def test_a_run_resumed_after_a_crash_ends_bit_identical(recipe, reference_run, local_actors, tmp_path):
     config = configure(recipe, tmp_path)
     crashed = run_loops_crashing_after(2, config, local_actors)  # before the checkpoint of step 2
     assert crashed.checkpoints.paths()[-1].name == "step_000001"

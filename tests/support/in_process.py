@@ -1,0 +1,87 @@
+"""Whole jobs in this process, without Ray: actors are plain objects, and stages run one after another."""
+
+import gc
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray import tune
+
+from actors.driver import evaluate, examination, launch, search
+from actors.handles import ActorHandles
+from actors.learner.grpo_loop import grpo_loop
+from actors.learner.setup import StageSetup
+from actors.learner.sft_loop import sft_loop
+from pipeline.curriculum.stage_queue import StageQueue
+from tests.support.loops import LocalHandle, without_ray
+
+Main = Callable[[list[str]], object]
+
+
+def run_without_ray(actors: ActorHandles, main: Main, *arguments: object) -> None:
+    """Run a training job."""
+    with _no_cluster(launch, search) as patch:
+        for module in (launch, search):
+            patch.setattr(module, "start_actors", lambda *_: actors)
+            patch.setattr(module, "fit_stage", _train)
+        patch.setattr(search, "count_slots", lambda plan: 1)
+        patch.setattr(search, "_fit", _run_stages)
+        main([str(argument) for argument in arguments])
+
+
+def evaluate_without_ray(main: Main, *arguments: object) -> None:
+    """Run an evaluation."""
+    with _no_cluster(evaluate) as patch:
+        patch.setattr(examination, "make_actor", _make_local)
+        patch.setattr(examination, "ray", SimpleNamespace(kill=lambda engine: gc.collect()))
+        main([str(argument) for argument in arguments])
+    gc.collect()  # engines are dropped, not closed: closing one closes what all engines of a process share
+
+
+@contextmanager
+def _no_cluster(*modules: Any) -> Iterator[pytest.MonkeyPatch]:
+    with without_ray(), pytest.MonkeyPatch.context() as patch, _logging_restored():
+        for module in modules:
+            patch.setattr(module, "connected_ray", nullcontext)
+            patch.setattr(module, "wait_for_resources", lambda actors: None)
+        yield patch
+
+
+def _train(setup: StageSetup) -> None:
+    with _logging_restored():
+        (sft_loop if setup.stage.kind == "sft" else grpo_loop)(setup)
+
+
+def _run_stages(queue: StageQueue, shared: search.SharedByTrials) -> None:
+    """All stages of a search in the queue's order, one at a time."""
+    while not queue.is_over:
+        stage = queue.ready()[0]
+        queue.start(stage.key)
+        reported: list[dict[str, float]] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tune, "report", reported.append)
+            search.run_stage({"stage": {"chain": stage.chain, "index": stage.index, "slot": 0}}, shared)
+        queue.finish(stage.key, reported[-1]["score"])
+
+
+def _make_local(worker: type, directory: Path, log_name: str, **options: Any) -> Any:
+    return SimpleNamespace(remote=lambda *arguments: LocalHandle(worker(*arguments)))
+
+
+@contextmanager
+def _logging_restored() -> Iterator[None]:
+    """Close the log files that are opened in the block: each process of a real run has its own."""
+    loggers = [logging.getLogger(name) for name in (None, "vllm", "ray")]
+    before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
+    try:
+        yield
+    finally:
+        for logger, level, handlers in before:
+            logger.setLevel(level)
+            for handler in set(logger.handlers) - set(handlers):
+                logger.removeHandler(handler)
+                handler.close()

@@ -1,0 +1,126 @@
+"""Recipes of whole jobs on a tiny model in float32: a chain, a search and an evaluation.
+
+They ask for the same engines, which many of them can therefore share.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.config import Config, validate_config
+
+MAX_PROMPT_LENGTH, MAX_COMPLETION_LENGTH = 80, 16
+MAX_MODEL_LEN = MAX_PROMPT_LENGTH + MAX_COMPLETION_LENGTH
+REWARDS = [{"name": "tests.support.models:letter_reward"}, {"name": "format", "weight": 0.5}]
+SIGNS = {"1": "+", "2": "-", "3": "*"}
+"""By level."""
+
+
+def save_recipe(directory: Path, settings: dict[str, Any]) -> Path:
+    path = directory / "tiny.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def tiny_settings(model: Path, data: Path, **sections: Any) -> dict[str, Any]:
+    """A curriculum of SFT stages, one per level. It learns nothing that an evaluation would see."""
+    actor = {"num_cpus": 0.1, "memory_gib": 0.3}
+    return {
+        "model": {"name": str(model), "dtype": "float32", "device": "cpu"},
+        "data": {"name": str(data), "task_name": "gsm8k", "system_prompt": "", "fields": {"level": "level"}},
+        "curriculum": {},
+        "stages": [{"name": "level", "kind": "sft", "each_level": True}],
+        "sft": {"per_device_train_batch_size": 4, "max_steps": 4, "learning_rate": 1e-3, "lr_schedule": "linear"},
+        "grpo": {"batch_size": 4, "num_generations": 4, "num_steps": 4, "mu": 2, "beta": 0.02}
+        | {"learning_rate": 3e-3, "epsilon": 0.1},
+        "rollout": {"max_prompt_length": MAX_PROMPT_LENGTH, "max_completion_length": MAX_COMPLETION_LENGTH}
+        | {"prompts_per_chunk": 2, "num_threads": 1, **actor},
+        "reward": {"functions": REWARDS, **actor},
+        "learner": {"tokens_per_micro_batch": 256, "num_threads": 1, **actor},
+        "eval": {"problems_per_level": 4, "max_completion_length": MAX_COMPLETION_LENGTH},
+        "checkpoint": {"every_steps": 1},
+        "tracking": {"backends": []},
+        **sections,
+    }
+
+
+def tiny_config(model: Path, data: Path) -> Config:
+    """A job of one GRPO stage."""
+    return validate_config(tiny_settings(model, data, curriculum=None, stages=[{"name": "rl", "kind": "grpo"}]))
+
+
+def chain_recipe(model: Path, directory: Path) -> Path:
+    """Two levels of SFT, each stopped after two of its four steps and repeated once, then GRPO.
+
+    Adapters start from PiSSA and are refactored on the way.
+    """
+    _write_levels(directory, 2)
+    settings = tiny_settings(
+        model,
+        directory,
+        stages=[{"name": "level", "kind": "sft", "each_level": True}, {"name": "rl", "kind": "grpo"}],
+        curriculum={
+            "replay_ratio": 0.25,
+            "promotion": {"threshold": 0.9, "patience": 1, "max_repeats": 1, "every_steps": 2},
+        },
+        trainer={"name": "SpectralRefactor", "refactor_every": 2, "warmup_steps": 1, "cooldown_steps": 1},
+        output={"samples_every_steps": 2},
+    )
+    settings["model"]["lora"] = {"r": 4, "alpha": 8, "init": "pissa", "use_rslora": True}
+    settings["eval"]["total_eval_times"] = 2
+    return save_recipe(directory, settings)
+
+
+def search_recipe(model: Path, directory: Path) -> Path:
+    """Three chains, of the levels 1, 2, 3 and 1, 2 with replay, and of 1, 3 without: four different stages.
+
+    All chains share the first stage, two of them the second.
+    """
+    _write_levels(directory, 3)
+    settings = tiny_settings(
+        model,
+        directory,
+        curriculum={"replay_ratio": 0.5},
+        search={
+            "grid": {"curriculum": {"level_order": [["1", "2", "3"], ["1", "2"]]}},
+            "baselines": [{"curriculum": {"level_order": ["1", "3"], "replay_ratio": 0.0}}],
+            "max_concurrent_stages": 2,
+        },
+    )
+    settings["sft"]["max_steps"] = 2
+    return save_recipe(directory, settings)
+
+
+def _write_levels(directory: Path, num_levels: int) -> None:
+    for split, numbers in (("train", range(24)), ("test", range(24, 28))):
+        rows = (
+            {"question": f"{a} {sign} {a}?", "answer": f"so #### {a}", "level": level}
+            for level, sign in list(SIGNS.items())[:num_levels]
+            for a in numbers
+        )
+        write_rows(directory / f"{split}.jsonl", rows)
+
+
+def evaluation_recipe(models: dict[str, Path], directory: Path, *, num_problems: int) -> Path:
+    """The models answer the problems twice each, in chunks of 8; the last prompt is too long for the engine."""
+    rows = [{"question": f"{n} + {n}?", "answer": str(2 * n)} for n in range(num_problems - 1)]
+    rows.append({"question": "so " * 40 + "1 + 1?", "answer": "2"})
+    write_rows(directory / "test.jsonl", rows)
+    settings = {
+        "model": {name: str(path) for name, path in models.items()},
+        "dataset": str(directory / "test.jsonl"),
+        "data": {"eval_split": "train"},  # of one file the only split
+        "prompt": {"template": "{question} "},
+        "loading": {"dtype": "float32"},
+        "rollout": {"num_samples": 2, "temperature": 1.0, "max_prompt_length": 64, "max_completion_length": 48}
+        | {"prompts_per_chunk": 8, "num_threads": 1, "memory_gib": 0.3, "num_cpus": 0.1},
+        "seed": 5,
+    }
+    return save_recipe(directory, settings)
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
