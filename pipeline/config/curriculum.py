@@ -30,7 +30,7 @@ class StageConfig(StrictModel):
     """A stage. Stages run in order, each from the weights of the one before."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    """Unique among the stages: metrics and files carry it."""
+    """Unique among the stages: metrics and files are labelled with it."""
     kind: Literal["sft", "grpo"]
     """Supervised fine-tuning or GRPO."""
     each_level: bool = False
@@ -46,7 +46,7 @@ class StageConfig(StrictModel):
 
 
 class PromotionConfig(StrictModel):
-    """When a stage of one level ends early or is repeated, by held-out accuracy on that level."""
+    """Ends a stage of one level early or repeats it, by held-out accuracy on that level."""
 
     threshold: float | None = Field(None, gt=0, le=1)
     """The stage ends at the first evaluation that reaches this accuracy, and is repeated if it ends below it. None:
@@ -54,7 +54,7 @@ class PromotionConfig(StrictModel):
     patience: int | None = Field(None, ge=1)
     """The stage ends after this many evaluations in a row without a new best. None: never."""
     max_repeats: int = Field(0, ge=0)
-    """How often a stage that missed its threshold is repeated, on the same problems."""
+    """Maximum repeats of a stage that missed its threshold, on the same problems."""
     every_steps: int = Field(10, ge=1)
     """Steps between two evaluations of the level."""
 
@@ -72,7 +72,7 @@ class CurriculumConfig(StrictModel):
     replay_ratio: float = Field(0.3, ge=0, lt=1)
     """Share of a stage's examples that come from the replay buffer: round(ratio x N) of N."""
     buffer_capacity: int = Field(5000, ge=1)
-    """Problems in the replay buffer at most."""
+    """Maximum number of problems in the replay buffer."""
     buffer_sampling: Literal["reservoir", "by_level"] = "reservoir"
     """``reservoir``: every earlier problem is equally likely to be kept. ``by_level``: levels have equal shares."""
     promotion: PromotionConfig | None = None
@@ -110,7 +110,7 @@ class HalvingConfig(StrictModel):
     """Successive halving: after every stage the weakest settings are stopped. arXiv:1502.07943."""
 
     budget_stages: int = Field(ge=1)
-    """Stages trained at most, over all settings and seeds. A shared stage counts once; baselines do not count."""
+    """Maximum stages to train, over all settings and seeds. A shared stage counts once; baselines do not count."""
 
 
 class SearchConfig(StrictModel):
@@ -130,6 +130,6 @@ class SearchConfig(StrictModel):
     halving: HalvingConfig | None = None
     """None: every chain runs to its end."""
     max_retries: int = Field(2, ge=0)
-    """How often a failed stage is retried from its last checkpoint before its chains end."""
+    """Maximum retries of a failed stage, from its last checkpoint. After these, its chains end."""
     max_concurrent_stages: int | None = Field(None, ge=1)
-    """Stages that run at the same time at most. None: as many as fit into the cluster."""
+    """Maximum number of stages that run at the same time. None: as many as fit into the cluster."""

@@ -1,4 +1,4 @@
-"""Where problems come from, and which of them a stage uses."""
+"""The source of problems, and the filter that a stage applies to them."""
 
 from typing import Literal
 
@@ -95,4 +95,4 @@ class ProblemFilter(StrictModel):
     types: list[str] | None = None
     sources: list[str] | None = None
     max_per_level: int | None = Field(None, ge=1)
-    """Problems of each level at most, drawn at random."""
+    """Maximum number of problems of each level, drawn at random."""

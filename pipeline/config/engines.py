@@ -33,9 +33,9 @@ class RolloutConfig(StrictModel):
     top_k: int = Field(0, ge=0)
     """Sample from this many of the most likely tokens. 0: no limit."""
     max_prompt_length: int = Field(512, ge=1)
-    """Tokens of a prompt at most. Longer prompts are left out before training starts, and counted."""
+    """Maximum tokens of a prompt. Longer prompts are left out before training starts, and counted."""
     max_completion_length: int = Field(256, ge=1)
-    """Tokens of a completion at most."""
+    """Maximum tokens of a completion."""
     prompts_per_chunk: int = Field(4, ge=1)
     """Prompts that go to an engine together and are never mixed with others. The rest of a batch changes the last bits
     of a result, so fixed chunks make completions independent of the number of engines."""
@@ -102,4 +102,4 @@ class LearnerConfig(StrictModel):
     """Tokens, padding included, in one forward and backward pass. Lower it if memory runs out: the gradient does not
     depend on it."""
     max_failures: int = Field(2, ge=0)
-    """How often a worker group that died is restarted from the last checkpoint."""
+    """Maximum restarts of a dead worker group, from the last checkpoint."""

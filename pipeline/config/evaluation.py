@@ -22,12 +22,12 @@ class HeldOutConfig(StrictModel):
     at_start: bool = True
     """Evaluate before the first stage."""
     max_completion_length: int = Field(256, ge=1)
-    """Tokens of a completion at most. Decoding is greedy."""
+    """Maximum tokens of a completion. Decoding is greedy."""
     total_eval_times: int = Field(0, ge=0)
     """Evaluations during each stage, evenly spread, the last one at its last step. 0: none."""
     metric_for_best_model: Literal["loss", "perplexity", "token_accuracy", "answer_accuracy"] | None = None
-    """Metric of the evaluations during a stage that decides which checkpoint is the best one, which is kept. None: the
-    mean reward of training, or for SFT its loss."""
+    """Metric, from evaluations during a stage, that chooses the best checkpoint, which is kept. None: the mean training
+    reward or, for SFT, the training loss."""
     greater_is_better: bool | None = None
     """Direction of metric_for_best_model. None: true for accuracies."""
     early_stopping_patience: int | None = Field(None, ge=1)
@@ -64,7 +64,7 @@ def _by_label(value: Any) -> Any:
 
 
 class LoadingConfig(StrictModel):
-    """How models are found and loaded."""
+    """Lookup and loading of models."""
 
     hub: Literal["huggingface", "modelscope"] = "huggingface"
     """The hub where names are looked up."""
@@ -79,7 +79,7 @@ class LoadingConfig(StrictModel):
 
 
 class PromptConfig(StrictModel):
-    """How problems are asked."""
+    """The prompts that problems are asked with."""
 
     style: Literal["auto", "plain", "chat"] = "auto"
     """``plain``: the data set's registered text, or ``template``. ``chat``: the model's chat template. ``auto``: models
@@ -108,7 +108,7 @@ class ProblemsConfig(StrictModel):
     index_file: str | None = None
     """File with a JSON list of row numbers of the split (from 0), or of problem ids: for example MATH-500 of MATH."""
     max_problems: int | None = Field(None, ge=1)
-    """Problems of each data set at most, drawn with ``seed``, in the data set's order."""
+    """Maximum number of problems of each data set, drawn with ``seed``, in the data set's order."""
 
 
 class GuardConfig(StrictModel):
@@ -130,7 +130,7 @@ class EvalRolloutConfig(RolloutConfig):
     stop: list[str] | None = None
     """Texts that end a completion. None: with a plain prompt, the line before its question; with a chat, none."""
     max_prompt_length: int = Field(1536, ge=1)
-    """Tokens of a prompt at most. A longer prompt is not answered and counts as cut off."""
+    """Maximum tokens of a prompt. A longer prompt is not answered and counts as cut off."""
     memory_gib: float = Field(3.5, gt=0)
     """Memory that each worker is expected to need, in GiB. Reserved in Ray and shown by --dry-run."""
     kv_cache_gib: float = Field(2.0, gt=0)
@@ -154,7 +154,7 @@ class EvaluationConfig(StrictModel):
     data_root: str | None = None
     """Directory with local copies of registered data sets. None: they come from the hub."""
     data: DataConfig = DataConfig()
-    """How unregistered data sets are read: fields, answer_format, subset, splits. ``name`` is not used."""
+    """Columns and format of unregistered data sets: fields, answer_format, subset, splits. ``name`` is not used."""
     problems: ProblemsConfig = ProblemsConfig()
     prompt: PromptConfig = PromptConfig()
     rollout: EvalRolloutConfig = EvalRolloutConfig()

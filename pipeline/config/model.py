@@ -23,8 +23,8 @@ class LoraConfig(StrictModel):
     use_rslora: bool = False
     """Scale by alpha / sqrt(r) instead of alpha / r. arXiv:2312.03732."""
     init: Literal["default", "gaussian", "pissa"] = "default"
-    """How adapters start. ``default``: A uniform, B zero. ``gaussian``: A normal, B zero. ``pissa``: from the principal
-    singular vectors, which are subtracted from the base weights. arXiv:2404.02948."""
+    """Initialization of adapters. ``default``: A uniform, B zero. ``gaussian``: A normal, B zero. ``pissa``: from the
+    principal singular vectors, which are subtracted from the base weights. arXiv:2404.02948."""
 
 
 class ModelConfig(StrictModel):

@@ -1,4 +1,4 @@
-"""What a run writes: checkpoints, its directory, trackers."""
+"""The output of a run: checkpoints, its directory, trackers."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from pipeline.config.base import StrictModel
 
 
 class CheckpointConfig(StrictModel):
-    """When checkpoints are written, and how many are kept."""
+    """Intervals between checkpoints, and the number to keep."""
 
     every_steps: int = Field(50, ge=1)
     """Steps of a stage between two checkpoints."""
@@ -30,7 +30,7 @@ class OutputConfig(StrictModel):
 
 
 class TrackingConfig(StrictModel):
-    """Where metrics go besides metrics.jsonl. API keys come from the environment only. docs/tracking.md."""
+    """Trackers that get metrics besides metrics.jsonl. API keys come from the environment only. docs/tracking.md."""
 
     backends: list[Literal["tensorboard", "wandb", "swanlab", "mlflow"]] = ["tensorboard"]
     """``wandb``, ``swanlab`` and ``mlflow`` are extras: ``pip install "gradus[wandb]"``."""

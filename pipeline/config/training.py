@@ -13,7 +13,7 @@ class OptimizerConfig(StrictModel):
     learning_rate: float = Field(1e-5, gt=0)
     """The learning rate after warm-up."""
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """After warm-up the rate stays constant or falls, so that it would reach 0 one step after the last."""
+    """The rate after warm-up: constant, or falling so that it would reach 0 one step after the last."""
     warmup_ratio: float = Field(0.0, ge=0, lt=1)
     """Share of the stage's steps in which the rate rises linearly from 0."""
     weight_decay: float = Field(0.0, ge=0)
@@ -69,9 +69,9 @@ class SFTConfig(OptimizerConfig):
     num_train_epochs: float = Field(1.0, gt=0)
     """Passes over the stage's problems, each in a new order."""
     max_steps: int | None = Field(None, ge=1)
-    """Optimizer steps at most. None: as many as num_train_epochs needs."""
+    """Maximum optimizer steps. None: as many as num_train_epochs needs."""
     max_length: int = Field(1024, ge=8)
-    """Tokens of prompt and solution together at most."""
+    """Maximum tokens of prompt and solution together."""
     too_long: Literal["drop", "truncate"] = "drop"
     """Examples over max_length are left out, or cut off. They are counted either way."""
     loss_on: Literal["completion", "all"] = "completion"
