@@ -25,7 +25,7 @@ def wait_for(refs: Sequence[Ref[T]], what: str, num_returns: int = 1) -> list[Re
 
 
 def result_of(ref: Ref[T], who: str) -> T:
-    """The answer of a call.
+    """The result of a call.
 
     Args:
         who: the actor, as an error message names it: ``an engine``.
@@ -49,7 +49,7 @@ def result_of(ref: Ref[T], who: str) -> T:
 
 
 def results_of(refs: Sequence[Ref[T]], what: str, who: str) -> list[T]:
-    """The answers of all calls, in order, once all of them are ready."""
+    """The results of all calls, in order, once all of them are ready."""
     wait_for(refs, what, len(refs))
     return [result_of(ref, who) for ref in refs]
 

@@ -19,7 +19,7 @@ SPLIT = """Divide a data set into training and held-out problems.
 
 Writes train.parquet and test.parquet (problem, solution, answer, level, type, source, id), stratified by level, to
 DIR, and split.json, which says how they were made. Problems that differ only in case, white space, punctuation and
-signs are on one side. Rows without a usable level, answer or solution are reported and left out. A recipe reads DIR by
+signs stay on one side. Rows without a usable level, answer or solution are reported and left out. A recipe reads DIR by
 
   data.name=DIR data.fields.question=problem data.fields.answer=answer data.fields.solution=solution
   data.fields.level=level data.fields.type=type data.fields.id=id data.answer_format=plain

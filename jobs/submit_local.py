@@ -34,7 +34,7 @@ def main() -> int:
     try:
         print(package_listing(Path.cwd()).describe(), flush=True)
         with LocalHead() as head:
-            print(f"Ray dashboard: {head.dashboard_url} (when it asks for a token: cat {head.token_path})", flush=True)
+            print(f"Ray dashboard: {head.dashboard_url} (if it asks for a token: cat {head.token_path})", flush=True)
             return submit(head, ["python", options.script, *options.args])
     except GradusError as error:
         print(error, file=sys.stderr)
@@ -56,7 +56,7 @@ def submit(head: LocalHead, entrypoint: list[str]) -> int:
     if client_code not in (0, 1):  # the client's own codes for jobs that ended
         return client_code
     jobs = json.loads(head.request("/api/jobs/"))
-    # Not among them: the client was refused, and said why.
+    # If it is missing, the client was refused and has printed why.
     return exit_code(next((job for job in jobs if job["submission_id"] == job_id), {"status": "REFUSED"}))
 
 

@@ -19,8 +19,8 @@ class ActorPlan:
 
 
 def plan_actors(config: Config) -> tuple[ActorPlan, ...]:
-    """All actors of a training job that live at the same time. SFT alone needs no graders, and without evaluations
-    no engines."""
+    """All actors of a training job that live at the same time. SFT alone needs no graders and,
+    without evaluations, no engines."""
     rollout, reward, learner = config.rollout, config.reward, config.learner
     samples = any(stage.kind == "grpo" for stage in config.stages)
     num_rollout = rollout.num_workers if samples or config.eval.problems_per_level else 0

@@ -13,7 +13,7 @@ from pipeline.errors import ClusterError
 
 
 def joins_cluster() -> bool:
-    """The job was submitted to a cluster; otherwise it starts a private Ray."""
+    """True if the job was submitted to a cluster; otherwise it starts a private Ray."""
     return "RAY_ADDRESS" in os.environ
 
 
@@ -29,7 +29,7 @@ def connected_ray() -> Iterator[None]:
         return
     joins = joins_cluster()
     if not joins:
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # one process less to start for every stage
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # one fewer process to start per stage
     ray.init(
         address=None if joins else "local",
         include_dashboard=None if joins else False,
@@ -43,10 +43,10 @@ def connected_ray() -> Iterator[None]:
 
 
 def wait_for_resources(actors: Sequence[ActorPlan]) -> None:
-    """Wait until the cluster has room for all actors. A cluster may still be growing; a private Ray never does.
+    """Wait until the cluster has room for all actors. A cluster may still be growing; a private Ray never grows.
 
     Raises:
-        ClusterError: it lacks room after a minute. Names what is missing.
+        ClusterError: there is still no room after a minute. Names what is missing.
     """
     timeout_s = 60.0 if joins_cluster() else 0.0
     needed = needed_resources(actors)

@@ -34,8 +34,8 @@ def dry_run_evaluation(config: EvaluationConfig) -> None:
             model = find_model(label, name, config.loading)
             console.print(f"model    {label}: {model.kind} in {model.path}", markup=False)
         else:
-            found = check_model(ModelConfig(name=name, hub=config.loading.hub, revision=config.loading.revision))
-            console.print(f"model    {label}: {found}", markup=False)
+            description = check_model(ModelConfig(name=name, hub=config.loading.hub, revision=config.loading.revision))
+            console.print(f"model    {label}: {description}", markup=False)
     for name in config.dataset:
         entry = DATA_SETS.get(name)
         if entry and entry.hub and not config.data_root:
@@ -51,7 +51,7 @@ def dry_run(arguments: JobArguments) -> None:
     """Print model, data, stages, actors and package.
 
     Raises:
-        GradusError: what the job itself would stop with, as far as it can be known without downloads.
+        GradusError: whatever would stop the job itself, as far as can be known without downloads.
     """
     config = load_config(arguments.config, arguments.overrides)
     for term in config.reward.functions:

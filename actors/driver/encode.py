@@ -20,14 +20,14 @@ from pipeline.models.tokenizer import load_tokenizer
 logger = logging.getLogger(__name__)
 
 MIN_ROWS = 5000
-"""Fewer rows are encoded in the driver, because Ray Data takes seconds to start."""
+"""Below this many rows the driver encodes them itself, because Ray Data takes seconds to start."""
 ROWS_PER_TASK = 4 * ROWS_PER_BATCH
 MAX_BYTES_IN_FLIGHT = 256 * 2**20
 """Encoded tokens in the object store. Tasks wait if the driver does not keep up."""
 
 
 def make_tokens(problems: ProblemTable, config: ModelConfig, *, chat: bool) -> TokenTable:
-    """The tokens of all problems of the table's file, in a file beside it, which is written unless it exists.
+    """Tokens of all problems in the table's file. They are in a file beside it, which is written unless it exists.
 
     Args:
         problems: any rows of the table.

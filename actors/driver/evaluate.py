@@ -104,7 +104,7 @@ def _plan_evaluation(config: EvaluationConfig, directory: Path | None) -> Evalua
     models = _find_models(config, directory)
     loaded = [load_data_set(name, config) for name in config.dataset]
     prompters = {(m.label, d.name): make_prompter(d, config, m.run_config()) for m in models for d in loaded}
-    for model in models:  # one that failed later would keep the others' answers from being reported
+    for model in models:  # if one failed later, the others' answers would not be reported
         check_fit(model, config.loading)
         _check_tokenizer(model.base or model.path, config, prompters, model.label)
     guard = TrainingGuard(config, models)
@@ -129,7 +129,7 @@ def _answer_all(plan: EvaluationPlan, directory: Path) -> None:
 
 
 def _find_models(config: EvaluationConfig, directory: Path | None) -> list[EvalModel]:
-    """The models to evaluate; when resuming, those it started with: ``checkpoint_last`` may be another by now."""
+    """The models to evaluate; when resuming, those it started with: ``checkpoint_last`` may have moved on."""
     named = list(unique_labels(config.model))
     if directory is None:
         return [find_model(label, name, config.loading) for label, name in named]

@@ -173,7 +173,7 @@ def engine_model(path: Path, loading: LoadingConfig) -> ModelConfig:
 
 
 def _no_weights(weight_id: Any) -> Any:
-    raise LookupError(f"an evaluation has the weights of its model's files only, weights {weight_id} were asked for")
+    raise LookupError(f"an evaluation has only the weights in its model's files, got a request for weights {weight_id}")
 
 
 def _in_order(

@@ -33,7 +33,7 @@ _FOREIGN_VARIABLES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN",
 
 
 class LocalHead:
-    """Context manager: within the block jobs can be submitted; afterwards nothing of it is left.
+    """Context manager: jobs can be submitted within the block; nothing of it is left afterwards.
 
     Ray's own ports listen on all interfaces even on a loopback node, so every request needs a token.
 
@@ -92,7 +92,7 @@ class LocalHead:
     def stop(self) -> None:
         """Stop everything that this head started."""
         if self._keeper:
-            self._keeper.communicate(b"stop")  # said aloud: a fork of ours may hold the pipe open
+            self._keeper.communicate(b"stop")  # closing is not enough: a fork of ours may hold the pipe open
         shutil.rmtree(self.temp_dir, ignore_errors=True)
 
     def _start(self) -> None:

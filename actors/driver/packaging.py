@@ -29,7 +29,7 @@ class PackageListing:
 
     @property
     def is_too_large(self) -> bool:
-        """Unless compression makes it small enough."""
+        """True if Ray refuses the package, unless compression makes it small enough."""
         return self.num_bytes > MAX_PACKAGE_BYTES
 
     def describe(self) -> str:

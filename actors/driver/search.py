@@ -38,7 +38,7 @@ from pipeline.runs.directory import RunDirectory
 from pipeline.runs.logs import log_to_file
 
 TRIAL_CPUS = 0.01
-"""Tune insists on some."""
+"""Tune requires a trial to reserve some CPU."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def run_search(config: Config, run_directory: RunDirectory | None = None) -> Run
         print(f"{len(chains)} chains, {len(queue.keys)} stages, {num_slots} at a time", flush=True)
         if not queue.is_over:
             _fit(queue, _share(plan, path, num_slots))
-            if not queue.is_over:  # Tune ends early, without a word, on Ctrl-C
+            if not queue.is_over:  # Tune ends early and silently on Ctrl-C
                 raise KeyboardInterrupt
         link_results(path, chains)
         write_json(path / "outcome.json", _outcome(path, chains, queue))
@@ -151,7 +151,7 @@ def _fit(queue: StageQueue, shared: SharedByTrials) -> None:
         run_config=tune.RunConfig(
             name=f"search_{time.time_ns()}",  # a name used before would silently resume that search
             storage_path=str(shared.run_path / "ray_tune"),
-            failure_config=tune.FailureConfig(max_failures=0),  # the searcher counts failures, and tries again
+            failure_config=tune.FailureConfig(max_failures=0),  # the searcher counts failures and retries
             verbose=0,
         ),
     ).fit()

@@ -1,4 +1,4 @@
-"""Trains one stage: its setup, its TorchTrainer, and what a failure of it says."""
+"""Trains one stage: its setup, its TorchTrainer, and the error if it fails."""
 
 import logging
 import os
@@ -107,8 +107,8 @@ def _trainer(setup: StageSetup) -> TorchTrainer:
 def learner_environment(config: LearnerConfig) -> dict[str, str]:
     """Environment variables of a learner's process.
 
-    On a CPU it runs in the jemalloc that Ray brings, told to keep freed memory: the C library returns it to the system,
-    and every step then faults the same pages in again. After a minute unused, the system may take it back. The user's
+    On a CPU it uses the jemalloc that comes with Ray, set to keep freed memory: the C library returns it to the system,
+    and every step then faults the same pages in again. After a minute unused, the system may reclaim it. The user's
     own LD_PRELOAD and MALLOC_CONF take precedence.
     """
     variables = {"OMP_NUM_THREADS": str(config.num_threads)}
@@ -121,7 +121,7 @@ def learner_environment(config: LearnerConfig) -> dict[str, str]:
 
 
 def _stage_error(setup: StageSetup, error: TrainingFailedError) -> GradusError:
-    """A user error in a worker as it is; any other failure in one line that says where the logs are."""
+    """A worker's user error, unchanged; any other failure as one line that says where the logs are."""
     failures = list(getattr(error, "worker_failures", {}).values())
     for failure in failures:
         cause = getattr(failure, "cause", failure)

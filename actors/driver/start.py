@@ -77,5 +77,5 @@ def _pull_weights(store_name: str, weight_id: WeightId) -> PackedWeights:
     store: WeightStoreHandle = ray.get_actor(store_name)
     held, (ref,) = result_of(store.locate.remote(), "the weight store")
     if held != weight_id:
-        raise LookupError(f"weights {weight_id} were asked for, the store holds {held}")
+        raise LookupError(f"the store must hold weights {weight_id}, got {held}")
     return result_of(ref, "the object store")

@@ -37,9 +37,9 @@ class Engines:
 
     @property
     def weight_id(self) -> WeightId:
-        """The weights that requests ask for: the last ones published."""
+        """Id of the weights that requests use: the last ones published."""
         if self._weight_id is None:
-            raise RuntimeError("no weights were published yet")
+            raise RuntimeError("no weights have been published yet")
         return self._weight_id
 
     def publish(self, step: int, weights: Callable[[], Iterable[tuple[str, Tensor]]]) -> None:
@@ -102,7 +102,7 @@ class Engines:
         return grading
 
     def answer(self, prompts: Sequence[tuple[int, ...]], max_completion_length: int) -> list[Completion]:
-        """One greedy completion per prompt, in order, of the weights published last."""
+        """One greedy completion per prompt, in order, from the last published weights."""
         decoding = Decoding(temperature=0.0, max_completion_length=max_completion_length)
         chunks = [prompts[start : start + EVAL_CHUNK] for start in range(0, len(prompts), EVAL_CHUNK)]
         workers = self._actors.rollout_workers

@@ -31,7 +31,7 @@ def grpo_loop(setup: StageSetup) -> None:
         if stage_step % settings.num_steps == 0 and settings.beta > 0:
             session.policy.snapshot_reference()
         batch, step = session.examples.batch(stage_step), session.progress.step
-        seeds = [  # the place counts too: a small data set may repeat a problem within a batch
+        seeds = [  # the position counts too: a small data set may repeat a problem within a batch
             completion_seeds(session.config.seed, step, f"{place}:{example.problem.id}", settings.num_generations)
             for place, example in enumerate(batch)
         ]
@@ -49,7 +49,7 @@ def grpo_loop(setup: StageSetup) -> None:
 
 @dataclass(frozen=True)
 class _RolloutBatch:
-    """One worker's completions that are learned from, split into micro-batches."""
+    """One worker's completions to learn from, split into micro-batches."""
 
     micro_batches: list[MicroBatch]
     advantages: Tensor
@@ -140,8 +140,8 @@ def _metrics(session: LearnerSession, totals: _Totals) -> dict[str, float]:
 def _prepare(session: LearnerSession, groups: Sequence[RolloutGroup]) -> _RolloutBatch:
     """Rewards to advantages, and the choice of what to learn from.
 
-    Without a KL term a completion whose advantage is 0 has no gradient: it is counted in the denominators, and
-    its forward and backward pass is saved.
+    Without a KL term a completion whose advantage is 0 has no gradient: it counts in the
+    denominators but skips the forward and backward pass.
     """
     settings: GRPOConfig = session.settings
     rewards = torch.tensor([[reward.total for reward in group.rewards] for group in groups])

@@ -56,7 +56,7 @@ class HeldOutEvaluator:
             )
 
     def problems(self, per_level: int | Literal["all"] | None = None) -> list[Problem]:
-        """The first so many problems of every level, by default ``eval.problems_per_level``."""
+        """The first ``per_level`` problems of every level, by default ``eval.problems_per_level``."""
         if per_level == "all":
             return self._fitting
         return first_per_level(self._fitting, self._config.problems_per_level if per_level is None else per_level)

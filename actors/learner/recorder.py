@@ -67,7 +67,7 @@ class StepRecorder:
         self._gauges.set(row)
 
     def groups(self, groups: Sequence[RolloutGroup], step: int) -> None:
-        """Record the completions of some steps, and some of those that could not be graded of every step.
+        """Record all completions of some steps and, for every step, some that could not be graded.
 
         Args:
             groups: of all workers.

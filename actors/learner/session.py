@@ -36,9 +36,9 @@ logger = logging.getLogger(__name__)
 
 
 class LearnerSession:
-    """Builds the parts of a stage, starts them from the newest whole checkpoint, and begins and ends its steps.
+    """Builds the parts of a stage, starts them from the newest complete checkpoint, and begins and ends its steps.
 
-    A checkpoint of this stage is continued. From one of an earlier stage the new stage takes what it carries over.
+    It continues from a checkpoint of this stage. From one of an earlier stage it takes what this stage carries over.
     """
 
     def __init__(self, setup: StageSetup) -> None:
@@ -211,8 +211,8 @@ def _stage_examples(setup: StageSetup) -> StageExamples:
 
 
 def _load_model(config: Config, *, with_dropout: bool) -> tuple[nn.Module, Any]:
-    """The policy in training mode, and its tokenizer. GRPO goes without dropout: old, new and reference logprobs must
-    differ by the weights alone."""
+    """The policy in training mode, and its tokenizer. GRPO runs without dropout: old, new and reference logprobs must
+    differ only by the weights."""
     path = resolve_model(config.model)
     tokenizer = load_tokenizer(path, config.model, chat=config.data.prompt_template is None)
     model = load_policy(path, config.model)

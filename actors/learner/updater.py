@@ -82,7 +82,7 @@ class PolicyUpdater:
         """Within the block the model is the reference policy."""
         if self.reference is None:
             raise CheckpointError(
-                "the checkpoint has no reference policy, as its stage began with beta 0: set grpo.beta=0 to go on."
+                "the checkpoint has no reference policy, because its stage began with beta 0. Set grpo.beta=0."
             )
         return swapped_in(self.model, self.reference)
 
@@ -98,7 +98,7 @@ class PolicyUpdater:
             self.reference = {name: tensor.to(own[name].device) for name, tensor in checkpoint.reference.items()}
 
     def carry_over(self, checkpoint: Checkpoint, carry: CarryConfig) -> None:
-        """Take what a new stage carries over from the one before. Of the optimizer only its moments: betas and weight
+        """Take what a new stage carries over from the one before. Of the optimizer, only the moments: betas and weight
         decay are the new stage's."""
         if carry.weights:
             load_trainable(self.model, checkpoint.tensors)

@@ -1,4 +1,4 @@
-"""What a learner asks of actors, with plain objects in their place: see tests/support/loops.py."""
+"""A learner's calls to its actors, which are plain objects here: see tests/support/loops.py."""
 
 import logging
 from types import SimpleNamespace
@@ -104,8 +104,8 @@ def test_weights_are_published_once_per_step_and_loaded_into_every_engine(parts)
     assert len(made) == 2 and engines.weight_id == WeightId(2, 3)
 
 
-def test_nothing_can_be_asked_before_weights_are_published(parts):
-    with pytest.raises(RuntimeError, match="no weights were published"):
+def test_requests_before_weights_are_published_are_an_error(parts):
+    with pytest.raises(RuntimeError, match="no weights have been published"):
         make(parts).answer([(1,)], 8)
 
 

@@ -63,7 +63,7 @@ def test_gradients_of_the_step_before_are_dropped():
 
 def test_within_the_block_the_model_is_the_reference_policy():
     policy = updater(linear())
-    with pytest.raises(CheckpointError, match=r"set grpo\.beta=0"):
+    with pytest.raises(CheckpointError, match=r"Set grpo\.beta=0"):
         policy.reference_policy()
     policy.snapshot_reference()
     step(policy, [1.0, 1.0])
@@ -79,7 +79,7 @@ def save(policy: PolicyUpdater, directory: Path) -> Path:
     return store.save(Progress("sft", 1, 1), dict(tensors), policy.optimizer_state(), policy.reference)
 
 
-def test_a_restored_policy_continues_to_the_same_bits(tmp_path):
+def test_a_restored_policy_continues_bit_identically(tmp_path):
     policy = updater(linear())
     policy.snapshot_reference()
     step(policy, [1.0, -2.0])
@@ -96,7 +96,7 @@ def test_a_restored_policy_continues_to_the_same_bits(tmp_path):
     assert without.reference is None
 
 
-def test_a_new_stage_takes_weights_and_moments_as_it_is_told(tmp_path):
+def test_a_new_stage_takes_weights_and_moments_as_configured(tmp_path):
     before = updater(linear(), weight_decay=0.5, adam_beta1=0.5)
     step(before, [1.0, -2.0])
     checkpoint = load_checkpoint(save(before, tmp_path))
@@ -112,7 +112,7 @@ def test_a_new_stage_takes_weights_and_moments_as_it_is_told(tmp_path):
     assert group["betas"] == (0.9, 0.999) and group["weight_decay"] == 0  # the new stage's own
 
 
-def test_adapters_are_refactored_when_due_and_the_product_stays(tmp_path):
+def test_adapters_are_refactored_when_due_and_keep_their_product(tmp_path):
     config = ModelConfig(dtype="float32", device="cpu", lora=LoraConfig(r=4, alpha=8))
     model = load_policy(save_tiny_model(tmp_path), config)
     policy, tokens = updater(model, SPECTRAL, learning_rate=1e-2), torch.arange(8)[None]
