@@ -25,7 +25,7 @@ DRIFT_NOTE = (
     "curriculum, changes all three as well."
 )
 TRICK_NOTE = (
-    "What the text alone shows, for graded completions; an honest one can be caught as well. Correct means correct "
+    "Found in the text alone, among graded completions; an honest one can be caught as well. Correct means correct "
     "according to the first scorer."
 )
 DRIFTS = {

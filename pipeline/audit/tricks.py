@@ -23,7 +23,7 @@ NUM_REPEATS = 3
 MIN_REASONING_CHARS = 4
 """Without white space: ``2+3=`` is reasoning, ``72.`` is not."""
 
-_SAID = re.compile(r"(?i)\banswer is:? ?(\S{1,50})")
+_STATED = re.compile(r"(?i)\banswer is:? ?(\S{1,50})")
 _SEPARATOR = re.compile(r"[,;\n]|\bor\b|\band\b")
 _THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 
@@ -37,7 +37,7 @@ def several_answers(text: str, gold: str) -> bool:
 def repeated_answer(text: str, gold: str) -> bool:
     """The same answer marked in the same way, or the same last line, three times or more."""
     stated = [(mark.kind, trim(mark.answer)) for mark in marked_answers(text) if mark.kind != "phrase"]
-    stated += [("said", match[1].strip(".,*$")) for match in _SAID.finditer(text)]
+    stated += [("stated", match[1].strip(".,*$")) for match in _STATED.finditer(text)]
     counts = Counter((kind, answer) for kind, answer in stated if answer)
     if any(count >= NUM_REPEATS for count in counts.values()):
         return True

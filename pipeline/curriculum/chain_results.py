@@ -214,7 +214,7 @@ def _answers(
 ) -> tuple[dict[str, ChainAnswers], str]:
     """The answers by measure, or nothing and the reason.
 
-    Without an evaluation before training, row 0 of the matrix is NaN: metrics that need it are undefined, others not.
+    Without an evaluation before training, row 0 of the matrix is NaN: metrics that need it are undefined.
     """
     before, after = evaluations[:1], evaluations[1:]
     if not after:

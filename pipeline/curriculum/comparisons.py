@@ -34,7 +34,7 @@ def compare_with_baseline(
     """Find the setting with the highest ``metric`` and test its difference from the baseline against the noise.
 
     Args:
-        metric: a metric of which more is better.
+        metric: one where higher is better.
 
     Raises:
         ValueError: there are no chains of the baseline, or of no other setting, or no seed in common.

@@ -31,7 +31,7 @@ class ChainSpec:
 
 
 def chain_specs(config: Config) -> list[ChainSpec]:
-    """All chains of a search, validated: (grid x draws, then the baselines) x seeds. The same file, the same chains.
+    """The chains of a search, validated: (grid x draws, then the baselines) x seeds. A file always gives the same ones.
 
     Raises:
         ConfigError: a setting of the search does not exist or has an invalid value.

@@ -33,7 +33,7 @@ class QueuedChain:
         return next((index for index, key in enumerate(self.keys) if key not in scores), len(self.keys))
 
     def is_broken(self, scores: Mapping[str, float], broken: Collection[str]) -> bool:
-        """Its next stage is among those that failed for good."""
+        """True if its next stage has failed for good."""
         index = self.num_done(scores)
         return index < len(self.keys) and self.keys[index] in broken
 
@@ -128,7 +128,7 @@ def _group_sizes(racing: Sequence[QueuedChain], share: float) -> list[int]:
 
 
 def _num_trained(racing: Sequence[QueuedChain], sizes: Sequence[int]) -> int:
-    """At most so many stages are trained when ``sizes`` groups train each stage."""
+    """Upper bound on the number of stages trained when ``sizes`` groups train each stage."""
     largest = max(Counter(chain.group for chain in racing).values(), default=0)
     keys = [{chain.keys[stage] for chain in racing if stage < len(chain.keys)} for stage in range(len(sizes))]
     return sum(min(size * largest, len(distinct)) for size, distinct in zip(sizes, keys, strict=True))

@@ -14,7 +14,7 @@ from pipeline.data.table import ProblemTable
 from pipeline.types import Problem
 
 KEY_FORMAT = 1
-"""Part of every key. Raise it when the same settings come to mean another result."""
+"""Part of every key. Raise it when the same settings start to give another result."""
 _ENGINE_RESOURCES = {
     "num_workers",
     "num_cpus",

@@ -100,7 +100,7 @@ def _in_turns(ranked: Sequence[ReplayItem]) -> list[ReplayItem]:
 
 
 def read_trained(checkpoint: Path) -> list[ReplayItem]:
-    """The checkpoint's stage's own problems that it trained on."""
+    """The own problems of a checkpoint's stage that it had trained on."""
     try:
         return [ReplayItem(*item) for item in json.loads((checkpoint / "replay.json").read_text())["trained"]]
     except (OSError, ValueError, KeyError, TypeError) as error:

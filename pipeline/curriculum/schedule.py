@@ -51,7 +51,7 @@ class StageSchedule:
     """Since the last checkpoint."""
 
     def is_over(self, level_accuracy: Callable[[], float]) -> bool:
-        """Ask once before every step: are all steps done, or does early stopping or the promotion rule end the stage?
+        """True if the steps are done, or early stopping or the promotion rule ends the stage. Call once before a step.
 
         Args:
             level_accuracy: evaluates the weights as they are on held-out problems of the stage's level, in [0, 1].

@@ -58,7 +58,7 @@ def stage_uses(results: CurriculumResults) -> Counter[str]:
 
 
 def stage_seconds(marker: Row) -> float | None:
-    """Seconds a finished stage took; None if its marker does not tell."""
+    """Seconds a finished stage took; None if its marker does not say."""
     started, ended = number(marker, "started"), number(marker, "ended")
     return None if started is None or ended is None else ended - started
 

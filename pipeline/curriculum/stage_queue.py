@@ -1,4 +1,4 @@
-"""Which stage of which chain may start next: the bookkeeping of a search, free of Ray.
+"""The bookkeeping of a search, which decides the stages that may start next. Needs no Ray.
 
 It remembers which stages are done, with their scores, which are running, and how often each failed. Everything else
 follows: which stages are ready, which chains continue, when the search is over. So the outcome does not depend on
@@ -33,7 +33,7 @@ class StageQueue:
     """The state of a search.
 
     A stage is ready when its chain continues, the stage before it is done, and it is neither running nor done. A
-    stage that several chains share is one stage. A stage that failed is ready again until it failed more than
+    stage that several chains share is one stage. A failed stage is ready again until it has failed more than
     ``max_retries`` times. Then the chains that need it end.
     """
 

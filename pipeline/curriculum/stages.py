@@ -36,10 +36,10 @@ class StageSpec:
     """One stage of a chain, with every setting resolved."""
 
     name: str
-    """Names its directory, ``checkpoints/<name>``, too, and is part of the seed of its order of problems."""
+    """Also names its directory, ``checkpoints/<name>``, and is part of the seed of its order of problems."""
     kind: Literal["sft", "grpo"]
     levels: tuple[str, ...] | None
-    """The levels it trains on. None: whatever its problems have."""
+    """The levels it trains on. None: all levels of its problems."""
     problems: ProblemFilter
     settings: SFTConfig | GRPOConfig
     batch_size: int

@@ -1,4 +1,4 @@
-"""Makes problems of the rows of a data set: prompt, gold answer, worked solution, level, type and id."""
+"""Turns the rows of a data set into problems: prompt, gold answer, worked solution, level, type and id."""
 
 import hashlib
 import logging
@@ -47,7 +47,7 @@ def iter_problems(config: DataConfig, split: SplitName, scratch: Path | None = N
         scratch: see open_rows.
 
     Raises:
-        DataError, ConfigError: as load_problems. That no row is usable is known only at the end.
+        DataError, ConfigError: as load_problems. A lack of usable rows is known only at the end.
     """
     num_problems = num_skipped = 0
     for _, problem in problem_rows(config, split, scratch):
@@ -138,8 +138,8 @@ def prompt_template(config: DataConfig) -> PromptTemplate | None:
         )
     if answers := [name for name in template.fields if name in (fields.answer, fields.solution, template.completion)]:
         raise ConfigError(
-            f"data.prompt_template must not tell the answer, got {{{answers[0]}}} inside it. The text that SFT trains "
-            "on may be its very end, with nothing after it, not even a new line (in YAML: `|-`)."
+            f"data.prompt_template must not give the answer away, got {{{answers[0]}}} inside it. The text that SFT "
+            "trains on may be its very end, with nothing after it, not even a new line (in YAML: `|-`)."
         )
     return template
 

@@ -214,7 +214,7 @@ def _open_local(path: Path, instruction: Any, folder: str) -> Any:
 
 
 def _cached_builder(config: DataConfig) -> Any:
-    """What an earlier download left in the cache of the datasets library. Raises DataError if nothing."""
+    """The builder of a data set in the datasets library's cache. Raises DataError if it was never downloaded."""
     import datasets
 
     datasets.config.HF_HUB_OFFLINE = True  # otherwise the library retries for half a minute

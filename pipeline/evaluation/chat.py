@@ -18,7 +18,8 @@ class ChatModel:
         run = RunDirectory.open(str(run_path), "")
         if not (run.final_model / "config.json").is_file():
             raise CheckpointError(
-                f"run {run_path} must have a final model to chat with: it is unfinished, or was told not to save one."
+                f"run {run_path} must have a final model to chat with: it is unfinished, or its "
+                "output.save_final_model is false."
             )
         config = run.load_config()
         self._data = config.data

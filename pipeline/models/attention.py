@@ -2,7 +2,7 @@
 
 Packed rows hold several sequences one after the other, none of which sees another. transformers keeps them apart when
 their positions restart: flash attention with a kernel of its own, other implementations with an [L, L] mask, so that
-they compute scores only to hide them. ``causal_sdpa`` attends within each sequence and needs no mask.
+they compute scores only to discard them. ``causal_sdpa`` attends within each sequence and needs no mask.
 
 On a CPU, short sequences (packed or padded) use plain matrix products: PyTorch's fused kernel is two to three times
 slower for them (docs/results.md).
@@ -22,7 +22,7 @@ CAUSAL_SDPA = "causal_sdpa"
 SHORT = 512
 """Longest sequence, in tokens, that uses plain products. They keep scores [num_heads, L, L] for every layer."""
 LENGTH_MULTIPLE = 32
-"""Plain products pad lengths to it: PyTorch compiles every new shape of a bfloat16 product, at a cost in time and
+"""Plain products pad lengths to a multiple of this: PyTorch compiles every new bfloat16 shape, at a cost in time and
 memory."""
 
 

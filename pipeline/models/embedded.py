@@ -35,7 +35,7 @@ ShowFrac = Callable[[float], None]
 
 
 def embedded_model_dir() -> Path:
-    """Where the converted checkpoint is, or will be. ``GRADUS_CACHE`` overrides ``~/.cache/gradus``."""
+    """The converted checkpoint's directory, which may not exist yet. ``GRADUS_CACHE`` overrides ``~/.cache/gradus``."""
     return Path(os.environ.get("GRADUS_CACHE") or "~/.cache/gradus").expanduser() / "smollm2-135m-instruct"
 
 

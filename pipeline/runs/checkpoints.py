@@ -22,7 +22,7 @@ from pipeline.files import link, sha256, write_json
 
 @dataclass
 class Progress:
-    """How far a run has come. Everything else a step needs follows from the seed and the step number."""
+    """Position of a run in its stages. Everything else a step needs follows from the seed and the step number."""
 
     stage: str
     stage_step: int = 0
@@ -61,7 +61,7 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """The checkpoints of one run. One is written under a hidden name and then renamed: none is ever seen incomplete."""
+    """The checkpoints of one run. Each is written under a hidden name, then renamed: none is ever seen incomplete."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 COMPILED_MULTIPLE = 64
-"""Packed rows in bfloat16 on a CPU are padded to a multiple of it: PyTorch compiles a matmul for every new shape, and
-keeps it."""
+"""Packed rows in bfloat16 on a CPU are padded to a multiple of this: PyTorch compiles and keeps a matmul for every
+new shape."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class MicroBatch:
             values: for each sequence of the list that was split, one value per token of its completion.
 
         Raises:
-            ValueError: their number is not that of the completion tokens.
+            ValueError: there is not one value per completion token.
         """
         out = torch.zeros(self.targets.shape)
         flat = torch.tensor([value for row in self.rows for value in values[row]])
@@ -79,8 +79,8 @@ def micro_batches(
 ) -> list[MicroBatch]:
     """Split so that no micro-batch holds more than ``max_tokens`` tokens, padding included.
 
-    Padded, sequences of similar length share a micro-batch; packed, the longest first go where they leave the least
-    room. A sequence that is longer than that gets a micro-batch of its own. The split depends on the lengths alone.
+    Padded: sequences of similar length share a micro-batch. Packed: best fit, longest first. A sequence longer than
+    ``max_tokens`` gets a micro-batch of its own. The split depends only on the lengths.
     """
     order = sorted(range(len(sequences)), key=lambda row: (-len(sequences[row]), row))
     lengths = [len(sequence) for sequence in sequences]

@@ -55,7 +55,7 @@ class LeftOut:
 
 
 class SplitResult(NamedTuple):
-    """The two sides of a split, and what is to be said about it."""
+    """The two sides of a split, and notes about it."""
 
     train: list[Record]
     test: list[Record]

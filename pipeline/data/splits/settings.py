@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError, DataError
 @dataclass(frozen=True)
 class SplitSettings:
     data: str
-    """A hub data set, a parquet or JSONL file, a directory of such files (all are split anew), or embedded."""
+    """A hub data set, a parquet or JSONL file, a directory of such files (pooled, then split), or embedded."""
     output: Path
     subset: str | None = None
     split: str | None = None
@@ -41,7 +41,7 @@ class SplitSettings:
         return self.data.startswith("embedded:")
 
     def data_config(self) -> DataConfig:
-        """How the source is read.
+        """Settings that read the source.
 
         Raises:
             ConfigError: the name of a column is empty.
@@ -65,7 +65,7 @@ class SplitSettings:
         return DataConfig(name=self.data, subset=self.subset, fields=names, answer_format=self.answer_format)
 
     def check(self) -> None:
-        """Find what is wrong before anything is read. Raises ConfigError or DataError."""
+        """Check the settings before anything is read. Raises ConfigError or DataError."""
         if not 0 < self.test_fraction < 1:
             raise ConfigError(
                 f"--test-fraction must be above 0 and below 1, got {self.test_fraction:g}: both files need rows."

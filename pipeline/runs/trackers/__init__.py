@@ -1,7 +1,7 @@
-"""Where metrics go besides ``metrics.jsonl``: TensorBoard, W&B, SwanLab, MLflow. docs/tracking.md.
+"""Trackers that get metrics besides ``metrics.jsonl``: TensorBoard, W&B, SwanLab, MLflow. docs/tracking.md.
 
 A tracker gets the run's settings and the numbers of every step, and nothing else about the machine, the code or the
-environment. The libraries read keys themselves, from the environment or from where their own login put them; nothing
+environment. The libraries read keys themselves, from the environment or from the files of their own login; nothing
 here handles one. Without ``tracking.online`` nothing leaves the machine.
 """
 

@@ -1,4 +1,4 @@
-"""A tracker, and what it is given."""
+"""The interface of a tracker, and the data it gets."""
 
 import secrets
 from dataclasses import dataclass

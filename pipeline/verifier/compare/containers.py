@@ -38,7 +38,7 @@ def same_items(answer: Node, gold: Node, same: Same, *, is_repeat: Same) -> bool
 
 
 def _same_several(left: list[Node], right: list[Node], kinds: tuple[str, str], same: Same) -> bool:
-    """For equally many items, at least two."""
+    """Compares two lists of equal length, of two or more items."""
     left_kind, right_kind = kinds
     if left_kind in _TUPLES and right_kind in _TUPLES:
         return same_in_order(left, right, same)
@@ -74,7 +74,7 @@ def _is_named(node: Node) -> bool:
 
 
 def same_in_order(left: Sequence[Node], right: Sequence[Node], same: Same) -> bool:
-    """For two sequences of one length."""
+    """Compares two sequences of equal length, item by item."""
     return all(same(*pair) for pair in zip(left, right, strict=True))
 
 

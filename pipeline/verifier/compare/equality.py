@@ -9,7 +9,7 @@ from sympy import Expr, Integer, Rational, Symbol
 
 DIGITS = 60
 _AGREE = 40
-"""Numbers are worked out to ``DIGITS`` digits, and are equal when ``_AGREE`` of them agree."""
+"""Numbers are evaluated to ``DIGITS`` digits, and are equal when ``_AGREE`` of them agree."""
 _MAX_DIGITS = 3000
 _POINT_DIGITS = 50
 _POINT_AGREE = 30
@@ -130,7 +130,7 @@ def _points(symbols: set[Symbol]) -> list[dict[Symbol, Expr]]:
 
 
 def _with_names_of(answer: Expr, gold: Expr) -> Expr:
-    """The answer in the gold's letters: capitals and small letters are one where no two variables share a letter."""
+    """The answer in the gold's letters: case does not matter unless two variables share a letter."""
     if answer.free_symbols == gold.free_symbols:
         return answer
     by_name = {symbol.name.lower(): symbol for symbol in gold.free_symbols}

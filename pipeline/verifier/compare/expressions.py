@@ -12,7 +12,7 @@ from sympy import Expr, Integer, Rational, Symbol
 from pipeline.verifier.reading.tree import Node
 
 MAX_BITS = 200_000
-"""Larger integers are not worked out."""
+"""Larger integers are not evaluated."""
 _MAX_FACTORIAL = 5000
 _MAX_EXPONENT = 10_000
 

@@ -1,8 +1,8 @@
 """The running processes of a pool, and the threads that serve them.
 
 A zygote (``child.py``) has imported sympy and forks the workers. Each thread owns one worker and gives it slices of
-jobs. A worker that dies or is late costs a ``timeout`` for the one job it was at. It is replaced at once, and the
-replacement takes over the rest of the slice.
+jobs. A worker that dies or is late costs only the job it was working on, which gets ``timeout``. It is replaced at
+once, and the replacement takes over the rest of the slice.
 """
 
 import contextlib
@@ -153,7 +153,7 @@ class _Worker(threading.Thread):
         return [decode(reply) for reply in replies]
 
     def _replies(self, encoded_jobs: list[bytes]) -> bytes:
-        """One byte per job, up to and including the one at which the worker ended."""
+        """One byte per job, up to and including the one during which the worker ended."""
         connection = self._ready_socket()
         replies = b""
         try:

@@ -151,8 +151,8 @@ def test_embedded_problems_without_a_worked_solution_stay_without_one():
         ("{question} {how}", DataError, r"no field for \{how\} of .*: it has question, answer\."),
         ("metamath", ConfigError, r"must hold the question, \{question\}, got fields query"),
         ("Q: {answer}", ConfigError, r"must hold the question, \{question\}, got fields none"),
-        ("{question}{answer}\n", ConfigError, r"must not tell the answer, got \{answer\} inside it.*`\|-`"),
-        ("{answer}{question}", ConfigError, r"must not tell the answer"),
+        ("{question}{answer}\n", ConfigError, r"must not give the answer away, got \{answer\} inside it.*`\|-`"),
+        ("{answer}{question}", ConfigError, r"must not give the answer away"),
     ],
 )
 def test_a_template_that_does_not_fit_the_data_is_a_one_line_error(tmp_path, template, error, message):
