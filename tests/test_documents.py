@@ -43,7 +43,7 @@ def headings(document: Path) -> set[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_files_of_ours_that_are_named_exist(document):
-    if document.name == "CHANGELOG.md":  # it tells of the past
+    if document.name == "CHANGELOG.md":  # it describes the past
         return
     for path in re.findall(r"`((?:actors|configs|docs|jobs|pipeline|scripts|tests)/[\w./-]+)`", document.read_text()):
         assert (ROOT / path).exists(), path

@@ -167,8 +167,8 @@ def main(argv: list[str] | None = None) -> None:
             print(f"{name}: {rates[name][-1]:.0f} tokens/s", flush=True)
     best = max(median(rates[name]) for name in TRL)
     table = Table("", "tokens/s", "to TRL's best", title="SFT on GSM8K, the embedded model")
-    for name, found in rates.items():
-        table.add_row(name, ", ".join(f"{rate:.0f}" for rate in found), f"{median(found) / best:.2f}")
+    for name, measured in rates.items():
+        table.add_row(name, ", ".join(f"{rate:.0f}" for rate in measured), f"{median(measured) / best:.2f}")
     Console().print(table)
     print(f"matmul: {before:.2f} TFLOP/s before, {matmul_tflops():.2f} after")
 

@@ -98,7 +98,7 @@ def memory_rows(num_items: int, pairs: list[Pair]) -> list[list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-pairs", type=int, default=2000)
-    parser.add_argument("--num-items", type=int, default=0, help="measure memory over so many (100000 takes minutes)")
+    parser.add_argument("--num-items", type=int, default=0, help="measure memory over this many (100000 takes minutes)")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
     arguments = parser.parse_args()
     logging.disable()

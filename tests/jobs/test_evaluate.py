@@ -86,7 +86,7 @@ def test_a_model_that_does_not_exist(tmp_path, message):
         (["--resume", "latest"], "there is no run under"),
     ],
 )
-def test_a_mistake_is_named_in_one_message(tmp_path, model, message, offline, arguments, named):
+def test_a_user_error_is_named_in_one_message(tmp_path, model, message, offline, arguments, named):
     assert named in message(evaluate.main, f"model={model}", f"output.root={tmp_path}/runs", *arguments)
     assert not (tmp_path / "runs").exists()
 

@@ -119,7 +119,7 @@ def assert_one_message(capsys: pytest.CaptureFixture[str], text: str, *arguments
 
 
 @pytest.mark.parametrize(("content", "arguments", "named"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_one_message_and_leaves_nothing(
+def test_a_user_error_is_one_message_and_leaves_nothing_behind(
     tmp_path, monkeypatch, capsys, keep_signals, content, arguments, named
 ):
     monkeypatch.chdir(tmp_path)
@@ -131,7 +131,7 @@ def test_a_mistake_is_one_message_and_leaves_nothing(
     assert names(tmp_path) == before
 
 
-def test_mistakes_in_other_processes_are_reported_the_same_way(tmp_path, monkeypatch, capsys, keep_signals):
+def test_errors_in_other_processes_are_reported_the_same_way(tmp_path, monkeypatch, capsys, keep_signals):
     monkeypatch.chdir(tmp_path)
     Path("c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[2:]) + "{\n")
     assert_one_message(capsys, "line 5 must be a JSON object", "--num-workers", "1")
@@ -146,7 +146,7 @@ def test_mistakes_in_other_processes_are_reported_the_same_way(tmp_path, monkeyp
         (signal.SIGKILL, -9, 2),
     ],
 )
-def test_ended_in_the_middle_it_leaves_no_output_and_no_process(tmp_path, number, code, num_workers):
+def test_a_job_ended_in_the_middle_leaves_no_output_and_no_process(tmp_path, number, code, num_workers):
     path = write_lines(tmp_path / "c.jsonl", [{"completion": BOMB, "gold": f"{n}"} for n in range(10_000)])
     process = subprocess.Popen(
         command(path, "--num-workers", str(num_workers)),
@@ -185,7 +185,7 @@ def started(job: psutil.Process) -> list[psutil.Process]:
     return running
 
 
-def test_a_cluster_is_used_if_asked_for(tmp_path, monkeypatch, capsys, keep_signals):
+def test_a_cluster_is_used_on_request(tmp_path, monkeypatch, capsys, keep_signals):
     from actors import grading
 
     asked: list[int | None] = []
@@ -217,7 +217,7 @@ ON_RAY = """if True:
 
 
 @pytest.mark.slow
-def test_on_ray_it_gives_the_same_and_mistakes_are_reported_the_same_way(tmp_path):
+def test_on_ray_the_output_and_the_error_messages_are_the_same(tmp_path):
     path = write_lines(tmp_path / "c.jsonl", ROWS)
     done = subprocess.run(
         [sys.executable, "-c", ON_RAY, path], capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT

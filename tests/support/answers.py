@@ -16,7 +16,7 @@ FORGETS = [[1, 6, 4, 3], [0, 2, 7, 5], [1, 1, 3, 8]]
 
 
 def answers(tenths: list[int], num_problems: int = 10) -> np.ndarray:
-    """[rows, num_problems] with so many tenths of the answers right in each row: the first ones."""
+    """[rows, num_problems]: in row i the first ``tenths[i]`` tenths of the answers are right."""
     return np.array([[float(index < t * num_problems // 10) for index in range(num_problems)] for t in tenths])
 
 

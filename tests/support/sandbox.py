@@ -185,7 +185,7 @@ def full_size(pool: SandboxPool, num_children: int = 2) -> list[int]:
 
 
 def in_a_forked_process(pool: SandboxPool, answers: "multiprocessing.Queue[Any]") -> None:
-    """Tell which children are known before and after a call, and which are left after ``close``."""
+    """Report the known children before and after a call, and those left after ``close``."""
     answers.put((pool.child_pids(), pool.compare([Job("a", "a"), Job("exit", "a"), Job("a", "b")]), pool.child_pids()))
     pool.close()
     answers.put(children(os.getpid()))

@@ -1,4 +1,4 @@
-"""A few token sequences of different lengths, and what a model says about them."""
+"""A few token sequences of different lengths, and a model's logprobs of them."""
 
 import random
 from typing import Any

@@ -1,4 +1,4 @@
-"""Data as large as MetaMathQA, made of few rows, and what a process tree holds in memory."""
+"""Data as large as MetaMathQA, made of few rows, and the memory of a process tree."""
 
 import json
 import os

@@ -92,7 +92,7 @@ def test_completions_are_sampled_and_those_that_could_not_be_graded_are_kept(tmp
     assert (run.samples / "ungraded.jsonl").read_text().count("\n") == 3
 
 
-def test_an_evaluation_is_its_answers_and_then_its_summary(tmp_path, gauges):
+def test_an_evaluation_writes_its_answers_and_then_its_summary(tmp_path, gauges):
     _, run = given = make_run(tmp_path)
     record = make_recorder(*given)
     record.evaluation("before", 0, {"levels": {}, "overall": {"x": 1}}, [{"problem_id": "p"}])
@@ -106,8 +106,10 @@ def test_an_evaluation_is_its_answers_and_then_its_summary(tmp_path, gauges):
     assert json.loads((run.samples / "eval_before.jsonl").read_text()) == {"problem_id": "p"}
 
 
-@pytest.mark.parametrize(("left_out", "replays", "said"), [(0, False, []), (7, True, ["too long", "replays nothing"])])
-def test_what_is_too_long_is_recorded_and_said(tmp_path, gauges, caplog, left_out, replays, said):
+@pytest.mark.parametrize(
+    ("left_out", "replays", "warnings"), [(0, False, []), (7, True, ["too long", "replays nothing"])]
+)
+def test_examples_that_are_too_long_are_recorded_with_a_warning(tmp_path, gauges, caplog, left_out, replays, warnings):
     caplog.set_level(logging.WARNING)
     _, run = given = make_run(tmp_path)
     examples = SimpleNamespace(counts={"num_tokens_left_out": left_out}, mixture=SimpleNamespace(replayed=[]))
@@ -115,7 +117,7 @@ def test_what_is_too_long_is_recorded_and_said(tmp_path, gauges, caplog, left_ou
     record.data(examples, replays=replays)  # type: ignore[arg-type]
     record.close()
     assert json.loads((run.path / "data.json").read_text()) == {"rl": {"num_tokens_left_out": left_out}}
-    assert len(caplog.records) == len(said) and all(text in caplog.text for text in said)
+    assert len(caplog.records) == len(warnings) and all(text in caplog.text for text in warnings)
 
 
 # Saving ------------------------------------------------------------------------------------------
@@ -150,7 +152,7 @@ def test_a_checkpoint_is_due_by_steps_or_by_minutes(tmp_path):
     assert saver.is_due(1)
 
 
-def test_a_checkpoint_holds_what_resuming_needs_and_old_ones_go(tmp_path):
+def test_a_checkpoint_holds_what_resuming_needs_and_old_ones_are_deleted(tmp_path):
     model = tiny_llama()
     saver, run = make_saver(tmp_path, model, checkpoint={"keep_last": 1})
     assert save(saver, Progress("rl", 1, 1)).num_scored == 1
@@ -162,7 +164,7 @@ def test_a_checkpoint_holds_what_resuming_needs_and_old_ones_go(tmp_path):
     assert not (path / "replay.json").exists()  # no curriculum
 
 
-def test_a_curriculum_s_checkpoint_says_what_later_stages_may_replay(tmp_path):
+def test_a_checkpoint_in_a_curriculum_names_the_problems_that_later_stages_may_replay(tmp_path):
     buffer = ReplayBuffer(5).add([ReplayItem("old", "1")])
     saver, run = make_saver(tmp_path, tiny_llama(), curriculum={}, buffer=buffer)
     save(saver, Progress("rl", 2, 2))

@@ -30,7 +30,7 @@ SAME = (
 
 @pytest.fixture(scope="module")
 def recipe(tiny_model, tmp_path_factory) -> dict:
-    """LoRA from PiSSA with spectral refactoring, evaluated three times, the best weights taken at the end."""
+    """LoRA from PiSSA with spectral refactoring, evaluated three times, the best weights loaded at the end."""
     directory = tmp_path_factory.mktemp("data")
     write_rows(
         directory, [{"question": f"{a} + {a}?", "answer": f"{'so ' * (a % 7)}\n#### {2 * a}"} for a in range(16)]
@@ -60,7 +60,7 @@ def configure(recipe: dict, root: Path, **sections: dict) -> Config:
 
 @pytest.fixture(scope="module")
 def reference_run(recipe, local_actors, tmp_path_factory) -> Path:
-    """A run that nothing disturbs."""
+    """An uninterrupted run."""
     return run_loops(configure(recipe, tmp_path_factory.mktemp("reference")), local_actors).path
 
 
@@ -81,7 +81,7 @@ def test_evaluations_are_spread_and_the_last_one_is_on_all_problems(reference_ru
     assert [sizes[name]["overall"]["num_problems"] for name in ("before", "sft")] == [4, 16]
 
 
-def test_the_best_checkpoint_is_kept_and_taken(reference_run):
+def test_the_best_checkpoint_is_kept_and_loaded(reference_run):
     losses = curves(reference_run)["eval_loss"]
     best = reference_run / "checkpoints" / "checkpoint_best"
     assert read_progress(best).step == max(losses, key=lambda step: (losses[step], step)) < STEPS
@@ -90,7 +90,7 @@ def test_the_best_checkpoint_is_kept_and_taken(reference_run):
     ).read_bytes()
 
 
-def test_the_last_evaluation_is_of_the_weights_that_were_taken(reference_run):
+def test_the_last_evaluation_is_of_the_best_weights(reference_run):
     def completions(name: str) -> list[str]:
         lines = (reference_run / "samples" / f"{name}.jsonl").read_text().splitlines()
         return [json.loads(line)["completion"] for line in lines[:4]]
@@ -124,7 +124,7 @@ def test_the_adapter_on_the_unchanged_base_is_the_merged_model(reference_run):
     assert (adapted - before).abs().max() > 0.01
 
 
-def test_crashed_in_the_middle_and_resumed_ends_bit_identical(recipe, reference_run, local_actors, tmp_path):
+def test_a_run_resumed_after_a_crash_ends_bit_identical(recipe, reference_run, local_actors, tmp_path):
     config = configure(recipe, tmp_path)
     crashed = run_loops_crashing_after(EVALUATED[1] + 1, config, local_actors)
     resumed = run_loops(config, local_actors, RunDirectory(crashed.path)).path

@@ -36,7 +36,7 @@ def test_hacking_that_grows_is_reported_as_more_than_noise():
     ]  # format, several answers, text after answer
 
 
-def test_a_run_without_drift_is_not():
+def test_a_run_without_drift_is_reported_as_noise():
     audit = audit_rows(made_up_run({10: 1, 20: 2, 30: 1, 40: 0, 50: 2, 60: 1, 70: 1, 80: 2, 90: 2}))
     assert audit
     for name, drift in audit["drift"].items():
@@ -44,7 +44,7 @@ def test_a_run_without_drift_is_not():
         assert drift_sentence(name, drift).endswith("That is within its noise.")
 
 
-def test_nothing_found_at_all_is_said_to_be_unchanged():
+def test_a_measure_that_stays_0_is_reported_as_unchanged():
     audit = audit_rows(made_up_run({10: 0, 20: 0}))
     assert audit and audit["disagreement_frac"] == audit["trick_frac"] == 0
     sentence = drift_sentence("disagreement_frac", audit["drift"]["disagreement_frac"])
@@ -62,7 +62,7 @@ def test_the_interval_is_that_of_problem_means():
 
 
 @pytest.mark.parametrize("rows", [made_up_run({10: 1}), [sample(1, 0, HONEST), sample(2, 0, HONEST)]])
-def test_one_step_or_one_problem_tells_no_drift(rows):
+def test_one_step_or_one_problem_gives_no_drift(rows):
     audit = audit_rows(rows)
     assert audit and set(audit["drift"].values()) == {None}
 

@@ -138,7 +138,7 @@ def test_overrides_reach_into_lists_and_missing_sections(recipe):
     assert recipe({"model": {"lora": {"r": 4}}}, "model.lora=null").model.lora is None
 
 
-# What fails, and how it says so ------------------------------------------------------------------
+# Errors and their messages -----------------------------------------------------------------------
 
 CROSS_CHECKS = [
     (["grpo.batch_size=3", "learner.num_workers=2"], r"grpo\.batch_size must be a multiple of .*workers, got 3 and 2"),
@@ -193,7 +193,7 @@ def test_a_wrong_setting_is_named(recipe, overrides, message):
         recipe({}, *overrides)
 
 
-def test_every_wrong_setting_is_told_at_once(recipe):
+def test_all_wrong_settings_are_reported_together(recipe):
     with pytest.raises(ConfigError) as error:
         recipe({"grpo": {"mu": 0, "betta": 1.0}, "seed": -1})
     assert sorted(line.split(":")[0] for line in str(error.value).splitlines()) == [
@@ -203,7 +203,7 @@ def test_every_wrong_setting_is_told_at_once(recipe):
     ]
 
 
-def test_stages_must_have_names_of_their_own(recipe):
+def test_stages_must_have_different_names(recipe):
     with pytest.raises(ConfigError, match=r"stages must have different names, got \['rl', 'rl'\]"):
         recipe({"stages": [GRPO, GRPO]})
 
@@ -237,7 +237,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, content, message):
 # Stage settings ----------------------------------------------------------------------------------
 
 
-def test_a_stage_lays_its_settings_over_the_section_of_its_kind(recipe):
+def test_the_settings_of_a_stage_override_the_section_of_its_kind(recipe):
     stages = [
         {"name": "warm", "kind": "sft", "settings": {"num_train_epochs": 2}},
         {**GRPO, "settings": {"mu": 2, "epsilon_high": 0.28}},
@@ -255,7 +255,7 @@ def test_cross_checks_see_the_settings_of_a_stage(recipe):
         recipe({"stages": [{**GRPO, "settings": {"batch_size": 3}}], "learner": {"num_workers": 2}})
 
 
-def test_greedy_decoding_is_no_matter_for_sft(recipe):
+def test_sft_allows_greedy_decoding(recipe):
     assert recipe({"stages": [{"name": "warm", "kind": "sft"}]}, "rollout.temperature=0").rollout.temperature == 0
 
 
@@ -263,6 +263,6 @@ def test_a_small_batch_on_one_learner_is_one_chunk(recipe):
     assert recipe({}, "grpo.batch_size=2").grpo.batch_size == 2  # below prompts_per_chunk=4: nothing to divide
 
 
-def test_a_configuration_does_not_change(recipe):
+def test_a_configuration_is_immutable(recipe):
     with pytest.raises(ValueError, match="frozen"):
         recipe().seed = 1

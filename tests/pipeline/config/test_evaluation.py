@@ -33,7 +33,7 @@ def test_wrong_settings(settings, message):
         evaluation_config(**settings)
 
 
-def test_the_recipe_is_valid_and_an_unknown_setting_has_a_neighbour():
+def test_the_recipe_is_valid_and_an_unknown_setting_gets_a_suggestion():
     recipe = CONFIGS / "evaluate.yaml"
     overrides = ["rollout.num_samples=4", "rollout.temperature=1.0"]
     assert load_config(recipe, overrides, EvaluationConfig).rollout.num_samples == 4
@@ -41,7 +41,7 @@ def test_the_recipe_is_valid_and_an_unknown_setting_has_a_neighbour():
         load_config(recipe, ["rollout.num_sample=4"], EvaluationConfig)
 
 
-def test_what_a_resumed_evaluation_may_change_is_what_results_do_not_depend_on():
+def test_resuming_may_change_only_settings_that_results_do_not_depend_on():
     assert evaluation_config(rollout={"num_workers": 3}).results_key() == evaluation_config().results_key()
     assert evaluation_config(rollout={"num_threads": 1}).results_key() != evaluation_config().results_key()
     assert evaluation_config(seed=1).results_key() != evaluation_config().results_key()

@@ -61,7 +61,7 @@ def test_one_seed_cannot_rule_out_noise(tmp_path):
     assert "with one seed, noise cannot be ruled out" in statements(search.write())[0]
 
 
-def test_the_first_baseline_is_compared_with_and_the_others_are_no_rivals(tmp_path):
+def test_the_first_baseline_is_the_reference_and_no_baseline_competes(tmp_path):
     search = SearchFiles(tmp_path).add("m", MIXED, baseline=True).add("n", [[1, 10], [0, 10]], baseline=True)
     run_dir = search.add("a", FORGETS_LITTLE).write()
     assert statements(run_dir)[0].startswith("Best by average accuracy: a, +20.0 points against m")

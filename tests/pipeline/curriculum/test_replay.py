@@ -41,7 +41,7 @@ def test_a_problem_offered_twice_counts_once():
 
 
 def inclusion_counts(num_buffers: int) -> Counter[str]:
-    """How often each of 100 problems is in a buffer of 20 that was filled in four stages of 25."""
+    """For each of 100 problems, how many buffers hold it: each of 20, filled in four stages of 25."""
     counts: Counter[str] = Counter()
     stages = [items(stage, 25, stage) for stage in "abcd"]
     for seed in range(num_buffers):

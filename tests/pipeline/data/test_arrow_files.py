@@ -96,7 +96,7 @@ def test_others_wait_for_the_one_that_makes_the_file(tmp_path):
     assert sorted(seen) == [False, False, False, True]
 
 
-def test_code_has_another_digest_when_it_changes(tmp_path):
+def test_changed_code_has_another_digest(tmp_path):
     first, second = tmp_path / "a.py", tmp_path / "b.py"
     first.write_text("a = 1")
     second.write_text("b = 1")

@@ -1,4 +1,4 @@
-"""Which problems a stage and an evaluation use, and the natural order of levels."""
+"""Choosing the problems of a stage and of an evaluation, and the natural order of levels."""
 
 import random
 from collections import Counter

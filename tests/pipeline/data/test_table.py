@@ -97,7 +97,7 @@ def test_a_setting_that_problems_depend_on_makes_another_table(tmp_path):
 
 
 @pytest.mark.parametrize("size", [0, 10, 1000])
-def test_an_incomplete_table_is_made_again(size, tmp_path):
+def test_an_incomplete_table_is_recreated(size, tmp_path):
     config = write(tmp_path / "a.jsonl")
     path = load_table(config, "train", tmp_path / "cache").path
     whole = path.read_bytes()
@@ -116,7 +116,7 @@ def test_an_error_leaves_no_table(tmp_path):
     assert not list((tmp_path / "cache").rglob("*arrow")) and not list((tmp_path / "cache").rglob("*partial"))
 
 
-def test_the_digest_is_of_the_rows_too(tmp_path):
+def test_the_digest_covers_the_chosen_rows(tmp_path):
     table = load_table(write(tmp_path / "a.jsonl"), "train", tmp_path / "cache")
     parts = [table, table.take([0, 1]), table.take([1, 0]), table[:0]]
     assert len({problems_digest(part) for part in parts}) == 4

@@ -66,7 +66,7 @@ def test_tokens_are_written_once_and_read_by_row(table, tmp_path):
     )
 
 
-def test_another_tokenizer_or_way_to_ask_makes_other_tokens(table, tmp_path):
+def test_another_tokenizer_or_prompt_style_makes_other_tokens(table, tmp_path):
     def path_of(chat: bool):
         with new_tokens(table, tmp_path / "model", chat=chat) as (tokens, _):
             (tokens.path.with_name(f".{tokens.path.name}.partial")).touch()  # the file to rename

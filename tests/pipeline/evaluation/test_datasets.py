@@ -118,7 +118,7 @@ def test_a_local_set_with_filters(sums):
         ("SUMS", {"prompt": {"num_shots": 9}}, "prompt.num_shots must be at most .*got 9 of 4"),
     ],
 )
-def test_data_that_cannot_be_asked(sums, dataset, settings, message):
+def test_unusable_data_is_an_error(sums, dataset, settings, message):
     name = str(sums) if dataset == "SUMS" else dataset
     with pytest.raises(DataError, match=message):
         load_data_set(name, evaluation_config(name, **settings))

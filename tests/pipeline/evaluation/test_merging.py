@@ -61,7 +61,7 @@ def test_an_adapter_is_merged_into_the_base_it_names(base, tmp_path, init):
 
 
 @pytest.mark.parametrize("lora", [None, {"r": 4}, {"r": 4, "init": "pissa"}], ids=["full", "lora", "pissa"])
-def test_a_checkpoint_of_a_run_is_what_the_run_had_then(base, tmp_path, lora):
+def test_a_checkpoint_gives_the_weights_that_the_run_had_then(base, tmp_path, lora):
     config = run_config(base, tmp_path, lora)
     run, policy = RunDirectory.create(config), _trained(config, base)
     run.checkpoints.save(Progress("sft", 1, 1), trainable_tensors(policy), {}, None)

@@ -61,7 +61,7 @@ def test_a_bare_answer_is_shown_in_a_box(sums):
     assert text == "Q: 0 + 1?\nA: \\boxed{1}\n\nQ: 1 + 1?\nA: "
 
 
-def test_a_run_is_asked_as_it_asked(sums):
+def test_a_run_is_evaluated_with_the_prompts_of_its_training(sums):
     loaded, settings = _loaded(sums)
     stage = {"name": "a", "kind": "sft"}
     run = Config.model_validate(

@@ -45,7 +45,7 @@ def test_packing_changes_no_logprob_and_no_gradient(model, packed_model, max_tok
         torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-5, atol=1e-5)
 
 
-def test_packing_goes_with_adapters_and_checkpointed_activations(model):
+def test_packing_works_with_adapters_and_checkpointed_activations(model):
     from peft import LoraConfig, get_peft_model
 
     def gradients(*, packing: bool, checkpointed: bool):
@@ -126,7 +126,7 @@ def test_keys_and_values_of_different_sizes_attend():
 
 
 @pytest.mark.parametrize("packing", [False, True])
-def test_short_and_long_sequences_go_different_ways_to_the_same_logprobs(monkeypatch, model, packing):
+def test_short_and_long_sequences_take_different_paths_to_the_same_logprobs(monkeypatch, model, packing):
     fast = tiny_llama().train()
     use_causal_sdpa(fast)
     plain = Mock(wraps=plain_causal_attention)
@@ -144,7 +144,7 @@ def test_short_and_long_sequences_go_different_ways_to_the_same_logprobs(monkeyp
             torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-5, atol=1e-5)
 
 
-# Which models ------------------------------------------------------------------------------------
+# Other models ------------------------------------------------------------------------------------
 
 
 SMALL = {
@@ -164,8 +164,8 @@ SMALL = {
         (transformers.Qwen3Config(**SMALL, head_dim=8), CAUSAL_SDPA),
         (transformers.Glm4Config(**SMALL, head_dim=8, pad_token_id=0), CAUSAL_SDPA),
         (transformers.Qwen2Config(**SMALL, use_sliding_window=True, sliding_window=4, max_window_layers=1), "sdpa"),
-        (transformers.StableLmConfig(**SMALL), "sdpa"),  # its layers drop what they do not know
-        (transformers.Gemma3Config(text_config=SMALL | {"head_dim": 8, "sliding_window": 4}), "sdpa"),  # of parts
+        (transformers.StableLmConfig(**SMALL), "sdpa"),  # its layers drop unknown arguments
+        (transformers.Gemma3Config(text_config=SMALL | {"head_dim": 8, "sliding_window": 4}), "sdpa"),  # in parts
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )

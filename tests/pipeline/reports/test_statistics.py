@@ -210,7 +210,7 @@ def test_bootstrap_intervals_hold_the_true_mean_95_times_in_100(few_draws, a, b,
     assert held / 300 > 0.95 - 3 * math.sqrt(0.95 * 0.05 / 300)
 
 
-def test_what_nobody_solved_is_not_certain():
+def test_the_interval_of_unsolved_problems_is_not_of_width_zero():
     low, high = bootstrap_interval([0.0] * 30)
     assert low == 0.0 and 0.05 < high < 0.15  # Wilson for 0 of 30: 0.114
 
@@ -237,7 +237,7 @@ def test_a_clear_difference_is_called_better_or_worse():
     assert compare_paired("base", "tuned", b, a, single=True).verdict == "worse"
 
 
-def test_what_noise_explains_cannot_be_told():
+def test_a_difference_within_the_noise_gets_no_verdict():
     paired = compare_paired("base", "tuned", *_answers(6, 9), single=True)
     assert paired.verdict == "cannot tell"
     assert paired.sentence.startswith("Cannot tell tuned from base: +4.6 points")  # 3 / 65

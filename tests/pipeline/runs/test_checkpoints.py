@@ -94,7 +94,7 @@ def test_a_checkpoint_cut_short_is_never_seen_and_is_cleaned_up(store, monkeypat
     assert list(store.path.glob(".step_000002*"))  # something half-written is there
     latest = CheckpointStore(store.path).load_latest()
     assert names(store) == ["step_000001"] and latest is not None and latest.progress.step == 1
-    save(store, 2)  # what was left does not stand in the way
+    save(store, 2)  # the leftovers are no obstacle
     assert names(store) == ["step_000001", "step_000002"]
     (store.path / ".step_000003.partial").mkdir()
     store.prune(2)
@@ -154,7 +154,7 @@ def test_results_of_stages_are_kept_and_linked(store):
     assert list(store.stage_results()) == ["level_1"]
     links = {path.name: os.readlink(path) for path in store.path.iterdir() if path.is_symlink()}
     last = "step_000004"
-    assert links == {"level_1": "step_000001_done", "checkpoint_last": last, "checkpoint_best": last}  # fit to be moved
+    assert links == {"level_1": "step_000001_done", "checkpoint_last": last, "checkpoint_best": last}  # relative
     (store.path / "checkpoint_last").unlink()  # as if killed before it was made
     store.refresh_links()
     assert (store.path / "checkpoint_last").resolve().name == "step_000004"
@@ -172,7 +172,7 @@ def test_the_best_is_of_the_newest_stage_and_the_later_of_equals(store):
     assert names(store) == ["step_000003", "step_000005"]
 
 
-def test_the_link_to_the_best_goes_with_the_stage_it_was_of(store):
+def test_the_link_to_the_best_is_of_the_newest_stage_only(store):
     save(store, 1, stage="sft", score=5.0)
     link = store.path / "checkpoint_best"
     assert os.readlink(link) == "step_000001"

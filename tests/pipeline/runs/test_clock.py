@@ -6,7 +6,7 @@ from pipeline.runs.clock import PhaseClock
 
 
 class Ticks:
-    """A clock that is told what to say."""
+    """A clock that the test sets."""
 
     def __init__(self, monkeypatch):
         self.now = 100.0

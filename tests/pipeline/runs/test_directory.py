@@ -35,7 +35,7 @@ def test_a_new_run_has_its_directories_and_its_configuration(tmp_path):
     )
 
 
-def test_runs_of_one_second_get_directories_of_their_own(tmp_path):
+def test_runs_created_in_the_same_second_get_different_directories(tmp_path):
     assert len({RunDirectory.create(config(tmp_path)).path for _ in range(4)}) == 4
 
 

@@ -78,7 +78,7 @@ def test_an_evaluation_repeated_after_a_failure_counts_once():
     assert time_left([*done, *again], [stage]) == TimeLeft(150.0 + 120.0)
 
 
-def test_the_time_between_stages_tells_what_an_evaluation_at_the_end_costs():
+def test_the_time_between_stages_shows_the_cost_of_an_evaluation_at_the_end():
     stages = [SFT._replace(num_evals=1), GRPO._replace(num_evals=1)]
     done = [*steps(SFT, *[4.0] * 10), *steps(GRPO, 40.0, 30.0, pauses={1: 100.0})]
     assert time_left(done, stages) == TimeLeft(18 * 30.0 + 100.0)
@@ -88,14 +88,14 @@ def test_an_evaluation_of_unknown_cost_is_named():
     stage = GRPO._replace(num_evals=1)
     done = steps(stage, 10.0, 10.0)
     assert time_left(done, [stage]) == TimeLeft(180.0, ("evals",))
-    assert time_left(done, [stage, SFT]) == TimeLeft(180.0, ("sft",))  # says as much: more is to come
+    assert time_left(done, [stage, SFT]) == TimeLeft(180.0, ("sft",))  # a stage of unknown cost is still to come
 
 
-def test_a_stage_that_goes_on_past_its_plan_has_no_steps_left():
+def test_a_stage_that_runs_past_its_plan_has_no_steps_left():
     assert time_left(steps(SFT, *[4.0] * 12), [SFT]) == TimeLeft(0.0)
 
 
-def test_a_row_tells_the_time_of_its_step_and_the_pause_before_it():
+def test_a_row_gives_the_time_of_its_step_and_the_pause_before_it():
     row = {"step": 7, "stage": "sums", "kind": "grpo", "stage_step": 2, "time": 1000.0, "step_s": 30.0}
     assert StepTime.from_row(row) == ("sums", "grpo", 2, 30.0, False, None)
     evaluated = row | {"time": 1075.0, "eval_answer_accuracy": 0.5}

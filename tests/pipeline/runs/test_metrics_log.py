@@ -74,7 +74,7 @@ def test_a_corrupt_line_is_named(tmp_path, line):
         read_metrics(tmp_path)
 
 
-def test_cutting_back_drops_later_rows_and_tells_how_many(tmp_path):
+def test_cutting_back_drops_later_rows_and_returns_their_number(tmp_path):
     write_steps(tmp_path, range(1, 6))
     assert truncate_metrics(tmp_path, 3) == 2
     assert steps(tmp_path) == [1, 2, 3]
@@ -105,7 +105,7 @@ def test_tensorboard_forgets_the_steps_that_are_repeated(tmp_path):
 
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.lists(st.integers(1, 30), unique=True, max_size=8).map(sorted), st.integers(0, 400), st.integers(0, 30))
-def test_a_file_cut_anywhere_and_cut_back_anywhere_goes_on_without_a_scar(written, num_bytes, last_step):
+def test_a_file_cut_short_anywhere_and_cut_back_anywhere_continues_intact(written, num_bytes, last_step):
     with tempfile.TemporaryDirectory() as directory:
         run_dir = Path(directory)
         path = write_rows(run_dir, [{"step": step, "text": "√2 }"} for step in written])

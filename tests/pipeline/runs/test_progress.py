@@ -122,7 +122,7 @@ def test_a_resumed_run_is_summed_up_by_its_last_step(tmp_path, capsys):
     assert capsys.readouterr().out == "step 3/4  sums  ETA 0:00:30\n"
 
 
-def test_the_time_a_run_was_down_is_no_evaluation(tmp_path, capsys):
+def test_downtime_is_not_counted_as_an_evaluation(tmp_path, capsys):
     """The run was stopped for a day after its first stage. Then a step of 30 s starts 40 s after the one before."""
     day, stages = 86400, (SFT._replace(num_evals=1), GRPO._replace(num_evals=1))
     write_rows(tmp_path, [sft(1, at=10), sft(2, at=20)])

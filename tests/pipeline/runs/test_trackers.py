@@ -135,7 +135,7 @@ def test_a_server_needs_online():
 
 
 def logged_steps(backend: str, run_dir: Path) -> list[int]:
-    """Steps of ``loss`` in what the library wrote; of its newest directory where it makes one per attempt."""
+    """Steps of ``loss`` that the library wrote, in its newest directory if it makes one per attempt."""
     metrics = run_dir / "metrics"
     if backend == "wandb":
         return wandb_steps(metrics)
@@ -170,7 +170,7 @@ def swanlab_steps(metrics: Path) -> list[int]:
 
 
 def leveldb_records(path: Path) -> Iterator[bytes]:
-    """Of the log format of LevelDB after a header of 7 bytes. One block, of 32 KiB, is enough here."""
+    """Records in LevelDB's log format, after a header of 7 bytes. One block, of 32 KiB, is enough here."""
     data, start = path.read_bytes(), 7
     assert len(data) < 2**15
     while start < len(data):

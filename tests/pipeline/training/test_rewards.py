@@ -87,7 +87,7 @@ def test_plugin_sees_the_whole_group(plugin, grader):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "reason"),
     [
         ("short", "must return 2 values, one per completion, got 1"),
         ("infinite", "finite"),
@@ -95,14 +95,14 @@ def test_plugin_sees_the_whole_group(plugin, grader):
         ("nothing", "one number per completion, got None"),
     ],
 )
-def test_wrong_values_of_a_plugin_are_an_error_that_names_it(name, said, plugin, grader):
-    with pytest.raises(RewardError, match=said) as error:
+def test_wrong_values_of_a_plugin_are_an_error_that_names_it(name, reason, plugin, grader):
+    with pytest.raises(RewardError, match=reason) as error:
         score_group(make_group("1", "2"), [RewardTerm(name=f"my_rewards:{name}")], grader)
     assert f"my_rewards:{name}" in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "reason"),
     [
         ("corectness", "Did you mean correctness?"),
         ("zzz", "correctness or format"),
@@ -114,8 +114,8 @@ def test_wrong_values_of_a_plugin_are_an_error_that_names_it(name, said, plugin,
         ("my_rewards:limit", "must be a function, got int"),
     ],
 )
-def test_unknown_reward_is_a_one_line_error_that_names_it(name, said, plugin):
+def test_unknown_reward_is_a_one_line_error_that_names_it(name, reason, plugin):
     with pytest.raises(RewardError) as error:
         resolve(name)
     message = str(error.value)
-    assert name in message and said in message and "\n" not in message
+    assert name in message and reason in message and "\n" not in message

@@ -187,7 +187,7 @@ def test_equal_inputs_give_equal_bits_and_a_second_time_changes_nothing(kind):
         (1, 0, 5, 3, []),
     ],
 )
-def test_refactored_every_so_many_steps_between_warmup_and_cooldown(every, warmup, cooldown, total, expected):
+def test_due_steps_lie_between_warmup_and_cooldown(every, warmup, cooldown, total, expected):
     settings = TrainerConfig(refactor_every=every, warmup_steps=warmup, cooldown_steps=cooldown)
     assert list(due_steps(settings, total)) == expected
 
@@ -226,7 +226,7 @@ def test_pairs_of_a_peft_model_are_found_by_name_and_chosen_by_name_and_size():
 
 
 @pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, {"init_lora_weights": "pissa"}])
-def test_a_model_answers_the_same_whatever_its_scaling_and_goes_on_learning(settings):
+def test_a_model_answers_the_same_whatever_its_scaling_and_keeps_learning(settings):
     model = peft_llama(**settings)
     tokens = torch.arange(24).view(2, 12)
     optimizer = torch.optim.AdamW(trainable_tensors(model).values(), lr=0.01, fused=True)

@@ -1,4 +1,4 @@
-"""What counts as equal, and by which method: docs/verifier.md as tables."""
+"""Equal and unequal answers, and the method that decides: docs/verifier.md as tables."""
 
 import pytest
 

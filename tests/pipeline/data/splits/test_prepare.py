@@ -22,7 +22,7 @@ needs_math = pytest.mark.skipif(not (SHARED / "math").is_dir(), reason=f"{SHARED
 FIELDS = FieldNames(question="problem", answer="answer", solution="solution", level="level", type="type", id="id")
 
 
-def test_all_files_of_a_directory_are_split_anew(tmp_path):
+def test_all_files_of_a_directory_are_pooled_and_split(tmp_path):
     train = [math_row(f"problem {number}", f"Level {1 + number % 2}") for number in range(30)]
     write_jsonl(tmp_path / "data" / "train.jsonl", *train)
     write_jsonl(tmp_path / "data" / "test.jsonl", *[math_row(f"Problem: {number}.") for number in range(10)])

@@ -1,4 +1,4 @@
-"""Usable rows, and the others."""
+"""Usable and unusable rows."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from pipeline.data.splits.records import is_usable_level, read_records
 from tests.support.data import math_row, write_jsonl
 
 
-def test_unusable_rows_are_counted_with_where_they_are_and_left_out(tmp_path):
+def test_unusable_rows_are_left_out_and_counted_with_their_row_numbers(tmp_path):
     rows = [
         math_row("a"),
         math_row("b", "Level ?"),
@@ -44,12 +44,12 @@ def test_unusable_rows_are_counted_with_where_they_are_and_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("level", ["Level 1", "7", "hard", "Level unknown ground", "4.5"])
-def test_a_level_is_whatever_says_something(level):
+def test_usable_levels(level):
     assert is_usable_level(level)
 
 
 @pytest.mark.parametrize("level", ["", "Level ?", "?", "Level", "nan", "None", "N/A", "level: unknown"])
-def test_a_level_that_says_nothing_is_none(level):
+def test_unusable_levels(level):
     assert not is_usable_level(level)
 
 

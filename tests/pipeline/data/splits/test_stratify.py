@@ -26,7 +26,7 @@ def per_level(records: list[Record]) -> dict[str, int]:
 
 
 SPELLINGS = ["{} + n?", "{}+N", "{} - n."]
-"""Of the same problem."""
+"""Spellings of one problem."""
 RECORDS = st.lists(
     st.tuples(st.integers(0, 15), st.sampled_from(SPELLINGS), st.sampled_from("123"), st.sampled_from("ab")),
     max_size=40,

@@ -1,4 +1,4 @@
-"""What a pool answers, whatever its jobs do. See tests/support/sandbox.py for the jobs."""
+"""Answers of a pool, whatever its jobs do. See tests/support/sandbox.py for the jobs."""
 
 import asyncio
 import os
