@@ -42,10 +42,7 @@ def result_of(ref: Ref[T], who: str) -> T:
         if isinstance(cause, GradusError):
             raise cause from None
         logger.exception("%s failed", who)
-        raise ClusterError(
-            f"{who} failed: {_last_line(cause or error)}. The full traceback is in logs/ of the run directory; "
-            "--resume continues from the last checkpoint."
-        ) from error
+        raise ClusterError(f"{who} failed: {describe_error(cause or error)}") from error
 
 
 def results_of(refs: Sequence[Ref[T]], what: str, who: str) -> list[T]:
@@ -54,6 +51,7 @@ def results_of(refs: Sequence[Ref[T]], what: str, who: str) -> list[T]:
     return [result_of(ref, who) for ref in refs]
 
 
-def _last_line(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
+    """Its type and the last line of its message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__
+    return f"{type(error).__name__}: {lines[-1][:300] if lines else ''}"

@@ -14,7 +14,7 @@ from actors.driver.examination import Examination, engine_model
 from actors.driver.training_guard import TrainingGuard
 from pipeline.cli import JobArguments, check_output_root
 from pipeline.config import EvaluationConfig, load_config
-from pipeline.errors import GradusError
+from pipeline.errors import ClusterError, GradusError
 from pipeline.evaluation.datasets import Loaded, load_data_set
 from pipeline.evaluation.evaluation_report import write_evaluation_report
 from pipeline.evaluation.merging import check_fit
@@ -87,12 +87,18 @@ def run_evaluation(config: EvaluationConfig, directory: Path | None = None) -> P
             lock = hold_lock(directory)
         print(f"run directory: {directory}", flush=True)
         log_to_file(directory, "driver")
+        results = ResultsFile(directory)
+        num_done = results.num_done(plan.chunks, plan.config.rollout.num_samples)
         try:
-            _answer_all(plan, directory)
-        except GradusError:
+            _answer_all(plan, directory, results, num_done)
+        except GradusError as error:
             with suppress(GradusError):  # the answers so far are worth a report
                 write_evaluation_report(directory)
-            raise
+            if not isinstance(error, ClusterError):
+                raise
+            raise ClusterError(
+                f"{error}. The full traceback is in {directory / 'logs'}; --resume continues from there."
+            ) from error
     write_evaluation_report(directory)
     lock.close()
     return directory
@@ -113,10 +119,8 @@ def _plan_evaluation(config: EvaluationConfig, directory: Path | None) -> Evalua
     return EvaluationPlan(config, models, prompters, guard, plan_chunks(config, models, loaded), record)
 
 
-def _answer_all(plan: EvaluationPlan, directory: Path) -> None:
-    """Every model answers those of its chunks that have no rows in the results yet."""
-    results = ResultsFile(directory)
-    done = results.num_done(plan.chunks, plan.config.rollout.num_samples)
+def _answer_all(plan: EvaluationPlan, directory: Path, results: ResultsFile, done: int) -> None:
+    """Every model answers its chunks, except for the first ``done`` of all chunks."""
     with _progress_shown(plan.chunks, done) as advance, _grader(plan.config) as grader:
         for model in plan.models:
             own = [chunk for chunk in plan.chunks if chunk.model == model.label]

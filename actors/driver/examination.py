@@ -16,6 +16,7 @@ import ray
 from actors.calls import result_of, wait_for
 from actors.driver.start import engine_options, make_actor
 from actors.driver.training_guard import TrainingGuard
+from actors.handles import EvalHandle, Ref
 from actors.rollout import Decoding, EvalWorker
 from pipeline.config import EvaluationConfig, LoadingConfig, ModelConfig
 from pipeline.errors import ConfigError
@@ -111,7 +112,7 @@ class Examination:
         answered, empty = iter(completions), Completion((), (), "", "length")
         return [next(answered) if self._fits(r) else (empty,) * len(r.seeds) for r in requests]
 
-    def _start(self, settings: ModelConfig, longest: int) -> list[Any]:
+    def _start(self, settings: ModelConfig, longest: int) -> list[EvalHandle]:
         rollout = self._config.rollout
         arguments = (rollout, settings, longest, min(rollout.prompts_per_chunk * rollout.num_samples, MAX_SEQUENCES))
         return [
@@ -177,11 +178,11 @@ def _no_weights(weight_id: Any) -> Any:
 
 
 def _in_order(
-    workers: Sequence[Any], asked: Sequence[list[PromptRequest]], decodings: Sequence[Decoding]
-) -> Iterator[tuple[list[tuple[Completion, ...]], float]]:
+    workers: Sequence[EvalHandle], asked: Sequence[list[PromptRequest]], decodings: Sequence[Decoding]
+) -> Iterator[Answers]:
     """Answers of every chunk, in order. An engine gets its next chunk when it has answered one."""
-    pending: dict[Any, tuple[int, Any]] = {}
-    answered: dict[int, Any] = {}
+    pending: dict[Ref[Answers], tuple[int, EvalHandle]] = {}
+    answered: dict[int, Answers] = {}
     to_ask = iter(zip(range(len(asked)), asked, decodings, strict=True))
     free = [worker for _ in range(CHUNKS_PER_ENGINE) for worker in workers]
     for position in range(len(asked)):

@@ -14,7 +14,7 @@ from actors.driver.encode import make_tokens
 from actors.driver.plan import PlannedChain, RunPlan, StagePlan, plan_run
 from actors.driver.stage import fit_stage, stage_setup
 from actors.driver.start import start_actors
-from pipeline.config import Config
+from pipeline.config import Config, HeldOutConfig
 from pipeline.errors import CheckpointError
 from pipeline.files import write_json
 from pipeline.models.hub import resolve_model
@@ -44,8 +44,9 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
         wait_for_resources(plan.actors)
         run_directory = open_run(plan, "chain", run_directory)
         run_directory.checkpoints.refresh_links()
-        if num_done < len(chain.stages):
-            _train(plan, chain, num_done, run_directory)
+        with _progress_shown(run_directory.path, chain):
+            if num_done < len(chain.stages):
+                _train(plan, chain, num_done, run_directory)
     write_report(run_directory.path)
     return run_directory
 
@@ -55,10 +56,11 @@ def open_run(plan: RunPlan, kind: Literal["chain", "search"], run_directory: Run
     run_directory = run_directory or RunDirectory.create(plan.config)
     if kind == "search":  # in a run of one chain the learner holds the lock
         run_directory.lock()
-    run_directory.save_config(plan.config)
     if plan.config.curriculum:
-        chains = [chain.record() for chain in plan.chains]
-        write_json(run_directory.path / "chains.json", {"kind": kind, "key_format": plan.key_format, "chains": chains})
+        chains = {"chains": [chain.record() for chain in plan.chains]}
+        record = {"kind": kind, "keys_depend_on_code": plan.keys_depend_on_code, **chains}
+        write_json(run_directory.path / "chains.json", record)
+    run_directory.save_config(plan.config)  # after the keys: old keys must never stand beside new settings
     log_to_file(run_directory.path, "driver")
     print(f"run directory: {run_directory.path}", flush=True)
     return run_directory
@@ -67,13 +69,11 @@ def open_run(plan: RunPlan, kind: Literal["chain", "search"], run_directory: Run
 def _train(plan: RunPlan, chain: PlannedChain, num_done: int, run_directory: RunDirectory) -> None:
     """All stages but the first ``num_done``."""
     tokens = make_tokens(chain.problems, plan.config.model, chat=plan.config.data.prompt_template is None)
-    num_evals = plan.config.eval.total_eval_times + (plan.config.eval.problems_per_level > 0)  # per stage
-    with _progress_shown(run_directory.path, chain.stages, num_evals):
-        actors = start_actors(plan.config, run_directory.path)
-        for index in range(num_done, len(chain.stages)):
-            earlier = list(run_directory.checkpoints.stage_results().values())
-            is_last = index == len(chain.stages) - 1
-            fit_stage(stage_setup(chain, index, run_directory.path, tokens, earlier, actors, is_last=is_last))
+    actors = start_actors(plan.config, run_directory.path)
+    for index in range(num_done, len(chain.stages)):
+        earlier = list(run_directory.checkpoints.stage_results().values())
+        is_last = index == len(chain.stages) - 1
+        fit_stage(stage_setup(chain, index, run_directory.path, tokens, earlier, actors, is_last=is_last))
 
 
 def _num_done(stages: Sequence[StagePlan[Any]], run_directory: RunDirectory | None) -> int:
@@ -92,9 +92,12 @@ def _num_done(stages: Sequence[StagePlan[Any]], run_directory: RunDirectory | No
 
 
 @contextmanager
-def _progress_shown(run_path: Path, stages: Sequence[StagePlan[Any]], num_evals: int) -> Iterator[None]:
+def _progress_shown(run_path: Path, chain: PlannedChain) -> Iterator[None]:
     stop = threading.Event()
-    planned = [PlannedStage(stage.spec.name, stage.spec.kind, stage.num_steps, num_evals) for stage in stages]
+    planned = [
+        PlannedStage(stage.spec.name, stage.spec.kind, stage.num_steps, _num_evals(stage, chain.spec.config.eval))
+        for stage in chain.stages
+    ]
     thread = threading.Thread(target=follow_progress, args=(run_path, planned, stop), daemon=True)
     thread.start()
     try:
@@ -102,3 +105,10 @@ def _progress_shown(run_path: Path, stages: Sequence[StagePlan[Any]], num_evals:
     finally:
         stop.set()
         thread.join(timeout=5)
+
+
+def _num_evals(stage: StagePlan[Any], held_out: HeldOutConfig) -> int:
+    """Held-out evaluations of a stage: spread over its steps, for promotion, and at its end."""
+    promotion = stage.spec.promotion
+    num_promotion = 1 + stage.num_steps // promotion.every_steps if promotion else 0
+    return held_out.total_eval_times + num_promotion + (held_out.problems_per_level > 0)

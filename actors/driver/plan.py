@@ -87,8 +87,8 @@ class RunPlan:
     """One, or those of a search."""
     actors: tuple[ActorPlan, ...]
     """The actors that serve one stage at a time."""
-    key_format: int = 2
-    """Written beside the keys of stages. Keys of format 1 depended on our own source code."""
+    keys_depend_on_code: bool = False
+    """True for a search that was started when stage keys depended on our source code. It keeps them."""
 
 
 def plan_run(config: Config, cache: Path | None = None) -> RunPlan:

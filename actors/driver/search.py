@@ -16,12 +16,13 @@ from typing import Any
 import ray
 from ray import tune
 
+from actors.calls import describe_error
 from actors.driver.actor_plan import ActorPlan, needed_resources
 from actors.driver.cluster import connected_ray, wait_for_resources
 from actors.driver.encode import make_tokens
 from actors.driver.launch import open_run
 from actors.driver.plan import PlannedChain, RunPlan, plan_search
-from actors.driver.stage import describe_error, fit_stage, stage_setup
+from actors.driver.stage import fit_stage, stage_setup
 from actors.driver.start import start_actors
 from actors.driver.tune_searcher import StageSearcher
 from actors.handles import ActorHandles
@@ -89,20 +90,21 @@ def run_search(config: Config, run_directory: RunDirectory | None = None) -> Run
 
 
 def _with_recorded_keys(plan: RunPlan, run_directory: RunDirectory) -> RunPlan:
-    """The plan with the keys in the run directory, if they are of format 1 and no setting was overridden.
+    """The plan of a resumed search, with the keys in its run directory if those depended on our source code.
 
-    Those keys depended on our own source code. Computed now, they would differ, and finished stages would be trained
-    again.
+    Computed now, such keys differ, and finished stages would be trained again. A stage keeps its recorded key unless a
+    setting that its result depends on was overridden.
     """
     path = run_directory.path / "chains.json"
-    recorded = json.loads(path.read_text()) if path.exists() else {}
-    if recorded.get("key_format", 1) > 1 or run_directory.load_config() != plan.config:
+    recorded: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"keys_depend_on_code": False}
+    if not recorded.get("keys_depend_on_code", True):
         return plan
-    keys = {entry["name"]: tuple(stage["key"] for stage in entry["stages"]) for entry in recorded.get("chains", [])}
-    if {name: len(own) for name, own in keys.items()} != {c.spec.name: len(c.stages) for c in plan.chains}:
-        return plan
-    chains = tuple(replace(chain, keys=keys[chain.spec.name]) for chain in plan.chains)
-    return replace(plan, chains=chains, key_format=1)
+    before = {entry["name"]: [stage["key"] for stage in entry["stages"]] for entry in recorded["chains"]}
+    kept: dict[str, str] = {}
+    for chain in plan_search(run_directory.load_config()).chains:
+        kept |= dict(zip(chain.keys, before.get(chain.spec.name, []), strict=False))
+    chains = tuple(replace(chain, keys=tuple(kept.get(key, key) for key in chain.keys)) for chain in plan.chains)
+    return replace(plan, chains=chains, keys_depend_on_code=True)
 
 
 def _share(plan: RunPlan, run_path: Path, num_slots: int) -> SharedByTrials:

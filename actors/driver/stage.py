@@ -10,6 +10,7 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from actors.calls import describe_error
 from actors.driver.plan import PlannedChain
 from actors.handles import ActorHandles
 from actors.learner.grpo_loop import grpo_loop
@@ -122,17 +123,13 @@ def learner_environment(config: LearnerConfig) -> dict[str, str]:
 
 def _stage_error(setup: StageSetup, error: TrainingFailedError) -> GradusError:
     """A worker's user error, unchanged; any other failure as one line that says where the logs are."""
-    failures = list(getattr(error, "worker_failures", {}).values())
+    failures = [getattr(failure, "cause", failure) for failure in getattr(error, "worker_failures", {}).values()]
     for failure in failures:
-        cause = getattr(failure, "cause", failure)
-        if isinstance(cause, GradusError):
-            return cause
+        if isinstance(failure, GradusError) and not isinstance(failure, ClusterError):
+            return failure
+    failure = failures[0] if failures else error
+    reason = str(failure) if isinstance(failure, ClusterError) else describe_error(failure)
     return ClusterError(
-        f"stage {setup.stage.name} failed: {describe_error(failures[0] if failures else error)}. The full traceback is "
-        f"in {setup.run_path / 'logs'}; --resume continues from the last checkpoint."
+        f"stage {setup.stage.name} failed: {reason}. The full traceback is in {setup.run_path / 'logs'}; --resume "
+        "continues from the last checkpoint."
     )
-
-
-def describe_error(error: BaseException) -> str:
-    """Its type and the last line of its message."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[-1]}"

@@ -53,10 +53,10 @@ class Ranks:
 
     def from_first(self, make: Callable[[], T]) -> T:
         """Make a value on rank 0 and give it to all workers."""
-        made = [make() if self.is_first else None]
+        values = [make() if self.is_first else None]
         if self.size > 1:
-            dist.broadcast_object_list(made, src=0)
-        return cast(T, made[0])
+            dist.broadcast_object_list(values, src=0)
+        return cast(T, values[0])
 
     def barrier(self) -> None:
         if self.size > 1:

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from pipeline import templates
 from pipeline.config import Config, DataConfig
-from pipeline.data import answers, sources
+from pipeline.data import answers, arrow_files, sources
 from pipeline.data import problems as problems_module
 from pipeline.data.arrow_files import ROWS_PER_BATCH, ArrowRows, code_digest, made_once, write_batches
 from pipeline.data.problems import iter_problems
@@ -123,7 +123,8 @@ def load_table(config: DataConfig, split: SplitName, cache: Path) -> ProblemTabl
     settings = config.model_dump(exclude={"train_split", "eval_split", "arithmetic"})
     split_name = split_expression(config, split)
     content = [settings, split, split_name, source_digest(config, split)]
-    made_by = code_digest(answers.__file__, problems_module.__file__, sources.__file__, templates.__file__, __file__)
+    modules = (answers, arrow_files, problems_module, sources, templates)
+    made_by = code_digest(*(module.__file__ for module in modules), __file__)
     path = cache / _digest([made_by, *content]) / "problems.arrow"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

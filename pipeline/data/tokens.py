@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.data import arrow_files
 from pipeline.data.arrow_files import ArrowRows, code_digest, list_lengths, made_once
 from pipeline.data.table import ProblemTable
 from pipeline.files import sha256
@@ -56,7 +57,7 @@ def new_tokens(problems: ProblemTable, model: Path, *, chat: bool) -> Iterator[t
         model: directory with the tokenizer's files.
         chat: prompts go through its chat template.
     """
-    made_by = code_digest(tokenizer_module.__file__, __file__)
+    made_by = code_digest(tokenizer_module.__file__, arrow_files.__file__, __file__)
     digest = hashlib.sha256(f"{made_by} {problems.path.parent.name} {chat}".encode())
     for library in ("transformers", "tokenizers"):
         digest.update(importlib.metadata.version(library).encode())

@@ -188,17 +188,17 @@ def started(job: psutil.Process) -> list[psutil.Process]:
 def test_a_cluster_is_used_on_request(tmp_path, monkeypatch, capsys, keep_signals):
     from actors import grading
 
-    asked: list[int | None] = []
+    requested: list[int | None] = []
 
     def over_ray(settings, chunks, num_workers):
-        asked.append(num_workers)
+        requested.append(num_workers)
         return here(settings, chunks)
 
     monkeypatch.setattr(grading, "over_ray", over_ray)
     path = str(write_lines(tmp_path / "c.jsonl", ROWS[2:]))
     main(["--completions", path, "--ray"])
     main(["--completions", path, "--ray", "--num-workers", "3", "--force"])
-    assert asked == [None, 3]
+    assert requested == [None, 3]
 
 
 ON_RAY = """if True:

@@ -1,4 +1,4 @@
-"""A user error: one short message that names the thing, exit code 2, no traceback, no run directory."""
+"""User errors: one short message that names the setting or file, exit code 2, no traceback, no run directory."""
 
 import importlib
 import json
@@ -67,7 +67,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("arguments", "named"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_named_in_one_message(tmp_path, monkeypatch, error_of, arguments, named):
+def test_a_user_error_is_named_in_one_message(tmp_path, monkeypatch, error_of, arguments, named):
     use_hub(monkeypatch, UNREACHABLE, tmp_path)
     if "--config" not in arguments:
         arguments = ["--config", "configs/demo.yaml", *arguments]
@@ -88,7 +88,7 @@ SEARCH_MISTAKES = {
 
 
 @pytest.mark.parametrize(("arguments", "named"), SEARCH_MISTAKES.values(), ids=SEARCH_MISTAKES)
-def test_a_mistake_in_a_search_is_named_in_one_message(tmp_path, error_of, arguments, named):
+def test_a_user_error_in_a_search_is_named_in_one_message(tmp_path, error_of, arguments, named):
     assert named in error_of(*arguments, f"output.root={tmp_path / 'runs'}", script="search_replay")
     assert no_run(tmp_path)
 
@@ -111,12 +111,14 @@ def test_what_the_cluster_lacks_is_named_and_the_process_ends_with_code_2(tmp_pa
 
 @pytest.mark.slow
 def test_a_place_that_cannot_be_written_is_named(tmp_path, capsys):
+    from actors.handles import ActorHandles
     from tests.support.in_process import run_without_ray
+    from tests.support.loops import LocalHandle, LocalStore
 
     (tmp_path / "file").touch()  # root may write anywhere, but not below a file
     arguments = ["--config", CONFIGS / "demo.yaml", f"output.root={tmp_path / 'file' / 'runs'}"]
     with pytest.raises(SystemExit) as ended:
-        run_without_ray(None, demo.main, *arguments)
+        run_without_ray(ActorHandles((), (), LocalHandle(LocalStore())), demo.main, *arguments)
     assert ended.value.code == 2 and "output.root must be writable" in capsys.readouterr().err
 
 

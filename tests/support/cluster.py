@@ -27,7 +27,7 @@ from pipeline.types import WeightId
 from tests.support.recipes import tiny_config
 
 QUIET = {
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less to start for every stage
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one fewer process to start per stage
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
 }
 
@@ -101,7 +101,7 @@ def _pull_from_any(store_names: tuple[str, ...], weight_id: WeightId) -> PackedW
 
 
 def run_on(address: str, actors: RayActors, main: Callable[[list[str]], object], *arguments: object) -> None:
-    """Run a training job in this process, on a Ray that this process is connected to, with actors that are there."""
+    """Run a training job in this process, on a Ray that this process is connected to, with actors that already run."""
     interrupt = signal.getsignal(signal.SIGINT)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in joining(address).items():
@@ -120,7 +120,7 @@ def free_cpus() -> float:
 
 
 def wait_until_free(num_cpus: float, timeout_s: float = 60.0) -> None:
-    """Wait until so many CPUs are free: a dead driver's actors have ended."""
+    """Wait until this many CPUs are free, and so a dead driver's actors have ended."""
     deadline = time.monotonic() + timeout_s
     while free_cpus() < num_cpus - 1e-6:
         assert time.monotonic() < deadline, f"{free_cpus():g} CPUs are free, not {num_cpus:g}"

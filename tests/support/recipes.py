@@ -112,7 +112,7 @@ def evaluation_recipe(models: dict[str, Path], directory: Path, *, num_problems:
     settings = {
         "model": {name: str(path) for name, path in models.items()},
         "dataset": str(directory / "test.jsonl"),
-        "data": {"eval_split": "train"},  # of one file the only split
+        "data": {"eval_split": "train"},  # the only split of a single file
         "prompt": {"template": "{question} "},
         "loading": {"dtype": "float32"},
         "rollout": {"num_samples": 2, "temperature": 1.0, "max_prompt_length": 64, "max_completion_length": 48}

@@ -39,15 +39,15 @@ def lanes(num_chains: int, num_stages: int, group_size: int = 1) -> list[QueuedC
 @st.composite
 def chains(draw: st.DrawFn, *, baselines: bool = True) -> list[QueuedChain]:
     """Up to nine chains of at most five stages that share prefixes, in settings of two seeds."""
-    made: list[QueuedChain] = []
+    built: list[QueuedChain] = []
     num_stages = draw(st.integers(1, 5))
     for index in range(draw(st.integers(1, 9))):
-        other = draw(st.sampled_from(made)).keys if made else ()
+        other = draw(st.sampled_from(built)).keys if built else ()
         shared = other[: draw(st.integers(0, num_stages))]
         keys = shared + tuple(f"{index}.{stage}" for stage in range(len(shared), num_stages))
         protected = baselines and draw(st.integers(0, 4)) == 0
-        made.append(QueuedChain(str(index), keys[: 1 if protected else None], f"g{index // 2}", protected))
-    return made
+        built.append(QueuedChain(str(index), keys[: 1 if protected else None], f"g{index // 2}", protected))
+    return built
 
 
 RUNGS = st.lists(

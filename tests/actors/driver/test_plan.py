@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from actors.driver.actor_plan import needed_resources, plan_actors
+from actors.driver.launch import open_run
 from actors.driver.plan import (
     RunPlan,
     check_held_out,
@@ -22,7 +23,7 @@ from actors.driver.plan import (
 )
 from actors.driver.search import _with_recorded_keys
 from actors.driver.stage import learner_environment, stage_setup
-from pipeline.config import Config, LearnerConfig, validate_config
+from pipeline.config import Config, LearnerConfig, validate_config, with_settings
 from pipeline.errors import ConfigError, DataError
 from pipeline.runs.directory import RunDirectory
 from pipeline.types import Problem
@@ -146,24 +147,48 @@ def old_search(data: dict[str, Any], root: Path) -> tuple[RunPlan, RunDirectory]
     return plan, run
 
 
-def test_a_search_of_an_earlier_version_is_resumed_with_its_own_keys(data, tmp_path):
-    plan, run = old_search(data, tmp_path)
-    resumed = _with_recorded_keys(plan, run)
-    assert resumed.key_format == 1  # written again, so that it is resumed like this once more
-    for chain, before in zip(resumed.chains, plan.chains, strict=True):
-        assert chain.keys == tuple(f"old_{key}" for key in before.keys)
+def resume(plan: RunPlan, run: RunDirectory) -> RunPlan:
+    """The plan as it is carried out, and written into the directory."""
+    plan = _with_recorded_keys(plan, run)
+    open_run(plan, "search", run)
+    run.unlock()
+    return plan
 
 
-def test_an_overridden_setting_gives_a_resumed_search_new_keys(data, tmp_path):
+def keys(plan: RunPlan) -> list[tuple[str, ...]]:
+    return [chain.keys for chain in plan.chains]
+
+
+def with_old_keys(plan: RunPlan) -> list[tuple[str, ...]]:
+    return [tuple(f"old_{key}" for key in chain.keys) for chain in plan.chains]
+
+
+def test_a_search_of_an_earlier_version_keeps_its_keys_however_often_it_is_resumed(data, tmp_path):
     plan, run = old_search(data, tmp_path)
-    changed = plan_search(plan.config.model_copy(update={"seed": 1}), tmp_path / "cache")
-    assert _with_recorded_keys(changed, run) is changed
+    for _ in range(2):
+        assert keys(resume(plan, run)) == with_old_keys(plan)
+
+
+def test_a_setting_that_no_result_depends_on_leaves_the_keys_as_they_are(data, tmp_path):
+    plan, run = old_search(data, tmp_path)
+    overridden = with_settings(plan.config, {"search.max_concurrent_stages": 1, "learner.num_threads": 1})
+    assert keys(resume(plan_search(overridden), run)) == with_old_keys(plan)
+
+
+def test_an_overridden_setting_gives_new_keys_to_the_stages_that_depend_on_it(data, tmp_path):
+    plan, run = old_search(data, tmp_path)
+    changed = plan_search(with_settings(plan.config, {"curriculum.buffer_capacity": 7}))
+    resumed = resume(changed, run)
+    (no_replay, replaying), (old_no_replay, old_replaying) = keys(resumed), with_old_keys(plan)
+    assert no_replay == old_no_replay
+    assert replaying == (old_replaying[0], changed.chains[1].keys[1])
+    assert keys(resume(changed, run)) == keys(resumed)
 
 
 def test_a_search_of_this_version_computes_its_keys(data, tmp_path):
     plan, run = old_search(data, tmp_path)
-    chains = json.loads((run.path / "chains.json").read_text())
-    (run.path / "chains.json").write_text(json.dumps(chains | {"key_format": plan.key_format}))
+    open_run(plan, "search", run)
+    run.unlock()
     assert _with_recorded_keys(plan, run) is plan
 
 

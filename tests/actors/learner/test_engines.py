@@ -88,20 +88,20 @@ def examples(count: int) -> list[Example]:
 
 def test_weights_are_published_once_per_step_and_loaded_into_every_engine(parts):
     engines = make(parts)
-    made = []
+    packed = []
 
     def weights() -> list[tuple[str, torch.Tensor]]:
-        made.append(1)
+        packed.append(1)
         return WEIGHTS
 
     engines.publish(3, weights)
     engines.publish(3, weights)
-    assert len(made) == 1
+    assert len(packed) == 1
     assert engines.weight_id == WeightId(1, 3) == parts.store.held[0]
     assert [engine.holds for engine in parts.engines] == [WeightId(1, 3)] * 2
     engines.start_attempt()  # the same step with other weights
     engines.publish(3, weights)
-    assert len(made) == 2 and engines.weight_id == WeightId(2, 3)
+    assert len(packed) == 2 and engines.weight_id == WeightId(2, 3)
 
 
 def test_requests_before_weights_are_published_are_an_error(parts):
@@ -164,7 +164,7 @@ def test_an_error_of_ours_inside_an_actor_is_raised_as_it_is(monkeypatch):
 )
 def test_any_other_failure_is_one_line_that_names_the_actor(monkeypatch, error):
     monkeypatch.setattr(calls, "ray", local_ray())
-    with pytest.raises(ClusterError, match=r"^an engine failed: .*--resume continues") as caught:
+    with pytest.raises(ClusterError, match=r"^an engine failed: (KeyError: 'kv'|ActorDiedError: The actor)") as caught:
         calls.result_of(failing(error), "an engine")
     assert "\n" not in str(caught.value)
 
