@@ -59,8 +59,8 @@ class DataConfig(StrictModel):
     """Sets answer_format. With it, evaluations during SFT also measure loss, perplexity and token accuracy on held-out
     solutions, besides the accuracy of answers. None: a task without these."""
     answer_format: Literal["plain", "hash", "boxed", "phrase"] | None = None
-    """How the gold answer is read from ``fields.answer``: the whole text, the text after ``####`` (GSM8K), the last box
-    (MATH), or the text after ``The answer is:`` (MetaMathQA). None: the format of task_name, else ``plain``."""
+    """The part of ``fields.answer`` that is the gold answer: the whole text, the text after ``####`` (GSM8K), the last
+    box (MATH), or the text after ``The answer is:`` (MetaMathQA). None: the format of task_name, else ``plain``."""
     prompt_template: str | None = None
     """Plain-text prompts: ``metamath``, ``gsm8k``, or a text with ``{field}`` for columns of the data, including the
     question. SFT trains on what follows the prompt, exactly as the data has it, without <reasoning> and <answer>: the

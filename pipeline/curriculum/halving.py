@@ -49,7 +49,7 @@ class Rung:
 def decide_rungs(
     chains: Sequence[QueuedChain], rungs: Sequence[Rung], scores: Mapping[str, float], broken: Collection[str]
 ) -> tuple[set[str], float]:
-    """The groups that continue after all rungs decided so far, and how many stages they may train for now.
+    """The groups that continue after all rungs decided so far, and the stages they may train before the next rung.
 
     A rung is decided once every chain that races to it has reached it or is broken. A baseline's group is always
     among those that continue.
@@ -59,15 +59,15 @@ def decide_rungs(
         scores: of all finished stages, by key.
         broken: keys of the stages that failed for good.
     """
-    going_on = {chain.group for chain in chains}
+    remaining = {chain.group for chain in chains}
     for rung in rungs:
-        racing = [chain for chain in _racing(chains, rung) if chain.group in going_on]
+        racing = [chain for chain in _racing(chains, rung) if chain.group in remaining]
         late = [chain for chain in racing if chain.num_done(scores) < rung.num_stages]
         if not all(chain.is_broken(scores, broken) for chain in late):
-            return going_on, rung.num_stages
+            return remaining, rung.num_stages
         arrived = [chain for chain in racing if chain not in late]
-        going_on -= {chain.group for chain in racing} - _kept(rung, arrived, scores)
-    return going_on, math.inf
+        remaining -= {chain.group for chain in racing} - _kept(rung, arrived, scores)
+    return remaining, math.inf
 
 
 def _racing(chains: Sequence[QueuedChain], rung: Rung) -> list[QueuedChain]:

@@ -53,7 +53,7 @@ def stage_keys(config: Config, specs: Sequence[StageSpec], data_digests: Sequenc
 
 
 def problems_digest(problems: Sequence[Problem]) -> str:
-    """A digest of the problems with all their texts, in order. A table's covers its source and its rows instead."""
+    """A digest of the problems with all their texts, in order. A table has its own, of its source and rows."""
     if isinstance(problems, ProblemTable):
         return problems.digest
     return _digest([[p.id, p.prompt, p.gold, p.solution, p.level, p.type, p.source, p.prompt_text] for p in problems])

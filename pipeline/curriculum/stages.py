@@ -86,8 +86,8 @@ def _level_order(curriculum: CurriculumConfig, data_levels: Sequence[str]) -> li
     """The levels of each ``each_level`` stage: one level per stage, or all of them in one."""
     levels = curriculum.levels or sorted(set(data_levels), key=natural_order)
     order = curriculum.level_order
-    asked = order if isinstance(order, list) else levels
-    if missing := [level for level in asked if level not in data_levels]:
+    chosen = order if isinstance(order, list) else levels
+    if missing := [level for level in chosen if level not in data_levels]:
         raise ConfigError(
             f"curriculum.levels and level_order must be levels of the training data, got {missing}: "
             f"it has {sorted(set(data_levels), key=natural_order) or 'none'}. Set data.fields.level, or other levels."
@@ -96,7 +96,7 @@ def _level_order(curriculum: CurriculumConfig, data_levels: Sequence[str]) -> li
         raise ConfigError("each_level needs training data with levels, got none. Set data.fields.level.")
     if order == "mixed":
         return [tuple(levels)]
-    return [(level,) for level in (reversed(levels) if order == "reverse" else asked)]
+    return [(level,) for level in (reversed(levels) if order == "reverse" else chosen)]
 
 
 def _expand(

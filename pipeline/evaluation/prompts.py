@@ -26,26 +26,26 @@ class Prompter:
     stop: tuple[str, ...]
 
     def token_ids(self, tokenizer: Any, problem: EvalProblem) -> tuple[int, ...]:
-        return prompt_token_ids(tokenizer, self._asked(problem))
+        return prompt_token_ids(tokenizer, self._prompted(problem))
 
     def text(self, tokenizer: Any, problem: EvalProblem) -> str:
         """The prompt as the model sees it."""
-        asked = self._asked(problem)
-        if asked.prompt_text is not None:
-            return asked.prompt_text
-        return str(tokenizer.apply_chat_template(list(asked.prompt), add_generation_prompt=True, tokenize=False))
+        prompted = self._prompted(problem)
+        if prompted.prompt_text is not None:
+            return prompted.prompt_text
+        return str(tokenizer.apply_chat_template(list(prompted.prompt), add_generation_prompt=True, tokenize=False))
 
-    def _asked(self, problem: EvalProblem) -> Problem:
-        asked = question_alone(problem.question, self.data)
-        if asked.prompt_text is not None:
+    def _prompted(self, problem: EvalProblem) -> Problem:
+        alone = question_alone(problem.question, self.data)
+        if alone.prompt_text is not None:
             solved = [f"{question_alone(s.question, self.data).prompt_text}{_shown(s)}\n\n" for s in self.shots]
-            return Problem(asked.id, asked.prompt, problem.gold, prompt_text="".join(solved) + asked.prompt_text)
-        *system, question = asked.prompt
+            return Problem(alone.id, alone.prompt, problem.gold, prompt_text="".join(solved) + alone.prompt_text)
+        *system, question = alone.prompt
         turns: list[Message] = []
         for shot in self.shots:
             turns.append({"role": "user", "content": shot.question})
             turns.append({"role": "assistant", "content": worked_solution(shot.reasoning, shot.gold)})
-        return Problem(asked.id, (*system, *turns, question), problem.gold)
+        return Problem(alone.id, (*system, *turns, question), problem.gold)
 
 
 def make_prompter(loaded: Loaded, config: EvaluationConfig, run: Config | None) -> Prompter:

@@ -29,8 +29,8 @@ memory."""
 def use_causal_sdpa(model: nn.Module) -> None:
     """Switch a model from sdpa to ``causal_sdpa``.
 
-    Models of several parts, with attention that is not fully causal (sliding windows), or whose layers do not pass
-    extra arguments on, keep sdpa and its masks.
+    Some models keep sdpa and its masks: those with several parts, with attention that is not fully causal (sliding
+    windows), or with layers that do not pass extra arguments on.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
 

@@ -12,7 +12,7 @@ from pipeline.training.logprobs import next_token_logits, token_logprobs
 
 
 def learned_tokens(example: TokenSequence, loss_on: str) -> TokenSequence:
-    """The example with the tokens that the loss is on as its completion: with ``all``, every token but the first."""
+    """The example with the tokens to learn as its completion: with ``all``, every token but the first."""
     if loss_on == "completion":
         return example
     tokens = (*example.prompt, *example.completion)

@@ -41,7 +41,7 @@ def compare(answer: str, gold: str, all_methods: bool = False) -> tuple[bool | N
 
     Args:
         answer, gold: as ``clean`` leaves them.
-        all_methods: work out the second even when the first holds.
+        all_methods: compare numerically even when the answers are equal symbolically.
     """
     gold_node = tree_of(gold)
     if gold_node.head == "words" and not looks_like_words(gold):

@@ -15,12 +15,12 @@ SCHEMA = pa.schema([("n", pa.int64()), ("text", pa.string())])
 
 def batches(*sizes: int) -> list[pa.RecordBatch]:
     """Rows counted through all batches."""
-    made, start = [], 0
+    built, start = [], 0
     for size in sizes:
         numbers = list(range(start, start + size))
-        made.append(pa.record_batch([numbers, [f"row {n}" for n in numbers]], schema=SCHEMA))
+        built.append(pa.record_batch([numbers, [f"row {n}" for n in numbers]], schema=SCHEMA))
         start += size
-    return made
+    return built
 
 
 @given(sizes=st.lists(st.integers(0, 4), min_size=1, max_size=4), data=st.data())

@@ -102,19 +102,19 @@ def test_unusable_data_is_a_one_line_error(tmp_path, changes, message):
 
 
 def test_an_embedded_set_is_generated_once_per_settings_and_split(monkeypatch):
-    made = []
+    generated = []
 
     def generate(settings, split):
-        made.append((settings.train_per_level, split))
+        generated.append((settings.train_per_level, split))
         return [{"question": "1 + 1?", "answer": "2", "solution": None, "level": "1"}]
 
     monkeypatch.setitem(sources._EMBEDDED, "embedded:test", generate)
     whole = DataConfig(name="embedded:test")
     small = DataConfig.model_validate({"name": "embedded:test", "arithmetic": {"train_per_level": 7}})
-    asked: list[tuple[DataConfig, SplitName]] = [(whole, "train"), (small, "train"), (whole, "eval"), (small, "train")]
-    for config, split in asked:
+    calls: list[tuple[DataConfig, SplitName]] = [(whole, "train"), (small, "train"), (whole, "eval"), (small, "train")]
+    for config, split in calls:
         assert load_problems(config, split)[0].gold == "2"
-    assert made == [(600, "train"), (7, "train"), (600, "eval")]
+    assert generated == [(600, "train"), (7, "train"), (600, "eval")]
 
 
 # Hub data ----------------------------------------------------------------------------------------

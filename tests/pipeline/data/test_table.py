@@ -89,11 +89,11 @@ def test_a_setting_that_problems_depend_on_makes_another_table(tmp_path):
         {"train_split": "train[:9]"},
         {"prompt_template": "{question}"},
     )
-    made = [load_table(config.model_copy(update=change), "train", tmp_path / "cache") for change in changes]
+    loaded = [load_table(config.model_copy(update=change), "train", tmp_path / "cache") for change in changes]
     write(tmp_path / "a.jsonl", level="9")
-    made.append(load_table(config, "train", tmp_path / "cache"))
-    assert len({table.path for table in made}) == len({table.digest for table in made}) == 5
-    assert {head.level for head in made[-1].heads()} == {"9"}
+    loaded.append(load_table(config, "train", tmp_path / "cache"))
+    assert len({table.path for table in loaded}) == len({table.digest for table in loaded}) == 5
+    assert {head.level for head in loaded[-1].heads()} == {"9"}
 
 
 @pytest.mark.parametrize("size", [0, 10, 1000])

@@ -136,9 +136,9 @@ def test_short_and_long_sequences_take_different_paths_to_the_same_logprobs(monk
     for short in (SHORT, 10, 0):  # all of them, some of them, none: transformers' sdpa
         monkeypatch.setattr("pipeline.models.attention.SHORT", short)
         plain.reset_mock()
-        found, gradients = logprobs_and_gradients(fast, 1000, packing=packing)
+        actual, gradients = logprobs_and_gradients(fast, 1000, packing=packing)
         assert plain.call_count == 2 * sum(length <= short for length in lengths)  # two layers
-        for row, logprobs in found.items():
+        for row, logprobs in actual.items():
             torch.testing.assert_close(logprobs, expected[row], rtol=0, atol=1e-5)
         for name, gradient in gradients.items():
             torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-5, atol=1e-5)

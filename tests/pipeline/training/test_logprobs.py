@@ -17,13 +17,13 @@ def model():
 
 
 def logprobs_by_row(model, sequences, max_tokens, temperature=1.0) -> dict[int, torch.Tensor]:
-    found = {}
+    by_row = {}
     with torch.no_grad():
         for batch in micro_batches(sequences, max_tokens, CPU):
             logprobs = token_logprobs(next_token_logits(model, batch, torch.float32), batch.targets, temperature)
             for index, row in enumerate(batch.rows):
-                found[row] = logprobs[index][batch.completion_mask[index]]
-    return found
+                by_row[row] = logprobs[index][batch.completion_mask[index]]
+    return by_row
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
