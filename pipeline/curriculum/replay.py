@@ -76,6 +76,15 @@ class ReplayBuffer:
         items = [list(item) for item in self.items]
         return {"capacity": self.capacity, "sampling": self.sampling, "seed": self.seed, "items": items}
 
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "ReplayBuffer":
+        """The inverse of ``to_state``. Raises CheckpointError if the state is malformed."""
+        try:
+            items = tuple(ReplayItem(problem_id, level) for problem_id, level in state["items"])
+            return cls(state["capacity"], state["sampling"], state["seed"], items)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"the replay buffer of a checkpoint cannot be read: {error!r}.") from None
+
     def _priority(self, item: ReplayItem) -> tuple[int, str]:
         return derive_seed(self.seed, "replay", item.problem_id), item.problem_id
 
