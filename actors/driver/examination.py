@@ -62,13 +62,13 @@ class Examination:
             path = load_directory(self._model, self._config.loading, scratch)
             settings = engine_model(path, self._config.loading)
             tokenizer = load_tokenizer(path, settings, chat=False)
-            asked = [self._requests(tokenizer, chunk) for chunk in chunks]
-            workers = self._start(settings, self._max_length(path, asked))
+            all_requests = [self._requests(tokenizer, chunk) for chunk in chunks]
+            workers = self._start(settings, self._max_length(path, all_requests))
             try:
-                left, chunks_left = asked[num_done:], chunks[num_done:]
-                fitting = [[request for request in requests if self._fits(request)] for requests in left]
-                answers = _in_order(workers, fitting, [self._decoding(chunk) for chunk in chunks_left])
-                for chunk, requests, (completions, seconds) in zip(chunks_left, left, answers, strict=True):
+                remaining, remaining_chunks = all_requests[num_done:], chunks[num_done:]
+                fitting = [[request for request in requests if self._fits(request)] for requests in remaining]
+                answers = _in_order(workers, fitting, [self._decoding(chunk) for chunk in remaining_chunks])
+                for chunk, requests, (completions, seconds) in zip(remaining_chunks, remaining, answers, strict=True):
                     results.append(self._rows(tokenizer, chunk, requests, self._filled(requests, completions), seconds))
                     advance(len(chunk.problems))
             finally:
@@ -77,11 +77,13 @@ class Examination:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
-    def _max_length(self, path: Path, asked: Sequence[Sequence[PromptRequest]]) -> int:
+    def _max_length(self, path: Path, all_requests: Sequence[Sequence[PromptRequest]]) -> int:
         """Tokens of the longest answered prompt plus a completion. It covers all chunks, so that a resumed evaluation
         has the same engines."""
         rollout = self._config.rollout
-        fitting = [len(request.prompt_token_ids) for part in asked for request in part if self._fits(request)]
+        fitting = [
+            len(request.prompt_token_ids) for requests in all_requests for request in requests if self._fits(request)
+        ]
         length = max(fitting, default=1) + rollout.max_completion_length
         limit = json.loads((path / "config.json").read_text()).get("max_position_embeddings")
         if isinstance(limit, int) and length > limit:
@@ -178,16 +180,16 @@ def _no_weights(weight_id: Any) -> Any:
 
 
 def _in_order(
-    workers: Sequence[EvalHandle], asked: Sequence[list[PromptRequest]], decodings: Sequence[Decoding]
+    workers: Sequence[EvalHandle], chunks: Sequence[list[PromptRequest]], decodings: Sequence[Decoding]
 ) -> Iterator[Answers]:
     """Answers of every chunk, in order. An engine gets its next chunk when it has answered one."""
     pending: dict[Ref[Answers], tuple[int, EvalHandle]] = {}
     answered: dict[int, Answers] = {}
-    to_ask = iter(zip(range(len(asked)), asked, decodings, strict=True))
+    waiting = iter(zip(range(len(chunks)), chunks, decodings, strict=True))
     free = [worker for _ in range(CHUNKS_PER_ENGINE) for worker in workers]
-    for position in range(len(asked)):
+    for position in range(len(chunks)):
         while position not in answered:
-            for index, requests, decoding in islice(to_ask, len(free)):
+            for index, requests, decoding in islice(waiting, len(free)):
                 worker = free.pop(0)
                 pending[worker.answer.remote(requests, decoding)] = index, worker
             ready = wait_for(list(pending), "completions")[0]

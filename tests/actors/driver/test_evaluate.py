@@ -30,7 +30,7 @@ def recipe(tiny_model, tmp_path_factory) -> Path:
 
 
 def evaluated(recipe: Path, root: Path, *overrides: str) -> Path:
-    """Of an evaluation with engines in this process."""
+    """An evaluation with engines in this process."""
     evaluate_without_ray(evaluate.main, "--config", recipe, f"output.root={root}", *overrides)
     return only_run(root)
 
