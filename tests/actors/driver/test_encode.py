@@ -137,8 +137,7 @@ for num_rows in map(int, sys.argv[3:]):
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(tmp_path):
     """Peaks of a process and of all that it starts, on a Ray of its own."""
-    command = [sys.executable, "-c", PEAKS, str(tmp_path), NAME, "10000", "40000"]
-    small, large = map(
-        float, subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    )
-    assert large - small < 150, (small, large)  # 30,000 more rows are 300 MB as Python objects
+    command = [sys.executable, "-c", PEAKS, str(tmp_path), NAME, "6001", "6000", "20000"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    _, small, large = map(float, done.stdout.split())  # the first one warms Ray up
+    assert large - small < 70, (small, large)  # 14,000 more rows are 140 MB as Python objects
