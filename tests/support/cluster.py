@@ -53,7 +53,7 @@ def private_ray() -> Iterator[str]:
 
 def joining(address: str) -> dict[str, str]:
     """Environment of a job that joins the Ray at this address."""
-    return {"RAY_ADDRESS": address, **QUIET}
+    return {**os.environ, "RAY_ADDRESS": address, **QUIET}
 
 
 def alone() -> dict[str, str]:
@@ -104,7 +104,7 @@ def run_on(address: str, actors: RayActors, main: Callable[[list[str]], object],
     """Run a training job in this process, on a Ray that this process is connected to, with actors that already run."""
     interrupt = signal.getsignal(signal.SIGINT)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in joining(address).items():
+        for name, value in {"RAY_ADDRESS": address, **QUIET}.items():
             patch.setenv(name, value)
         for module in (launch, search):
             patch.setattr(module, "start_actors", actors.start)

@@ -1,6 +1,5 @@
 """Jobs as processes of their own: run to their end, or killed on the way."""
 
-import os
 import subprocess
 import sys
 import time
@@ -21,12 +20,8 @@ def only_run(root: Path) -> Path:
 
 
 def start(*arguments: object, script: str, env: dict[str, str]) -> subprocess.Popen[bytes]:
-    """
-    Args:
-        env: added to that of this process.
-    """
     command, quiet = job(*arguments, script=script), subprocess.DEVNULL
-    return subprocess.Popen(command, cwd=ROOT, stdout=quiet, stderr=quiet, env=os.environ | env)
+    return subprocess.Popen(command, cwd=ROOT, stdout=quiet, stderr=quiet, env=env)
 
 
 def killed_at(step: int, root: Path, *arguments: object, script: str, env: dict[str, str]) -> None:

@@ -4,6 +4,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,12 +20,23 @@ from tests.support.sandbox import wait_for
 from tests.support.verifier import answered
 
 
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Without the tracer of a coverage run, which would take longer than the verifier."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(tracer)
+
+
 @pytest.mark.parametrize(("divisor", "timeout_s"), [(20, 0.15), pytest.param(1, 1.0, marks=pytest.mark.slow)])
 def test_every_hostile_text_is_answered_in_time_and_none_is_run(divisor, timeout_s):
     """Up to 7 MB each, see tests/support/hostile_texts.py. Some equal their gold, so outcomes are not asserted."""
     for canary in Path("/tmp").glob("gradus_canary*"):
         canary.unlink()
-    with Grader(num_children=2, timeout_s=timeout_s) as grader:
+    with Grader(num_children=2, timeout_s=timeout_s) as grader, untraced():
         grader.grade(answered("\\sqrt{4}"), "2")
         late = {}
         for name, completion, gold in hostile(divisor=divisor):
