@@ -1,9 +1,9 @@
 """Whole jobs in this process, without Ray: actors are plain objects, and stages run one after another."""
 
-import gc
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +16,13 @@ from actors.handles import ActorHandles
 from actors.learner.grpo_loop import grpo_loop
 from actors.learner.setup import StageSetup
 from actors.learner.sft_loop import sft_loop
+from pipeline.config import ModelConfig
 from pipeline.curriculum.stage_queue import StageQueue
 from tests.support.loops import LocalHandle, without_ray
 
 Main = Callable[[list[str]], object]
+Engines = dict[tuple[Any, ...], LocalHandle]
+"""By name, model and limits."""
 
 
 def run_without_ray(actors: ActorHandles, main: Main, *arguments: object) -> None:
@@ -33,13 +36,17 @@ def run_without_ray(actors: ActorHandles, main: Main, *arguments: object) -> Non
         main([str(argument) for argument in arguments])
 
 
-def evaluate_without_ray(main: Main, *arguments: object) -> None:
-    """Run an evaluation."""
+def evaluate_without_ray(engines: Engines, main: Main, *arguments: object) -> None:
+    """Run an evaluation.
+
+    Args:
+        engines: used where they fit; others are added. They are dropped, not closed: closing one engine ends what all
+            engines of a process share.
+    """
     with _no_cluster(evaluate) as patch:
-        patch.setattr(examination, "make_actor", _make_local)
-        patch.setattr(examination, "ray", SimpleNamespace(kill=lambda engine: gc.collect()))
+        patch.setattr(examination, "make_actor", partial(_local_engine, engines))
+        patch.setattr(examination, "ray", SimpleNamespace(kill=lambda engine: None))
         main([str(argument) for argument in arguments])
-    gc.collect()  # engines are dropped, not closed: closing one closes what all engines of a process share
 
 
 @contextmanager
@@ -68,8 +75,15 @@ def _run_stages(queue: StageQueue, shared: search.SharedByTrials) -> None:
         queue.finish(stage.key, reported[-1]["score"])
 
 
-def _make_local(worker: type, directory: Path, log_name: str, **options: Any) -> Any:
-    return SimpleNamespace(remote=lambda *arguments: LocalHandle(worker(*arguments)))
+def _local_engine(engines: Engines, worker: type, directory: Path, log_name: str, **options: Any) -> Any:
+    def remote(config: Any, model: ModelConfig, *arguments: Any) -> LocalHandle:
+        *limits, pull = arguments
+        key = (log_name, model.name, *limits)
+        if key not in engines:
+            engines[key] = LocalHandle(worker(config, model, *limits, pull))
+        return engines[key]
+
+    return SimpleNamespace(remote=remote)
 
 
 @contextmanager

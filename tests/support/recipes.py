@@ -115,8 +115,8 @@ def evaluation_recipe(models: dict[str, Path], directory: Path, *, num_problems:
         "data": {"eval_split": "train"},  # the only split of a single file
         "prompt": {"template": "{question} "},
         "loading": {"dtype": "float32"},
-        "rollout": {"num_samples": 2, "temperature": 1.0, "max_prompt_length": 64, "max_completion_length": 48}
-        | {"prompts_per_chunk": 8, "num_threads": 1, "memory_gib": 0.3, "num_cpus": 0.1},
+        "rollout": {"num_samples": 2, "temperature": 1.0, "max_prompt_length": 64, "max_completion_length": 24}
+        | {"prompts_per_chunk": 8, "num_threads": 1, "kv_cache_gib": 1.0, "memory_gib": 0.3, "num_cpus": 0.1},
         "seed": 5,
     }
     return save_recipe(directory, settings)
