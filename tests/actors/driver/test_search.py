@@ -53,13 +53,14 @@ def killed(recipe, ray_address, ray_actors, moments, tmp_path_factory) -> Path:
 
 def kill_somewhere(root: Path, moments: random.Random, *arguments: object, env: dict[str, str]) -> None:
     """Start a search and kill its driver at some moment of its first or second stage."""
-    num_done, num_tuners = num_files(root, "results/*.json") + moments.randint(0, 1), num_files(root, "ray_tune/*")
+    num_done = min(num_files(root, "results/*.json") + moments.randint(0, 1), NUM_STAGES - 1)
+    num_tuners = num_files(root, "ray_tune/*")
     with start(*arguments, f"output.root={root}", script="jobs/search_replay.py", env=env) as process:
         try:
             wait_until(lambda: num_files(root, "ray_tune/*") > num_tuners, process)
             wait_until(lambda: num_files(root, "results/*.json") >= num_done, process)
             with pytest.raises(subprocess.TimeoutExpired):  # else it ended before it was killed
-                process.wait(timeout=moments.uniform(0, 15))
+                process.wait(timeout=moments.uniform(0, 2 if num_done >= NUM_STAGES - 2 else 15))
         finally:
             process.kill()
 
