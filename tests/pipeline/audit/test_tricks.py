@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.audit.strict import disagreement, number_in
+from pipeline.audit.strict import DISAGREEMENTS, disagreement, number_in
 from pipeline.audit.tricks import TRICKS, find_tricks
 from tests.support.audits import HONEST, META, SUM, written
 
@@ -86,11 +86,9 @@ def test_honest_text_shows_no_trick(completion, gold):
     ],
     ids=lambda text: text[:12].strip() + "...",
 )
-def test_hostile_text_is_read_in_linear_time(text):
-    within, beyond = text[:99_000], text  # of the length that is read
-    for tagged in (True, False):
-        disagreement(within, "72", True, tagged)
-        disagreement(beyond, "72", True, tagged)
-    find_tricks(beyond, "72")
-    number_in(within)
-    number_in(beyond)
+def test_hostile_text_is_read_in_linear_time_and_never_as_the_gold_number(text):
+    for length in (99_000, len(text)):  # within and beyond what is read
+        for tagged in (True, False):
+            assert disagreement(text[:length], "72", True, tagged) in DISAGREEMENTS
+        assert number_in(text[:length]) is None
+    assert set(find_tricks(text, "72")) <= TRICKS.keys()
