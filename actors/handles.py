@@ -28,7 +28,7 @@ class RolloutHandle(Protocol):
     """Handle of a RolloutWorker."""
 
     @property
-    def sync(self) -> RemoteMethod[[WeightId | None], float]: ...
+    def sync(self) -> RemoteMethod[[WeightId | None], None]: ...
 
     @property
     def generate(

@@ -61,18 +61,16 @@ class RolloutWorker:
         self._tensor_parallel = config.tensor_parallel_size > 1
         self._llm = _start_engine(config, model, max_model_len, max_num_seqs)
 
-    def sync(self, weight_id: WeightId | None) -> float:
-        """Load these weights unless the engine already holds them. Returns the seconds it took.
+    def sync(self, weight_id: WeightId | None) -> None:
+        """Load these weights unless the engine already holds them.
 
         Args:
             weight_id: None for the weights in the model's files, in an engine that never had others.
         """
-        start = time.perf_counter()
         if weight_id is not None and weight_id != self._weight_id:
             self._weight_id = None  # a half-loaded engine must never answer
             self._load(self._pull(weight_id))
             self._weight_id = weight_id
-        return time.perf_counter() - start
 
     def generate(
         self, weight_id: WeightId | None, requests: list[PromptRequest], decoding: Decoding

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.cli import parse_job_arguments, user_errors
+from pipeline.cli import RESUMABLE, parse_job_arguments, user_errors
 
 DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "evaluate.yaml"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse_job_arguments(__doc__ or "", str(DEFAULT_CONFIG), argv)
-    with user_errors():
+    with user_errors(RESUMABLE):
         from actors.driver.evaluate import read_evaluation_arguments, run_evaluation
 
         config, directory = read_evaluation_arguments(arguments)

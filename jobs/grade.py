@@ -30,7 +30,7 @@ PLAIN_INTERVAL_S = 10.0
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parse(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with user_errors(), _interruptible():
+    with user_errors(interrupted="interrupted: nothing was written."):
         from pipeline.grading.chunks import GradeSettings
         from pipeline.grading.run import check_paths, default_output, grade_file
 
@@ -91,15 +91,6 @@ def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[
 
 def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written.", file=sys.stderr)
-        sys.exit(130)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import NoReturn
 
 from actors.driver.local_head import LocalHead
-from actors.driver.packaging import package_listing
+from actors.driver.package import package_listing
 from pipeline.errors import GradusError
 
 

@@ -1,4 +1,4 @@
-"""The command line that all training jobs share. Imports little, so that ``--help`` answers at once."""
+"""The command line of training, search and evaluation jobs. Imports little, so that ``--help`` answers at once."""
 
 import argparse
 import os
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from pipeline.errors import ConfigError, GradusError
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
+    from pipeline.config import Config, EvaluationConfig
     from pipeline.runs.directory import RunDirectory
 
 
 @dataclass(frozen=True)
 class JobArguments:
-    """The parsed command line of a training or search job."""
+    """The parsed command line of a training, search or evaluation job."""
 
     config: str
     overrides: list[str]
@@ -44,20 +44,26 @@ def read_arguments(arguments: JobArguments) -> "tuple[Config, RunDirectory | Non
         ConfigError: a setting is wrong.
         CheckpointError: the run cannot be resumed.
     """
-    from pipeline.config import load_config
+    from pipeline.config import Config, load_config
     from pipeline.runs.directory import RunDirectory
 
     if arguments.resume is None:
         config = load_config(arguments.config, arguments.overrides)
         check_output_root(config.output.root)
         return config, None
-    root = ""
-    if arguments.resume == "latest":
-        only_root = [item for item in arguments.overrides if item.startswith("output.root=")]
-        root = load_config(arguments.config, only_root).output.root
+    root = output_root(arguments, Config) if arguments.resume == "latest" else ""
     run_directory = RunDirectory.open(arguments.resume, root)
     run_directory.checkpoints.verify_latest()  # find a corrupt checkpoint before anything starts
     return load_config(run_directory.path / "experiment_config.json", arguments.overrides), run_directory
+
+
+def output_root(arguments: JobArguments, model: "type[Config] | type[EvaluationConfig]") -> str:
+    """Where ``--resume latest`` looks for jobs. Other overrides may be valid only on top of the resumed job's own
+    settings, so they are left out."""
+    from pipeline.config import load_config
+
+    only_root = [item for item in arguments.overrides if item.startswith("output.root=")]
+    return load_config(arguments.config, only_root, model).output.root
 
 
 def check_output_root(root: str) -> None:
@@ -69,14 +75,21 @@ def check_output_root(root: str) -> None:
         )
 
 
+RESUMABLE = "interrupted. Continue with --resume latest."
+
+
 @contextmanager
-def user_errors() -> Iterator[None]:
-    """A user error ends the job with one message and exit code 2; a bug keeps its traceback."""
+def user_errors(interrupted: str = "interrupted.") -> Iterator[None]:
+    """A user error ends the job with one message and exit code 2; a bug keeps its traceback.
+
+    Args:
+        interrupted: the message after Ctrl-C.
+    """
     try:
         yield
     except GradusError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted. Continue with --resume latest.", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         sys.exit(130)

@@ -38,3 +38,8 @@ class CheckpointError(GradusError):
 
 class ClusterError(GradusError):
     pass
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, for messages that must stay one line long."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from actors.driver.actor_plan import ActorPlan, plan_actors, plan_engines
-from actors.driver.packaging import package_listing
-from actors.driver.plan import decide_dtype, plan_run, plan_search
+from actors.driver.package import package_listing
+from actors.driver.plan import checked, plan_run, plan_search
 from pipeline.cli import JobArguments
 from pipeline.config import Config, DataConfig, ModelConfig, load_config
 from pipeline.config.evaluation import EvaluationConfig
@@ -18,8 +18,6 @@ from pipeline.evaluation.datasets import load_data_set
 from pipeline.evaluation.models import find_model, unique_labels
 from pipeline.evaluation.registry import DATA_SETS
 from pipeline.models.hub import check_model
-from pipeline.runs.trackers import check_trackers
-from pipeline.training.rewards import resolve
 
 
 def dry_run_evaluation(config: EvaluationConfig) -> None:
@@ -53,15 +51,12 @@ def dry_run(arguments: JobArguments) -> None:
     Raises:
         GradusError: whatever would stop the job itself, as far as can be known without downloads.
     """
-    config = load_config(arguments.config, arguments.overrides)
-    for term in config.reward.functions:
-        resolve(term.name)
-    check_trackers(config.tracking)
+    config = checked(load_config(arguments.config, arguments.overrides))
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"config   {arguments.config}: valid")
     console.print(f"stages   {', '.join(f'{stage.name} ({stage.kind})' for stage in config.stages)}")
     console.print(f"model    {check_model(config.model)}")
-    console.print(f"dtype    {decide_dtype(config).model.dtype}")
+    console.print(f"dtype    {config.model.dtype}")
     console.print(f"data     {check_data(config.data)}")
     if Path(config.data.name).exists() or config.data.name.startswith("embedded:"):  # else it would be downloaded
         with tempfile.TemporaryDirectory() as cache:

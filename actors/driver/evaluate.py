@@ -12,7 +12,7 @@ from actors.driver.actor_plan import plan_engines
 from actors.driver.cluster import connected_ray, wait_for_resources
 from actors.driver.examination import Examination, engine_model
 from actors.driver.training_guard import TrainingGuard
-from pipeline.cli import JobArguments, check_output_root
+from pipeline.cli import JobArguments, check_output_root, output_root
 from pipeline.config import EvaluationConfig, load_config
 from pipeline.errors import ClusterError, GradusError
 from pipeline.evaluation.datasets import Loaded, load_data_set
@@ -45,9 +45,7 @@ def read_evaluation_arguments(arguments: JobArguments) -> tuple[EvaluationConfig
         return config, None
     directory = Path(arguments.resume)
     if arguments.resume == "latest":
-        only_root = [item for item in arguments.overrides if item.startswith("output.root=")]
-        root = load_config(arguments.config, only_root, EvaluationConfig).output.root
-        directory = latest_directory(root, RECORD_FILE)
+        directory = latest_directory(output_root(arguments, EvaluationConfig), RECORD_FILE)
     read_record(directory)
     return load_config(directory / "experiment_config.json", arguments.overrides, EvaluationConfig), directory
 

@@ -7,6 +7,7 @@ evaluation gives the same rows with one engine or with many, and when it is kill
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -125,9 +126,7 @@ class Examination:
         ]
 
     def _decoding(self, chunk: Chunk) -> Decoding:
-        rollout = self._config.rollout
-        stop = self._prompters[chunk.dataset].stop
-        return Decoding(rollout.temperature, rollout.top_p, rollout.top_k, rollout.max_completion_length, stop)
+        return replace(Decoding.from_config(self._config.rollout), stop=self._prompters[chunk.dataset].stop)
 
     def _rows(
         self,

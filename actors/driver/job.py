@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli import parse_job_arguments, read_arguments, user_errors
+from pipeline.cli import RESUMABLE, parse_job_arguments, read_arguments, user_errors
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -23,7 +23,7 @@ def run_job(
         work: called with the configuration and the run to resume, if any. Returns the job's exit code.
     """
     arguments = parse_job_arguments(description or "", str(default_config), argv)
-    with user_errors():
+    with user_errors(RESUMABLE):
         if arguments.dry_run:
             from actors.driver.dry_run import dry_run
 

@@ -14,7 +14,7 @@ from actors.driver.encode import make_tokens
 from actors.driver.plan import PlannedChain, RunPlan, StagePlan, plan_run
 from actors.driver.stage import fit_stage, stage_setup
 from actors.driver.start import start_actors
-from pipeline.config import Config, HeldOutConfig
+from pipeline.config import Config
 from pipeline.errors import CheckpointError
 from pipeline.files import write_json
 from pipeline.models.hub import resolve_model
@@ -68,7 +68,7 @@ def open_run(plan: RunPlan, kind: Literal["chain", "search"], run_directory: Run
 
 def _train(plan: RunPlan, chain: PlannedChain, num_done: int, run_directory: RunDirectory) -> None:
     """All stages but the first ``num_done``."""
-    tokens = make_tokens(chain.problems, plan.config.model, chat=plan.config.data.prompt_template is None)
+    tokens = make_tokens(chain.problems, plan.config.model, chat=plan.config.data.uses_chat_template)
     actors = start_actors(plan.config, run_directory.path)
     for index in range(num_done, len(chain.stages)):
         earlier = list(run_directory.checkpoints.stage_results().values())
@@ -91,24 +91,20 @@ def _num_done(stages: Sequence[StagePlan[Any]], run_directory: RunDirectory | No
     return num_done
 
 
+def planned_stages(chain: PlannedChain) -> list[PlannedStage]:
+    """The chain's stages as the progress display expects them."""
+    held_out = chain.spec.config.eval
+    num_evals = held_out.total_eval_times + (held_out.problems_per_level > 0)
+    return [PlannedStage(stage.spec.name, stage.spec.kind, stage.num_steps, num_evals) for stage in chain.stages]
+
+
 @contextmanager
 def _progress_shown(run_path: Path, chain: PlannedChain) -> Iterator[None]:
     stop = threading.Event()
-    planned = [
-        PlannedStage(stage.spec.name, stage.spec.kind, stage.num_steps, _num_evals(stage, chain.spec.config.eval))
-        for stage in chain.stages
-    ]
-    thread = threading.Thread(target=follow_progress, args=(run_path, planned, stop), daemon=True)
+    thread = threading.Thread(target=follow_progress, args=(run_path, planned_stages(chain), stop), daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join(timeout=5)
-
-
-def _num_evals(stage: StagePlan[Any], held_out: HeldOutConfig) -> int:
-    """Held-out evaluations of a stage: spread over its steps, for promotion, and at its end."""
-    promotion = stage.spec.promotion
-    num_promotion = 1 + stage.num_steps // promotion.every_steps if promotion else 0
-    return held_out.total_eval_times + num_promotion + (held_out.problems_per_level > 0)

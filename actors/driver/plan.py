@@ -85,10 +85,13 @@ class RunPlan:
     """With ``model.dtype`` decided."""
     chains: tuple[PlannedChain, ...]
     """One, or those of a search."""
-    actors: tuple[ActorPlan, ...]
-    """The actors that serve one stage at a time."""
     keys_depend_on_code: bool = False
     """True for a search that was started when stage keys depended on our source code. It keeps them."""
+
+    @property
+    def actors(self) -> tuple[ActorPlan, ...]:
+        """The actors that serve one stage at a time."""
+        return plan_actors(self.config)
 
 
 def plan_run(config: Config, cache: Path | None = None) -> RunPlan:
@@ -101,13 +104,13 @@ def plan_run(config: Config, cache: Path | None = None) -> RunPlan:
         GradusError: a reward, a tracker or data that the configuration names is unavailable, or a level that it names
             is not in the data.
     """
-    config = _checked(config)
+    config = checked(config)
     problems = load_table(config.data, "train", cache or data_cache(config))
     evaluates = config.eval.problems_per_level > 0
     all_held_out = load_problems(config.data, "eval") if evaluates else []
     spec = ChainSpec("chain", "default", config.seed, False, {}, config)
     chain = _plan_chain(spec, problems, all_held_out)
-    return RunPlan(config, (chain,), plan_actors(config))
+    return RunPlan(config, (chain,))
 
 
 def plan_search(config: Config, cache: Path | None = None) -> RunPlan:
@@ -118,7 +121,7 @@ def plan_search(config: Config, cache: Path | None = None) -> RunPlan:
     """
     if config.search is None or config.curriculum is None:
         raise ConfigError("a search must have the sections search and curriculum: see configs/search_replay_demo.yaml.")
-    config = _checked(config)
+    config = checked(config)
     chains = []
     loaded: dict[str, tuple[ProblemTable, list[Problem]]] = {}  # once, not for every chain
     for spec in chain_specs(config):
@@ -128,10 +131,15 @@ def plan_search(config: Config, cache: Path | None = None) -> RunPlan:
             problems = load_table(spec.config.data, "train", cache or data_cache(config))
             loaded[data] = problems, load_problems(spec.config.data, "eval")
         chains.append(_plan_chain(spec, *loaded[data], with_keys=True))
-    return RunPlan(config, tuple(chains), plan_actors(config))
+    return RunPlan(config, tuple(chains))
 
 
-def _checked(config: Config) -> Config:
+def checked(config: Config) -> Config:
+    """The configuration with its dtype decided.
+
+    Raises:
+        GradusError: a reward or a tracker that it names is unavailable.
+    """
     for term in config.reward.functions:
         resolve(term.name)
     check_trackers(config.tracking)

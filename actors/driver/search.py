@@ -111,7 +111,7 @@ def _share(plan: RunPlan, run_path: Path, num_slots: int) -> SharedByTrials:
     """Tokens of all training problems, and one set of actors per stage that runs at a time."""
     tokens = {
         chain.problems.table_digest: make_tokens(
-            chain.problems, plan.config.model, chat=chain.spec.config.data.prompt_template is None
+            chain.problems, plan.config.model, chat=chain.spec.config.data.uses_chat_template
         )
         for chain in plan.chains
     }

@@ -82,15 +82,19 @@ def fit_stage(setup: StageSetup) -> None:
         raise _stage_error(setup, error) from error
 
 
+def train_stage(setup: StageSetup) -> None:
+    """The loop of the stage's kind, in a learner worker."""
+    (sft_loop if setup.stage.kind == "sft" else grpo_loop)(setup)
+
+
 def _trainer(setup: StageSetup) -> TorchTrainer:
     """The stage as a Ray Train job. A worker group that dies is restarted from the last checkpoint."""
     learner = setup.config.learner
-    loop = sft_loop if setup.stage.kind == "sft" else grpo_loop
     resources = {"CPU": learner.num_cpus, "memory": learner.memory_gib * 2**30}
     if learner.num_gpus:
         resources["GPU"] = learner.num_gpus
     return TorchTrainer(
-        lambda loop_config: loop(loop_config["setup"]),
+        lambda loop_config: train_stage(loop_config["setup"]),
         train_loop_config={"setup": setup},
         torch_config=TorchConfig(timeout_s=6 * 3600),
         scaling_config=ScalingConfig(

@@ -24,8 +24,8 @@ class StageSearcher(Searcher):  # type: ignore[misc]
     state that Tune saves (``save``) is older than these when the driver is killed.
     """
 
-    def __init__(self, queue: StageQueue, num_slots: int, score: str = "score") -> None:
-        super().__init__(metric=score, mode="max")
+    def __init__(self, queue: StageQueue, num_slots: int) -> None:
+        super().__init__(metric="score", mode="max")
         self._queue = queue
         self._free = list(range(num_slots))
         self._running: dict[str, tuple[str, int, str]] = {}

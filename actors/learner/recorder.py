@@ -25,22 +25,19 @@ class StepRecorder:
 
     def __init__(self, setup: StageSetup, run: RunDirectory, progress: Progress) -> None:
         self._run, self._stage = run, setup.stage
+        self._replays = len(setup.replayed) > 0
         self._samples_every_steps = setup.config.output.samples_every_steps
         truncate_metrics(run.path, progress.step)
         truncate_ungraded(run.path, progress.step)
         self._metrics = MetricsWriter(run.path, setup.config.tracking)
         self._gauges = Gauges(run.path.name)
 
-    def data(self, examples: StageExamples, *, replays: bool) -> None:
-        """Record how many of its problems the stage uses, and warn if some are too long.
-
-        Args:
-            replays: the replay buffer holds problems.
-        """
+    def data(self, examples: StageExamples) -> None:
+        """Record how many of its problems the stage uses, and warn if some are too long."""
         self._run.record_data(self._stage.name, examples.counts)
         if examples.counts["num_tokens_left_out"]:
             logger.warning("stage %s: some examples are too long: %s", self._stage.name, examples.counts)
-        if replays and not examples.mixture.replayed:
+        if self._replays and not examples.mixture.replayed:
             logger.warning("stage %s replays nothing: all of the replay buffer is too long", self._stage.name)
 
     def step(self, progress: Progress, metrics: dict[str, Any], seconds: dict[str, float]) -> None:

@@ -23,8 +23,10 @@ class StageSaver:
     their start.
     """
 
-    def __init__(self, setup: StageSetup, run: RunDirectory, model: nn.Module) -> None:
-        self._setup, self._run, self._model = setup, run, model
+    def __init__(
+        self, setup: StageSetup, run: RunDirectory, model: nn.Module, policy: PolicyUpdater, examples: StageExamples
+    ) -> None:
+        self._setup, self._run, self._model, self._policy, self._examples = setup, run, model, policy, examples
         lora = setup.config.model.lora
         self._initial_adapters = snapshot(model) if lora is not None and lora.init == "pissa" else None
         self._last_time = time.monotonic()
@@ -35,28 +37,26 @@ class StageSaver:
         minutes = (time.monotonic() - self._last_time) / 60
         return stage_step % due.every_steps == 0 or minutes >= due.every_minutes
 
-    def checkpoint(
-        self, policy: PolicyUpdater, schedule: StageSchedule, examples: StageExamples, clock: PhaseClock
-    ) -> None:
+    def checkpoint(self, schedule: StageSchedule, clock: PhaseClock) -> None:
         """Write a checkpoint, and delete those that are no longer kept."""
         with clock("checkpoint"):
             schedule.score_checkpoint()
             self._run.checkpoints.save(
                 schedule.progress,
                 trainable_tensors(self._model),
-                policy.optimizer_state(),
-                policy.reference,
-                self._replay_state(examples, schedule.progress.stage_step),
+                self._policy.optimizer_state(),
+                self._policy.reference,
+                self._replay_state(schedule.progress.stage_step),
             )
             self._run.checkpoints.prune(self._setup.config.checkpoint.keep_last)
         self._last_time = time.monotonic()
 
-    def _replay_state(self, examples: StageExamples, stage_step: int) -> dict[str, Any] | None:
+    def _replay_state(self, stage_step: int) -> dict[str, Any] | None:
         """State for later stages to replay from: the buffer, and the stage's own problems trained on so far."""
         if self._setup.config.curriculum is None:
             return None
         buffer = self._setup.buffer
-        return {"buffer": buffer and buffer.to_state(), "trained": examples.trained_until(stage_step)}
+        return {"buffer": buffer and buffer.to_state(), "trained": self._examples.trained_until(stage_step)}
 
     def finish_stage(self, progress: Progress, tokenizer: Any, dtype: torch.dtype) -> None:
         """Mark the stage done. The last stage of a run saves the final model first and, under LoRA, its adapter."""

@@ -53,7 +53,7 @@ class LearnerSession:
         self.examples = _stage_examples(setup)
         self.model, self._tokenizer = _load_model(self.config, with_dropout=self.stage.kind == "sft")
         self.policy = PolicyUpdater(self.model, self.stage.settings, self.config.trainer, self.ranks)
-        self._saver = StageSaver(setup, self._run, self.model)
+        self._saver = StageSaver(setup, self._run, self.model, self.policy, self.examples)
         if self.ranks.is_first:
             self._run.lock()
         self.engines = Engines(setup.actors, self.config.rollout, self.ranks)
@@ -66,7 +66,7 @@ class LearnerSession:
         self._refactoring: dict[str, float] = {}
         self.recorder = StepRecorder(setup, self._run, self.progress) if self.ranks.is_first else None
         if self.recorder:
-            self.recorder.data(self.examples, replays=len(setup.replayed) > 0)
+            self.recorder.data(self.examples)
         self._held_out = HeldOutEvaluator(
             setup.held_out,
             self._tokenizer,
@@ -173,7 +173,7 @@ class LearnerSession:
             metrics |= {"learning_rate": self.policy.learning_rate, "learner_memory_gib": peak_memory_gib(self.device)}
             self.recorder.step(self.progress, metrics, self.clock.lap(PHASES[self.stage.kind]))
             if is_scored or self._saver.is_due(self.progress.stage_step):
-                self._saver.checkpoint(self.policy, self.schedule, self.examples, self.clock)
+                self._saver.checkpoint(self.schedule, self.clock)
 
     def finish(self) -> None:
         """Evaluate, save, and mark the stage done, in this order: a stage that is marked done is complete."""
@@ -182,8 +182,8 @@ class LearnerSession:
         self.publish_weights(self.progress.step)
         self._evaluate(self.stage.name)
         if self.recorder:
-            self._saver.finish_stage(self.schedule.progress, self._tokenizer, self.dtype)
-            self._saver.checkpoint(self.policy, self.schedule, self.examples, self.clock)
+            self._saver.finish_stage(self.progress, self._tokenizer, self.dtype)
+            self._saver.checkpoint(self.schedule, self.clock)
             self.recorder.close()
             self._run.unlock()
         ray.train.report({"step": self.progress.step, "stage": self.stage.name})
@@ -214,7 +214,7 @@ def _load_model(config: Config, *, with_dropout: bool) -> tuple[nn.Module, Any]:
     """The policy in training mode, and its tokenizer. GRPO runs without dropout: old, new and reference logprobs must
     differ only by the weights."""
     path = resolve_model(config.model)
-    tokenizer = load_tokenizer(path, config.model, chat=config.data.prompt_template is None)
+    tokenizer = load_tokenizer(path, config.model, chat=config.data.uses_chat_template)
     model = load_policy(path, config.model)
     model.train()
     use_causal_sdpa(model)

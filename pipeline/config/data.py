@@ -80,6 +80,11 @@ class DataConfig(StrictModel):
         of_task = {"gsm8k": "hash", "metamathqa": "phrase", "math": "boxed", None: "plain"}
         return self.answer_format or of_task[self.task_name]
 
+    @property
+    def uses_chat_template(self) -> bool:
+        """Prompts go through the model's chat template, not through ``prompt_template``."""
+        return self.prompt_template is None
+
     @field_validator("prompt_template")
     @classmethod
     def _is_a_template(cls, template: str | None) -> str | None:

@@ -14,7 +14,7 @@ from yaml import YAMLError
 
 from pipeline.config.base import StrictModel, describe_error
 from pipeline.config.job import Config
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, first_line
 
 Settings = TypeVar("Settings", bound=StrictModel)
 
@@ -49,7 +49,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), model: type[Any
             OmegaConf.update(raw, key, value, merge=True, force_add=True)
         settings = OmegaConf.to_container(raw, resolve=True)
     except (OmegaConfBaseException, AttributeError, IndexError, TypeError, ValueError) as error:
-        raise ConfigError(f"config file {path}, {' '.join(overrides)}: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"config file {path}, {' '.join(overrides)}: {first_line(error)}") from None
     return _validated(settings, model)
 
 
@@ -79,7 +79,7 @@ def with_settings(config: Config, settings: dict[str, Any]) -> Config:
         for key, value in settings.items():
             OmegaConf.update(raw, key, value, merge=True, force_add=True)
     except (OmegaConfBaseException, AttributeError, IndexError, TypeError, ValueError) as error:
-        raise ConfigError(f"{', '.join(settings)}: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{', '.join(settings)}: {first_line(error)}") from None
     return validate_config(OmegaConf.to_container(raw))
 
 

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from pipeline.config import DataConfig, EmbeddedSetsConfig
 from pipeline.data import arithmetic, operations
-from pipeline.errors import DataError
+from pipeline.errors import DataError, first_line
 from pipeline.files import sha256
-from pipeline.models.hub import CHECK_TIMEOUT_S, first_line, hub_info, import_modelscope, looks_like_path
+from pipeline.models.hub import CHECK_TIMEOUT_S, hub_info, import_modelscope, looks_like_path
 from pipeline.types import SplitName
 
 Row = dict[str, Any]

@@ -24,7 +24,7 @@ class ChatModel:
         config = run.load_config()
         self._data = config.data
         model_config = config.model.model_copy(update={"lora": None, "name": str(run.final_model)})
-        self._tokenizer = load_tokenizer(run.final_model, model_config, chat=config.data.prompt_template is None)
+        self._tokenizer = load_tokenizer(run.final_model, model_config, chat=config.data.uses_chat_template)
         self._model = load_policy(run.final_model, model_config).eval()
 
     @torch.no_grad()

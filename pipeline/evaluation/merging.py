@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.evaluation import LoadingConfig
-from pipeline.errors import CheckpointError, ModelError
+from pipeline.errors import CheckpointError, ModelError, first_line
 from pipeline.evaluation.models import EvalModel, checkpoint_config, loading_config
 from pipeline.models.device import torch_dtype
-from pipeline.models.hub import first_line
 from pipeline.models.policy import ADAPTER_FILE, load_policy, load_trainable, save_final_model
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.runs.checkpoints import load_checkpoint

@@ -66,7 +66,7 @@ def make_prompter(loaded: Loaded, config: EvaluationConfig, run: Config | None) 
         data = DataConfig(prompt_template=loaded.template)
     if settings.system_prompt is not None:
         data = data.model_copy(update={"system_prompt": settings.system_prompt})
-    style: Literal["plain", "chat"] = "chat" if data.prompt_template is None else "plain"
+    style: Literal["plain", "chat"] = "chat" if data.uses_chat_template else "plain"
     stop = config.rollout.stop if config.rollout.stop is not None else _next_question(data)
     return Prompter(style, data, tuple(loaded.shots), tuple(stop))
 

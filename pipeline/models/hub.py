@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.config import ModelConfig
-from pipeline.errors import DataError, ModelError
+from pipeline.errors import DataError, ModelError, first_line
 from pipeline.models import embedded
 
 if TYPE_CHECKING:
@@ -92,11 +92,6 @@ def hub_info(
     except (hf.HTTPError, OSError) as failure:  # type: ignore[attr-defined]
         logger.warning("%s cannot be reached: %s", constants.ENDPOINT, first_line(failure))
         return None
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, for messages that must stay one line long."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def looks_like_path(name: str) -> bool:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.config import LoraConfig, ModelConfig
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, first_line
 from pipeline.models.device import pick_device, torch_dtype
 from pipeline.models.tokenizer import Tokenizer
 
@@ -44,7 +44,7 @@ def load_policy(path: Path, config: ModelConfig) -> nn.Module:
             use_safetensors=True,
         )
     except (OSError, ValueError, ImportError) as error:
-        raise ModelError(f"model {config.name} cannot be loaded: {str(error).splitlines()[0]}") from None
+        raise ModelError(f"model {config.name} cannot be loaded: {first_line(error)}") from None
     if config.device_map is None:
         model = model.to(device)
     if config.gradient_checkpointing:

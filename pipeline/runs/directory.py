@@ -86,7 +86,11 @@ class RunDirectory:
             )
 
     def lock(self, timeout_s: float = 60.0) -> None:
-        """Hold the directory until this process ends. Raises CheckpointError if another process holds it."""
+        """Hold the directory until ``unlock``, or until this process ends.
+
+        Raises:
+            CheckpointError: another process holds it.
+        """
         self._lock_file = hold_lock(self.path, timeout_s)
 
     def unlock(self) -> None:
@@ -124,13 +128,13 @@ def latest_directory(root: str, part: str) -> Path:
 
 
 def hold_lock(directory: Path, timeout_s: float = 60.0) -> IO[str]:
-    """Hold a directory until this process ends, because two jobs in one directory would mix their results.
+    """Hold a directory, because two jobs in one directory would mix their results.
 
     Args:
         timeout_s: a process that was just killed may hold it a moment longer.
 
     Returns:
-        The lock file. The lock ends when it is closed or garbage-collected.
+        The lock file. The lock ends when it is closed or garbage-collected, and with this process.
 
     Raises:
         CheckpointError: another process holds the directory.

@@ -17,7 +17,7 @@ class PlannedStage(NamedTuple):
     kind: str
     num_steps: int
     num_evals: int = 0
-    """Held-out evaluations while it trains and at its end."""
+    """Held-out evaluations while it trains and at its end. Those for promotion count as part of the steps' pace."""
 
 
 class StepTime(NamedTuple):

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -16,6 +15,7 @@ import pytest
 from jobs.grade import main
 from pipeline.grading import processes
 from tests.conftest import ROOT
+from tests.support.data import write_jsonl
 from tests.support.grading import here
 
 BOMB = r"\boxed{9^{9^{9}}+x}"
@@ -35,11 +35,6 @@ def command(*arguments: str | Path) -> list[str | Path]:
     return [sys.executable, ROOT / "jobs" / "grade.py", "--completions", *arguments]
 
 
-def write_lines(path: Path, rows: Iterable[dict]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
 def read_lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -55,7 +50,7 @@ def keep_signals(monkeypatch):
 
 
 def test_a_jsonl_file_is_graded_with_a_bar_on_a_terminal_and_a_summary(tmp_path):
-    path = write_lines(tmp_path / "c.jsonl", ROWS)
+    path = Path(write_jsonl(tmp_path / "c.jsonl", *ROWS))
     master, slave = pty.openpty()
     environment = {**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "100"}
     process = subprocess.Popen(
@@ -84,7 +79,7 @@ def test_a_jsonl_file_is_graded_with_a_bar_on_a_terminal_and_a_summary(tmp_path)
 
 def test_without_a_terminal_there_is_a_summary_and_no_bar(tmp_path, capsys, monkeypatch, keep_signals):
     monkeypatch.setattr(processes, "over_processes", lambda settings, chunks, num_workers: here(settings, chunks))
-    main(["--completions", str(write_lines(tmp_path / "c.jsonl", ROWS))])
+    main(["--completions", write_jsonl(tmp_path / "c.jsonl", *ROWS)])
     printed = capsys.readouterr().out
     assert "6 completions in" in printed and "\x1b" not in printed and "100%" not in printed
 
@@ -147,7 +142,7 @@ def test_errors_in_other_processes_are_reported_the_same_way(tmp_path, monkeypat
     ],
 )
 def test_a_job_ended_in_the_middle_leaves_no_output_and_no_process(tmp_path, number, code, num_workers):
-    path = write_lines(tmp_path / "c.jsonl", [{"completion": BOMB, "gold": f"{n}"} for n in range(10_000)])
+    path = Path(write_jsonl(tmp_path / "c.jsonl", *[{"completion": BOMB, "gold": f"{n}"} for n in range(10_000)]))
     process = subprocess.Popen(
         command(path, "--num-workers", str(num_workers)),
         stderr=subprocess.PIPE,
@@ -195,7 +190,7 @@ def test_a_cluster_is_used_on_request(tmp_path, monkeypatch, capsys, keep_signal
         return here(settings, chunks)
 
     monkeypatch.setattr(grading, "over_ray", over_ray)
-    path = str(write_lines(tmp_path / "c.jsonl", ROWS[2:]))
+    path = write_jsonl(tmp_path / "c.jsonl", *ROWS[2:])
     main(["--completions", path, "--ray"])
     main(["--completions", path, "--ray", "--num-workers", "3", "--force"])
     assert requested == [None, 3]
@@ -218,7 +213,7 @@ ON_RAY = """if True:
 
 @pytest.mark.slow
 def test_on_ray_the_output_and_the_error_messages_are_the_same(tmp_path):
-    path = write_lines(tmp_path / "c.jsonl", ROWS)
+    path = Path(write_jsonl(tmp_path / "c.jsonl", *ROWS))
     done = subprocess.run(
         [sys.executable, "-c", ON_RAY, path], capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT
     )

@@ -9,7 +9,7 @@ import pytest
 from jobs.report import main
 from tests.conftest import ROOT
 from tests.support.plots import small_plots
-from tests.support.runs import make_run, write_rows
+from tests.support.runs import make_run, write_metrics
 from tests.support.search_files import finished_search
 
 
@@ -60,6 +60,6 @@ def test_help_imports_nothing_heavy_and_a_report_needs_no_torch():
 def test_errors_are_one_line_with_exit_code_2(tmp_path, capsys):
     assert_one_line_error(capsys, "nowhere", tmp_path / "nowhere")
     assert_one_line_error(capsys, "no metrics yet", tmp_path)
-    write_rows(tmp_path / "run", [{"step": 1}])
+    write_metrics(tmp_path / "run", [{"step": 1}])
     (tmp_path / "file").touch()
     assert_one_line_error(capsys, "must be writable", tmp_path / "run", "--output-dir", tmp_path / "file")

@@ -12,10 +12,9 @@ import pytest
 from ray import tune
 
 from actors.driver import evaluate, examination, launch, search
+from actors.driver.stage import train_stage
 from actors.handles import ActorHandles
-from actors.learner.grpo_loop import grpo_loop
 from actors.learner.setup import StageSetup
-from actors.learner.sft_loop import sft_loop
 from pipeline.config import ModelConfig
 from pipeline.curriculum.stage_queue import StageQueue
 from tests.support.loops import LocalHandle, without_ray
@@ -60,7 +59,7 @@ def _no_cluster(*modules: Any) -> Iterator[pytest.MonkeyPatch]:
 
 def _train(setup: StageSetup) -> None:
     with _logging_restored():
-        (sft_loop if setup.stage.kind == "sft" else grpo_loop)(setup)
+        train_stage(setup)
 
 
 def _run_stages(queue: StageQueue, shared: search.SharedByTrials) -> None:

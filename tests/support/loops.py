@@ -1,7 +1,6 @@
 """The learner loops in this process, without Ray: actors are plain objects, and a crash is an exception."""
 
 import gc
-import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,15 +17,14 @@ import ray.train
 from actors import calls
 from actors.driver.encode import make_tokens
 from actors.driver.plan import plan_run
-from actors.driver.stage import stage_setup
+from actors.driver.stage import stage_setup, train_stage
 from actors.handles import ActorHandles
 from actors.learner import recorder
-from actors.learner.grpo_loop import grpo_loop
-from actors.learner.sft_loop import sft_loop
 from actors.weights import PackedWeights
 from pipeline.config import Config
 from pipeline.runs.directory import RunDirectory
 from pipeline.types import WeightId
+from tests.support.data import write_jsonl
 
 
 class Crash(Exception):
@@ -105,7 +103,7 @@ def run_loops(config: Config, actors: ActorHandles, run: RunDirectory | None = N
     """Train all stages that are not done, like ``actors.driver.launch.run``."""
     (chain,) = plan_run(config).chains
     run = run or RunDirectory.create(chain.spec.config)
-    tokens = make_tokens(chain.problems, config.model, chat=config.data.prompt_template is None)
+    tokens = make_tokens(chain.problems, config.model, chat=config.data.uses_chat_template)
     done = run.checkpoints.stage_results()
     with without_ray():
         for index, stage in enumerate(chain.stages):
@@ -114,7 +112,7 @@ def run_loops(config: Config, actors: ActorHandles, run: RunDirectory | None = N
             earlier = list(run.checkpoints.stage_results().values())
             is_last = index == len(chain.stages) - 1
             setup = stage_setup(chain, index, run.path, tokens, earlier, actors, is_last=is_last)
-            (sft_loop if stage.spec.kind == "sft" else grpo_loop)(setup)
+            train_stage(setup)
     return run
 
 
@@ -137,7 +135,7 @@ def run_loops_crashing_after(step: int, config: Config, actors: ActorHandles) ->
     return run
 
 
-def write_rows(directory: Path, rows: Sequence[dict[str, Any]]) -> None:
+def write_splits(directory: Path, rows: Sequence[dict[str, Any]]) -> None:
     """The same rows as training and as held-out data."""
     for split in ("train", "test"):
-        (directory / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_jsonl(directory / f"{split}.jsonl", *rows)

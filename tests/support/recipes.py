@@ -3,14 +3,13 @@
 They ask for the same engines, which many of them can therefore share.
 """
 
-import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pipeline.config import Config, validate_config
+from tests.support.data import write_jsonl
 
 MAX_PROMPT_LENGTH, MAX_COMPLETION_LENGTH = 80, 16
 MAX_MODEL_LEN = MAX_PROMPT_LENGTH + MAX_COMPLETION_LENGTH
@@ -101,14 +100,14 @@ def _write_levels(directory: Path, num_levels: int) -> None:
             for level, sign in list(SIGNS.items())[:num_levels]
             for a in numbers
         )
-        write_rows(directory / f"{split}.jsonl", rows)
+        write_jsonl(directory / f"{split}.jsonl", *rows)
 
 
 def evaluation_recipe(models: dict[str, Path], directory: Path, *, num_problems: int) -> Path:
     """The models answer the problems twice each, in chunks of 8; the last prompt is too long for the engine."""
     rows = [{"question": f"{n} + {n}?", "answer": str(2 * n)} for n in range(num_problems - 1)]
     rows.append({"question": "so " * 40 + "1 + 1?", "answer": "2"})
-    write_rows(directory / "test.jsonl", rows)
+    write_jsonl(directory / "test.jsonl", *rows)
     settings = {
         "model": {name: str(path) for name, path in models.items()},
         "dataset": str(directory / "test.jsonl"),
@@ -120,7 +119,3 @@ def evaluation_recipe(models: dict[str, Path], directory: Path, *, num_problems:
         "seed": 5,
     }
     return save_recipe(directory, settings)
-
-
-def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -5,6 +5,8 @@ import math
 import random
 from pathlib import Path
 
+from tests.support.data import write_jsonl
+
 HOSTILE = '</script></pre><img src=x onerror=alert(1)> & "quoted" \x00 \ud800 \u202e 72'
 START = 1_795_000_000.0
 LEVELS = ("level 1", "level 2", "level 3", "level 4", "level 5")
@@ -18,7 +20,7 @@ def make_run(run_dir: Path, sft_steps: int = 33, grpo_steps: int = 24, num_evals
     rows += [_grpo_row(i, sft_steps + i, noise) for i in range(1, grpo_steps + 1)]
     for index, row in enumerate(rows):
         row["time"] = START + 30.0 * (index + 1)
-    write_rows(run_dir, rows)
+    write_metrics(run_dir, rows)
     stages = [{**stage, "problems": {}, "settings": {}} for stage in STAGES]
     config = {
         "seed": 0,
@@ -31,12 +33,12 @@ def make_run(run_dir: Path, sft_steps: int = 33, grpo_steps: int = 24, num_evals
     (run_dir / "experiment_config.json").write_text(json.dumps(config))
     _write_evaluations(run_dir, sft_steps, grpo_steps, num_evals, noise)
     for step in range(sft_steps + 10 - sft_steps % 10, sft_steps + grpo_steps + 1, 10):
-        _write_jsonl(run_dir / "samples" / f"step_{step:06d}.jsonl", _samples(step, noise))
+        write_jsonl(run_dir / "samples" / f"step_{step:06d}.jsonl", *_samples(step, noise))
     return run_dir
 
 
-def write_rows(run_dir: Path, rows: list[dict]) -> Path:
-    return _write_jsonl(run_dir / "metrics" / "metrics.jsonl", rows)
+def write_metrics(run_dir: Path, rows: list[dict]) -> Path:
+    return Path(write_jsonl(run_dir / "metrics" / "metrics.jsonl", *rows))
 
 
 def _sft_row(step: int, noise: random.Random) -> dict:
@@ -128,7 +130,7 @@ def _write_evaluations(run_dir: Path, sft_steps: int, grpo_steps: int, count: in
             for level in LEVELS
             for i in range(3)
         ]
-        _write_jsonl(run_dir / "samples" / f"eval_{name}.jsonl", rows)
+        write_jsonl(run_dir / "samples" / f"eval_{name}.jsonl", *rows)
 
 
 def _result(frac: float, name: str, num_problems: int) -> dict:
@@ -164,9 +166,3 @@ def _worked(answer: str) -> str:
     return (
         f"<reasoning>\n41 + 31: 40 + 30 = 70, 1 + 1 = 2.\nTogether {answer}.\n</reasoning>\n<answer>{answer}</answer>"
     )
-
-
-def _write_jsonl(path: Path, rows: list[dict]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from actors.driver.actor_plan import needed_resources, plan_actors
-from actors.driver.launch import open_run
+from actors.driver.launch import open_run, planned_stages
 from actors.driver.plan import (
     RunPlan,
     check_held_out,
@@ -27,6 +27,7 @@ from pipeline.config import Config, LearnerConfig, validate_config, with_setting
 from pipeline.errors import ConfigError, DataError
 from pipeline.runs.directory import RunDirectory
 from pipeline.types import Problem
+from tests.support.data import write_jsonl
 
 ANY: Any = None
 """Stands for tokens and actors, which a plan hands on."""
@@ -49,7 +50,7 @@ def problems(*levels: str, count: int = 8) -> list[Problem]:
 def data(tmp_path) -> dict[str, Any]:
     for split in ("train", "test"):
         rows = [{"question": f"{split} {p.id}", "answer": "so #### 1", "level": p.level} for p in problems("1", "2")]
-        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_jsonl(tmp_path / f"{split}.jsonl", *rows)
     return {"name": str(tmp_path), "answer_format": "hash", "fields": {"level": "level"}}
 
 
@@ -65,9 +66,25 @@ def test_a_run_is_planned_with_all_its_stages_problems_and_actors(data, tmp_path
     ]
     assert [len(stage.problems) for stage in chain.stages] == [8, 8, 8] and len(chain.problems) == 16
     assert {problem.level for problem in chain.held_out} == {"1", "2"}
-    assert chain.keys == () and plan.actors == plan_actors(plan.config)
+    assert chain.keys == () and [actor.name for actor in plan.actors if actor.count] == [
+        "learner",
+        "rollout",
+        "reward",
+        "weight store",
+    ]
     assert [stage["directory"] for stage in chain.record()["stages"]] == [".", ".", "."]
     assert plan.config.model.dtype != "auto"
+
+
+def test_the_time_left_counts_evaluations_of_a_stage_but_not_those_for_promotion(data, tmp_path):
+    """They have no mark in the metrics: their time is part of the steps' pace."""
+    sections: dict[str, Any] = {"eval": {"total_eval_times": 2, "problems_per_level": 4}}
+    plain, promoted = (
+        plan_run(make(data=data, curriculum=curriculum, **sections), tmp_path / "cache").chains[0]
+        for curriculum in ({}, {"promotion": {"threshold": 0.9}})
+    )
+    assert planned_stages(promoted) == planned_stages(plain)
+    assert [stage.num_evals for stage in planned_stages(plain)] == [3, 3]
 
 
 def test_the_buffer_of_a_stage_is_what_the_stages_before_it_trained_on(data, tmp_path):

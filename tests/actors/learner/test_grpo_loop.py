@@ -7,7 +7,7 @@ import pytest
 from pipeline.config import Config, validate_config
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.metrics_log import read_metrics
-from tests.support.loops import run_loops, run_loops_crashing_after, write_rows
+from tests.support.loops import run_loops, run_loops_crashing_after, write_splits
 from tests.support.recipes import REWARDS
 
 pytestmark = pytest.mark.slow
@@ -20,7 +20,7 @@ SAME = ("loss", "kl", "entropy", "grad_norm", "learning_rate", "reward_mean", "c
 def recipe(tiny_model, tmp_path_factory) -> dict:
     """Two iterations of two steps, two updates a step, a KL term, and a reward that random text can earn."""
     directory = tmp_path_factory.mktemp("data")
-    write_rows(directory, [{"question": f"{a} + {a}?", "answer": f"so #### {2 * a}"} for a in range(24)])
+    write_splits(directory, [{"question": f"{a} + {a}?", "answer": f"so #### {2 * a}"} for a in range(24)])
     return {
         "model": {"name": str(tiny_model), "dtype": "float32", "device": "cpu"},
         "data": {"name": str(directory), "answer_format": "hash", "system_prompt": ""},

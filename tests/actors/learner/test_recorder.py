@@ -36,8 +36,9 @@ def make_run(tmp_path: Path, **sections: Any) -> tuple[Config, RunDirectory]:
     return config, RunDirectory.create(config)
 
 
-def make_recorder(config: Config, run: RunDirectory, step: int = 0) -> StepRecorder:
-    setup = SimpleNamespace(config=config, stage=SimpleNamespace(name="rl", kind="grpo"))
+def make_recorder(config: Config, run: RunDirectory, step: int = 0, num_replayed: int = 0) -> StepRecorder:
+    replayed = range(num_replayed)
+    setup = SimpleNamespace(config=config, stage=SimpleNamespace(name="rl", kind="grpo"), replayed=replayed)
     return StepRecorder(setup, run, Progress("rl", step, step))  # type: ignore[arg-type]
 
 
@@ -107,14 +108,16 @@ def test_an_evaluation_writes_its_answers_and_then_its_summary(tmp_path, gauges)
 
 
 @pytest.mark.parametrize(
-    ("left_out", "replays", "warnings"), [(0, False, []), (7, True, ["too long", "replays nothing"])]
+    ("left_out", "num_replayed", "warnings"), [(0, 0, []), (7, 3, ["too long", "replays nothing"])]
 )
-def test_examples_that_are_too_long_are_recorded_with_a_warning(tmp_path, gauges, caplog, left_out, replays, warnings):
+def test_examples_that_are_too_long_are_recorded_with_a_warning(
+    tmp_path, gauges, caplog, left_out, num_replayed, warnings
+):
     caplog.set_level(logging.WARNING)
     _, run = given = make_run(tmp_path)
     examples = SimpleNamespace(counts={"num_tokens_left_out": left_out}, mixture=SimpleNamespace(replayed=[]))
-    record = make_recorder(*given)
-    record.data(examples, replays=replays)  # type: ignore[arg-type]
+    record = make_recorder(*given, num_replayed=num_replayed)
+    record.data(examples)  # type: ignore[arg-type]
     record.close()
     assert json.loads((run.path / "data.json").read_text()) == {"rl": {"num_tokens_left_out": left_out}}
     assert len(caplog.records) == len(warnings) and all(text in caplog.text for text in warnings)
@@ -134,14 +137,15 @@ class Schedule:
 def make_saver(tmp_path: Path, model: torch.nn.Module, **sections: Any) -> tuple[StageSaver, RunDirectory]:
     is_last, buffer = sections.pop("is_last", False), sections.pop("buffer", None)
     config, run = make_run(tmp_path, **sections)
-    return StageSaver(SimpleNamespace(config=config, buffer=buffer, is_last=is_last), run, model), run  # type: ignore[arg-type]
+    setup = SimpleNamespace(config=config, buffer=buffer, is_last=is_last)
+    policy = SimpleNamespace(optimizer_state=lambda: {"state": {}}, reference=None)
+    examples = SimpleNamespace(trained_until=lambda step: [ReplayItem(f"p{n}", None) for n in range(step)])
+    return StageSaver(setup, run, model, policy, examples), run  # type: ignore[arg-type]
 
 
 def save(saver: StageSaver, progress: Progress) -> Schedule:
     schedule = Schedule(progress)
-    policy = SimpleNamespace(optimizer_state=lambda: {"state": {}}, reference=None)
-    examples = SimpleNamespace(trained_until=lambda step: [ReplayItem(f"p{n}", None) for n in range(step)])
-    saver.checkpoint(policy, schedule, examples, PhaseClock())  # type: ignore[arg-type]
+    saver.checkpoint(schedule, PhaseClock())  # type: ignore[arg-type]
     return schedule
 
 

@@ -10,7 +10,7 @@ from pipeline.config import Config, validate_config
 from pipeline.runs.checkpoints import read_progress
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.metrics_log import read_metrics
-from tests.support.loops import run_loops, run_loops_crashing_after, write_rows
+from tests.support.loops import run_loops, run_loops_crashing_after, write_splits
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ SAME = (
 def recipe(tiny_model, tmp_path_factory) -> dict:
     """LoRA from PiSSA with spectral refactoring, evaluated three times, the best weights loaded at the end."""
     directory = tmp_path_factory.mktemp("data")
-    write_rows(
+    write_splits(
         directory, [{"question": f"{a} + {a}?", "answer": f"{'so ' * (a % 7)}\n#### {2 * a}"} for a in range(16)]
     )
     return {

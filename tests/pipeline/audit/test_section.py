@@ -8,7 +8,7 @@ import pytest
 from pipeline.report import write_report
 from tests.support.audits import HONEST, made_up_run, sample, write_samples
 from tests.support.pages import Page
-from tests.support.runs import HOSTILE, make_run, write_rows
+from tests.support.runs import HOSTILE, make_run, write_metrics
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +17,7 @@ def without_run_plots(monkeypatch):
 
 
 def test_the_report_has_a_section(tmp_path):
-    write_rows(tmp_path, [{"step": 60}])
+    write_metrics(tmp_path, [{"step": 60}])
     rows = made_up_run({10: 0, 20: 1, 30: 3, 40: 4, 50: 6, 60: 7})
     hostile: dict[str, Any] = {
         "gold": HOSTILE,

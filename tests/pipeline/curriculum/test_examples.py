@@ -1,5 +1,3 @@
-import json
-
 import pyarrow as pa
 import pytest
 
@@ -11,6 +9,7 @@ from pipeline.data.table import ProblemTable, load_table
 from pipeline.data.tokens import TOKENS, TokenTable
 from pipeline.errors import DataError
 from pipeline.training.batching import TokenSequence
+from tests.support.data import write_jsonl
 
 LENGTHS = [(3, 4), (3, 9), (10, 2), (11, 5), (2, 0)]
 """Tokens of prompt and completion of problems a to e. The last has no worked solution."""
@@ -19,7 +18,7 @@ LENGTHS = [(3, 4), (3, 9), (10, 2), (11, 5), (2, 0)]
 @pytest.fixture
 def data(tmp_path) -> tuple[ProblemTable, TokenTable]:
     rows = [{"question": name, "answer": "1"} for name in "abcde"]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(tmp_path / "train.jsonl", *rows)
     problems = load_table(DataConfig(name=str(tmp_path)), "train", tmp_path / "cache")
     columns = [[list(range(lengths[part])) for lengths in LENGTHS] for part in (0, 1)]
     batch = pa.record_batch([pa.array(column, pa.list_(pa.int32())) for column in columns], schema=TOKENS)

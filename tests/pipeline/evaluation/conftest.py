@@ -1,4 +1,3 @@
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -6,6 +5,7 @@ import pytest
 
 from pipeline.data.problems import problem_rows
 from pipeline.evaluation import datasets
+from tests.support.data import write_jsonl
 
 
 @pytest.fixture
@@ -13,15 +13,10 @@ def sums(tmp_path) -> Path:
     """A directory with eight test problems of two levels, one without an answer, and four worked training problems."""
     rows = [{"question": f"{n} + 1?", "answer": str(n + 1), "level": str(n % 2)} for n in range(8)]
     rows[7]["answer"] = ""
-    _write(tmp_path / "sums" / "test.jsonl", rows)
+    write_jsonl(tmp_path / "sums" / "test.jsonl", *rows)
     worked = [{"question": f"{n} + 2?", "answer": f"so {n + 2}\n#### {n + 2}", "level": "0"} for n in range(4)]
-    _write(tmp_path / "sums" / "train.jsonl", worked)
+    write_jsonl(tmp_path / "sums" / "train.jsonl", *worked)
     return tmp_path / "sums"
-
-
-def _write(path: Path, rows: list[dict]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.fixture(scope="package")

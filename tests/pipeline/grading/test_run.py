@@ -2,7 +2,6 @@
 
 import json
 import tempfile
-from collections.abc import Iterable
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -19,13 +18,9 @@ from pipeline.grading.chunks import GradeSettings
 from pipeline.grading.processes import over_processes
 from pipeline.grading.run import check_paths, default_output, grade_file
 from pipeline.grading.tally import Tally
+from tests.support.data import write_jsonl
 from tests.support.grading import here
 from tests.support.properties import examples
-
-
-def write_lines(path: Path, rows: Iterable[dict]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def read_lines(path: Path) -> list[dict]:
@@ -106,7 +101,7 @@ def test_order_and_numbers_hold_over_chunks_and_processes(tmp_path, suffix, monk
     rows = [{"completion": f"<answer>{n}</answer>", "gold": str(n) if n % 3 else "?"} for n in range(300)]
     path = tmp_path / f"c.{suffix}"
     if suffix == "jsonl":
-        write_lines(path, rows)
+        write_jsonl(path, *rows)
     else:
         pq.write_table(pa.Table.from_pylist(rows), path)
     seen: list[tuple[int, float]] = []
@@ -135,7 +130,7 @@ def test_a_corrupt_parquet_file_is_named(tmp_path):
 
 
 def test_an_existing_output_is_kept_unless_forced(tmp_path):
-    path = write_lines(tmp_path / "c.jsonl", [])
+    path = Path(write_jsonl(tmp_path / "c.jsonl"))
     output = tmp_path / "out.jsonl"
     output.write_text("precious")
     with pytest.raises(DataError, match="--force"):
@@ -146,7 +141,7 @@ def test_an_existing_output_is_kept_unless_forced(tmp_path):
 
 
 def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path, monkeypatch):
-    path = write_lines(tmp_path / "c.jsonl", [{"completion": "7", "gold": "7"}])
+    path = Path(write_jsonl(tmp_path / "c.jsonl", {"completion": "7", "gold": "7"}))
 
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")

@@ -18,7 +18,7 @@ from pipeline.runs.clock import PHASES
 from pipeline.runs.metrics_log import read_metrics
 from pipeline.runs.records import read_evaluations
 from tests.support.plots import small_plots
-from tests.support.runs import make_run, write_rows
+from tests.support.runs import make_run, write_metrics
 
 NAMES = ["training_progress", "loss", "reward", "output_length", "loss_vs_reward"]
 
@@ -59,7 +59,7 @@ def test_every_plot_is_drawn_whatever_the_run_holds(tmp_path, small, shape):
 
 @pytest.mark.parametrize("rows", [[], [{"step": 1}], [{"step": 1, "kind": "grpo", "loss": None, "reward_mean": "x"}]])
 def test_missing_keys_are_no_error(tmp_path, small, rows):
-    write_rows(tmp_path, rows)
+    write_metrics(tmp_path, rows)
     assert len(draw_all(tmp_path, tmp_path / "plots")) == len(NAMES)
 
 
@@ -88,7 +88,7 @@ def test_every_timed_phase_of_a_step_is_drawn():
 
 
 def test_names_from_data_are_not_formulas(tmp_path, small):
-    write_rows(tmp_path, [{"step": 1, "stage": "$x_{$", "reward_mean": 1.0, "reward/$\\frac$": 0.5}])
+    write_metrics(tmp_path, [{"step": 1, "stage": "$x_{$", "reward_mean": 1.0, "reward/$\\frac$": 0.5}])
     assert all(path.stat().st_size for path in draw_all(tmp_path, tmp_path / "plots"))
 
 

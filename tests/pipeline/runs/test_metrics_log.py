@@ -16,7 +16,7 @@ from pipeline.runs.metrics_log import (
     truncate_ungraded,
     ungraded_path,
 )
-from tests.support.runs import write_rows
+from tests.support.runs import write_metrics
 
 
 def steps(run_dir: Path) -> list[int]:
@@ -68,7 +68,7 @@ def test_a_half_written_last_line_is_left_out_and_never_glued_to_the_next(tmp_pa
 
 @pytest.mark.parametrize("line", ["garbage", '{"step": 2', "[1]", "", '{"stage": "a"}', '{"step": "2"}'])
 def test_a_corrupt_line_is_named(tmp_path, line):
-    path = write_rows(tmp_path, [{"step": 1}])
+    path = write_metrics(tmp_path, [{"step": 1}])
     path.write_text(path.read_text() + line + "\n" + '{"step": 3}\n')
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl line 2"):
         read_metrics(tmp_path)
@@ -108,7 +108,7 @@ def test_tensorboard_forgets_the_steps_that_are_repeated(tmp_path):
 def test_a_file_cut_short_anywhere_and_cut_back_anywhere_continues_intact(written, num_bytes, last_step):
     with tempfile.TemporaryDirectory() as directory:
         run_dir = Path(directory)
-        path = write_rows(run_dir, [{"step": step, "text": "√2 }"} for step in written])
+        path = write_metrics(run_dir, [{"step": step, "text": "√2 }"} for step in written])
         lines = path.read_bytes().splitlines(keepends=True)
         path.write_bytes(b"".join(lines)[:num_bytes])
         readable = steps(run_dir)

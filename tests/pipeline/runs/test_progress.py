@@ -11,7 +11,7 @@ import pytest
 from pipeline.runs.eta import PlannedStage
 from pipeline.runs.metrics_log import MetricsWriter, truncate_metrics
 from pipeline.runs.progress import follow_progress
-from tests.support.runs import write_rows
+from tests.support.runs import write_metrics
 
 SFT, GRPO = PlannedStage("warmup", "sft", 2), PlannedStage("sums", "grpo", 4)
 
@@ -101,7 +101,7 @@ def test_progress_prints_a_line_per_step_through_a_cut_and_a_restart(tmp_path, c
 
 
 def test_supervised_fine_tuning_shows_loss_accuracy_and_rate(tmp_path, capsys):
-    write_rows(tmp_path, [sft(1, at=1, loss=0.5, token_accuracy=0.8125, learner_tokens_per_s=430.4)])
+    write_metrics(tmp_path, [sft(1, at=1, loss=0.5, token_accuracy=0.8125, learner_tokens_per_s=430.4)])
     Follower(tmp_path, SFT, GRPO).close()
     expected = "step 1/6  warmup  ETA 0:00:10 + grpo  loss 0.5000  accuracy 81.2%  430 tokens/s\n"
     assert capsys.readouterr().out == expected
@@ -110,14 +110,14 @@ def test_supervised_fine_tuning_shows_loss_accuracy_and_rate(tmp_path, capsys):
 @pytest.mark.parametrize(("kl", "shown"), [(0.0, ""), (0.0125, "  KL 0.0125")])
 def test_grpo_shows_reward_share_correct_length_and_kl_but_no_loss(tmp_path, capsys, kl, shown):
     values = {"loss": 0.0, "reward_mean": 1.25, "correct_frac": 0.375, "completion_length_mean": 37.6, "kl": kl}
-    write_rows(tmp_path, [grpo(1, at=1, **values)])
+    write_metrics(tmp_path, [grpo(1, at=1, **values)])
     Follower(tmp_path, GRPO).close()
     expected = f"step 1/4  sums  ETA 0:01:30  reward 1.250  correct 37.5%  length 38{shown}\n"
     assert capsys.readouterr().out == expected
 
 
 def test_a_resumed_run_is_summed_up_by_its_last_step(tmp_path, capsys):
-    write_rows(tmp_path, [grpo(step, at=step) for step in (1, 2, 3)])
+    write_metrics(tmp_path, [grpo(step, at=step) for step in (1, 2, 3)])
     Follower(tmp_path, GRPO).close()
     assert capsys.readouterr().out == "step 3/4  sums  ETA 0:00:30\n"
 
@@ -125,7 +125,7 @@ def test_a_resumed_run_is_summed_up_by_its_last_step(tmp_path, capsys):
 def test_downtime_is_not_counted_as_an_evaluation(tmp_path, capsys):
     """The run was stopped for a day after its first stage. Then a step of 30 s starts 40 s after the one before."""
     day, stages = 86400, (SFT._replace(num_evals=1), GRPO._replace(num_evals=1))
-    write_rows(tmp_path, [sft(1, at=10), sft(2, at=20)])
+    write_metrics(tmp_path, [sft(1, at=10), sft(2, at=20)])
     lines = printed_lines(capsys)
     follower = Follower(tmp_path, *stages)
     wait_for(lambda: len(lines()) == 1)
@@ -139,7 +139,7 @@ def test_downtime_is_not_counted_as_an_evaluation(tmp_path, capsys):
 
 
 def test_progress_survives_garbage(tmp_path, capsys):
-    path = write_rows(tmp_path, [{"step": 1, "kind": "sft", "loss": None}])
+    path = write_metrics(tmp_path, [{"step": 1, "kind": "sft", "loss": None}])
     path.write_bytes(path.read_bytes() + b'\xff\n[]\n{"step": "x"}\n{"step": 2, "loss": "high"}\n{"ste')
     Follower(tmp_path).close()
     assert capsys.readouterr().out == "step 2/0  \n"
@@ -167,7 +167,7 @@ def test_a_broken_display_does_not_reach_the_run(tmp_path, monkeypatch, caplog):
 def test_a_terminal_of_80_columns_gets_one_live_line(tmp_path, monkeypatch, row, shown):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm")
-    write_rows(tmp_path, [row])
+    write_metrics(tmp_path, [row])
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal.file)
     Follower(tmp_path, SFT, GRPO).close()

@@ -1,7 +1,7 @@
 from pathlib import Path
 from zipfile import ZipFile
 
-from actors.driver.packaging import MAX_PACKAGE_BYTES, PackageListing, package_listing, packaged_files
+from actors.driver.package import MAX_PACKAGE_BYTES, PackageListing, package_listing, packaged_files
 
 
 def make_tree(root: Path) -> None:
