@@ -22,6 +22,7 @@ from pipeline.report import write_report
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.eta import PlannedStage
 from pipeline.runs.logs import log_to_file
+from pipeline.runs.notices import notices_shown
 from pipeline.runs.progress import follow_progress
 
 
@@ -44,7 +45,7 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
         wait_for_resources(plan.actors)
         run_directory = open_run(plan, "chain", run_directory)
         run_directory.checkpoints.refresh_links()
-        with _progress_shown(run_directory.path, chain):
+        with notices_shown(run_directory.path), _progress_shown(run_directory.path, chain):
             if num_done < len(chain.stages):
                 _train(plan, chain, num_done, run_directory)
     write_report(run_directory.path)

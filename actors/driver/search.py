@@ -37,6 +37,7 @@ from pipeline.report import write_report
 from pipeline.runs.checkpoints import read_progress
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.logs import log_to_file
+from pipeline.runs.notices import notices_shown
 
 TRIAL_CPUS = 0.01
 """Tune requires a trial to reserve some CPU."""
@@ -80,7 +81,8 @@ def run_search(config: Config, run_directory: RunDirectory | None = None) -> Run
         queue.restore({key: result["score"] for key, result in read_markers(path / "results").items()})
         print(f"{len(chains)} chains, {len(queue.keys)} stages, {num_slots} at a time", flush=True)
         if not queue.is_over:
-            _fit(queue, _share(plan, path, num_slots))
+            with notices_shown(path):
+                _fit(queue, _share(plan, path, num_slots))
             if not queue.is_over:  # Tune ends early and silently on Ctrl-C
                 raise KeyboardInterrupt
         link_results(path, chains)

@@ -1,7 +1,6 @@
 """Live progress of a run on the driver's console, read from its metrics file."""
 
 import logging
-import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import NamedTuple
 from pipeline.runs.eta import PlannedStage, StepTime, time_left
 from pipeline.runs.metrics_log import metrics_path
 from pipeline.runs.records import Row, number, parse_row
+from pipeline.runs.tail import Tail
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class _Feed:
     def __init__(self, run_dir: str | Path, stages: Sequence[PlannedStage]) -> None:
         self.num_steps = sum(stage.num_steps for stage in stages)
         self._stages = stages
-        self._tail = _Tail(metrics_path(run_dir))
+        self._new_rows = _Rows(metrics_path(run_dir))
         self._steps: list[StepTime] = []
         self._previous: Row | None = None
         """The row before the next one, if both are written while we watch: the time between them was no downtime."""
@@ -91,7 +91,7 @@ class _Feed:
 
     def poll(self) -> list[_Update]:
         """One update per new row; the first time, one for all rows that exist already."""
-        rows = self._tail.poll()
+        rows = self._new_rows.poll()
         if self._is_first_poll:
             self._is_first_poll = False
             self._steps = [StepTime.from_row(row) for row in rows]
@@ -108,26 +108,15 @@ class _Feed:
         return _Update(row["step"], str(row.get("stage", "")), [*([str(left)] if left else []), *_values(row)])
 
 
-class _Tail:
-    """New rows of a growing metrics file, which may not exist yet, or be replaced by a shorter one."""
+class _Rows:
+    """New rows of a metrics file. Rows that stay when a resumed run cuts the file back are given once."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._inode = self._offset = 0
+        self._tail = Tail(path)
         self._shown: dict[int, float | None] = {}
 
     def poll(self) -> list[Row]:
-        try:
-            with self._path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                if status.st_ino != self._inode or status.st_size < self._offset:
-                    self._inode, self._offset = status.st_ino, 0
-                file.seek(self._offset)
-                whole = file.read().rpartition(b"\n")[0]
-        except OSError:
-            return []
-        self._offset += len(whole) + bool(whole)
-        parsed = [row for line in whole.split(b"\n") if (row := parse_row(line)) and isinstance(row.get("step"), int)]
+        parsed = [row for line in self._tail.poll() if (row := parse_row(line)) and isinstance(row.get("step"), int)]
         rows = [row for row in parsed if self._shown.get(row["step"], -1) != row.get("time")]
         self._shown |= {row["step"]: row.get("time") for row in rows}
         return rows

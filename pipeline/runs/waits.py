@@ -1,0 +1,16 @@
+"""What a process of a run waits for, on the run's console."""
+
+from pipeline.runs.notices import notify
+
+
+def report_wait(what: str, waited_s: float, limit_s: float) -> None:
+    """Say on the console, from any process of the run, what this one is waiting for.
+
+    Call it now and then while waiting, about once a minute: each call is a line.
+
+    Args:
+        what: completes ``waiting 60 s for ...``: ``completions (2 of 8 calls pending)``.
+        waited_s: so far.
+        limit_s: when the wait ends in an error.
+    """
+    notify(f"waiting {waited_s:.0f} s for {what} (limit {limit_s:.0f} s)")
