@@ -1,7 +1,8 @@
 """Calls to actors: the one place that waits for their answers and turns a failed actor into an error."""
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 import ray
@@ -9,23 +10,66 @@ import ray.exceptions
 
 from actors.handles import Ref
 from pipeline.errors import ClusterError, GradusError
+from pipeline.runs.waits import report_wait
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 REPORT_EVERY_S = 60.0
+"""Seconds between two lines that say what is waited for."""
+TRANSFER_S = 600.0
+"""Maximum seconds for an answer that is ready to reach this process."""
 
 
-def wait_for(refs: Sequence[Ref[T]], what: str, num_returns: int = 1) -> list[Ref[T]]:
-    """The refs that are ready, at least ``num_returns`` of them. Logs every minute what it is waiting for."""
+class NoAnswerError(ClusterError):
+    """No call was answered in time."""
+
+
+def wait_for(
+    calls: Mapping[Ref[T], object], what: str, limit_s: float, check: Callable[[], None] | None = None
+) -> list[Ref[T]]:
+    """The calls that are answered, at least one of them. Reports every minute what it is waiting for.
+
+    Args:
+        calls: each with its actor, or None.
+        what: ``completions``.
+        limit_s: maximum seconds. After that the actors are restarted, so that they answer whoever calls next.
+        check: called every minute; raises if waiting is in vain.
+
+    Raises:
+        NoAnswerError: none is answered in time.
+    """
+    started = time.monotonic()
     while True:
-        ready, pending = ray.wait(list(refs), num_returns=num_returns, timeout=REPORT_EVERY_S)
-        if len(ready) >= num_returns:
+        left_s = started + limit_s - time.monotonic()
+        ready, pending = ray.wait(list(calls), num_returns=1, timeout=min(REPORT_EVERY_S, max(left_s, 0.0)))
+        if ready:
             return list(ready)
-        logger.warning("waiting for %s: %d of %d still pending", what, len(pending), len(refs))
+        waited_s = time.monotonic() - started
+        if waited_s >= limit_s:
+            _restart(calls.values())
+            raise NoAnswerError(f"{what} must arrive within {limit_s:g} s, got none of {len(pending)}")
+        report_wait(f"{what} ({len(pending)} calls unanswered)", waited_s, limit_s)
+        if check:
+            check()
+
+
+def results_of(
+    calls: Mapping[Ref[T], object], what: str, who: str, limit_s: float, check: Callable[[], None] | None = None
+) -> list[T]:
+    """The results of all calls, in order. Arguments and errors as of ``wait_for`` and ``result_of``.
+
+    Args:
+        limit_s: maximum seconds without any new answer.
+    """
+    pending = dict(calls)
+    while pending:
+        for ref in wait_for(pending, what, limit_s, check):
+            del pending[ref]
+    return [result_of(ref, who) for ref in calls]
 
 
 def result_of(ref: Ref[T], who: str) -> T:
-    """The result of a call.
+    """The result of a call that is ready.
 
     Args:
         who: the actor, as an error message names it: ``an engine``.
@@ -35,7 +79,7 @@ def result_of(ref: Ref[T], who: str) -> T:
         ClusterError: the call failed in any other way, or the actor died more often than Ray restarts it.
     """
     try:
-        answer: T = ray.get(ref)
+        answer: T = ray.get(ref, timeout=TRANSFER_S)
         return answer
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None)
@@ -45,10 +89,10 @@ def result_of(ref: Ref[T], who: str) -> T:
         raise ClusterError(f"{who} failed: {describe_error(cause or error)}") from error
 
 
-def results_of(refs: Sequence[Ref[T]], what: str, who: str) -> list[T]:
-    """The results of all calls, in order, once all of them are ready."""
-    wait_for(refs, what, len(refs))
-    return [result_of(ref, who) for ref in refs]
+def _restart(actors: Iterable[object]) -> None:
+    for actor in actors:
+        if actor is not None:
+            ray.kill(actor, no_restart=False)
 
 
 def describe_error(error: BaseException) -> str:

@@ -4,7 +4,9 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-from actors.rollout import Decoding
+from ray.util.placement_group import PlacementGroup
+
+from actors.rollout import Decoding, SyncReport
 from actors.weights import PackedWeights
 from pipeline.types import Completion, PromptRequest, RolloutGroup, WeightId
 
@@ -28,7 +30,7 @@ class RolloutHandle(Protocol):
     """Handle of a RolloutWorker."""
 
     @property
-    def sync(self) -> RemoteMethod[[WeightId | None], None]: ...
+    def sync(self) -> RemoteMethod[[WeightId | None], SyncReport | None]: ...
 
     @property
     def generate(
@@ -72,3 +74,5 @@ class ActorHandles:
     rollout_workers: tuple[RolloutHandle, ...]
     reward_workers: tuple[RewardHandle, ...]
     weight_store: WeightStoreHandle
+    placement: PlacementGroup | None = None
+    """The room of engines and graders."""

@@ -1,11 +1,13 @@
 """Versioned weights: packed by the learner, held by the store, pulled by the engines."""
 
+import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import xxhash
 
 from pipeline.types import WeightId
 
@@ -20,6 +22,14 @@ class TensorSpec(NamedTuple):
     num_bytes: int
 
 
+class Probe(NamedTuple):
+    """A text and what the weights say about it, so that an engine can prove that it answers with them."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    """The learner's log-probability of each token but the first, given those before it."""
+
+
 @dataclass(frozen=True)
 class PackedWeights:
     """All weights of a model in one buffer, which is copied, shared and mapped without pickling."""
@@ -27,30 +37,54 @@ class PackedWeights:
     buffer: np.ndarray
     """[num_bytes] uint8."""
     specs: tuple[TensorSpec, ...]
+    checksum: str
+    """XXH3 of the buffer as it was packed, 16 hex digits."""
+    probe: Probe | None = None
 
     def tensors(self) -> Iterator[tuple[str, Any]]:
         """(name, torch tensor) views of the buffer, which may be read-only."""
-        import torch
+        return _views(self.buffer, self.specs)
 
-        whole = torch.from_numpy(self.buffer)
-        for spec in self.specs:
-            part = whole[spec.offset : spec.offset + spec.num_bytes]
-            yield spec.name, part.view(getattr(torch, spec.dtype)).view(spec.shape)
+    def verify(self) -> None:
+        """Raises ValueError if the buffer is not the one that was packed."""
+        if (arrived := _checksum(self.buffer)) != self.checksum:
+            raise ValueError(f"weights must arrive as they were packed, got checksum {arrived}, not {self.checksum}")
 
 
-def pack_weights(named_tensors: Iterable[tuple[str, Any]]) -> PackedWeights:
-    """Copy (name, torch tensor) pairs into one buffer, each part aligned to 64 bytes."""
-    tensors, specs, offset = [], [], 0
-    for name, tensor in named_tensors:
-        specs.append(
-            TensorSpec(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), offset, tensor.nbytes)
-        )
-        tensors.append(tensor)
-        offset += -(-tensor.nbytes // 64) * 64
-    packed = PackedWeights(np.empty(offset, dtype=np.uint8), tuple(specs))
-    for (_, view), tensor in zip(packed.tensors(), tensors, strict=True):
+def _checksum(buffer: np.ndarray) -> str:
+    return xxhash.xxh3_64_hexdigest(buffer.data)
+
+
+def _views(buffer: np.ndarray, specs: Iterable[TensorSpec]) -> Iterator[tuple[str, Any]]:
+    import torch
+
+    whole = torch.from_numpy(buffer)
+    for spec in specs:
+        part = whole[spec.offset : spec.offset + spec.num_bytes]
+        yield spec.name, part.view(getattr(torch, spec.dtype)).view(spec.shape)
+
+
+def pack_weights(
+    sizes: Iterable[tuple[str, Any, Sequence[int]]],
+    named_tensors: Iterable[tuple[str, Any]],
+    probe: Probe | None = None,
+) -> PackedWeights:
+    """Copy (name, torch tensor) pairs into one buffer, each part aligned to 64 bytes. Holds one tensor at a time.
+
+    Args:
+        sizes: (name, torch dtype, shape) of all tensors, in their order.
+    """
+    specs, offset = [], 0
+    for name, dtype, shape in sizes:
+        num_bytes = dtype.itemsize * math.prod(shape)
+        specs.append(TensorSpec(name, str(dtype).removeprefix("torch."), tuple(shape), offset, num_bytes))
+        offset += -(-num_bytes // 64) * 64
+    buffer = np.zeros(offset, dtype=np.uint8)
+    for (name, view), (given, tensor) in zip(_views(buffer, specs), named_tensors, strict=True):
+        if name != given:
+            raise ValueError(f"tensors must come in the order of their sizes, got {given}, not {name}")
         view.copy_(tensor.detach())
-    return packed
+    return PackedWeights(buffer, tuple(specs), _checksum(buffer), probe)
 
 
 class WeightStore:

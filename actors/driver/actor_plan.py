@@ -1,7 +1,7 @@
 """The actors a configuration asks for, their reservations, and the limits of its engines. Needs no Ray."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from actors.rollout import EVAL_CHUNK
 from pipeline.config import Config, EvaluationConfig, GRPOConfig
@@ -21,15 +21,21 @@ class ActorPlan:
 def plan_actors(config: Config) -> tuple[ActorPlan, ...]:
     """All actors of a training job that live at the same time. SFT alone needs no graders and,
     without evaluations, no engines."""
-    rollout, reward, learner = config.rollout, config.reward, config.learner
+    rollout, reward = config.rollout, config.reward
     samples = any(stage.kind == "grpo" for stage in config.stages)
     num_rollout = rollout.num_workers if samples or config.eval.problems_per_level else 0
     return (
-        ActorPlan("learner", learner.num_workers, learner.num_cpus, learner.num_gpus, learner.memory_gib),
+        plan_learners(config),
         ActorPlan("rollout", num_rollout, rollout.num_cpus, rollout.num_gpus, rollout.memory_gib),
         ActorPlan("reward", reward.num_workers if samples else 0, reward.num_cpus, 0.0, reward.memory_gib),
         ActorPlan("weight store", 1, 0.0, 0.0, 0.0),
     )
+
+
+def plan_learners(config: Config) -> ActorPlan:
+    """The learners of a stage."""
+    learner = config.learner
+    return ActorPlan("learner", learner.num_workers, learner.num_cpus, learner.num_gpus, learner.memory_gib)
 
 
 def plan_engines(config: EvaluationConfig) -> tuple[ActorPlan, ...]:
@@ -43,8 +49,14 @@ def needed_resources(actors: Sequence[ActorPlan]) -> dict[str, float]:
     return {
         "CPU": sum(actor.count * actor.num_cpus for actor in actors),
         "GPU": sum(actor.count * actor.num_gpus for actor in actors),
-        "memory": sum(actor.count * actor.memory_gib for actor in actors) * 2**30,
+        "memory": sum(actor.count * int(actor.memory_gib * 2**30) for actor in actors),
     }
+
+
+def bundles(actors: Sequence[ActorPlan]) -> list[dict[str, float]]:
+    """What each actor reserves, by Ray's names. Those that reserve nothing are left out."""
+    needs = [needed_resources([replace(actor, count=1)]) for actor in actors for _ in range(actor.count)]
+    return [bundle for need in needs if (bundle := {name: amount for name, amount in need.items() if amount})]
 
 
 def engine_limits(config: Config) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actors.driver.actor_plan import plan_engines
-from actors.driver.cluster import connected_ray, wait_for_resources
+from actors.driver.cluster import connected_ray, wait_for_room
 from actors.driver.examination import Examination, engine_model
 from actors.driver.training_guard import TrainingGuard
 from pipeline.cli import JobArguments, check_output_root, output_root
@@ -79,7 +79,7 @@ def run_evaluation(config: EvaluationConfig, directory: Path | None = None) -> P
     """
     plan = _plan_evaluation(config, directory)
     with connected_ray():
-        wait_for_resources(plan_engines(plan.config))
+        wait_for_room(plan_engines(plan.config), plan.config.limits.placement_s)
         directory = _prepared(plan.config, plan.record, directory)
         with page.writing_to(directory, "Make room, then continue with --resume."):
             lock = hold_lock(directory)

@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from actors.calls import result_of, wait_for
-from actors.driver.start import engine_options, make_actor
+from actors.driver.actor_plan import plan_engines
+from actors.driver.cluster import reserve
+from actors.driver.start import end_process, engine_options, make_actor, places
 from actors.driver.training_guard import TrainingGuard
 from actors.handles import EvalHandle, Ref
+from actors.placement import PlacementWatch
 from actors.rollout import Decoding, EvalWorker
 from pipeline.config import EvaluationConfig, LoadingConfig, ModelConfig
 from pipeline.errors import ConfigError
@@ -64,17 +68,23 @@ class Examination:
             settings = engine_model(path, self._config.loading)
             tokenizer = load_tokenizer(path, settings, chat=False)
             all_requests = [self._requests(tokenizer, chunk) for chunk in chunks]
-            workers = self._start(settings, self._max_length(path, all_requests))
+            max_length = self._max_length(path, all_requests)
+            placement = reserve(plan_engines(self._config), [], self._config.limits.placement_s)
+            workers = self._start(settings, max_length, placement)
             try:
                 remaining, remaining_chunks = all_requests[num_done:], chunks[num_done:]
                 fitting = [[request for request in requests if self._fits(request)] for requests in remaining]
-                answers = _in_order(workers, fitting, [self._decoding(chunk) for chunk in remaining_chunks])
+                decodings = [self._decoding(chunk) for chunk in remaining_chunks]
+                watch = PlacementWatch(placement, self._config.limits.placement_s)
+                answers = _in_order(workers, fitting, decodings, self._config.limits.engine_s, watch)
                 for chunk, requests, (completions, seconds) in zip(remaining_chunks, remaining, answers, strict=True):
                     results.append(self._rows(tokenizer, chunk, requests, self._filled(requests, completions), seconds))
                     advance(len(chunk.problems))
             finally:
                 for worker in workers:
                     ray.kill(worker)
+                if placement:
+                    remove_placement_group(placement)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -115,14 +125,14 @@ class Examination:
         answered, empty = iter(completions), Completion((), (), "", "length")
         return [next(answered) if self._fits(r) else (empty,) * len(r.seeds) for r in requests]
 
-    def _start(self, settings: ModelConfig, longest: int) -> list[EvalHandle]:
+    def _start(self, settings: ModelConfig, longest: int, placement: PlacementGroup | None) -> list[EvalHandle]:
         rollout = self._config.rollout
         arguments = (rollout, settings, longest, min(rollout.prompts_per_chunk * rollout.num_samples, MAX_SEQUENCES))
         return [
-            make_actor(EvalWorker, self._directory, f"rollout_{index}", **engine_options(rollout)).remote(
-                *arguments, _no_weights
+            make_actor(EvalWorker, self._directory, f"rollout_{index}", **engine_options(rollout), **place).remote(
+                *arguments, _no_weights, end_process
             )
-            for index in range(rollout.num_workers)
+            for index, place in zip(range(rollout.num_workers), places(placement), strict=False)
         ]
 
     def _decoding(self, chunk: Chunk) -> Decoding:
@@ -179,7 +189,11 @@ def _no_weights(weight_id: Any) -> Any:
 
 
 def _in_order(
-    workers: Sequence[EvalHandle], chunks: Sequence[list[PromptRequest]], decodings: Sequence[Decoding]
+    workers: Sequence[EvalHandle],
+    chunks: Sequence[list[PromptRequest]],
+    decodings: Sequence[Decoding],
+    limit_s: float,
+    check: Callable[[], None],
 ) -> Iterator[Answers]:
     """Answers of every chunk, in order. An engine gets its next chunk when it has answered one."""
     pending: dict[Ref[Answers], tuple[int, EvalHandle]] = {}
@@ -191,7 +205,8 @@ def _in_order(
             for index, requests, decoding in islice(waiting, len(free)):
                 worker = free.pop(0)
                 pending[worker.answer.remote(requests, decoding)] = index, worker
-            ready = wait_for(list(pending), "completions")[0]
+            calls = {ref: worker for ref, (_, worker) in pending.items()}
+            ready = wait_for(calls, "completions", limit_s, check)[0]
             index, worker = pending.pop(ready)
             answered[index] = result_of(ready, "an engine")
             free.append(worker)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from actors.driver.cluster import connected_ray, wait_for_resources
+from actors.driver.cluster import connected_ray, wait_for_room
 from actors.driver.encode import make_tokens
 from actors.driver.plan import PlannedChain, RunPlan, StagePlan, plan_run
 from actors.driver.stage import fit_stage, stage_setup
@@ -42,7 +42,7 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
     num_done = _num_done(chain.stages, run_directory)
     resolve_model(plan.config.model)
     with connected_ray():
-        wait_for_resources(plan.actors)
+        wait_for_room(plan.actors, plan.config.limits.placement_s)
         run_directory = open_run(plan, "chain", run_directory)
         run_directory.checkpoints.refresh_links()
         with notices_shown(run_directory.path), _progress_shown(run_directory.path, chain):

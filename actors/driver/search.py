@@ -18,7 +18,7 @@ from ray import tune
 
 from actors.calls import describe_error
 from actors.driver.actor_plan import ActorPlan, needed_resources
-from actors.driver.cluster import connected_ray, wait_for_resources
+from actors.driver.cluster import connected_ray, has_room, wait_for_room
 from actors.driver.encode import make_tokens
 from actors.driver.launch import open_run
 from actors.driver.plan import PlannedChain, RunPlan, plan_search
@@ -133,12 +133,15 @@ def count_slots(plan: RunPlan) -> int:
         ClusterError: not even one fits.
     """
     actors = slot_actors(plan)
-    wait_for_resources(actors)
+    wait_for_room(actors, plan.config.limits.placement_s)
     available, needed = ray.available_resources(), needed_resources(actors)
     num_fitting = min(int(available.get(name, 0.0) / amount + 1e-9) for name, amount in needed.items() if amount)
     search = plan.config.search
     limit = (search and search.max_concurrent_stages) or len(plan.chains)
-    return max(1, min(num_fitting, limit, len(plan.chains)))
+    num_slots = max(1, min(num_fitting, limit, len(plan.chains)))
+    while num_slots > 1 and not has_room(actors * num_slots):  # what is free is spread over nodes
+        num_slots -= 1
+    return num_slots
 
 
 def _fit(queue: StageQueue, shared: SharedByTrials) -> None:

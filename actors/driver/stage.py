@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import ray
+import ray.exceptions
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from actors.calls import describe_error
+from actors.driver.actor_plan import plan_learners
+from actors.driver.cluster import wait_for_room
 from actors.driver.plan import PlannedChain
 from actors.handles import ActorHandles
 from actors.learner.grpo_loop import grpo_loop
@@ -21,8 +24,14 @@ from pipeline.curriculum.replay import ReplayBuffer, read_trained
 from pipeline.curriculum.stages import StageSpec
 from pipeline.data.tokens import TokenTable
 from pipeline.errors import ClusterError, GradusError
+from pipeline.runs.directory import RunDirectory
+from pipeline.runs.notices import notify
 
 logger = logging.getLogger(__name__)
+COLLECTIVE_S = 6 * 3600
+"""Maximum seconds that learners wait for each other. Rank 0 evaluates and saves while the others wait."""
+START_RETRIES = 3
+"""Ray Train waits a minute for room each time. There was room just before: something else took it."""
 
 
 def stage_setup(
@@ -69,17 +78,28 @@ def _replay_buffer(spec: StageSpec, seed: int, earlier: Sequence[Path]) -> Repla
 
 
 def fit_stage(setup: StageSetup) -> None:
-    """Train one stage to its end, and evaluate it.
+    """Train one stage to its end, and evaluate it. Learners that fail are restarted from the last checkpoint.
 
     Raises:
-        GradusError: it failed more often than ``learner.max_failures`` allows. The full traceback is in the driver's
-            log.
+        GradusError: they failed more than ``learner.max_failures`` times without a new checkpoint in between, or for a
+            reason that a restart would not change. The full traceback is in the driver's log.
     """
-    try:
-        _trainer(setup).fit()
-    except TrainingFailedError as error:
-        logger.exception("stage %s failed", setup.stage.name)
-        raise _stage_error(setup, error) from error
+    checkpoints = RunDirectory(setup.run_path).checkpoints
+    config, num_failures = setup.config, 0
+    while True:
+        reached = checkpoints.latest_progress()
+        wait_for_room([plan_learners(config)], config.limits.placement_s)
+        try:
+            _trainer(setup).fit()
+            return
+        except (TrainingFailedError, ray.exceptions.RayError) as error:
+            logger.exception("stage %s failed", setup.stage.name)
+            failure = _stage_error(setup, error)
+            has_progressed = checkpoints.latest_progress() != reached
+            num_failures = 1 if has_progressed else num_failures + 1
+            if not isinstance(failure, ClusterError) or num_failures > config.learner.max_failures:
+                raise failure from error
+            notify(f"{failure} Restart {num_failures} of {config.learner.max_failures}.")
 
 
 def train_stage(setup: StageSetup) -> None:
@@ -88,7 +108,7 @@ def train_stage(setup: StageSetup) -> None:
 
 
 def _trainer(setup: StageSetup) -> TorchTrainer:
-    """The stage as a Ray Train job. A worker group that dies is restarted from the last checkpoint."""
+    """The stage as a Ray Train job."""
     learner = setup.config.learner
     resources = {"CPU": learner.num_cpus, "memory": learner.memory_gib * 2**30}
     if learner.num_gpus:
@@ -96,14 +116,15 @@ def _trainer(setup: StageSetup) -> TorchTrainer:
     return TorchTrainer(
         lambda loop_config: train_stage(loop_config["setup"]),
         train_loop_config={"setup": setup},
-        torch_config=TorchConfig(timeout_s=6 * 3600),
+        torch_config=TorchConfig(timeout_s=COLLECTIVE_S),
         scaling_config=ScalingConfig(
             num_workers=learner.num_workers, use_gpu=learner.num_gpus > 0, resources_per_worker=resources
         ),
         run_config=RunConfig(
             name=f"{setup.stage.name}_{time.time_ns()}",  # a name used before would silently resume that run
             storage_path=str(setup.run_path / "ray_train"),
-            failure_config=FailureConfig(max_failures=learner.max_failures),
+            # fit_stage restarts: it knows progress from a standstill, and a certain error from an accident.
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=START_RETRIES),
             worker_runtime_env={"env_vars": learner_environment(learner)},
         ),
     )
@@ -125,7 +146,7 @@ def learner_environment(config: LearnerConfig) -> dict[str, str]:
     return variables
 
 
-def _stage_error(setup: StageSetup, error: TrainingFailedError) -> GradusError:
+def _stage_error(setup: StageSetup, error: Exception) -> GradusError:
     """A worker's user error, unchanged; any other failure as one line that says where the logs are."""
     failures = [getattr(failure, "cause", failure) for failure in getattr(error, "worker_failures", {}).values()]
     for failure in failures:

@@ -1,13 +1,18 @@
 """Starts the actors of a run: the only place where classes become Ray actors."""
 
+import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.calls import result_of
+from actors.calls import results_of
 from actors.driver.actor_plan import engine_limits, plan_actors
+from actors.driver.cluster import reserve
 from actors.handles import ActorHandles, WeightStoreHandle
 from actors.reward import RewardWorker
 from actors.rollout import RolloutWorker, engine_environment
@@ -20,35 +25,59 @@ RESTARTS = {"max_restarts": 20, "max_task_retries": 5}
 
 
 def start_actors(config: Config, run_path: Path, slot: int = 0) -> ActorHandles:
-    """Start engines, graders and a weight store. Ray restarts engines and graders that die.
+    """Start engines, graders and a weight store, once there is room for them and for the learners. Ray restarts those
+    that die.
 
     Args:
         slot: tells these actors from others of the same run. A set serves one stage at a time.
+
+    Raises:
+        ClusterError: there is no room.
     """
     rollout, reward = config.rollout, config.reward
+    plans = {plan.name: plan for plan in plan_actors(config)}
+    placement = reserve([plans["rollout"], plans["reward"]], [plans["learner"]], config.limits.placement_s)
+    place = places(placement)
     # Engines find the store by name: an actor with handles among its constructor arguments restarts only while
     # whoever created it still holds them.
-    counts = {actor.name: actor.count for actor in plan_actors(config)}
     tag = f"_{slot}" if slot else ""
     store_name = f"weights-{run_path.name}{tag}"
     store = make_actor(
         WeightStore, run_path, f"weight_store{tag}", name=store_name, num_cpus=0, max_restarts=20
     ).remote()
-    engine_arguments = (rollout, config.model, *engine_limits(config), partial(_pull_weights, store_name))
+    pull = partial(_pull_weights, store_name, config.limits.store_s)
+    engine_arguments = (rollout, config.model, *engine_limits(config), pull, end_process)
     grader_options = RESTARTS | {"num_cpus": reward.num_cpus, "memory": int(reward.memory_gib * 2**30)}
     return ActorHandles(
         rollout_workers=tuple(
-            make_actor(RolloutWorker, run_path, f"rollout{tag}_{index}", **engine_options(rollout)).remote(
-                *engine_arguments
-            )
-            for index in range(counts["rollout"])
+            make_actor(
+                RolloutWorker, run_path, f"rollout{tag}_{index}", **engine_options(rollout), **next(place)
+            ).remote(*engine_arguments)
+            for index in range(plans["rollout"].count)
         ),
         reward_workers=tuple(
-            make_actor(RewardWorker, run_path, f"reward{tag}_{index}", **grader_options).remote(reward)
-            for index in range(counts["reward"])
+            make_actor(RewardWorker, run_path, f"reward{tag}_{index}", **grader_options, **next(place)).remote(reward)
+            for index in range(plans["reward"].count)
         ),
         weight_store=store,
+        placement=placement,
     )
+
+
+def stop_actors(actors: ActorHandles) -> None:
+    """End the actors, and give back their room."""
+    for actor in (*actors.rollout_workers, *actors.reward_workers, actors.weight_store):
+        ray.kill(actor)
+    if actors.placement:
+        remove_placement_group(actors.placement)
+
+
+def places(placement: PlacementGroup | None) -> Iterator[dict[str, Any]]:
+    """Ray's option for each actor in turn: its bundle of the reserved room."""
+    index = 0
+    while True:
+        yield {"scheduling_strategy": PlacementGroupSchedulingStrategy(placement, index)} if placement else {}
+        index += 1
 
 
 def engine_options(rollout: RolloutConfig) -> dict[str, Any]:
@@ -59,6 +88,11 @@ def engine_options(rollout: RolloutConfig) -> dict[str, Any]:
         "memory": int(rollout.memory_gib * 2**30),
         "runtime_env": {"env_vars": engine_environment(rollout)},
     }
+
+
+def end_process() -> None:
+    """End this actor's process at once, whatever its threads and children do: Ray replaces it."""
+    os._exit(1)
 
 
 def make_actor(worker: type, run_path: Path, log_name: str, **options: Any) -> Any:
@@ -73,9 +107,10 @@ def make_actor(worker: type, run_path: Path, log_name: str, **options: Any) -> A
     return ray.remote(Logged).options(**options)
 
 
-def _pull_weights(store_name: str, weight_id: WeightId) -> PackedWeights:
+def _pull_weights(store_name: str, limit_s: float, weight_id: WeightId) -> PackedWeights:
     store: WeightStoreHandle = ray.get_actor(store_name)
-    held, (ref,) = result_of(store.locate.remote(), "the weight store")
+    ((held, (ref,)),) = results_of({store.locate.remote(): store}, "the weight store", "the weight store", limit_s)
     if held != weight_id:
         raise LookupError(f"the store must hold weights {weight_id}, got {held}")
-    return result_of(ref, "the object store")
+    (weights,) = results_of({ref: None}, f"weights {weight_id}", "the object store", limit_s)
+    return weights

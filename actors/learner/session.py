@@ -15,13 +15,14 @@ from actors.learner.recorder import StepRecorder
 from actors.learner.saver import StageSaver
 from actors.learner.setup import StageSetup
 from actors.learner.updater import PolicyUpdater
+from actors.weights import PackedWeights, Probe, pack_weights
 from pipeline.config import Config, SFTConfig
 from pipeline.curriculum.examples import StageExamples, stage_examples
 from pipeline.curriculum.schedule import StageSchedule
 from pipeline.models.attention import use_causal_sdpa
 from pipeline.models.device import peak_memory_gib, pick_device, torch_dtype
 from pipeline.models.hub import resolve_model
-from pipeline.models.policy import load_policy, merged_weights, weights_digest
+from pipeline.models.policy import load_policy, merged_weights, weight_specs, weights_digest
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.runs.checkpoints import Progress, load_checkpoint
 from pipeline.runs.clock import PHASES, PhaseClock
@@ -29,6 +30,7 @@ from pipeline.runs.directory import RunDirectory
 from pipeline.runs.logs import log_to_file
 from pipeline.seeds import derive_seed
 from pipeline.training.batching import MicroBatch, TokenSequence
+from pipeline.training.logprobs import text_logprobs
 from pipeline.training.sft import solution_batches
 from pipeline.training.spectral import due_steps
 
@@ -56,7 +58,7 @@ class LearnerSession:
         self._saver = StageSaver(setup, self._run, self.model, self.policy, self.examples)
         if self.ranks.is_first:
             self._run.lock()
-        self.engines = Engines(setup.actors, self.config.rollout, self.ranks)
+        self.engines = Engines(setup.actors, self.config, self.ranks)
         self.progress = self._restore()
         self.schedule = StageSchedule(
             self.progress, self.stage.settings, self.examples.num_steps, self.config.eval, self.stage.promotion
@@ -113,7 +115,12 @@ class LearnerSession:
 
     def publish_weights(self, step: int) -> None:
         """Load the policy as it is after ``step`` steps into every engine."""
-        self.engines.publish(step, lambda: merged_weights(self.model, self.dtype))
+        self.engines.publish(step, self._packed_weights)
+
+    def _packed_weights(self) -> PackedWeights:
+        token_ids = self.examples.probe_tokens(self.config.rollout.max_prompt_length)
+        probe = Probe(token_ids, text_logprobs(self.model, token_ids, self.dtype))
+        return pack_weights(weight_specs(self.model, self.dtype), merged_weights(self.model, self.dtype), probe)
 
     def begin_update(self, stage_step: int) -> None:
         """Drop old gradients and set the step's learning rate."""
@@ -170,6 +177,7 @@ class LearnerSession:
         if self.stage.kind == "grpo":
             self.progress.reward_history.append(metrics["reward_mean"])
         if self.recorder:
+            metrics |= self.engines.sync_metrics()
             metrics |= {"learning_rate": self.policy.learning_rate, "learner_memory_gib": peak_memory_gib(self.device)}
             self.recorder.step(self.progress, metrics, self.clock.lap(PHASES[self.stage.kind]))
             if is_scored or self._saver.is_due(self.progress.stage_step):

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pipeline.config.base import StrictModel
 from pipeline.config.data import DataConfig
 from pipeline.config.engines import GradingConfig, RolloutConfig, check_shards
+from pipeline.config.limits import LimitsConfig
 from pipeline.config.output import OutputConfig
 from pipeline.templates import PromptTemplate
 
@@ -161,6 +162,7 @@ class EvaluationConfig(StrictModel):
     loading: LoadingConfig = LoadingConfig()
     grading: GradingConfig = GradingConfig()
     guard: GuardConfig = GuardConfig()
+    limits: LimitsConfig = LimitsConfig()
     output: OutputConfig = OutputConfig()
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from pipeline.config.curriculum import CurriculumConfig, SearchConfig, StageConf
 from pipeline.config.data import DataConfig
 from pipeline.config.engines import LearnerConfig, RewardConfig, RolloutConfig, check_shards
 from pipeline.config.evaluation import HeldOutConfig
+from pipeline.config.limits import LimitsConfig
 from pipeline.config.model import ModelConfig
 from pipeline.config.output import CheckpointConfig, OutputConfig, TrackingConfig
 from pipeline.config.training import GRPOConfig, SFTConfig, TrainerConfig
@@ -39,6 +40,7 @@ class Config(StrictModel):
     rollout: RolloutConfig = RolloutConfig()
     reward: RewardConfig = RewardConfig()
     learner: LearnerConfig = LearnerConfig()
+    limits: LimitsConfig = LimitsConfig()
     eval: HeldOutConfig = HeldOutConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     output: OutputConfig = OutputConfig()

@@ -15,6 +15,8 @@ from pipeline.errors import DataError
 from pipeline.training.batching import TokenSequence
 from pipeline.types import Problem
 
+PROBE_TOKENS = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -73,6 +75,12 @@ class StageExamples:
     def batch(self, step: int) -> list[Example]:
         """The ``batch_size`` examples of a step, from 0."""
         return self.mixture.batch(self.batch_size, step)
+
+    def probe_tokens(self, max_length: int) -> tuple[int, ...]:
+        """The first tokens of the stage's first example, two at least: a text to compare learner and engines with."""
+        text = self.mixture.batch(1, 0)[0].tokens
+        tokens = (*text.prompt, *text.completion)
+        return (tokens * 2)[: max(2, min(PROBE_TOKENS, max_length))]
 
     def trained_until(self, step: int) -> list[ReplayItem]:
         """The stage's own problems that its first ``step`` steps trained on, in data set order."""

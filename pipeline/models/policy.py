@@ -141,6 +141,16 @@ def swapped_in(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None
             parameter.data = current[name]
 
 
+def weight_specs(model: nn.Module, dtype: torch.dtype) -> list[tuple[str, torch.dtype, torch.Size]]:
+    """Name, dtype and shape of everything that ``merged_weights`` yields, in its order."""
+    base = _without_peft(model)
+    return [
+        (name.replace(".base_layer.", "."), dtype, parameter.shape)
+        for name, parameter in base.named_parameters()
+        if ".lora_" not in name
+    ]
+
+
 @torch.no_grad()
 def merged_weights(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     """Every weight in ``dtype``, adapters merged, one at a time, by its name in the plain model.

@@ -3,13 +3,14 @@
 Shapes: B rows and T targets per row as in MicroBatch, vocabulary V.
 """
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.models.attention import packing_arguments
-from pipeline.training.batching import MicroBatch
+from pipeline.training.batching import MicroBatch, TokenSequence, micro_batches
 
 
 def next_token_logits(model: nn.Module, batch: MicroBatch, dtype: torch.dtype) -> Tensor:
@@ -25,6 +26,20 @@ def token_logprobs(logits: Tensor, targets: Tensor, temperature: float = 1.0) ->
     """Log-probabilities [B, T] of targets [B, T] under softmax(logits [B, T, V] / temperature), in float32."""
     logprobs: Tensor = _TokenLogprobs.apply(logits.flatten(0, 1), targets.flatten(), temperature)  # type: ignore[no-untyped-call]
     return logprobs.view_as(targets)
+
+
+@torch.no_grad()
+def text_logprobs(model: nn.Module, token_ids: Sequence[int], dtype: torch.dtype) -> tuple[float, ...]:
+    """Log-probability of each token but the first, given those before it. Without dropout."""
+    device, training = next(model.parameters()).device, model.training
+    text = TokenSequence(tuple(token_ids[:1]), tuple(token_ids[1:]))
+    (batch,) = micro_batches([text], len(text), device)
+    model.eval()
+    try:
+        logits = next_token_logits(model, batch, dtype)
+    finally:
+        model.train(training)
+    return tuple(token_logprobs(logits, batch.targets)[0].tolist())
 
 
 class _TokenLogprobs(torch.autograd.Function):

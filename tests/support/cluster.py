@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 import ray
 
-from actors.calls import result_of
 from actors.driver import launch, search
 from actors.driver.actor_plan import engine_limits
-from actors.driver.start import RESTARTS, engine_options, make_actor
+from actors.driver.start import RESTARTS, end_process, engine_options, make_actor
 from actors.handles import ActorHandles
 from actors.reward import RewardWorker
 from actors.rollout import RolloutWorker
@@ -80,7 +79,8 @@ def start_ray_actors(model: Path, directory: Path) -> RayActors:
     (directory / "logs").mkdir()
     names = [f"{directory}-{index}" for index in range(2)]
     stores = [make_actor(WeightStore, directory, name[-1], name=name, num_cpus=0).remote() for name in names]
-    arguments = (config.rollout, config.model, *engine_limits(config), partial(_pull_from_any, tuple(names)))
+    pull = partial(_pull_from_any, tuple(names))
+    arguments = (config.rollout, config.model, *engine_limits(config), pull, end_process)
     engines = [
         make_actor(RolloutWorker, directory, f"engine_{index}", **engine_options(config.rollout)).remote(*arguments)
         for index in range(2)
@@ -94,9 +94,10 @@ def start_ray_actors(model: Path, directory: Path) -> RayActors:
 
 def _pull_from_any(store_names: tuple[str, ...], weight_id: WeightId) -> PackedWeights:
     for name in store_names:
-        held, (ref,) = result_of(ray.get_actor(name).locate.remote(), "the weight store")
+        held, (ref,) = ray.get(ray.get_actor(name).locate.remote(), timeout=60)
         if held == weight_id:
-            return result_of(ref, "the object store")
+            weights: PackedWeights = ray.get(ref, timeout=60)
+            return weights
     raise LookupError(f"no store holds weights {weight_id}")
 
 

@@ -44,6 +44,7 @@ def evaluate_without_ray(engines: Engines, main: Main, *arguments: object) -> No
     """
     with _no_cluster(evaluate) as patch:
         patch.setattr(examination, "make_actor", partial(_local_engine, engines))
+        patch.setattr(examination, "reserve", lambda actors, others, limit_s: None)
         patch.setattr(examination, "ray", SimpleNamespace(kill=lambda engine: None))
         main([str(argument) for argument in arguments])
 
@@ -53,7 +54,7 @@ def _no_cluster(*modules: Any) -> Iterator[pytest.MonkeyPatch]:
     with without_ray(), pytest.MonkeyPatch.context() as patch, _logging_restored():
         for module in modules:
             patch.setattr(module, "connected_ray", nullcontext)
-            patch.setattr(module, "wait_for_resources", lambda actors: None)
+            patch.setattr(module, "wait_for_room", lambda actors, limit_s: None)
         yield patch
 
 
@@ -76,7 +77,7 @@ def _run_stages(queue: StageQueue, shared: search.SharedByTrials) -> None:
 
 def _local_engine(engines: Engines, worker: type, directory: Path, log_name: str, **options: Any) -> Any:
     def remote(config: Any, model: ModelConfig, *arguments: Any) -> LocalHandle:
-        *limits, pull = arguments
+        *limits, pull, _ = arguments
         key = (log_name, model.name, *limits)
         if key not in engines:
             engines[key] = LocalHandle(worker(config, model, *limits, pull))

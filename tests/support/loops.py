@@ -86,7 +86,7 @@ def local_ray() -> Any:
     def wait(refs: list[LocalRef], num_returns: int = 1, timeout: float | None = None) -> tuple[list[Any], list[Any]]:
         return refs, []
 
-    return SimpleNamespace(wait=wait, get=lambda ref: ref.answer(), exceptions=ray.exceptions)
+    return SimpleNamespace(wait=wait, get=lambda ref, timeout: ref.answer(), exceptions=ray.exceptions)
 
 
 @contextmanager

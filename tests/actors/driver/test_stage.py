@@ -13,7 +13,9 @@ from pipeline.errors import ClusterError, GradusError, RewardError
 def stage_error(*causes: Exception) -> GradusError:
     setup: Any = SimpleNamespace(stage=SimpleNamespace(name="rl"), run_path=Path("/runs/exp_1"))
     failures = {rank: SimpleNamespace(cause=cause) for rank, cause in enumerate(causes)}
-    return _stage_error(setup, SimpleNamespace(worker_failures=failures))
+    error = RuntimeError("the group failed")
+    error.worker_failures = failures  # type: ignore[attr-defined]
+    return _stage_error(setup, error)
 
 
 def test_a_user_error_in_any_worker_is_the_error_of_the_stage():

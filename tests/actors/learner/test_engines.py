@@ -1,6 +1,7 @@
 """A learner's calls to its actors, which are plain objects here: see tests/support/loops.py."""
 
-import logging
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,8 +13,9 @@ from actors import calls
 from actors.handles import ActorHandles
 from actors.learner.engines import Engines
 from actors.learner.ranks import Ranks
-from actors.rollout import Decoding
-from pipeline.config import RolloutConfig
+from actors.rollout import Decoding, SyncReport
+from actors.weights import PackedWeights, pack_weights
+from pipeline.config import validate_config
 from pipeline.curriculum.examples import Example
 from pipeline.errors import ClusterError, RewardError
 from pipeline.runs.clock import PhaseClock
@@ -21,7 +23,7 @@ from pipeline.training.batching import TokenSequence
 from pipeline.types import Completion, Problem, PromptRequest, RewardBreakdown, RolloutGroup, WeightId
 from tests.support.loops import LocalHandle, LocalRef, LocalStore, local_ray
 
-WEIGHTS = [("w", torch.tensor([1.0, 2.0]))]
+WEIGHTS = pack_weights([("w", torch.float32, (2,))], [("w", torch.tensor([1.0, 2.0]))])
 
 
 class EchoEngine:
@@ -31,9 +33,9 @@ class EchoEngine:
         self.name, self.calls = name, calls
         self.holds: WeightId | None = None
 
-    def sync(self, weight_id: WeightId) -> float:
+    def sync(self, weight_id: WeightId) -> SyncReport:
         self.holds = weight_id
-        return 0.0
+        return SyncReport(WEIGHTS.checksum, 0.25)
 
     def generate(
         self, weight_id: WeightId, requests: list[PromptRequest], decoding: Decoding
@@ -75,8 +77,9 @@ def parts(monkeypatch) -> SimpleNamespace:
     return SimpleNamespace(handles=handles, engines=engines, store=store, grader=grader, log=log)
 
 
-def make(parts: SimpleNamespace, ranks: Ranks | None = None, **settings: Any) -> Engines:
-    return Engines(parts.handles, RolloutConfig.model_validate(settings), ranks or Ranks())
+def make(parts: SimpleNamespace, ranks: Ranks | None = None, **sections: Any) -> Engines:
+    config = validate_config({"stages": [{"name": "rl", "kind": "grpo"}], "grpo": {"batch_size": 4}, **sections})
+    return Engines(parts.handles, config, ranks or Ranks())
 
 
 def examples(count: int) -> list[Example]:
@@ -90,7 +93,7 @@ def test_weights_are_published_once_per_step_and_loaded_into_every_engine(parts)
     engines = make(parts)
     packed = []
 
-    def weights() -> list[tuple[str, torch.Tensor]]:
+    def weights() -> PackedWeights:
         packed.append(1)
         return WEIGHTS
 
@@ -110,7 +113,7 @@ def test_requests_before_weights_are_published_are_an_error(parts):
 
 
 def test_groups_come_back_in_order_with_their_seeds_and_rewards(parts):
-    engines = make(parts, prompts_per_chunk=2)
+    engines = make(parts, rollout={"prompts_per_chunk": 2})
     engines.publish(7, lambda: WEIGHTS)
     seeds = [(10 * n, 10 * n + 1) for n in range(5)]
     groups = engines.collect(examples(5), seeds, PhaseClock())
@@ -124,7 +127,7 @@ def test_groups_come_back_in_order_with_their_seeds_and_rewards(parts):
 
 
 def test_another_rank_starts_with_another_engine_and_publishes_nothing(parts):
-    engines = make(parts, RankOne(), prompts_per_chunk=2)
+    engines = make(parts, RankOne(), rollout={"prompts_per_chunk": 2})
     engines.publish(0, lambda: WEIGHTS)
     assert parts.store.held is None
     engines.collect(examples(2), [(1,), (2,)], PhaseClock())
@@ -169,10 +172,88 @@ def test_any_other_failure_is_one_line_that_names_the_actor(monkeypatch, error):
     assert "\n" not in str(caught.value)
 
 
-def test_a_long_wait_says_what_it_waits_for(monkeypatch, caplog):
-    caplog.set_level(logging.WARNING)
+# Waits -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def restarted(monkeypatch) -> list[Any]:
+    """Nothing is ever answered. Holds the actors that were killed so that Ray restarts them."""
+    killed: list[Any] = []
+    silent = SimpleNamespace(
+        wait=lambda refs, num_returns, timeout: ([], refs),
+        kill=lambda actor, no_restart: killed.append((actor, no_restart)),
+    )
+    monkeypatch.setattr(calls, "ray", silent)
+    return killed
+
+
+def silent_call() -> LocalRef:
+    return LocalRef(lambda: None)
+
+
+def test_a_long_wait_says_what_it_waits_for(monkeypatch, capsys):
     first, second = refs = [LocalRef(lambda: 1), LocalRef(lambda: 2)]
     answers = iter([([], refs), ([first], [second])])
     monkeypatch.setattr(calls, "ray", SimpleNamespace(wait=lambda refs, **_: next(answers)))
-    assert calls.wait_for(refs, "completions") == [first]  # type: ignore[arg-type, comparison-overlap]
-    assert "waiting for completions: 2 of 2 still pending" in caplog.text
+    assert calls.wait_for(dict.fromkeys(refs), "completions", 100.0) == [first]  # type: ignore[arg-type, comparison-overlap]
+    assert "s for completions (2 calls unanswered) (limit 100 s)" in capsys.readouterr().out
+
+
+def test_a_wait_ends_in_an_error_and_silent_actors_are_restarted(restarted):
+    waits: dict[Any, Any] = {silent_call(): "engine 0", silent_call(): "engine 1"}
+    with pytest.raises(ClusterError, match=r"^completions must arrive within 0 s, got none of 2$"):
+        calls.wait_for(waits, "completions", 0.0)
+    assert restarted == [("engine 0", False), ("engine 1", False)]
+
+
+def test_a_check_while_waiting_can_end_the_wait(restarted):
+    def check() -> None:
+        raise ClusterError("a node was lost")
+
+    with pytest.raises(ClusterError, match="a node was lost"):
+        calls.wait_for({silent_call(): None}, "completions", 100.0, check)  # type: ignore[arg-type]
+
+
+def test_the_limit_of_many_calls_starts_again_with_every_answer(monkeypatch):
+    refs = [LocalRef(partial(int, n)) for n in range(3)]
+    clock = iter(range(0, 1000, 50))  # every look at the clock takes 50 s
+    monkeypatch.setattr(calls, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    ready = SimpleNamespace(wait=lambda refs, **_: (refs[-1:], refs[:-1]), get=lambda ref, timeout: ref.answer())
+    monkeypatch.setattr(calls, "ray", ready)
+    assert calls.results_of(dict.fromkeys(refs), "rewards", "a grader", 60.0) == [0, 1, 2]  # type: ignore[arg-type]
+
+
+def test_a_grader_that_never_answers_is_blamed_on_the_plug_in(parts, monkeypatch):
+    engines = make(parts)
+    engines.publish(0, lambda: WEIGHTS)
+
+    def no_rewards(waits: Any, what: str, *_: Any) -> list[Any]:
+        if what == "rewards":
+            raise calls.NoAnswerError("rewards must arrive within 5 s, got none of 1")
+        return list(waits)
+
+    monkeypatch.setattr(calls, "wait_for", no_rewards)
+    with pytest.raises(ClusterError, match="rewards must arrive"):
+        engines.collect(examples(1), [(1,)], PhaseClock())
+    engines = make(parts, reward={"functions": [{"name": "format"}, {"name": "my_rewards:slow"}]})
+    engines.publish(0, lambda: WEIGHTS)
+    with pytest.raises(RewardError, match="one of the reward functions my_rewards:slow blocks"):
+        engines.collect(examples(1), [(1,)], PhaseClock())
+
+
+# Proof of a sync ---------------------------------------------------------------------------------
+
+
+def test_every_sync_is_proven_by_the_checksum_of_what_arrived(parts):
+    engines = make(parts)
+    engines.publish(0, lambda: WEIGHTS)
+    assert engines.sync_metrics() == {"weights_checksum": WEIGHTS.checksum, "engine_probe_diff": 0.25}
+    other = pack_weights([("w", torch.float32, (2,))], [("w", torch.tensor([1.0, 3.0]))])
+    with pytest.raises(ClusterError, match=f"engines must hold weights {other.checksum}, got {WEIGHTS.checksum}"):
+        engines.publish(1, lambda: other)
+
+
+def test_nothing_is_packed_without_engines(parts):
+    engines = make(SimpleNamespace(handles=replace(parts.handles, rollout_workers=())))
+    engines.publish(0, lambda: pytest.fail("packed"))
+    assert parts.store.held is None and engines.sync_metrics() == {}

@@ -1,0 +1,115 @@
+"""RolloutWorker as a plain class, on a stand-in for vLLM: what it does when the engine fails or answers wrongly."""
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from actors import rollout
+from actors.rollout import Decoding, EngineError, RolloutWorker, SyncReport
+from actors.weights import PackedWeights, Probe, pack_weights
+from pipeline.config import ModelConfig, RolloutConfig
+from pipeline.types import PromptRequest, WeightId
+
+FIRST, SECOND = WeightId(1, 0), WeightId(1, 1)
+REQUESTS = [PromptRequest((1, 2), (10, 11)), PromptRequest((3,), (12,))]
+
+
+class StubEngine:
+    """Completes every prompt with its first token. ``failure`` is raised, and ``lost`` answers are left out."""
+
+    failure: Exception | None = None
+    lost = 0
+    logprob = -1.0
+    """Of every token of a prompt."""
+
+    def generate(self, prompts: list[dict[str, list[int]]], params: Any, use_tqdm: bool) -> list[Any]:
+        if self.failure:
+            raise self.failure
+        return [self._answer(prompt["prompt_token_ids"]) for prompt in prompts][self.lost :]
+
+    def _answer(self, ids: list[int]) -> Any:
+        said = {token: SimpleNamespace(logprob=self.logprob) for token in ids}
+        completion = SimpleNamespace(token_ids=[ids[0]], logprobs=[said], text="", finish_reason="stop")
+        return SimpleNamespace(
+            prompt_token_ids=ids, outputs=[completion], finished=True, prompt_logprobs=[None, *[said] * (len(ids) - 1)]
+        )
+
+    def reset_prefix_cache(self) -> None: ...
+
+    def collective_rpc(self, method: str, kwargs: Any) -> None:
+        list(kwargs["weights_iterator"])
+
+
+def packed(value: float, probe: Probe | None = None) -> PackedWeights:
+    return pack_weights([("w", torch.float32, (1,))], [("w", torch.tensor([value]))], probe)
+
+
+@pytest.fixture
+def parts(monkeypatch) -> SimpleNamespace:
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=SimpleNamespace))
+    engine, ended = StubEngine(), []
+    monkeypatch.setattr(rollout, "_start_engine", lambda *_: engine)
+    weights = {FIRST: packed(1.0), SECOND: packed(2.0)}
+
+    def end_process() -> None:
+        ended.append(True)
+
+    worker = RolloutWorker(RolloutConfig(), ModelConfig(), 16, 4, weights.__getitem__, end_process)
+    return SimpleNamespace(worker=worker, engine=engine, ended=ended, weights=weights)
+
+
+def test_every_seed_of_every_prompt_gets_its_completion(parts):
+    answers = parts.worker.generate(FIRST, REQUESTS, Decoding(1.0))
+    assert [[c.token_ids for c in group] for group in answers] == [[(1,), (1,)], [(3,)]]
+    assert not parts.ended
+
+
+def test_an_exception_inside_the_engine_ends_the_process_after_a_log_line(parts, caplog):
+    parts.engine.failure = RuntimeError("no blocks")
+    with pytest.raises(EngineError, match="RuntimeError: no blocks"):
+        parts.worker.generate(FIRST, REQUESTS, Decoding(1.0))
+    assert parts.ended == [True]
+    assert "the engine failed, so its process ends" in caplog.text and "no blocks" in caplog.text
+
+
+def test_answers_are_counted_against_prompts(parts):
+    parts.engine.lost = 1
+    with pytest.raises(EngineError, match="must answer 3 prompts, got 2"):
+        parts.worker.generate(FIRST, REQUESTS, Decoding(1.0))
+    assert parts.ended == [True]
+
+
+def test_weights_that_cannot_be_pulled_leave_the_engine_alone(parts):
+    with pytest.raises(KeyError):
+        parts.worker.sync(WeightId(9, 9))
+    assert not parts.ended
+
+
+def test_an_engine_reports_the_checksum_of_what_arrived(parts):
+    assert parts.worker.sync(None) is None
+    assert parts.worker.sync(FIRST) == SyncReport(parts.weights[FIRST].checksum, None)
+    assert parts.worker.sync(SECOND) == SyncReport(parts.weights[SECOND].checksum, None)
+
+
+def test_weights_that_changed_on_the_way_are_never_loaded(parts):
+    parts.weights[FIRST].buffer[0] ^= 1
+    with pytest.raises(EngineError, match="must arrive as they were packed"):
+        parts.worker.sync(FIRST)
+    assert parts.ended == [True]
+
+
+def test_an_engine_proves_once_that_it_answers_with_the_weights_it_loaded(parts):
+    parts.weights[FIRST] = packed(1.0, Probe((1, 2, 3), (-1.25, -1.0)))
+    assert parts.worker.sync(FIRST).probe_diff == pytest.approx(0.125)  # mean of 0.25 and 0
+    parts.weights[SECOND] = packed(2.0, Probe((1, 2, 3), (-9.0, -9.0)))
+    assert parts.worker.sync(SECOND).probe_diff == pytest.approx(0.125)  # measured with the first weights alone
+
+
+def test_an_engine_with_other_weights_than_it_was_given_never_answers(parts):
+    parts.weights[FIRST] = packed(1.0, Probe((1, 2, 3), (-4.0, -5.0)))
+    with pytest.raises(EngineError, match=r"may differ by 0.5 from the learner's, got 3.5"):
+        parts.worker.sync(FIRST)
+    assert parts.ended == [True]
