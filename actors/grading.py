@@ -2,20 +2,20 @@
 
 import logging
 import os
-import sys
 from collections import deque
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
 import ray
-import ray.exceptions
 
 import pipeline
-from pipeline.errors import ClusterError, GradusError
-from pipeline.grading.chunks import CHUNKS_PER_WORKER, GradedChunk, GradeSettings, grade_chunk
+from actors.calls import results_of, wait_for
+from actors.handles import Ref
+from pipeline.errors import ClusterError
+from pipeline.grading.chunks import CHUNK_LIMIT_S, CHUNKS_PER_WORKER, GradedChunk, GradeSettings, grade_chunk
 from pipeline.grading.tables import Chunk
 
-WAIT_S = 60
+_CHUNKS = "graded chunks"
 
 
 def over_ray(
@@ -32,12 +32,13 @@ def over_ray(
     _connect(num_workers)
     task = ray.remote(num_cpus=1)(grade_chunk)
     limit = num_workers or 2 * int(ray.cluster_resources().get("CPU", 1))
-    waiting: deque[ray.ObjectRef[GradedChunk]] = deque()
-    busy: list[ray.ObjectRef[GradedChunk]] = []
+    waiting: deque[Ref[GradedChunk]] = deque()
+    busy: list[Ref[GradedChunk]] = []
     try:
         for chunk in chunks:
             if len(busy) == limit:
-                busy = _wait(busy)
+                for ref in wait_for(dict.fromkeys(busy), _CHUNKS, CHUNK_LIMIT_S):
+                    busy.remove(ref)
             ref = task.remote(settings, chunk)
             waiting.append(ref)
             busy.append(ref)
@@ -66,23 +67,6 @@ def _connect(num_workers: int | None) -> None:
         raise ClusterError(f"no Ray cluster at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {reason}") from None
 
 
-def _wait(refs: "list[ray.ObjectRef[GradedChunk]]") -> "list[ray.ObjectRef[GradedChunk]]":
-    """Wait until one is ready; returns the others."""
-    while True:
-        ready, pending = ray.wait(refs, timeout=WAIT_S, fetch_local=False)
-        if ready:
-            return list(pending)
-        print(f"waiting for {len(pending)} chunks: is a CPU of the cluster free?", file=sys.stderr, flush=True)
-
-
-def _result(ref: "ray.ObjectRef[GradedChunk]") -> GradedChunk:
-    _wait([ref])
-    try:
-        graded: GradedChunk = ray.get(ref)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, GradusError):
-            raise error.cause from None
-        raise
-    except ray.exceptions.RayError as error:
-        raise ClusterError(f"the cluster lost a chunk: {' '.join(str(error).split())[:300]}") from None
+def _result(ref: Ref[GradedChunk]) -> GradedChunk:
+    (graded,) = results_of({ref: None}, _CHUNKS, "the cluster", CHUNK_LIMIT_S)
     return graded

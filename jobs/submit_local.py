@@ -52,7 +52,7 @@ def submit(head: LocalHead, entrypoint: list[str]) -> int:
         client_code = client.wait()
     finally:
         client.kill()
-        client.wait()
+        client.wait(timeout=60)
     if client_code not in (0, 1):  # the client's own codes for jobs that ended
         return client_code
     jobs = json.loads(head.request("/api/jobs/"))

@@ -1,7 +1,6 @@
 """The Ray cluster a job runs on: connecting to it, and room for actors that are asked for together."""
 
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -159,9 +158,10 @@ def _no_room(actors: Sequence[ActorPlan], limit_s: float) -> str:
     )
     if missing := _missing(free, actors):
         name, amount = next(iter(missing.items()))
+        unit, label = (2**30, "GiB of memory") if name == "memory" else (1, f"{name}s")
         return (
-            f"the cluster must have {_quantity(name, amount)} free for all actors, got "
-            f"{_quantity(name, free.get(name, 0.0))} in {limit_s:g} s. {advice}"
+            f"the cluster must have {amount / unit:g} {label} free for all actors, got "
+            f"{free.get(name, 0.0) / unit:.3g} in {limit_s:g} s. {advice}"
         )
     largest = max(actors, key=lambda actor: (actor.num_gpus, actor.memory_gib, actor.num_cpus))
     return (
@@ -169,12 +169,6 @@ def _no_room(actors: Sequence[ActorPlan], limit_s: float) -> str:
         f"spread over nodes. A {largest.name} needs {largest.num_cpus:g} CPUs, {largest.num_gpus:g} GPUs and "
         f"{largest.memory_gib:g} GiB. {advice}"
     )
-
-
-def _quantity(name: str, amount: float) -> str:
-    if name == "memory":
-        return f"{math.floor(amount / 2**30 * 100) / 100:g} GiB of memory"
-    return f"{amount:.3g} {name}s"
 
 
 def _not_admitted(limit_s: float) -> str:

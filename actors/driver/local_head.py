@@ -28,6 +28,7 @@ from pipeline.errors import ClusterError
 
 START_TIMEOUT_S = 120.0
 TERMINATE_TIMEOUT_S = 2.0
+STOP_TIMEOUT_S = 120.0
 # A caller's own cluster must not leak into ours.
 _FOREIGN_VARIABLES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_JOB_HEADERS", "RAY_TMPDIR")
 
@@ -92,7 +93,8 @@ class LocalHead:
     def stop(self) -> None:
         """Stop everything that this head started."""
         if self._keeper:
-            self._keeper.communicate(b"stop")  # closing is not enough: a fork of ours may hold the pipe open
+            # Closing its input is not enough: a fork of ours may hold the pipe open.
+            self._keeper.communicate(b"stop", timeout=STOP_TIMEOUT_S)
         shutil.rmtree(self.temp_dir, ignore_errors=True)
 
     def _start(self) -> None:

@@ -42,9 +42,8 @@ def start_actors(config: Config, run_path: Path, slot: int = 0) -> ActorHandles:
     # whoever created it still holds them.
     tag = f"_{slot}" if slot else ""
     store_name = f"weights-{run_path.name}{tag}"
-    store = make_actor(
-        WeightStore, run_path, f"weight_store{tag}", name=store_name, num_cpus=0, max_restarts=20
-    ).remote()
+    store_options = RESTARTS | {"name": store_name, "num_cpus": 0}
+    store = make_actor(WeightStore, run_path, f"weight_store{tag}", **store_options).remote()
     pull = partial(_pull_weights, store_name, config.limits.store_s)
     engine_arguments = (rollout, config.model, *engine_limits(config), pull, end_process)
     grader_options = RESTARTS | {"num_cpus": reward.num_cpus, "memory": int(reward.memory_gib * 2**30)}

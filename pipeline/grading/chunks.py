@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 CHUNKS_PER_WORKER = 4
 """Read ahead, so that no worker waits behind a slow chunk."""
+CHUNK_LIMIT_S = 3600.0
+"""Maximum seconds until the next graded chunk."""
 
 _VERDICT = ("outcome", "method", "answer")
 _METHODS = ("strict", "symbolic", "numeric")

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 from pipeline.errors import ClusterError
-from pipeline.grading.chunks import CHUNKS_PER_WORKER, GradedChunk, GradeSettings, grade_chunk
+from pipeline.grading.chunks import CHUNK_LIMIT_S, CHUNKS_PER_WORKER, GradedChunk, GradeSettings, grade_chunk
 from pipeline.grading.tables import Chunk
 
 
@@ -20,7 +20,7 @@ def over_processes(
     """A ``Spread`` over processes of this machine. They end with this process, however it ends.
 
     Raises:
-        ClusterError: a process was killed.
+        ClusterError: a process was killed, or hangs.
     """
     before = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), initializer=_follow_parent)
@@ -29,12 +29,16 @@ def over_processes(
         for chunk in chunks:
             waiting.append(executor.submit(grade_chunk, settings, chunk))
             if len(waiting) == CHUNKS_PER_WORKER * num_workers:
-                yield waiting.popleft().result()
+                yield waiting.popleft().result(timeout=CHUNK_LIMIT_S)
         while waiting:
-            yield waiting.popleft().result()
+            yield waiting.popleft().result(timeout=CHUNK_LIMIT_S)
     except BrokenProcessPool:
         raise ClusterError(
             "a grading process was killed from outside, perhaps for lack of memory. Lower --num-workers."
+        ) from None
+    except TimeoutError:
+        raise ClusterError(
+            f"a chunk must be graded within {CHUNK_LIMIT_S:g} s, got nothing: its process hangs."
         ) from None
     finally:
         if waiting:  # stopped early: the results of running chunks are of no use

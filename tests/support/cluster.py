@@ -68,6 +68,8 @@ class RayActors:
     """For stages that run at the same time: one engine each."""
     pair: ActorHandles
     """Both engines, for one stage at a time."""
+    directory: Path
+    """Of their logs."""
 
     def start(self, config: Any, run_path: Path, slot: int = 0) -> ActorHandles:
         """Stands for ``start_actors``."""
@@ -78,7 +80,7 @@ def start_ray_actors(model: Path, directory: Path) -> RayActors:
     config = tiny_config(model, directory)
     (directory / "logs").mkdir()
     names = [f"{directory}-{index}" for index in range(2)]
-    stores = [make_actor(WeightStore, directory, name[-1], name=name, num_cpus=0).remote() for name in names]
+    stores = [make_actor(WeightStore, directory, n[-1], **RESTARTS, name=n, num_cpus=0).remote() for n in names]
     pull = partial(_pull_from_any, tuple(names))
     arguments = (config.rollout, config.model, *engine_limits(config), pull, end_process)
     engines = [
@@ -89,7 +91,7 @@ def start_ray_actors(model: Path, directory: Path) -> RayActors:
     while free_cpus() > ray.cluster_resources()["CPU"] - 2 * config.rollout.num_cpus + 1e-6:
         time.sleep(0.1)  # from here on, what is free tells whether other actors have ended
     slots = tuple(ActorHandles((engine,), (grader,), store) for engine, store in zip(engines, stores, strict=True))
-    return RayActors(slots, ActorHandles(tuple(engines), (grader,), stores[0]))
+    return RayActors(slots, ActorHandles(tuple(engines), (grader,), stores[0]), directory)
 
 
 def _pull_from_any(store_names: tuple[str, ...], weight_id: WeightId) -> PackedWeights:

@@ -24,6 +24,7 @@ from pipeline.verifier.verdict import Comparison
 _START_TIMEOUT_S = 120.0
 _MAX_STARTS = 3
 _END_TIMEOUT_S = 1.0
+_KILL_TIMEOUT_S = 60.0
 _MARGIN_S = 0.5
 """A worker is ended by its own alarm at its deadline, and killed this much later."""
 _ROOT = str(Path(pipeline.__file__).resolve().parents[1])
@@ -115,7 +116,7 @@ class _Zygote:
             self.process.wait(_END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait()
+            self.process.wait(_KILL_TIMEOUT_S)
 
     def abandon(self) -> None:
         """In a forked process: it is not ours to end, but its socket must not stay open here."""

@@ -12,6 +12,8 @@ from pipeline.verifier.sandbox.crew import Crew, lock
 from pipeline.verifier.sandbox.protocol import slices
 from pipeline.verifier.verdict import Comparison, Job
 
+_SLICE_LIMIT_S = 3600.0
+_END_LIMIT_S = 60.0
 _MAX_SLICE_JOBS = 16
 
 
@@ -58,11 +60,12 @@ class SandboxPool:
 
         Raises:
             RuntimeError: the children cannot be started, or the pool was closed during the call.
+            TimeoutError: a slice took an hour, though every job in it has a deadline: a bug of ours.
         """
         sliced = slices(jobs, max_jobs=min(_MAX_SLICE_JOBS, 1 + len(jobs) // (4 * self._num_children)))
         with lock:
             futures = [self._started().submit(encoded_jobs) for encoded_jobs in sliced]
-        return [comparison for future in futures for comparison in future.result()]
+        return [comparison for future in futures for comparison in future.result(timeout=_SLICE_LIMIT_S)]
 
     def close(self) -> None:
         """End the children, including those at work. A later call starts new ones."""
@@ -71,7 +74,7 @@ class SandboxPool:
             if crew:
                 crew.end()
         for worker in crew.workers if crew else []:
-            worker.join()
+            worker.join(_END_LIMIT_S)
 
     def child_pids(self) -> list[int]:
         """The process that forks the workers, then the workers that are ready. Empty before the start."""

@@ -1,0 +1,143 @@
+"""A run goes on whatever dies: engine, grader, weight store, one learner of two; and if an engine raises.
+
+The driver is killed in test_launch.py, whole evaluations and searches in their own tests.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+
+from actors.handles import ActorHandles
+from jobs import grpo_qwen
+from pipeline.runs.metrics_log import read_metrics
+from tests.support.cluster import run_on
+from tests.support.in_process import run_without_ray
+from tests.support.jobs import only_run
+from tests.support.loops import write_splits
+from tests.support.recipes import save_recipe, tiny_settings
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+NUM_STEPS = 12
+LIMIT_S = 300.0
+"""Until the next step. On an idle machine it takes 4 to 25 s."""
+
+
+def kill(handle: Any) -> None:
+    """Kill the process of an actor, whatever it is doing."""
+    pid = ray.get(handle.__ray_call__.remote(lambda actor: os.getpid()), timeout=LIMIT_S)
+    os.kill(pid, signal.SIGKILL)
+
+
+def raise_in_next_step(handle: Any) -> None:
+    """Let the engine's next model step raise, while requests are unfinished."""
+
+    def break_engine(worker: Any) -> None:
+        def step() -> None:
+            raise RuntimeError("injected")
+
+        worker._llm.llm_engine.step = step
+
+    ray.get(handle.__ray_call__.remote(break_engine), timeout=LIMIT_S)
+
+
+def kill_learner(actors: ActorHandles) -> None:
+    """Kill one of the two learners."""
+    own = psutil.Process().children(recursive=True)
+    learners = [process for process in own if "ray::RayTrainWorker" in " ".join(process.cmdline())]
+    learners[-1].kill()
+
+
+FAULTS: dict[str, Callable[[ActorHandles], None]] = {
+    "exception in an engine": lambda actors: raise_in_next_step(actors.rollout_workers[0]),
+    "engine": lambda actors: kill(actors.rollout_workers[1]),
+    "grader": lambda actors: kill(actors.reward_workers[0]),
+    "weight store": lambda actors: kill(actors.weight_store),
+    "learner": kill_learner,
+}
+
+
+@dataclass(frozen=True)
+class Survivor:
+    run: Path
+    reference: Path
+    seconds: dict[str, float]
+    """From each fault to the next step."""
+
+
+@pytest.fixture(scope="module")
+def survivor(tiny_model, local_actors, ray_address, ray_actors, tmp_path_factory) -> Survivor:
+    """A run in which everything fails in turn, and one of the same recipe that nothing disturbs."""
+    data = tmp_path_factory.mktemp("data")
+    rows = [{"question": f"{n}+1", "answer": f"so #### {n + 1}", "level": "1"} for n in range(40)]
+    write_splits(data, rows)
+    settings = tiny_settings(tiny_model, data, curriculum=None, stages=[{"name": "rl", "kind": "grpo"}])
+    settings["grpo"]["num_steps"] = NUM_STEPS
+    recipe = save_recipe(data, settings)
+    undisturbed, root = tmp_path_factory.mktemp("reference"), tmp_path_factory.mktemp("faults")
+    run_without_ray(local_actors, grpo_qwen.main, "--config", recipe, f"output.root={undisturbed}")
+    seconds: dict[str, float] = {}
+    injector = threading.Thread(target=inject, args=(root, ray_actors.pair, seconds), daemon=True)
+    injector.start()
+    two = ["learner.num_workers=2", "rollout.num_workers=2", f"limits.engine_s={LIMIT_S}"]
+    run_on(ray_address, ray_actors, grpo_qwen.main, "--config", recipe, f"output.root={root}", *two)
+    injector.join(10)
+    return Survivor(only_run(root), only_run(undisturbed), seconds)
+
+
+def inject(root: Path, actors: ActorHandles, seconds: dict[str, float]) -> None:
+    """Every fault after two more steps."""
+    for index, (name, fault) in enumerate(FAULTS.items()):
+        wait_for_step(root, 2 * index + 1)
+        fault(actors)
+        started, reached = time.monotonic(), step_of(root)
+        wait_for_step(root, reached + 1)
+        seconds[name] = time.monotonic() - started
+
+
+def wait_for_step(root: Path, step: int) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while step_of(root) < step:
+        assert time.monotonic() < deadline, f"step {step} was not reached"
+        time.sleep(0.05)
+
+
+def step_of(root: Path) -> int:
+    return max((row["step"] for run in root.glob("exp_*") for row in read_metrics(run)), default=0)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_run_goes_on_after(fault, survivor):
+    assert survivor.seconds[fault] < LIMIT_S
+
+
+def test_nothing_is_trained_twice_and_nothing_is_skipped(survivor):
+    rows, expected = read_metrics(survivor.run), read_metrics(survivor.reference)
+    assert [row["step"] for row in rows] == list(range(1, NUM_STEPS + 1))
+    for row, undisturbed in zip(rows, expected, strict=True):
+        for key in ("loss", "reward_mean", "completion_length_mean", "grad_norm", "kl"):
+            assert row[key] == pytest.approx(undisturbed[key], rel=1e-3, abs=1e-5), (row["step"], key)
+
+
+def test_every_step_proves_that_the_engines_had_its_weights(survivor):
+    for rows in (read_metrics(survivor.run), read_metrics(survivor.reference)):
+        assert all(len(row["weights_checksum"]) == 16 for row in rows)
+        assert all(row["engine_probe_diff"] < 1e-3 for row in rows)  # float32 on both sides
+
+
+def test_the_engine_that_raised_says_why_in_its_log(survivor, ray_actors):
+    logs = {path.name: path.read_text() for path in log_directory(ray_actors).glob("engine_*.log")}
+    assert any("the engine failed, so its process ends" in text and "injected" in text for text in logs.values())
+
+
+def log_directory(ray_actors: Any) -> Path:
+    return Path(ray_actors.directory) / "logs"
