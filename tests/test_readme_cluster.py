@@ -53,11 +53,11 @@ def environment(home: Path) -> dict[str, str]:
 
 
 @contextmanager
-def node(script: str, home: Path, temp_dir: Path) -> Iterator[None]:
+def node(script: str, home: Path) -> Iterator[None]:
     """A node started by these commands. It and all its processes end with the block, or with this process."""
-    command = ["bash", "-c", f"set -e\n{script}\necho READY\nsleep 600"]
+    typed = f"set -e\n{script}\necho READY\nsleep 600"
     keeper = subprocess.Popen(
-        [sys.executable, local_head.__file__, str(temp_dir), *command],
+        [sys.executable, local_head.__file__, str(home / "ray"), "bash", "-c", typed],
         env=environment(home),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -114,20 +114,18 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    gcs, dashboard, client, *agents = local_head._free_ports(5)
-    limits = "--num-cpus=1 --object-store-memory=100000000"
+    gcs, dashboard, client, head_agent, other_agent = local_head._free_ports(5)
+    limits = "--object-store-memory=100000000"
     with TemporaryDirectory(prefix="gradus-", dir="/tmp", ignore_cleanup_errors=True) as short:  # for sockets
-        homes, ray_dir = Path(short), Path(short) / "ray"
+        head, other = Path(short) / "head", Path(short) / "other"
         ports = f"--port={gcs} --dashboard-port={dashboard} --ray-client-server-port={client}"
-        start = f"ray start --head {ports} --dashboard-agent-listen-port={agents[0]} --temp-dir={ray_dir} {limits}"
-        head = commands("On the head node", {"ray start --head": start})
-        join = f"ray start --address=127.0.0.1:{gcs} --dashboard-agent-listen-port={agents[1]} {limits}"
-        other = commands(
-            "On every other node",
-            {"scp HEAD:": f"cp {homes / 'head'}/", "ray start --address=HEAD:6379": join},
-        )
-        with node(head, homes / "head", ray_dir), node(other, homes / "other", homes / "unused"):
-            yield Cluster(homes / "head", f"http://127.0.0.1:{dashboard}")
+        own = f"--num-cpus=1 {limits} --dashboard-agent-listen-port={head_agent} --temp-dir={head / 'ray'}"
+        start = commands("On the head node", {"ray start --head": f"ray start --head {ports} {own}"})
+        own = f"--num-cpus=0 {limits} --dashboard-agent-listen-port={other_agent} --temp-dir={other / 'ray'}"
+        address = {"--address=HEAD:6379": f"--address=127.0.0.1:{gcs} {own}"}
+        join = commands("On every other node", {"scp HEAD:": f"cp {head}/", **address})
+        with node(start, head), node(join, other):
+            yield Cluster(head, f"http://127.0.0.1:{dashboard}")
 
 
 def test_both_nodes_are_in_the_cluster(cluster: Cluster):
@@ -157,7 +155,7 @@ def test_a_submitted_job_shows_its_waits_on_the_console_and_its_metrics_as_gauge
         while client.poll() is None:
             assert time.monotonic() < deadline
             gauges |= cluster.gauges()
-            time.sleep(0.2)
+            time.sleep(0.5)
     console = (tmp_path / "console").read_text()
     assert client.returncode == 0, console
     assert "\nlearner_0: waiting 60 s for completions (limit 1800 s)\n" in console
