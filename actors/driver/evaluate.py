@@ -28,6 +28,7 @@ from pipeline.models.tokenizer import load_tokenizer
 from pipeline.reports import page
 from pipeline.runs.directory import hold_lock, latest_directory, make_directory
 from pipeline.runs.logs import log_to_file
+from pipeline.runs.notices import notices_shown
 from pipeline.verifier import Grader
 
 logger = logging.getLogger(__name__)
@@ -119,7 +120,11 @@ def _plan_evaluation(config: EvaluationConfig, directory: Path | None) -> Evalua
 
 def _answer_all(plan: EvaluationPlan, directory: Path, results: ResultsFile, done: int) -> None:
     """Every model answers its chunks, except for the first ``done`` of all chunks."""
-    with _progress_shown(plan.chunks, done) as advance, _grader(plan.config) as grader:
+    with (
+        notices_shown(directory),
+        _progress_shown(plan.chunks, done) as advance,
+        _grader(plan.config) as grader,
+    ):
         for model in plan.models:
             own = [chunk for chunk in plan.chunks if chunk.model == model.label]
             num_done = min(max(done - plan.chunks.index(own[0]), 0), len(own))

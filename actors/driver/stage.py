@@ -26,6 +26,7 @@ from pipeline.data.tokens import TokenTable
 from pipeline.errors import ClusterError, GradusError
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.notices import notify
+from pipeline.runs.starvation import watch_starvation
 
 logger = logging.getLogger(__name__)
 COLLECTIVE_S = 6 * 3600
@@ -107,6 +108,12 @@ def train_stage(setup: StageSetup) -> None:
     (sft_loop if setup.stage.kind == "sft" else grpo_loop)(setup)
 
 
+def _run_learner(loop_config: dict[str, StageSetup]) -> None:
+    """The whole life of a learner's process."""
+    watch_starvation()
+    train_stage(loop_config["setup"])
+
+
 def _trainer(setup: StageSetup) -> TorchTrainer:
     """The stage as a Ray Train job."""
     learner = setup.config.learner
@@ -114,7 +121,7 @@ def _trainer(setup: StageSetup) -> TorchTrainer:
     if learner.num_gpus:
         resources["GPU"] = learner.num_gpus
     return TorchTrainer(
-        lambda loop_config: train_stage(loop_config["setup"]),
+        _run_learner,
         train_loop_config={"setup": setup},
         torch_config=TorchConfig(timeout_s=COLLECTIVE_S),
         scaling_config=ScalingConfig(

@@ -19,6 +19,7 @@ from actors.rollout import RolloutWorker, engine_environment
 from actors.weights import PackedWeights, WeightStore
 from pipeline.config import Config, RolloutConfig
 from pipeline.runs.logs import log_to_file
+from pipeline.runs.starvation import watch_starvation
 from pipeline.types import WeightId
 
 RESTARTS = {"max_restarts": 20, "max_task_retries": 5}
@@ -100,6 +101,7 @@ def make_actor(worker: type, run_path: Path, log_name: str, **options: Any) -> A
     class Logged(worker):  # type: ignore[misc]
         def __init__(self, *arguments: Any) -> None:
             log_to_file(run_path, log_name)
+            watch_starvation()
             super().__init__(*arguments)
 
     Logged.__name__ = Logged.__qualname__ = worker.__name__

@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.runs.tail import Tail
 
 logger = logging.getLogger(__name__)
+logger.addHandler(logging.NullHandler())  # without any handler, logging would print what notify prints
 
 _NOTICE = re.compile(rf"[\d-]+ [\d:,]+ WARNING {re.escape(__name__)}: (.+)")
 """A line of ``pipeline.runs.logs.FORMAT``."""
@@ -60,10 +61,13 @@ class _Feed:
         self._tails = {path: Tail(path, skip_existing=True) for path in self._logs()}
 
     def poll(self) -> list[str]:
-        """``learner_0: waiting 60 s for rewards (limit 1800 s)``."""
+        """``learner_0: waiting 60 s for rewards (limit 1800 s)``; in a search with the stage's key before it."""
         for path in self._logs():
             self._tails.setdefault(path, Tail(path))
-        return [f"{path.stem}: {text}" for path, tail in self._tails.items() for text in _notices(tail)]
+        return [f"{self._process(path)}: {text}" for path, tail in self._tails.items() for text in _notices(tail)]
+
+    def _process(self, log: Path) -> str:
+        return " ".join([*log.relative_to(self._run_path).parts[1:-2], log.stem])
 
     def _logs(self) -> list[Path]:
         patterns = ("logs/*.log", "stages/*/logs/*.log")

@@ -3,6 +3,7 @@
 import logging
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -25,9 +26,15 @@ _WATCHED = {
 }
 """Values worth watching, by kind of stage. The loss of GRPO is not one of them: with ``mu`` 1 it is 0."""
 
+STALLED_S = 600.0
+
 
 def follow_progress(
-    run_dir: str | Path, stages: Sequence[PlannedStage], stop: threading.Event, poll_s: float = 0.5
+    run_dir: str | Path,
+    stages: Sequence[PlannedStage],
+    stop: threading.Event,
+    poll_s: float = 0.5,
+    stalled_s: float = STALLED_S,
 ) -> None:
     """Show the run's progress until ``stop`` is set: a live line in a terminal, otherwise one line per step.
 
@@ -36,25 +43,28 @@ def follow_progress(
 
     Args:
         stages: all stages of the run, in order.
+        stalled_s: without a new step for so long, a line says so, and again each time as much has passed.
     """
     try:
-        (_show_live if sys.stdout.isatty() else _show_plain)(_Feed(run_dir, stages), stop, poll_s)
+        show = _show_live if sys.stdout.isatty() else _show_plain
+        show(_Feed(run_dir, stages), _StallAlarm(stalled_s, Path(run_dir) / "logs"), stop, poll_s)
     except Exception:  # the display must never stop the run
         logger.warning("progress display stopped; the run continues", exc_info=True)
 
 
-def _show_plain(feed: "_Feed", stop: threading.Event, poll_s: float) -> None:
+def _show_plain(feed: "_Feed", alarm: "_StallAlarm", stop: threading.Event, poll_s: float) -> None:
     while True:
         is_stopping = stop.is_set()
         updates = feed.poll()
         for update in updates:
             print(f"step {update.step}/{feed.num_steps}", update.stage, *update.values, sep="  ", flush=True)
+        alarm.check(has_moved=bool(updates))
         if is_stopping and not updates:
             return
         stop.wait(poll_s)
 
 
-def _show_live(feed: "_Feed", stop: threading.Event, poll_s: float) -> None:
+def _show_live(feed: "_Feed", alarm: "_StallAlarm", stop: threading.Event, poll_s: float) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.table import Column
@@ -66,9 +76,28 @@ def _show_live(feed: "_Feed", stop: threading.Event, poll_s: float) -> None:
         is_stopping = False
         while not is_stopping:
             is_stopping = stop.wait(poll_s)
-            for update in feed.poll()[-1:]:
+            updates = feed.poll()
+            alarm.check(has_moved=bool(updates))
+            for update in updates[-1:]:
                 values = "  ".join(update.values)
                 progress.update(task, description=update.stage, completed=update.step, values=values)
+
+
+class _StallAlarm:
+    """Covers what no wait reports: long work, and learners that wait for each other in a collective operation."""
+
+    def __init__(self, stalled_s: float, logs: Path) -> None:
+        self._stalled_s, self._logs = stalled_s, logs
+        self._moved_at = self._quiet_since = time.monotonic()
+
+    def check(self, *, has_moved: bool) -> None:
+        now = time.monotonic()
+        if has_moved:
+            self._moved_at = self._quiet_since = now
+        elif now - self._quiet_since > self._stalled_s:
+            self._quiet_since = now
+            minutes = (now - self._moved_at) / 60
+            print(f"no step has ended for {minutes:.0f} min; what each process does is in {self._logs}", flush=True)
 
 
 class _Update(NamedTuple):

@@ -73,6 +73,16 @@ def chain_recipe(model: Path, directory: Path) -> Path:
     return save_recipe(directory, settings)
 
 
+def sft_recipe(model: Path, directory: Path, num_steps: int) -> Path:
+    """One stage of SFT, without engines."""
+    _write_levels(directory, 1)
+    settings = tiny_settings(model, directory, curriculum=None, stages=[{"name": "warmup", "kind": "sft"}])
+    settings["sft"] |= {"max_steps": num_steps, "num_train_epochs": num_steps}
+    settings["eval"]["problems_per_level"] = 0
+    settings["checkpoint"]["every_steps"] = num_steps
+    return save_recipe(directory, settings)
+
+
 def search_recipe(model: Path, directory: Path) -> Path:
     """Three chains, of the levels 1, 2, 3 and 1, 2 with replay, and of 1, 3 without: four different stages.
 

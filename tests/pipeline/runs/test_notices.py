@@ -37,6 +37,7 @@ from pathlib import Path
 from pipeline.runs.logs import log_to_file
 from pipeline.runs.waits import report_wait
 
+report_wait("nothing", 60, 120)
 log_to_file(Path("."), "learner_0")
 report_wait("completions (2 of 8 calls pending)", 61.4, 1800)
 """
@@ -49,12 +50,14 @@ def test_the_driver_shows_what_another_process_waits_for(run_path, capsys):
             [sys.executable, "-c", WAITING], cwd=run_path, env=environment, capture_output=True, text=True, check=True
         )
     expected = "waiting 61 s for completions (2 of 8 calls pending) (limit 1800 s)\n"
-    assert done.stdout == expected  # in the driver, this is the console
+    # In the driver, this is the console; it has no log before its run directory exists.
+    assert done.stdout == "waiting 60 s for nothing (limit 120 s)\n" + expected
+    assert done.stderr == ""
     assert capsys.readouterr().out == f"learner_0: {expected}"
 
 
 def test_notices_of_the_stages_of_a_search_are_shown(run_path, capsys):
-    assert shown_after(run_path, capsys, "stages/a1b2/logs/learner_0.log", notice("slow")) == ["learner_0: slow"]
+    assert shown_after(run_path, capsys, "stages/a1b2/logs/learner_0.log", notice("slow")) == ["a1b2 learner_0: slow"]
 
 
 def test_what_the_driver_printed_itself_is_not_shown_twice(run_path, capsys):

@@ -19,9 +19,9 @@ SFT, GRPO = PlannedStage("warmup", "sft", 2), PlannedStage("sums", "grpo", 4)
 class Follower:
     """follow_progress in a thread, as the driver runs it."""
 
-    def __init__(self, run_dir: Path, *stages: PlannedStage) -> None:
+    def __init__(self, run_dir: Path, *stages: PlannedStage, stalled_s: float = 600.0) -> None:
         self.stop = threading.Event()
-        self.thread = threading.Thread(target=follow_progress, args=(run_dir, stages, self.stop, 0.01))
+        self.thread = threading.Thread(target=follow_progress, args=(run_dir, stages, self.stop, 0.01, stalled_s))
         self.thread.start()
 
     def close(self) -> None:
@@ -98,6 +98,15 @@ def test_progress_prints_a_line_per_step_through_a_cut_and_a_restart(tmp_path, c
     wait_for(lambda: len(lines()) == 4)
     follower.close()
     assert [line.split("  ")[0] for line in lines()] == ["step 1/4", "step 2/4", "step 3/4", "step 2/4"]
+
+
+def test_a_run_in_which_no_step_ends_says_so_again_and_again(tmp_path, capsys):
+    lines = printed_lines(capsys)
+    follower = Follower(tmp_path, GRPO, stalled_s=0.1)
+    wait_for(lambda: len(lines()) >= 2)
+    follower.close()
+    line = f"no step has ended for 0 min; what each process does is in {tmp_path}/logs"
+    assert lines()[:2] == [line, line]
 
 
 def test_supervised_fine_tuning_shows_loss_accuracy_and_rate(tmp_path, capsys):
