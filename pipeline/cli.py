@@ -44,7 +44,7 @@ def read_arguments(arguments: JobArguments) -> "tuple[Config, RunDirectory | Non
         ConfigError: a setting is wrong.
         CheckpointError: the run cannot be resumed.
     """
-    from pipeline.config import Config, load_config
+    from pipeline.config import Config, load_config, load_saved_config
     from pipeline.runs.directory import RunDirectory
 
     if arguments.resume is None:
@@ -54,7 +54,8 @@ def read_arguments(arguments: JobArguments) -> "tuple[Config, RunDirectory | Non
     root = output_root(arguments, Config) if arguments.resume == "latest" else ""
     run_directory = RunDirectory.open(arguments.resume, root)
     run_directory.checkpoints.verify_latest()  # find a corrupt checkpoint before anything starts
-    return load_config(run_directory.path / "experiment_config.json", arguments.overrides), run_directory
+    saved = run_directory.path / "experiment_config.json"
+    return load_saved_config(saved, arguments.overrides, Config), run_directory
 
 
 def output_root(arguments: JobArguments, model: "type[Config] | type[EvaluationConfig]") -> str:

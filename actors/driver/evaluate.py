@@ -13,7 +13,7 @@ from actors.driver.cluster import connected_ray, wait_for_resources
 from actors.driver.examination import Examination, engine_model
 from actors.driver.training_guard import TrainingGuard
 from pipeline.cli import JobArguments, check_output_root, output_root
-from pipeline.config import EvaluationConfig, load_config
+from pipeline.config import EvaluationConfig, load_config, load_saved_config
 from pipeline.errors import ClusterError, GradusError
 from pipeline.evaluation.datasets import Loaded, load_data_set
 from pipeline.evaluation.evaluation_report import write_evaluation_report
@@ -47,7 +47,7 @@ def read_evaluation_arguments(arguments: JobArguments) -> tuple[EvaluationConfig
     if arguments.resume == "latest":
         directory = latest_directory(output_root(arguments, EvaluationConfig), RECORD_FILE)
     read_record(directory)
-    return load_config(directory / "experiment_config.json", arguments.overrides, EvaluationConfig), directory
+    return load_saved_config(directory / "experiment_config.json", arguments.overrides, EvaluationConfig), directory
 
 
 @dataclass(frozen=True)

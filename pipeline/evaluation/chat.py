@@ -12,9 +12,18 @@ from pipeline.runs.directory import RunDirectory
 
 
 class ChatModel:
-    """The final model of a run. Raises CheckpointError if the run has none."""
+    """The final model of a run.
 
-    def __init__(self, run_path: Path) -> None:
+    Args:
+        trust_remote_code: run Python code that comes with the model. The run's own setting is ignored: its directory
+            may be another person's.
+
+    Raises:
+        CheckpointError: the run has no final model.
+        ModelError: the model cannot be loaded.
+    """
+
+    def __init__(self, run_path: Path, *, trust_remote_code: bool = False) -> None:
         run = RunDirectory.open(str(run_path), "")
         if not (run.final_model / "config.json").is_file():
             raise CheckpointError(
@@ -23,7 +32,8 @@ class ChatModel:
             )
         config = run.load_config()
         self._data = config.data
-        model_config = config.model.model_copy(update={"lora": None, "name": str(run.final_model)})
+        changes = {"lora": None, "name": str(run.final_model), "trust_remote_code": trust_remote_code}
+        model_config = config.model.model_copy(update=changes)
         self._tokenizer = load_tokenizer(run.final_model, model_config, chat=config.data.uses_chat_template)
         self._model = load_policy(run.final_model, model_config).eval()
 
