@@ -34,6 +34,7 @@ def load_policy(path: Path, config: ModelConfig) -> nn.Module:
 
     base_dtype = config.dtype if config.lora else config.master_dtype
     device = pick_device(config)
+    check_attention(config)
     try:
         model: nn.Module = AutoModelForCausalLM.from_pretrained(
             path,
@@ -55,6 +56,15 @@ def load_policy(path: Path, config: ModelConfig) -> nn.Module:
     total = sum(p.numel() for p in model.parameters())
     logger.info("policy %s on %s: %.1f M of %.1f M parameters train", config.name, device, trainable / 1e6, total / 1e6)
     return model
+
+
+def check_attention(config: ModelConfig) -> None:
+    """Raises ModelError for an implementation that is code on a hub, unless such code is allowed."""
+    if "/" in config.attn_implementation and not config.trust_remote_code:
+        raise ModelError(
+            "model.attn_implementation must be one of the transformers library without model.trust_remote_code, got "
+            f"{config.attn_implementation}: it would download code and run it. Use sdpa."
+        )
 
 
 def _enable_gradient_checkpointing(model: Any) -> None:

@@ -47,22 +47,20 @@ def test_what_the_tokenizer_puts_after_a_text_is_no_part_of_a_prompt(after):
 
 
 TURNS = {
-    "chatml": ("<|im_end|>", "<|im_start|>{role}\n{text}<|im_end|>\n"),
-    "chatml on a base model": ("<|endoftext|>", "<|im_start|>{role}\n{text}<|im_end|>\n"),
-    "gemma": ("<eos>", "<start_of_turn>{role}\n{text}<end_of_turn>\n"),
-    "llama 3": ("<|end_of_text|>", "<|start_header_id|>{role}<|end_header_id|>\n\n{text}<|eot_id|>"),
-    "phi, which also ends the chat": ("<|endoftext|>", "<|{role}|>\n{text}<|end|>\n<|endoftext|>"),
-    "mistral, with a space": ("</s>", "[INST] {text} </s>"),
-    "glm, which ends no turn": ("<|endoftext|>", "<|{role}|>\n{text}"),
-    "words alone": ("</s>", "### {role}: {text}\n### Next"),
+    "chatml": ("<|im_end|>", "<|im_start|>{role}\n{text}<|im_end|>\n", "<|im_end|>"),
+    "chatml on a base model": ("<|endoftext|>", "<|im_start|>{role}\n{text}<|im_end|>\n", "<|im_end|>"),
+    "gemma": ("<eos>", "<start_of_turn>{role}\n{text}<end_of_turn>\n", "<end_of_turn>"),
+    "llama 3": ("<|end_of_text|>", "<|start_header_id|>{role}<|end_header_id|>\n\n{text}<|eot_id|>", "<|eot_id|>"),
+    "phi, which also ends the chat": ("<|endoftext|>", "<|{role}|>\n{text}<|end|>\n<|endoftext|>", "<|end|>"),
+    "mistral, with a space": ("</s>", "[INST] {text} </s>", "</s>"),
+    "glm, which ends no turn": ("<|endoftext|>", "<|{role}|>\n{text}", "<|endoftext|>"),
+    "words alone": ("</s>", "### {role}: {text}\n### Next", "</s>"),
 }
-ENDS = ["<|im_end|>", "<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|end|>", "</s>", "<|endoftext|>", "</s>"]
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|end|>", "[INST]"]
 
 
-@pytest.mark.parametrize(("turn", "end"), zip(TURNS.values(), ENDS, strict=True), ids=TURNS)
-def test_sft_learns_the_token_that_ends_a_turn_in_the_template(turn, end):
-    eos, template = turn
+@pytest.mark.parametrize(("eos", "template", "end"), TURNS.values(), ids=TURNS)
+def test_sft_learns_the_token_that_ends_a_turn_in_the_template(eos, template, end):
     tokenizer = tiny_tokenizer(eos, SPECIAL)
     body = template.replace("{role}", "{{ message['role'] }}").replace("{text}", "{{ message['content'] }}")
     tokenizer.chat_template = "{% for message in messages %}" + body + "{% endfor %}"
