@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-
 MAX_NAME_BYTES = 200
 """Of a name, so that what is added to it still fits into the 255 bytes of a file's name."""
 

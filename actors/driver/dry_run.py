@@ -8,16 +8,19 @@ from rich.console import Console
 from rich.table import Table
 
 from actors.driver.actor_plan import ActorPlan, plan_actors, plan_engines
+from actors.driver.checks import check_model, check_plan
 from actors.driver.package import package_listing
-from actors.driver.plan import checked, plan_run, plan_search
-from pipeline.cli import JobArguments
-from pipeline.config import Config, DataConfig, ModelConfig, load_config
+from actors.driver.plan import RunPlan, checked, count_done, plan_run, plan_search
+from pipeline.cli import JobArguments, read_arguments
+from pipeline.config import Config, DataConfig, ModelConfig
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.data import check_data
 from pipeline.evaluation.datasets import load_data_set
 from pipeline.evaluation.models import find_model, unique_labels
 from pipeline.evaluation.registry import DATA_SETS
-from pipeline.models.hub import check_model
+from pipeline.models.hub import check_model as check_model_name
+from pipeline.models.hub import local_files
+from pipeline.runs.directory import Kind
 
 
 def dry_run_evaluation(config: EvaluationConfig) -> None:
@@ -32,7 +35,9 @@ def dry_run_evaluation(config: EvaluationConfig) -> None:
             model = find_model(label, name, config.loading)
             console.print(f"model    {label}: {model.kind} in {model.path}", markup=False)
         else:
-            description = check_model(ModelConfig(name=name, hub=config.loading.hub, revision=config.loading.revision))
+            description = check_model_name(
+                ModelConfig(name=name, hub=config.loading.hub, revision=config.loading.revision)
+            )
             console.print(f"model    {label}: {description}", markup=False)
     for name in config.dataset:
         entry = DATA_SETS.get(name)
@@ -45,38 +50,53 @@ def dry_run_evaluation(config: EvaluationConfig) -> None:
     _print_package(console)
 
 
-def dry_run(arguments: JobArguments) -> None:
+def dry_run(arguments: JobArguments, kind: Kind = "chain") -> None:
     """Print model, data, stages, actors and package.
 
     Raises:
         GradusError: whatever would stop the job itself, as far as can be known without downloads.
     """
-    config = checked(load_config(arguments.config, arguments.overrides))
+    config, run_directory = read_arguments(arguments)
+    if run_directory:
+        run_directory.require_kind(kind)
     console = Console(soft_wrap=True, highlight=False)
-    console.print(f"config   {arguments.config}: valid")
-    console.print(f"stages   {', '.join(f'{stage.name} ({stage.kind})' for stage in config.stages)}")
-    console.print(f"model    {check_model(config.model)}")
-    console.print(f"dtype    {config.model.dtype}")
-    console.print(f"data     {check_data(config.data)}")
-    if Path(config.data.name).exists() or config.data.name.startswith("embedded:"):  # else it would be downloaded
-        with tempfile.TemporaryDirectory() as cache:
-            _print_plan(console, config, Path(cache))
+    with tempfile.TemporaryDirectory() as cache:
+        plan = _plan(config, kind, Path(cache))
+        config = plan.config if plan else checked(config)
+        console.print(f"config   {run_directory.path if run_directory else arguments.config}: valid")
+        console.print(f"stages   {', '.join(f'{stage.name} ({stage.kind})' for stage in config.stages)}")
+        console.print(f"model    {check_model_name(config.model)}")
+        console.print(f"dtype    {config.model.dtype}")
+        console.print(f"data     {check_data(config.data)}")
+        model = local_files(config.model)
+        if plan:
+            _print_plan(console, plan)
+            if kind == "chain":
+                count_done(plan.chains[0].stages, run_directory)
+            check_plan(plan, model)
+        elif model:
+            check_model(config, model)
     where = "online" if config.tracking.online else "offline"
     console.print(f"tracking {', '.join(['metrics.jsonl', *config.tracking.backends])} ({where})")
     _print_actors(console, plan_actors(config))
     _print_package(console)
 
 
-def _print_plan(console: Console, config: Config, cache: Path) -> None:
-    (chain,) = plan_run(config, cache).chains
-    for stage in chain.stages:
+def _plan(config: Config, kind: Kind, cache: Path) -> RunPlan | None:
+    """None if the data would have to be downloaded."""
+    if not Path(config.data.name).expanduser().exists() and not config.data.name.startswith("embedded:"):
+        return None
+    return plan_search(config, cache) if kind == "search" else plan_run(config, cache)
+
+
+def _print_plan(console: Console, plan: RunPlan) -> None:
+    for stage in plan.chains[0].stages:
         replay = f", {stage.spec.replay.ratio:.0%} replayed" if stage.spec.replay else ""
         console.print(f"         {stage.spec.name}: {len(stage.problems)} problems, {stage.num_steps} steps{replay}")
-    if config.search:
-        chains = plan_search(config, cache).chains
-        num_different = len({key for chain in chains for key in chain.keys})
-        console.print(f"search   {len(chains)} chains, {num_different} different stages")
-        for chain in chains:
+    if plan.chains[0].keys:
+        num_different = len({key for chain in plan.chains for key in chain.keys})
+        console.print(f"search   {len(plan.chains)} chains, {num_different} different stages")
+        for chain in plan.chains:
             console.print(f"         {chain.spec.name}: {', '.join(stage.spec.name for stage in chain.stages)}")
 
 

@@ -7,7 +7,6 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import ErrorDetails
 
-
 _TEXT = {str, type(None), str | None}
 
 

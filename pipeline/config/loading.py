@@ -154,7 +154,7 @@ def _read_value(text: str, *, is_text: bool) -> Any:
             value = OmegaConf.create(f"value: {whole}").value if node.value == whole else text
             return text if isinstance(value, str) else value
         return node.value if node.style == whole[0] in "'\"" and "\n" not in whole else text
-    if is_text or not node.flow_style or whole[0] not in "[{":
+    if is_text or whole[0] not in "[{" or not (isinstance(node, yaml.CollectionNode) and node.flow_style):
         return text
     return OmegaConf.to_container(OmegaConf.create(whole))
 

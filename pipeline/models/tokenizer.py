@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from pipeline.config import ModelConfig
 from pipeline.errors import ModelError
-from pipeline.types import Problem
+from pipeline.types import Message, Problem
 
 
 class Tokenizer(Protocol):
@@ -110,6 +110,41 @@ def _text_after_turn(tokenizer: Tokenizer) -> str:
     chat = [{"role": "user", "content": "What is 1 + 1?"}, {"role": "assistant", "content": answer}]
     try:
         _, found, after = str(tokenizer.apply_chat_template(chat, tokenize=False)).rpartition(answer)
-    except TemplateError:  # it wants another chat, and check_prompt says whether it takes ours
+    except TemplateError:  # it wants another chat, which check_prompt would say of ours
         return ""
     return after if found else ""
+
+
+def check_prompt(tokenizer: Tokenizer, problem: Problem, model: str) -> None:
+    """Ask one problem.
+
+    Raises:
+        ModelError: the chat template refuses or leaves out one of the messages.
+    """
+    if problem.prompt_text is not None:
+        return
+    refused = _refusal(tokenizer, problem.prompt)
+    if refused is None:
+        return
+    without_system = [message for message in problem.prompt if message["role"] != "system"]
+    if len(without_system) < len(problem.prompt) and _refusal(tokenizer, without_system) is None:
+        raise ModelError(
+            f"data.system_prompt must be empty for model {model}, whose chat template takes no system message: "
+            f"{refused}. Add data.system_prompt='' and put the instructions into the questions."
+        )
+    raise ModelError(
+        f"model {model} must have a chat template that takes the problems: {refused}. Use another model, or set "
+        "data.prompt_template."
+    )
+
+
+def _refusal(tokenizer: Tokenizer, messages: Sequence[Message]) -> str | None:
+    """The reason why the chat template does not show these messages."""
+    from jinja2 import TemplateError
+
+    try:
+        text = str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
+    except (TemplateError, TypeError, ValueError) as error:
+        return " ".join(str(error).split())[:200]
+    left_out = [message["role"] for message in messages if message["content"].strip() not in text]
+    return f"it leaves out the {left_out[0]} message" if left_out else None

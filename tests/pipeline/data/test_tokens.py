@@ -7,7 +7,7 @@ from pipeline.data.arrow_files import write_batches
 from pipeline.data.table import ProblemTable, load_table
 from pipeline.data.tokens import TOKENS, encode_problems, new_tokens
 from pipeline.models.tokenizer import batch_token_ids, end_of_turn_id, prompt_token_ids
-from pipeline.types import Problem
+from pipeline.types import Message, Problem
 from tests.support.data import write_jsonl
 from tests.support.models import tiny_tokenizer
 
@@ -64,7 +64,7 @@ def test_sft_learns_the_token_that_ends_a_turn_in_the_template(eos, template, en
     tokenizer = tiny_tokenizer(eos, SPECIAL)
     body = template.replace("{role}", "{{ message['role'] }}").replace("{text}", "{{ message['content'] }}")
     tokenizer.chat_template = "{% for message in messages %}" + body + "{% endfor %}"
-    chat = ({"role": "user", "content": "1?"},)
+    chat: tuple[Message, ...] = ({"role": "user", "content": "1?"},)
     problems = [Problem("c", chat, "1", "It is 1.")]
     [tokens] = encode_problems(tokenizer, problems).to_pylist()
     assert tokenizer.decode(tokens["completion"]) == f"It is 1.{end}" and len(tokens["completion"]) == 9

@@ -50,15 +50,18 @@ def test_attention_code_from_a_hub_needs_permission_too(tmp_path):
 
 
 def test_an_answer_ends_where_the_template_ends_a_turn(tmp_path, monkeypatch):
-    run, seen = finished_run(tmp_path), []
+    run, seen = finished_run(tmp_path), list[int]()
     tokenizer = tiny_tokenizer(eos="<eos>", special=["<|im_end|>"])
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
     tokenizer.save_pretrained(run.final_model)
     chat = ChatModel(run.path)
-    generate = chat._model.generate
-    monkeypatch.setattr(
-        chat._model, "generate", lambda **given: seen.extend(given["eos_token_id"]) or generate(**given)
-    )
+    generate: Any = chat._model.generate
+
+    def seeing(**settings: Any) -> Any:
+        seen.extend(settings["eos_token_id"])
+        return generate(**settings)
+
+    monkeypatch.setattr(chat._model, "generate", seeing)
     chat.answer("1 + 1?", max_new_tokens=2)
     assert set(tokenizer.convert_tokens_to_ids(["<|im_end|>", "<eos>"])) <= set(seen)
 
