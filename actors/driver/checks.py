@@ -5,6 +5,7 @@ Reads files of the model, but no weights, and downloads nothing.
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain as chained
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from pipeline.types import Problem
 
 ROWS_AT_ONCE = 16
 """Problems that are encoded together to find one that fits."""
+EXAMPLES = 128
+"""Examples of SFT whose lengths are compared with the model's."""
 
 
 def check_plan(plan: RunPlan, model: Path | None) -> None:
@@ -51,7 +54,7 @@ def check_plan(plan: RunPlan, model: Path | None) -> None:
     for chain in plan.chains:
         config = chain.spec.config
         key = f"{config.model.model_dump_json()} {config.trainer.model_dump_json()}"
-        policies[key] = policies.get(key) or check_model(config, model)
+        policies[key] = policies.get(key) or check_policy(config, model)
         tokenizer = load_tokenizer(model, config.model, chat=config.data.uses_chat_template)
         keys = chain.keys or [stage.spec.name for stage in chain.stages]
         new = [stage for stage, key in zip(chain.stages, keys, strict=True) if key not in known]
@@ -62,7 +65,7 @@ def check_plan(plan: RunPlan, model: Path | None) -> None:
             check_tags(tokenizer, wanted_by)
 
 
-def check_model(config: Config, model: Path) -> nn.Module:
+def check_policy(config: Config, model: Path) -> nn.Module:
     """The model without weights, once everything that the configuration asks of it is there.
 
     Raises:
@@ -99,7 +102,7 @@ def _check_stages(stages: Sequence[StagePlan[ProblemTable]], config: Config, pol
     for stage in stages:
         check_prompt(tokenizer, stage.problems[0], config.model.name)
         _check_vocabulary(policy, tokenizer, stage.problems[0], config)
-        _check_lengths(stage, tokenizer, config)
+        _check_lengths(stage, tokenizer, config, context_length(policy.config))
 
 
 def _wants_tags(chain: PlannedChain) -> str | None:
@@ -123,18 +126,26 @@ def _check_vocabulary(policy: Any, tokenizer: Tokenizer, problem: Problem, confi
         )
 
 
-def _check_lengths(stage: StagePlan[ProblemTable], tokenizer: Tokenizer, config: Config) -> None:
-    settings = stage.spec.settings
-    if isinstance(settings, SFTConfig):
-        if not any(example.completion and shortened(example, settings) for example in _examples(stage, tokenizer)):
+def _check_lengths(stage: StagePlan[ProblemTable], tokenizer: Tokenizer, config: Config, context: int | None) -> None:
+    name, settings = stage.spec.name, stage.spec.settings
+    if not isinstance(settings, SFTConfig):
+        if not any(_fitting(stage.problems, tokenizer, config.rollout.max_prompt_length)):
             raise DataError(
-                f"stage {stage.spec.name} must have a worked solution that fits into sft.max_length="
-                f"{settings.max_length} with its prompt, got none. Raise it, or set sft.too_long=truncate."
+                f"stage {name} must have problems that fit into rollout.max_prompt_length="
+                f"{config.rollout.max_prompt_length}, got none. Raise it."
             )
-    elif not any(_fitting(stage.problems, tokenizer, config.rollout.max_prompt_length)):
+        return
+    examples = (shortened(example, settings) for example in _examples(stage, tokenizer) if example.completion)
+    lengths = [len(example.prompt) + len(example.completion) for example in islice(filter(None, examples), EXAMPLES)]
+    if not lengths:
         raise DataError(
-            f"stage {stage.spec.name} must have problems that fit into rollout.max_prompt_length="
-            f"{config.rollout.max_prompt_length}, got none. Raise it."
+            f"stage {name} must have a worked solution that fits into sft.max_length={settings.max_length} with its "
+            "prompt, got none. Raise it, or set sft.too_long=truncate."
+        )
+    if context is not None and max(lengths) > context:
+        raise ConfigError(
+            f"sft.max_length must be at most the {context} tokens of {config.model.name}, got {settings.max_length} "
+            f"and an example of {max(lengths)} tokens. Lower it."
         )
 
 

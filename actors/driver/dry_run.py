@@ -1,44 +1,65 @@
 """``--dry-run``: everything that can be checked without starting anything."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from actors.driver.actor_plan import ActorPlan, plan_actors, plan_engines
-from actors.driver.checks import check_model, check_plan
+from actors.driver.checks import check_plan, check_policy
 from actors.driver.package import package_listing
 from actors.driver.plan import RunPlan, checked, count_done, plan_run, plan_search
 from pipeline.cli import JobArguments, read_arguments
-from pipeline.config import Config, DataConfig, ModelConfig
+from pipeline.config import Config, DataConfig
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.data import check_data
-from pipeline.evaluation.datasets import load_data_set
-from pipeline.evaluation.models import find_model, unique_labels
+from pipeline.evaluation.datasets import Loaded, load_data_set
+from pipeline.evaluation.models import EvalModel, find_model, loading_config, unique_labels
+from pipeline.evaluation.record import check_settings
 from pipeline.evaluation.registry import DATA_SETS
-from pipeline.models.hub import check_model as check_model_name
-from pipeline.models.hub import local_files
-from pipeline.runs.directory import Kind
+from pipeline.models.hub import check_model, local_files
+from pipeline.runs.directory import Kind, RunDirectory
 
 
-def dry_run_evaluation(config: EvaluationConfig) -> None:
+def dry_run_evaluation(config: EvaluationConfig, directory: Path | None = None) -> None:
     """Print models, data sets, engines and package.
+
+    Args:
+        directory: an evaluation to resume.
 
     Raises:
         GradusError: as ``dry_run``.
     """
+    from actors.driver.evaluate import checked_prompters
+
     console = Console(soft_wrap=True, highlight=False)
+    models = list(_models_here(console, config))
+    loaded = list(_data_here(console, config))
+    checked_prompters(config, models, loaded)
+    if directory:
+        check_settings(directory, config)
+    _print_actors(console, plan_engines(config))
+    _print_package(console)
+
+
+def _models_here(console: Console, config: EvaluationConfig) -> Iterator[EvalModel]:
+    """The models on this machine; all are printed."""
     for label, name in unique_labels(config.model):
         if Path(name).expanduser().is_dir():
             model = find_model(label, name, config.loading)
             console.print(f"model    {label}: {model.kind} in {model.path}", markup=False)
+            yield model
         else:
-            description = check_model_name(
-                ModelConfig(name=name, hub=config.loading.hub, revision=config.loading.revision)
-            )
-            console.print(f"model    {label}: {description}", markup=False)
+            settings = loading_config(name, config.loading)
+            console.print(f"model    {label}: {check_model(settings)}", markup=False)
+            if path := local_files(settings):
+                yield EvalModel(label, name, "model", path, None, None)
+
+
+def _data_here(console: Console, config: EvaluationConfig) -> Iterator[Loaded]:
+    """The data sets that need no download; all are printed."""
     for name in config.dataset:
         entry = DATA_SETS.get(name)
         if entry and entry.hub and not config.data_root:
@@ -46,8 +67,7 @@ def dry_run_evaluation(config: EvaluationConfig) -> None:
         else:
             data = load_data_set(name, config)
             console.print(f"data     {name}: {len(data.problems)} problems of {data.num_rows} rows", markup=False)
-    _print_actors(console, plan_engines(config))
-    _print_package(console)
+            yield data
 
 
 def dry_run(arguments: JobArguments, kind: Kind = "chain") -> None:
@@ -59,27 +79,33 @@ def dry_run(arguments: JobArguments, kind: Kind = "chain") -> None:
     config, run_directory = read_arguments(arguments)
     if run_directory:
         run_directory.require_kind(kind)
-    console = Console(soft_wrap=True, highlight=False)
     with tempfile.TemporaryDirectory() as cache:
         plan = _plan(config, kind, Path(cache))
         config = plan.config if plan else checked(config)
+        model, data = check_model(config.model), check_data(config.data)
+        _check(plan, config, kind, run_directory)
+        console = Console(soft_wrap=True, highlight=False)
         console.print(f"config   {run_directory.path if run_directory else arguments.config}: valid")
         console.print(f"stages   {', '.join(f'{stage.name} ({stage.kind})' for stage in config.stages)}")
-        console.print(f"model    {check_model_name(config.model)}")
+        console.print(f"model    {model}")
         console.print(f"dtype    {config.model.dtype}")
-        console.print(f"data     {check_data(config.data)}")
-        model = local_files(config.model)
+        console.print(f"data     {data}")
         if plan:
             _print_plan(console, plan)
-            if kind == "chain":
-                count_done(plan.chains[0].stages, run_directory)
-            check_plan(plan, model)
-        elif model:
-            check_model(config, model)
     where = "online" if config.tracking.online else "offline"
     console.print(f"tracking {', '.join(['metrics.jsonl', *config.tracking.backends])} ({where})")
     _print_actors(console, plan_actors(config))
     _print_package(console)
+
+
+def _check(plan: RunPlan | None, config: Config, kind: Kind, run_directory: RunDirectory | None) -> None:
+    model = local_files(config.model)
+    if plan and kind == "chain":
+        count_done(plan.chains[0].stages, run_directory)
+    if plan:
+        check_plan(plan, model)
+    elif model:
+        check_policy(config, model)
 
 
 def _plan(config: Config, kind: Kind, cache: Path) -> RunPlan | None:

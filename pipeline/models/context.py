@@ -1,6 +1,9 @@
 """The longest text that a model can read, from its configuration alone."""
 
+from pathlib import Path
 from typing import Any
+
+from pipeline.errors import ModelError, first_line
 
 _KEYS = (
     "max_position_embeddings",
@@ -13,6 +16,16 @@ _KEYS = (
 )
 _SCALED_ALREADY = {"default", "llama3", "longrope", "su", "yarn", "deepseek_yarn", "deepseek_llama_scaling"}
 """Kinds of rope whose factor is part of ``max_position_embeddings``, or extends nothing."""
+
+
+def read_context_length(path: Path, trust_remote_code: bool) -> int | None:
+    """``context_length`` of the model in a directory. Raises ModelError if its configuration cannot be read."""
+    from transformers import AutoConfig
+
+    try:
+        return context_length(AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model {path} cannot be loaded: {first_line(error)}") from None
 
 
 def context_length(config: Any) -> int | None:

@@ -130,7 +130,7 @@ def check_prompt(tokenizer: Tokenizer, problem: Problem, model: str) -> None:
     if len(without_system) < len(problem.prompt) and _refusal(tokenizer, without_system) is None:
         raise ModelError(
             f"data.system_prompt must be empty for model {model}, whose chat template takes no system message: "
-            f"{refused}. Add data.system_prompt='' and put the instructions into the questions."
+            f"{refused}. Add data.system_prompt='' (to an evaluation: prompt.system_prompt='')."
         )
     raise ModelError(
         f"model {model} must have a chat template that takes the problems: {refused}. Use another model, or set "

@@ -48,7 +48,7 @@ def tiny_llama(seed: int = 0, *, tie_word_embeddings: bool = False) -> Any:
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
-        max_position_embeddings=512,
+        max_position_embeddings=1024,
         initializer_range=0.2,
         tie_word_embeddings=tie_word_embeddings,
         bos_token_id=None,
