@@ -13,6 +13,7 @@ from typing import Any
 
 from actors.weights import PackedWeights, Probe
 from pipeline.config import ModelConfig, RolloutConfig
+from pipeline.models.tokenizer import end_of_turn_id
 from pipeline.types import Completion, PromptRequest, WeightId
 
 logger = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ class RolloutWorker:
         self._report: SyncReport | None = None
         self._tensor_parallel = config.tensor_parallel_size > 1
         self._llm = _start_engine(config, model, max_model_len, max_num_seqs)
+        self._stop_token_ids = [end_of_turn_id(self._llm.get_tokenizer())]  # vLLM itself stops at eos only
 
     def sync(self, weight_id: WeightId | None) -> SyncReport | None:
         """Load these weights unless the engine already holds them.
@@ -124,6 +126,7 @@ class RolloutWorker:
                 max_tokens=decoding.max_completion_length,
                 seed=seed,
                 stop=list(decoding.stop),
+                stop_token_ids=self._stop_token_ids,
                 logprobs=0,
             )
             for r in requests

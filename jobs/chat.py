@@ -13,11 +13,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("question", nargs="?", help="without it: read questions from standard input, one per line")
     parser.add_argument("--max-new-tokens", type=int, default=256)
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default: 0)")
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="run Python code that comes with the model; read it first"
+    )
     arguments = parser.parse_args(argv)
     with user_errors():
         from pipeline.evaluation.chat import ChatModel
 
-        chat = ChatModel(Path(arguments.run_dir))
+        chat = ChatModel(Path(arguments.run_dir), trust_remote_code=arguments.trust_remote_code)
         questions = [arguments.question] if arguments.question else map(str.strip, sys.stdin)
         for question in filter(None, questions):
             print(chat.answer(question, arguments.max_new_tokens, arguments.temperature), flush=True)

@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.dry_run:
             from actors.driver.dry_run import dry_run_evaluation
 
-            return dry_run_evaluation(config)
+            return dry_run_evaluation(config, directory)
         show(run_evaluation(config, directory))
 
 

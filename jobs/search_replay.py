@@ -23,7 +23,7 @@ def search(config: Any, resumed: Any) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    run_job(__doc__, DEFAULT_CONFIG, search, argv)
+    run_job(__doc__, DEFAULT_CONFIG, search, argv, "search")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def read_arguments(arguments: JobArguments) -> "tuple[Config, RunDirectory | Non
         ConfigError: a setting is wrong.
         CheckpointError: the run cannot be resumed.
     """
-    from pipeline.config import Config, load_config
+    from pipeline.config import Config, load_config, load_saved_config
     from pipeline.runs.directory import RunDirectory
 
     if arguments.resume is None:
@@ -54,7 +54,8 @@ def read_arguments(arguments: JobArguments) -> "tuple[Config, RunDirectory | Non
     root = output_root(arguments, Config) if arguments.resume == "latest" else ""
     run_directory = RunDirectory.open(arguments.resume, root)
     run_directory.checkpoints.verify_latest()  # find a corrupt checkpoint before anything starts
-    return load_config(run_directory.path / "experiment_config.json", arguments.overrides), run_directory
+    saved = run_directory.path / "experiment_config.json"
+    return load_saved_config(saved, arguments.overrides, Config), run_directory
 
 
 def output_root(arguments: JobArguments, model: "type[Config] | type[EvaluationConfig]") -> str:
@@ -67,12 +68,17 @@ def output_root(arguments: JobArguments, model: "type[Config] | type[EvaluationC
 
 
 def check_output_root(root: str) -> None:
-    """Raises ConfigError for a relative path in a submitted job."""
+    """Raises ConfigError for a place that cannot be written, and for a relative path in a submitted job."""
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not Path(root).is_absolute():
         raise ConfigError(
             f"output.root must be an absolute path in a submitted job, got {root}: the job runs in a copy of the "
             "package that Ray deletes. Add output.root=/absolute/path."
         )
+    path = Path(root).expanduser().absolute()
+    place = next(place for place in (path, *path.parents) if place.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        reason = "this user may not write there" if place.is_dir() else "it is a file"
+        raise ConfigError(f"output.root must be writable, got {root}: {place}: {reason}.")
 
 
 RESUMABLE = "interrupted. Continue with --resume latest."

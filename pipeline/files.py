@@ -3,9 +3,28 @@
 import hashlib
 import json
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+MAX_NAME_BYTES = 200
+"""Of a name, so that what is added to it still fits into the 255 bytes of a file's name."""
+
+
+def safe_name(text: str, signs: str = "_.-") -> str:
+    """Letters, digits and these signs of the text, of every script: a part of a file's name.
+
+    A digest stands for other characters that are not ASCII, and for what is too long, so that different texts keep
+    different names.
+    """
+    text = unicodedata.normalize("NFC", text)
+    name = "".join(character for character in text if character in signs or unicodedata.category(character)[0] in "LMN")
+    is_whole = text.isascii() or name == text.replace(" ", "")
+    if is_whole and len(name.encode()) <= MAX_NAME_BYTES:
+        return name
+    digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()[:8]
+    return f"{name.encode()[: MAX_NAME_BYTES - 9].decode(errors='ignore')}-{digest}"
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -1,39 +1,65 @@
 """``--dry-run``: everything that can be checked without starting anything."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from actors.driver.actor_plan import ActorPlan, plan_actors, plan_engines
+from actors.driver.checks import check_plan, check_policy
 from actors.driver.package import package_listing
-from actors.driver.plan import checked, plan_run, plan_search
-from pipeline.cli import JobArguments
-from pipeline.config import Config, DataConfig, ModelConfig, load_config
+from actors.driver.plan import RunPlan, checked, count_done, plan_run, plan_search
+from pipeline.cli import JobArguments, read_arguments
+from pipeline.config import Config, DataConfig
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.data import check_data
-from pipeline.evaluation.datasets import load_data_set
-from pipeline.evaluation.models import find_model, unique_labels
+from pipeline.evaluation.datasets import Loaded, load_data_set
+from pipeline.evaluation.models import EvalModel, find_model, loading_config, unique_labels
+from pipeline.evaluation.record import check_settings
 from pipeline.evaluation.registry import DATA_SETS
-from pipeline.models.hub import check_model
+from pipeline.models.hub import check_model, local_files
+from pipeline.runs.directory import Kind, RunDirectory
 
 
-def dry_run_evaluation(config: EvaluationConfig) -> None:
+def dry_run_evaluation(config: EvaluationConfig, directory: Path | None = None) -> None:
     """Print models, data sets, engines and package.
+
+    Args:
+        directory: an evaluation to resume.
 
     Raises:
         GradusError: as ``dry_run``.
     """
+    from actors.driver.evaluate import checked_prompters
+
     console = Console(soft_wrap=True, highlight=False)
+    models = list(_models_here(console, config))
+    loaded = list(_data_here(console, config))
+    checked_prompters(config, models, loaded)
+    if directory:
+        check_settings(directory, config)
+    _print_actors(console, plan_engines(config))
+    _print_package(console)
+
+
+def _models_here(console: Console, config: EvaluationConfig) -> Iterator[EvalModel]:
+    """The models on this machine; all are printed."""
     for label, name in unique_labels(config.model):
         if Path(name).expanduser().is_dir():
             model = find_model(label, name, config.loading)
             console.print(f"model    {label}: {model.kind} in {model.path}", markup=False)
+            yield model
         else:
-            description = check_model(ModelConfig(name=name, hub=config.loading.hub, revision=config.loading.revision))
-            console.print(f"model    {label}: {description}", markup=False)
+            settings = loading_config(name, config.loading)
+            console.print(f"model    {label}: {check_model(settings)}", markup=False)
+            if path := local_files(settings):
+                yield EvalModel(label, name, "model", path, None, None)
+
+
+def _data_here(console: Console, config: EvaluationConfig) -> Iterator[Loaded]:
+    """The data sets that need no download; all are printed."""
     for name in config.dataset:
         entry = DATA_SETS.get(name)
         if entry and entry.hub and not config.data_root:
@@ -41,42 +67,62 @@ def dry_run_evaluation(config: EvaluationConfig) -> None:
         else:
             data = load_data_set(name, config)
             console.print(f"data     {name}: {len(data.problems)} problems of {data.num_rows} rows", markup=False)
-    _print_actors(console, plan_engines(config))
-    _print_package(console)
+            yield data
 
 
-def dry_run(arguments: JobArguments) -> None:
+def dry_run(arguments: JobArguments, kind: Kind = "chain") -> None:
     """Print model, data, stages, actors and package.
 
     Raises:
         GradusError: whatever would stop the job itself, as far as can be known without downloads.
     """
-    config = checked(load_config(arguments.config, arguments.overrides))
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(f"config   {arguments.config}: valid")
-    console.print(f"stages   {', '.join(f'{stage.name} ({stage.kind})' for stage in config.stages)}")
-    console.print(f"model    {check_model(config.model)}")
-    console.print(f"dtype    {config.model.dtype}")
-    console.print(f"data     {check_data(config.data)}")
-    if Path(config.data.name).exists() or config.data.name.startswith("embedded:"):  # else it would be downloaded
-        with tempfile.TemporaryDirectory() as cache:
-            _print_plan(console, config, Path(cache))
+    config, run_directory = read_arguments(arguments)
+    if run_directory:
+        run_directory.require_kind(kind)
+    with tempfile.TemporaryDirectory() as cache:
+        plan = _plan(config, kind, Path(cache))
+        config = plan.config if plan else checked(config)
+        model, data = check_model(config.model), check_data(config.data)
+        _check(plan, config, kind, run_directory)
+        console = Console(soft_wrap=True, highlight=False)
+        console.print(f"config   {run_directory.path if run_directory else arguments.config}: valid")
+        console.print(f"stages   {', '.join(f'{stage.name} ({stage.kind})' for stage in config.stages)}")
+        console.print(f"model    {model}")
+        console.print(f"dtype    {config.model.dtype}")
+        console.print(f"data     {data}")
+        if plan:
+            _print_plan(console, plan)
     where = "online" if config.tracking.online else "offline"
     console.print(f"tracking {', '.join(['metrics.jsonl', *config.tracking.backends])} ({where})")
     _print_actors(console, plan_actors(config))
     _print_package(console)
 
 
-def _print_plan(console: Console, config: Config, cache: Path) -> None:
-    (chain,) = plan_run(config, cache).chains
-    for stage in chain.stages:
+def _check(plan: RunPlan | None, config: Config, kind: Kind, run_directory: RunDirectory | None) -> None:
+    model = local_files(config.model)
+    if plan and kind == "chain":
+        count_done(plan.chains[0].stages, run_directory)
+    if plan:
+        check_plan(plan, model)
+    elif model:
+        check_policy(config, model)
+
+
+def _plan(config: Config, kind: Kind, cache: Path) -> RunPlan | None:
+    """None if the data would have to be downloaded."""
+    if not Path(config.data.name).expanduser().exists() and not config.data.name.startswith("embedded:"):
+        return None
+    return plan_search(config, cache) if kind == "search" else plan_run(config, cache)
+
+
+def _print_plan(console: Console, plan: RunPlan) -> None:
+    for stage in plan.chains[0].stages:
         replay = f", {stage.spec.replay.ratio:.0%} replayed" if stage.spec.replay else ""
         console.print(f"         {stage.spec.name}: {len(stage.problems)} problems, {stage.num_steps} steps{replay}")
-    if config.search:
-        chains = plan_search(config, cache).chains
-        num_different = len({key for chain in chains for key in chain.keys})
-        console.print(f"search   {len(chains)} chains, {num_different} different stages")
-        for chain in chains:
+    if plan.chains[0].keys:
+        num_different = len({key for chain in plan.chains for key in chain.keys})
+        console.print(f"search   {len(plan.chains)} chains, {num_different} different stages")
+        for chain in plan.chains:
             console.print(f"         {chain.spec.name}: {', '.join(stage.spec.name for stage in chain.stages)}")
 
 

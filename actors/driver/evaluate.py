@@ -3,17 +3,17 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actors.driver.actor_plan import plan_engines
 from actors.driver.cluster import connected_ray, wait_for_room
-from actors.driver.examination import Examination, engine_model
+from actors.driver.examination import Examination, check_length, engine_model
 from actors.driver.training_guard import TrainingGuard
 from pipeline.cli import JobArguments, check_output_root, output_root
-from pipeline.config import EvaluationConfig, load_config
+from pipeline.config import EvaluationConfig, load_config, load_saved_config
 from pipeline.errors import ClusterError, GradusError
 from pipeline.evaluation.datasets import Loaded, load_data_set
 from pipeline.evaluation.evaluation_report import write_evaluation_report
@@ -23,6 +23,7 @@ from pipeline.evaluation.prompts import Prompter, make_prompter
 from pipeline.evaluation.record import RECORD_FILE, EvaluationRecord, read_record
 from pipeline.evaluation.results import Chunk, ResultsFile
 from pipeline.files import write_json
+from pipeline.models.context import read_context_length
 from pipeline.models.device import choose_dtype
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.reports import page
@@ -48,7 +49,7 @@ def read_evaluation_arguments(arguments: JobArguments) -> tuple[EvaluationConfig
     if arguments.resume == "latest":
         directory = latest_directory(output_root(arguments, EvaluationConfig), RECORD_FILE)
     read_record(directory)
-    return load_config(directory / "experiment_config.json", arguments.overrides, EvaluationConfig), directory
+    return load_saved_config(directory / "experiment_config.json", arguments.overrides, EvaluationConfig), directory
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,7 @@ def _plan_evaluation(config: EvaluationConfig, directory: Path | None) -> Evalua
     config = config.model_copy(update={"loading": config.loading.model_copy(update={"dtype": dtype})})
     models = _find_models(config, directory)
     loaded = [load_data_set(name, config) for name in config.dataset]
-    prompters = {(m.label, d.name): make_prompter(d, config, m.run_config()) for m in models for d in loaded}
-    for model in models:  # if one failed later, the others' answers would not be reported
-        check_fit(model, config.loading)
-        _check_tokenizer(model.base or model.path, config, prompters, model.label)
+    prompters = checked_prompters(config, models, loaded)
     guard = TrainingGuard(config, models)
     loaded = [guard.without_seen(data) for data in loaded] if config.guard.leave_out else loaded
     record = EvaluationRecord.of(config, models, loaded, prompters, guard.notes)
@@ -157,12 +155,29 @@ def _prepared(config: EvaluationConfig, record: EvaluationRecord, directory: Pat
     return directory
 
 
-def _check_tokenizer(
-    path: Path, config: EvaluationConfig, prompters: Mapping[tuple[str, str], Prompter], label: str
-) -> None:
-    """Raises ModelError if the model has no tokenizer, or lacks the chat template that a prompt needs."""
-    is_chat = any(prompter.style == "chat" for (model, _), prompter in prompters.items() if model == label)
-    load_tokenizer(path, engine_model(path, config.loading), chat=is_chat)
+def checked_prompters(
+    config: EvaluationConfig, models: Sequence[EvalModel], loaded: Sequence[Loaded]
+) -> dict[tuple[str, str], Prompter]:
+    """The prompters by label of the model and name of the data set, once every model can be asked with its own. If one
+    failed later, the others' answers would not be reported.
+
+    Raises:
+        GradusError: a model does not fit its base, or its tokenizer, chat template or length does not fit a prompt.
+    """
+    prompters = {(m.label, d.name): make_prompter(d, config, m.run_config()) for m in models for d in loaded}
+    for model in models:
+        check_fit(model, config.loading)
+        path = model.base or model.path
+        own = [(prompters[model.label, data.name], data) for data in loaded]
+        chat = any(prompter.style == "chat" for prompter, _ in own)
+        tokenizer = load_tokenizer(path, engine_model(path, config.loading), chat=chat)
+        limit = read_context_length(path, config.loading.trust_remote_code)
+        for prompter, data in own:
+            prompter.check(tokenizer, data.problems[0], model.name)
+            num_tokens = len(prompter.token_ids(tokenizer, data.problems[0]))
+            if num_tokens <= config.rollout.max_prompt_length:
+                check_length(config, model.label, num_tokens, limit)
+    return prompters
 
 
 def plan_chunks(config: EvaluationConfig, models: Sequence[EvalModel], loaded: Sequence[Loaded]) -> list[Chunk]:

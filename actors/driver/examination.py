@@ -4,7 +4,6 @@ Chunks are fixed before anything starts and are written in their order, whicheve
 evaluation gives the same rows with one engine or with many, and when it is killed and resumed.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -30,6 +29,7 @@ from pipeline.evaluation.models import EvalModel
 from pipeline.evaluation.prompts import Prompter
 from pipeline.evaluation.results import Chunk, ResultsFile
 from pipeline.evaluation.scoring import score
+from pipeline.models.context import read_context_length
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.seeds import completion_seeds
 from pipeline.types import Completion, PromptRequest
@@ -91,18 +91,11 @@ class Examination:
     def _max_length(self, path: Path, all_requests: Sequence[Sequence[PromptRequest]]) -> int:
         """Tokens of the longest answered prompt plus a completion. It covers all chunks, so that a resumed evaluation
         has the same engines."""
-        rollout = self._config.rollout
         fitting = [
             len(request.prompt_token_ids) for requests in all_requests for request in requests if self._fits(request)
         ]
-        length = max(fitting, default=1) + rollout.max_completion_length
-        limit = json.loads((path / "config.json").read_text()).get("max_position_embeddings")
-        if isinstance(limit, int) and length > limit:
-            raise ConfigError(
-                f"rollout.max_prompt_length and rollout.max_completion_length must fit {self._model.label} together, "
-                f"which has {limit} positions, got {length} tokens for its longest prompt and a completion. Lower one."
-            )
-        return length
+        limit = read_context_length(path, self._config.loading.trust_remote_code)
+        return check_length(self._config, self._model.label, max(fitting, default=1), limit)
 
     def _requests(self, tokenizer: Any, chunk: Chunk) -> list[PromptRequest]:
         """Prompts with their sampling seeds."""
@@ -178,6 +171,17 @@ class Examination:
             }
             for (problem, request, index, completion), scored in zip(flat, scores, strict=True)
         ]
+
+
+def check_length(config: EvaluationConfig, label: str, prompt_length: int, limit: int | None) -> int:
+    """Tokens of a prompt and a completion. Raises ConfigError if they exceed the model's limit."""
+    length = prompt_length + config.rollout.max_completion_length
+    if limit is not None and length > limit:
+        raise ConfigError(
+            f"rollout.max_prompt_length and rollout.max_completion_length must fit {label} together, which has "
+            f"{limit} positions, got {length} tokens for its longest prompt and a completion. Lower one."
+        )
+    return length
 
 
 def engine_model(path: Path, loading: LoadingConfig) -> ModelConfig:

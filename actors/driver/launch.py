@@ -4,18 +4,18 @@ A stage is one TorchTrainer; engines and graders stay up from the first stage to
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from actors.driver.checks import check_plan
 from actors.driver.cluster import connected_ray, wait_for_room
 from actors.driver.encode import make_tokens
-from actors.driver.plan import PlannedChain, RunPlan, StagePlan, plan_run
+from actors.driver.plan import PlannedChain, RunPlan, count_done, plan_run
 from actors.driver.stage import fit_stage, stage_setup
 from actors.driver.start import start_actors
 from pipeline.config import Config
-from pipeline.errors import CheckpointError
 from pipeline.files import write_json
 from pipeline.models.hub import resolve_model
 from pipeline.report import write_report
@@ -39,8 +39,8 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
         run_directory.require_kind("chain")
     plan = plan_run(config)
     (chain,) = plan.chains
-    num_done = _num_done(chain.stages, run_directory)
-    resolve_model(plan.config.model)
+    num_done = count_done(chain.stages, run_directory)
+    check_plan(plan, resolve_model(plan.config.model))
     with connected_ray():
         wait_for_room(plan.actors, plan.config.limits.placement_s)
         run_directory = open_run(plan, "chain", run_directory)
@@ -75,21 +75,6 @@ def _train(plan: RunPlan, chain: PlannedChain, num_done: int, run_directory: Run
         earlier = list(run_directory.checkpoints.stage_results().values())
         is_last = index == len(chain.stages) - 1
         fit_stage(stage_setup(chain, index, run_directory.path, tokens, earlier, actors, is_last=is_last))
-
-
-def _num_done(stages: Sequence[StagePlan[Any]], run_directory: RunDirectory | None) -> int:
-    """Number of stages that are done. Raises CheckpointError if the run stopped in a stage that is not among them."""
-    progress = run_directory.checkpoints.latest_progress() if run_directory else None
-    if run_directory is None or progress is None:
-        return 0
-    names = [stage.spec.name for stage in stages]
-    if progress.stage not in names:
-        raise CheckpointError(f"stages must hold {progress.stage}, where the run stopped, got {names}.")
-    num_done = names.index(progress.stage) + progress.stage_done
-    done = list(run_directory.checkpoints.stage_results())
-    if any(stage.spec.replay for stage in stages) and done != names[:num_done]:
-        raise CheckpointError(f"the stages that are done must be the first of {names}, got {done}.")
-    return num_done
 
 
 def planned_stages(chain: PlannedChain) -> list[PlannedStage]:

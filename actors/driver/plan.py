@@ -17,8 +17,9 @@ from pipeline.curriculum.stages import StageSpec, stage_specs, total_steps
 from pipeline.data import load_problems
 from pipeline.data.selection import choose_problems, natural_order, select_problems
 from pipeline.data.table import ProblemTable, data_cache, heads, load_table
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.models.device import choose_dtype
+from pipeline.runs.directory import RunDirectory
 from pipeline.runs.trackers import check_trackers
 from pipeline.training.rewards import resolve
 from pipeline.types import Problem
@@ -226,3 +227,18 @@ def check_held_out(config: Config, stages: Sequence[StagePlan[Any]], problems: S
             raise DataError(
                 f"held-out data must have problems of every level that is trained on, got none of {missing}."
             )
+
+
+def count_done(stages: Sequence[StagePlan[Any]], run_directory: RunDirectory | None) -> int:
+    """Number of stages that are done. Raises CheckpointError if the run stopped in a stage that is not among them."""
+    progress = run_directory.checkpoints.latest_progress() if run_directory else None
+    if run_directory is None or progress is None:
+        return 0
+    names = [stage.spec.name for stage in stages]
+    if progress.stage not in names:
+        raise CheckpointError(f"stages must hold {progress.stage}, where the run stopped, got {names}.")
+    num_done = names.index(progress.stage) + progress.stage_done
+    done = list(run_directory.checkpoints.stage_results())
+    if any(stage.spec.replay for stage in stages) and done != names[:num_done]:
+        raise CheckpointError(f"the stages that are done must be the first of {names}, got {done}.")
+    return num_done

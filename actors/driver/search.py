@@ -18,6 +18,7 @@ from ray import tune
 
 from actors.calls import describe_error
 from actors.driver.actor_plan import ActorPlan, needed_resources
+from actors.driver.checks import check_plan
 from actors.driver.cluster import connected_ray, has_room, wait_for_room
 from actors.driver.encode import make_tokens
 from actors.driver.launch import open_run
@@ -72,7 +73,7 @@ def run_search(config: Config, run_directory: RunDirectory | None = None) -> Run
         plan = _with_recorded_keys(plan, run_directory)
     chains = plan.chains
     queue = make_queue([chain.spec for chain in chains], [chain.keys for chain in chains], settings)
-    resolve_model(plan.config.model)
+    check_plan(plan, resolve_model(plan.config.model))
     with connected_ray():
         num_slots = count_slots(plan)
         run_directory = open_run(plan, "search", run_directory)

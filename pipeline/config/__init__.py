@@ -17,7 +17,7 @@ from pipeline.config.data import DataConfig, EmbeddedSetsConfig, FieldNames, Pro
 from pipeline.config.engines import GradingConfig, LearnerConfig, RewardConfig, RewardTerm, RolloutConfig
 from pipeline.config.evaluation import EvaluationConfig, HeldOutConfig, LoadingConfig, ProblemsConfig
 from pipeline.config.job import Config
-from pipeline.config.loading import load_config, validate_config, with_settings
+from pipeline.config.loading import load_config, load_saved_config, validate_config, with_settings
 from pipeline.config.model import LoraConfig, ModelConfig
 from pipeline.config.output import CheckpointConfig, OutputConfig, TrackingConfig
 from pipeline.config.training import GRPOConfig, OptimizerConfig, SFTConfig, TrainerConfig
@@ -55,6 +55,7 @@ __all__ = [
     "TrackingConfig",
     "TrainerConfig",
     "load_config",
+    "load_saved_config",
     "validate_config",
     "with_settings",
 ]

@@ -2,10 +2,11 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.base import StrictModel
 from pipeline.config.data import ProblemFilter
+from pipeline.files import safe_name
 
 
 class CarryConfig(StrictModel):
@@ -29,8 +30,8 @@ class CarryConfig(StrictModel):
 class StageConfig(StrictModel):
     """A stage. Stages run in order, each from the weights of the one before."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    """Unique among the stages: metrics and files are labelled with it."""
+    name: str
+    """Unique among the stages: metrics and files are labelled with it. Letters and digits of any script, ``_.-``."""
     kind: Literal["sft", "grpo"]
     """Supervised fine-tuning or GRPO."""
     each_level: bool = False
@@ -43,6 +44,13 @@ class StageConfig(StrictModel):
     """Replay ratio of this stage. None: ``curriculum.replay_ratio``."""
     settings: dict[str, Any] = {}
     """Settings of this stage that differ from the section of its kind (``sft:`` or ``grpo:``)."""
+
+    @field_validator("name")
+    @classmethod
+    def _names_files(cls, name: str) -> str:
+        if not name[:1].isalnum() or safe_name(name) != name:
+            raise ValueError("must start with a letter or digit, go on with letters, digits, _, . and -, and be short")
+        return name
 
 
 class PromotionConfig(StrictModel):

@@ -3,16 +3,20 @@
 Nothing is repaired: a wrong setting is a ConfigError that names the key.
 """
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from pydantic import ValidationError
 from yaml import YAMLError
 
-from pipeline.config.base import StrictModel, describe_error
+from pipeline.config.base import StrictModel, describe_error, is_text_setting
 from pipeline.config.job import Config
 from pipeline.errors import ConfigError, first_line
 
@@ -27,30 +31,41 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), model: type[Any
     """Read a recipe, apply its preset and the overrides, and check the result.
 
     Args:
-        path: a YAML file. It may have ``presets`` (name -> settings) and ``preset`` (the chosen name).
-        overrides: ``dotted.key=value``, with values typed as in YAML. List items by index: ``stages.0.name=warmup``.
+        path: a YAML file, in which ``${key}`` stands for another setting and ``\\${text}`` for the text ``${text}``. It
+            may have ``presets`` (name -> settings) and ``preset`` (the chosen name). A ``.json`` file, such as a run's
+            ``experiment_config.json``, means exactly what it says.
+        overrides: ``dotted.key=value``, with values typed as in YAML. A value that YAML would shorten or refuse is the
+            text as given, and so is ``{text}`` or ``[text]`` for a setting that is a text. ``${text}`` is only that
+            text. List items by index: ``stages.0.name=warmup``.
         model: the class of the configuration.
 
     Raises:
         ConfigError: the file cannot be read, or a setting is wrong. Names the key and, if it is unknown, the nearest
             valid one.
     """
-    try:
-        raw = OmegaConf.load(path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ConfigError(f"config file {path} cannot be read: {reason}. Recipes are in configs/.") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config file {path} must be YAML: {' '.join(str(error).split())}") from None
-    pairs = [_parse_override(item) for item in overrides]
-    try:
-        raw = _apply_preset(raw, pairs)
-        for key, value in pairs:
-            OmegaConf.update(raw, key, value, merge=True, force_add=True)
-        settings = OmegaConf.to_container(raw, resolve=True)
-    except (OmegaConfBaseException, AttributeError, IndexError, TypeError, ValueError) as error:
-        raise ConfigError(f"config file {path}, {' '.join(overrides)}: {first_line(error)}") from None
-    return _validated(settings, model)
+    pairs = [_parse_override(item, model) for item in overrides]
+    raw = _apply_preset(_read_file(Path(path)), pairs)
+    if Path(path).suffix == ".json":
+        return _validated(_with(raw, pairs), model)
+    return _validated(_interpolated(path, _with(raw, [(key, _literal(value)) for key, value in pairs])), model)
+
+
+def load_saved_config(path: Path, overrides: Sequence[str], model: type[Settings]) -> Settings:
+    """The configuration in a run's directory, with overrides. A directory may be another person's, so it cannot allow
+    code to be run: only an override can.
+
+    Raises:
+        ConfigError: as ``load_config``, or the saved configuration allows code of the model, and no override does.
+    """
+    given = {item.partition("=")[0] for item in overrides}
+    for section, values in _read_file(path).items():
+        key = f"{section}.trust_remote_code"
+        if isinstance(values, Mapping) and values.get("trust_remote_code") and key not in given:
+            raise ConfigError(
+                f"{key} must be given again for a saved configuration that has it, got none: {path.parent} may be "
+                f"another person's, and it would run code. If you have read the model's code, add {key}=true."
+            )
+    return load_config(path, overrides, model)
 
 
 def validate_config(settings: Any) -> Config:
@@ -74,26 +89,108 @@ def with_settings(config: Config, settings: dict[str, Any]) -> Config:
     Raises:
         ConfigError: a setting is wrong.
     """
-    raw = OmegaConf.create(config.model_dump())
+    return validate_config(_with(config.model_dump(), list(settings.items())))
+
+
+def _read_file(path: Path) -> dict[Any, Any]:
+    is_json = path.suffix == ".json"
     try:
-        for key, value in settings.items():
-            OmegaConf.update(raw, key, value, merge=True, force_add=True)
-    except (OmegaConfBaseException, AttributeError, IndexError, TypeError, ValueError) as error:
-        raise ConfigError(f"{', '.join(settings)}: {first_line(error)}") from None
-    return validate_config(OmegaConf.to_container(raw))
+        settings = json.loads(path.read_text("utf-8")) if is_json else OmegaConf.to_container(OmegaConf.load(path))
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"config file {path} cannot be read: {reason}. Recipes are in configs/.") from None
+    except (YAMLError, UnicodeDecodeError, JSONDecodeError) as error:
+        kind = "JSON" if is_json else "YAML"
+        raise ConfigError(f"config file {path} must be {kind}: {' '.join(str(error).split())}") from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"config file {path}: {first_line(error)}") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"config file {path} must hold settings by name, got a {type(settings).__name__}.")
+    return settings
 
 
-def _parse_override(item: str) -> tuple[str, Any]:
+def _interpolated(path: str | Path, settings: dict[Any, Any]) -> Any:
+    try:
+        return OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
+    except InterpolationKeyError as error:
+        raise ConfigError(
+            f"config file {path}: {first_line(error)}. For the text itself, write a backslash before the dollar sign."
+        ) from None
+    except (OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"config file {path}: {first_line(error)}") from None
+
+
+def _literal(value: Any) -> Any:
+    """The value, in the form that interpolation turns back into it."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    if isinstance(value, list):
+        return [_literal(item) for item in value]
+    return {key: _literal(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def _parse_override(item: str, model: type[StrictModel]) -> tuple[str, Any]:
     key, separator, text = item.partition("=")
     if not separator or not key:
         raise ConfigError(f"override must be key=value, got {item!r}.")
     try:
-        return key, OmegaConf.create(f"value: {text}" if text else "value: ''").value
+        return key, _read_value(text, is_text=is_text_setting(model, key))
     except (YAMLError, OmegaConfBaseException):
         return key, text
 
 
-def _apply_preset(raw: Any, pairs: list[tuple[str, Any]]) -> Any:
+def _read_value(text: str, *, is_text: bool) -> Any:
+    """A number, truth value, null, quoted text, list or mapping that is all of the text; otherwise the text itself.
+
+    Raises:
+        YAMLError, OmegaConfBaseException: it is not YAML.
+    """
+    whole = text.strip()
+    node = yaml.compose(whole, Loader=yaml.SafeLoader)
+    if node is None or node.end_mark.index < len(whole):
+        return text
+    if isinstance(node, yaml.ScalarNode):
+        if node.style is None:
+            value = OmegaConf.create(f"value: {whole}").value if node.value == whole else text
+            return text if isinstance(value, str) else value
+        return node.value if node.style == whole[0] in "'\"" and "\n" not in whole else text
+    if is_text or whole[0] not in "[{" or not (isinstance(node, yaml.CollectionNode) and node.flow_style):
+        return text
+    return OmegaConf.to_container(OmegaConf.create(whole))
+
+
+def _with(settings: dict[Any, Any], pairs: Sequence[tuple[str, Any]]) -> dict[Any, Any]:
+    """The nested settings with dotted keys set in place. Sections that are missing are made."""
+    for key, value in pairs:
+        *sections, last = key.replace("[", ".").replace("]", "").split(".")
+        place: Any = settings
+        for section in sections:
+            place = _child(place, section, key, make=True)
+        old = _child(place, last, key)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        place[int(last) if isinstance(place, list) else last] = _merged(old, value) if both else value
+    return settings
+
+
+def _child(place: Any, name: str, key: str, *, make: bool = False) -> Any:
+    """What a dotted key has under one of its names. ``make`` puts a section there if there is nothing."""
+    if isinstance(place, dict):
+        if make and place.get(name) is None:
+            place[name] = {}
+        return place.get(name)
+    if isinstance(place, list) and name.isdecimal() and int(name) < len(place):
+        return place[int(name)]
+    what = f"a list of {len(place)}, counted from 0" if isinstance(place, list) else repr(place)
+    raise ConfigError(f"{key} must name a setting that can be there, got {name} of {what}.")
+
+
+def _merged(old: Mapping[Any, Any], new: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Nested settings laid over others."""
+    both = {key for key in new if isinstance(new[key], dict) and isinstance(old.get(key), dict)}
+    return {**old, **new, **{key: _merged(old[key], new[key]) for key in both}}
+
+
+def _apply_preset(raw: dict[Any, Any], pairs: list[tuple[str, Any]]) -> dict[Any, Any]:
     """Apply the chosen preset. ``preset`` and ``presets`` are not settings: both are removed from raw and pairs."""
     presets = raw.pop("presets", {}) or {}
     chosen = raw.pop("preset", None)
@@ -102,6 +199,6 @@ def _apply_preset(raw: Any, pairs: list[tuple[str, Any]]) -> Any:
         pairs.remove((key, value))
     if chosen is None:
         return raw
-    if chosen not in presets:
+    if chosen not in list(presets):
         raise ConfigError(f"preset must be one of {sorted(map(str, presets)) or 'none in this file'}, got {chosen!r}.")
-    return OmegaConf.merge(raw, presets[chosen])
+    return _merged(raw, presets[chosen] or {})

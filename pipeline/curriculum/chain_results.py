@@ -4,7 +4,6 @@ docs/run_directory.md names the files. The search need not be over: unfinished c
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pipeline.curriculum.forgetting import ChainAnswers, chain_answers
 from pipeline.curriculum.markers import read_markers
 from pipeline.curriculum.stage_queue import ChainStatus
 from pipeline.errors import CheckpointError
+from pipeline.files import safe_name
 from pipeline.runs.records import Row, number, read_jsonl
 
 CORRECT_BY = ("tagged", "last_number")
@@ -48,7 +48,7 @@ class ChainRecord(BaseModel):
 
     @property
     def file_name(self) -> str:
-        return re.sub(r"[^A-Za-z0-9_.,=+-]", "", self.name)[:200]
+        return safe_name(self.name, signs="_.,=+-")
 
 
 class _ChainsFile(BaseModel):

@@ -3,7 +3,6 @@
 import itertools
 import math
 import random
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 
 from pipeline.config import Config, RangeConfig, SearchConfig, with_settings
 from pipeline.errors import ConfigError
+from pipeline.files import safe_name
 from pipeline.seeds import derive_seed
 
 
@@ -45,7 +45,7 @@ def chain_specs(config: Config) -> list[ChainSpec]:
         setting = _setting_name(values) or "default"
         chains.append(
             ChainSpec(
-                name=re.sub(r"[^A-Za-z0-9_.,=+-]", "", f"{setting},seed={seed}"),
+                name=safe_name(f"{setting},seed={seed}", signs="_.,=+-"),
                 setting=setting,
                 seed=seed,
                 is_baseline=is_baseline,

@@ -1,6 +1,5 @@
 """The stages of a chain, from a configuration."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +16,7 @@ from pipeline.config import (
 )
 from pipeline.data.selection import natural_order
 from pipeline.errors import ConfigError
+from pipeline.files import safe_name
 from pipeline.training.schedules import num_steps
 
 
@@ -107,8 +107,8 @@ def _expand(
         yield stage, stage.name, tuple(stage.problems.levels) if stage.problems.levels is not None else None
         return
     for levels in order:
-        suffix = "mixed" if len(levels) > 1 else re.sub(r"[^A-Za-z0-9_.-]", "", levels[0])
-        yield stage, f"{stage.name}_{suffix}", levels
+        suffix = "mixed" if len(levels) > 1 else levels[0]
+        yield stage, safe_name(f"{stage.name}_{suffix}"), levels
 
 
 def _distinct_names(names: Sequence[str]) -> list[str]:

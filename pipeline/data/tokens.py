@@ -15,7 +15,7 @@ from pipeline.data.arrow_files import ArrowRows, code_digest, list_lengths, made
 from pipeline.data.table import ProblemTable
 from pipeline.files import sha256
 from pipeline.models import tokenizer as tokenizer_module
-from pipeline.models.tokenizer import Tokenizer, batch_token_ids
+from pipeline.models.tokenizer import Tokenizer, batch_token_ids, end_of_turn_id
 from pipeline.types import Problem
 
 TOKENS = pa.schema([("prompt", pa.list_(pa.int32())), ("completion", pa.list_(pa.int32()))])
@@ -69,12 +69,16 @@ def new_tokens(problems: ProblemTable, model: Path, *, chat: bool) -> Iterator[t
 
 
 def encode_problems(tokenizer: Tokenizer, problems: Sequence[Problem]) -> pa.RecordBatch:
-    """Prompts as ``prompt_token_ids`` encodes them, and worked solutions with the end-of-turn token, as int32."""
+    """Prompts as ``prompt_token_ids`` encodes them, and worked solutions with the token that ends them, as int32.
+
+    That is the chat template's end of turn for a chat, and the tokenizer's eos for plain text.
+    """
     prompts = batch_token_ids(tokenizer, problems)
     solutions = {row: problem.solution for row, problem in enumerate(problems) if problem.solution is not None}
     completions: list[list[int]] = [[] for _ in problems]
     if solutions:
+        end = end_of_turn_id(tokenizer) if problems[0].prompt_text is None else tokenizer.eos_token_id
         encoded = tokenizer(list(solutions.values()), add_special_tokens=False)["input_ids"]
         for row, ids in zip(solutions, encoded, strict=True):
-            completions[row] = [*ids, tokenizer.eos_token_id]
+            completions[row] = [*ids, end]
     return pa.record_batch([pa.array(prompts, TOKENS.types[0]), pa.array(completions, TOKENS.types[1])], schema=TOKENS)

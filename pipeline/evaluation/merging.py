@@ -1,18 +1,15 @@
 """Merges an adapter or a checkpoint into its base model, so that an engine can load it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.config.evaluation import LoadingConfig
 from pipeline.errors import CheckpointError, ModelError, first_line
 from pipeline.evaluation.models import EvalModel, checkpoint_config, loading_config
 from pipeline.models.device import torch_dtype
-from pipeline.models.policy import ADAPTER_FILE, load_policy, load_trainable, save_final_model
+from pipeline.models.policy import ADAPTER_FILE, empty_policy, load_policy, load_trainable, save_final_model
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.runs.checkpoints import load_checkpoint
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -48,7 +45,7 @@ def check_fit(model: EvalModel, loading: LoadingConfig) -> None:
     if model.kind != "adapter" or model.base is None:
         return
     stored = _stored_shapes(model)
-    expected = _expected_shapes(model, _empty_base(model, loading))
+    expected = _expected_shapes(model, empty_policy(model.base, loading_config(str(model.base), loading)))
     if wrong := sorted(name for name in stored.keys() | expected.keys() if stored.get(name) != expected.get(name)):
         got, needed = (shapes.get(wrong[0], "none") for shapes in (stored, expected))
         raise ModelError(_other_base(model, f"{len(wrong)} tensors differ ({wrong[0]}: {got}, base: {needed})"))
@@ -65,20 +62,7 @@ def _stored_shapes(model: EvalModel) -> Shapes:
         raise ModelError(f"adapter {model.path} cannot be read: {first_line(error)}") from None
 
 
-def _empty_base(model: EvalModel, loading: LoadingConfig) -> "PreTrainedModel":
-    """The base model without memory for its weights."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        config = AutoConfig.from_pretrained(model.base, trust_remote_code=loading.trust_remote_code)
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=loading.trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"base {model.base} of adapter {model.path} cannot be read: {first_line(error)}") from None
-
-
-def _expected_shapes(model: EvalModel, base: "PreTrainedModel") -> Shapes:
+def _expected_shapes(model: EvalModel, base: Any) -> Shapes:
     """Tensors that an adapter with these settings has on this base."""
     import torch
     from peft import PeftModel, get_peft_model_state_dict

@@ -10,7 +10,7 @@ from pipeline.data.problems import question_alone
 from pipeline.errors import ConfigError
 from pipeline.evaluation.datasets import Loaded
 from pipeline.evaluation.problems import EvalProblem
-from pipeline.models.tokenizer import prompt_token_ids
+from pipeline.models.tokenizer import check_prompt, prompt_token_ids
 from pipeline.templates import PromptTemplate
 from pipeline.types import Message, Problem
 
@@ -27,6 +27,10 @@ class Prompter:
 
     def token_ids(self, tokenizer: Any, problem: EvalProblem) -> tuple[int, ...]:
         return prompt_token_ids(tokenizer, self._prompted(problem))
+
+    def check(self, tokenizer: Any, problem: EvalProblem, model: str) -> None:
+        """Raises ModelError if the model's chat template refuses the problem."""
+        check_prompt(tokenizer, self._prompted(problem), model)
 
     def text(self, tokenizer: Any, problem: EvalProblem) -> str:
         """The prompt as the model sees it."""

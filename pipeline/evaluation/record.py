@@ -59,10 +59,22 @@ class EvaluationRecord:
         now = _comparable(json.loads(json.dumps(asdict(self))))
         for part, value in now.items():
             if before[part] != value:
-                raise CheckpointError(
-                    f"evaluation {directory} must be resumed as it was started, but its {part} differ: "
-                    f"{difference(before[part], value)}. Start a new evaluation."
-                )
+                raise _changed(directory, part, before[part], value)
+
+
+def check_settings(directory: Path, config: "EvaluationConfig") -> None:
+    """Raises CheckpointError if the evaluation in the directory was started with other settings."""
+    before, now = read_record(directory)["settings"], json.loads(json.dumps(config.results_key()))
+    before["loading"]["dtype"] = now["loading"]["dtype"]  # decided when it was started
+    if before != now:
+        raise _changed(directory, "settings", before, now)
+
+
+def _changed(directory: Path, part: str, before: Any, now: Any) -> CheckpointError:
+    return CheckpointError(
+        f"evaluation {directory} must be resumed as it was started, but its {part} differ: {difference(before, now)}. "
+        "Start a new evaluation."
+    )
 
 
 def read_record(directory: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Finds a model's files: a local directory, the embedded model, Hugging Face or ModelScope."""
 
 import importlib
+import json
 import logging
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,7 @@ CHECK_TIMEOUT_S = 2.0
 _ALLOW = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
 # Subfolders hold other formats; "consolidated" is a second copy of the weights.
 _IGNORE = ["*/*", "consolidated*"]
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
 
 
 def resolve_model(config: ModelConfig) -> Path:
@@ -65,6 +67,42 @@ def check_model(config: ModelConfig) -> str:
     if not any(file.rfilename.endswith(".safetensors") for file in info.siblings or []):
         raise ModelError(_no_weights(config.name))
     return f"{config.name} on the Hugging Face hub, revision {info.sha}"
+
+
+def local_files(config: ModelConfig) -> Path | None:
+    """The model's directory, if all of its files are on this machine; nothing is downloaded.
+
+    Raises:
+        ModelError: a local directory does not exist, or is no model.
+    """
+    if config.name.startswith("embedded:"):
+        path = embedded.embedded_model_dir()
+        return path if path.is_dir() else None
+    if (local := _local_dir(config.name)) or config.hub == "modelscope":
+        return local
+    try:
+        path = _checked(_snapshot(config, offline=True), config.name)
+        check_weights(path, config.name)
+    except ModelError:
+        return None
+    return path if any((path / name).is_file() for name in _TOKENIZER_FILES) else None
+
+
+def check_weights(path: Path, name: str) -> None:
+    """Raises ModelError if a file of weights is missing or damaged. Reads their headers only."""
+    from safetensors import SafetensorError, safe_open
+
+    index = path / "model.safetensors.index.json"
+    shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
+    for file in sorted({*path.glob("*.safetensors"), *(path / shard for shard in shards)}):
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise ModelError(
+                f"model {name} must have all of its weights, and {file.name} is missing or damaged "
+                f"({first_line(error)}): maybe a pointer of Git LFS. Download it again."
+            ) from None
 
 
 def hub_info(

@@ -34,6 +34,7 @@ def load_policy(path: Path, config: ModelConfig) -> nn.Module:
 
     base_dtype = config.dtype if config.lora else config.master_dtype
     device = pick_device(config)
+    check_attention(config)
     try:
         model: nn.Module = AutoModelForCausalLM.from_pretrained(
             path,
@@ -57,6 +58,38 @@ def load_policy(path: Path, config: ModelConfig) -> nn.Module:
     return model
 
 
+def empty_policy(path: Path, config: ModelConfig) -> nn.Module:
+    """The model without memory for its weights and without adapters.
+
+    Raises:
+        ModelError: it cannot be built, or a LoRA target does not exist.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    check_attention(config)
+    code = {"trust_remote_code": config.trust_remote_code}
+    # Whether flash attention is there can only be seen on a machine with a GPU, which this one need not be.
+    attention = "eager" if "flash" in config.attn_implementation else config.attn_implementation
+    try:
+        settings = AutoConfig.from_pretrained(path, **code)
+        with torch.device("meta"):
+            model: nn.Module = AutoModelForCausalLM.from_config(settings, attn_implementation=attention, **code)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(f"model {config.name} cannot be loaded: {first_line(error)}") from None
+    if config.lora:
+        check_lora_targets(model, config.lora)
+    return model
+
+
+def check_attention(config: ModelConfig) -> None:
+    """Raises ModelError for an implementation that is code on a hub, unless such code is allowed."""
+    if "/" in config.attn_implementation and not config.trust_remote_code:
+        raise ModelError(
+            "model.attn_implementation must be one of the transformers library without model.trust_remote_code, got "
+            f"{config.attn_implementation}: it would download code and run it. Use sdpa."
+        )
+
+
 def _enable_gradient_checkpointing(model: Any) -> None:
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.enable_input_require_grads()
@@ -66,17 +99,7 @@ def _add_lora(model: Any, config: LoraConfig, dtype: torch.dtype) -> nn.Module:
     from peft import LoraConfig as PeftLoraConfig
     from peft import get_peft_model
 
-    linear = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    missing = [name for name in config.target_modules if name not in linear]
-    if missing:
-        raise ModelError(f"model.lora.target_modules must be in the model, got {missing}: it has {sorted(linear)}.")
-    output = model.get_output_embeddings() if getattr(model.config, "tie_word_embeddings", False) else None
-    tied = next((name for name, module in model.named_modules() if module is output), None)
-    if tied in config.target_modules:
-        raise ModelError(
-            f"model.lora.target_modules must not name {tied}: this model ties it to the input embedding, and an "
-            "adapter there cannot be merged. Leave it out."
-        )
+    check_lora_targets(model, config)
     init: dict[str, Any] = {"default": True, "gaussian": "gaussian", "pissa": "pissa"}
     peft_config = PeftLoraConfig(
         r=config.r,
@@ -91,6 +114,21 @@ def _add_lora(model: Any, config: LoraConfig, dtype: torch.dtype) -> nn.Module:
     for parameter in trainable_tensors(adapted).values():
         parameter.data = parameter.data.to(dtype)
     return adapted
+
+
+def check_lora_targets(model: Any, config: LoraConfig) -> None:
+    """Raises ModelError if the model lacks a target, or cannot have an adapter merged into it."""
+    linear = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    missing = [name for name in config.target_modules if name not in linear]
+    if missing:
+        raise ModelError(f"model.lora.target_modules must be in the model, got {missing}: it has {sorted(linear)}.")
+    output = model.get_output_embeddings() if getattr(model.config, "tie_word_embeddings", False) else None
+    tied = next((name for name, module in model.named_modules() if module is output), None)
+    if tied in config.target_modules:
+        raise ModelError(
+            f"model.lora.target_modules must not name {tied}: this model ties it to the input embedding, and an "
+            "adapter there cannot be merged. Leave it out."
+        )
 
 
 def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:

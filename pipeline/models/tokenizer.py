@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from pipeline.config import ModelConfig
 from pipeline.errors import ModelError
-from pipeline.types import Problem
+from pipeline.types import Message, Problem
 
 
 class Tokenizer(Protocol):
@@ -14,10 +14,13 @@ class Tokenizer(Protocol):
 
     eos_token_id: int
     chat_template: str | None
+    all_special_ids: list[int]
 
     def __call__(self, text: list[str], *, add_special_tokens: bool = True) -> Mapping[str, list[list[int]]]: ...
 
-    def encode(self, text: str) -> list[int]: ...
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]: ...
+
+    def get_added_vocab(self) -> dict[str, int]: ...
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str: ...
 
@@ -62,17 +65,86 @@ def prompt_token_ids(tokenizer: Tokenizer, problem: Problem) -> tuple[int, ...]:
     """The tokens after which the policy starts to write.
 
     Plain text begins with the tokens that the tokenizer itself puts before a text (Llama's bos; nothing for SmolLM2
-    and Qwen).
+    and Qwen). What it puts after a text is left out: the policy goes on there.
     """
-    if problem.prompt_text is not None:
-        return tuple(tokenizer.encode(problem.prompt_text))
-    return tuple(tokenizer.apply_chat_template(list(problem.prompt), add_generation_prompt=True, return_dict=False))
+    return tuple(batch_token_ids(tokenizer, [problem])[0])
 
 
 def batch_token_ids(tokenizer: Tokenizer, problems: Sequence[Problem]) -> list[list[int]]:
     """``prompt_token_ids`` of each problem, but faster. Either all problems are chats or all are plain text."""
-    if problems[0].prompt_text is not None:
-        return tokenizer([problem.prompt_text or "" for problem in problems])["input_ids"]
-    chats = [list(problem.prompt) for problem in problems]
-    token_ids: list[list[int]] = tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=False)
-    return token_ids
+    token_ids: list[list[int]]
+    if problems[0].prompt_text is None:
+        chats = [list(problem.prompt) for problem in problems]
+        token_ids = tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=False)
+        return token_ids
+    num_after = _num_tokens_after(tokenizer)
+    token_ids = tokenizer([problem.prompt_text or "" for problem in problems])["input_ids"]
+    return [ids[: len(ids) - num_after] for ids in token_ids]
+
+
+def _num_tokens_after(tokenizer: Tokenizer) -> int:
+    """The number of tokens that the tokenizer puts after every text."""
+    bare, whole = (tokenizer.encode("1", add_special_tokens=special) for special in (False, True))
+    starts = range(len(whole) - len(bare) + 1)
+    return next((len(whole) - start - len(bare) for start in starts if whole[start : start + len(bare)] == bare), 0)
+
+
+def end_of_turn_id(tokenizer: Tokenizer) -> int:
+    """The token with which the chat template ends an assistant's turn: ``<|im_end|>``, ``<end_of_turn>``.
+
+    It need not be the tokenizer's eos, which stands in where there is no template, or where the template ends a turn
+    with ordinary text or with nothing.
+    """
+    if tokenizer.chat_template is None:
+        return tokenizer.eos_token_id
+    added = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+    after = tokenizer.encode(_text_after_turn(tokenizer), add_special_tokens=False)
+    first = next((token for token in after if tokenizer.decode([token]).strip()), tokenizer.eos_token_id)
+    return first if first in added else tokenizer.eos_token_id
+
+
+def _text_after_turn(tokenizer: Tokenizer) -> str:
+    from jinja2 import TemplateError
+
+    answer = "The answer is 2."
+    chat = [{"role": "user", "content": "What is 1 + 1?"}, {"role": "assistant", "content": answer}]
+    try:
+        _, found, after = str(tokenizer.apply_chat_template(chat, tokenize=False)).rpartition(answer)
+    except TemplateError:  # it wants another chat, which check_prompt would say of ours
+        return ""
+    return after if found else ""
+
+
+def check_prompt(tokenizer: Tokenizer, problem: Problem, model: str) -> None:
+    """Ask one problem.
+
+    Raises:
+        ModelError: the chat template refuses or leaves out one of the messages.
+    """
+    if problem.prompt_text is not None:
+        return
+    refused = _refusal(tokenizer, problem.prompt)
+    if refused is None:
+        return
+    without_system = [message for message in problem.prompt if message["role"] != "system"]
+    if len(without_system) < len(problem.prompt) and _refusal(tokenizer, without_system) is None:
+        raise ModelError(
+            f"data.system_prompt must be empty for model {model}, whose chat template takes no system message: "
+            f"{refused}. Add data.system_prompt='' (to an evaluation: prompt.system_prompt='')."
+        )
+    raise ModelError(
+        f"model {model} must have a chat template that takes the problems: {refused}. Use another model, or set "
+        "data.prompt_template."
+    )
+
+
+def _refusal(tokenizer: Tokenizer, messages: Sequence[Message]) -> str | None:
+    """The reason why the chat template does not show these messages."""
+    from jinja2 import TemplateError
+
+    try:
+        text = str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
+    except (TemplateError, TypeError, ValueError) as error:
+        return " ".join(str(error).split())[:200]
+    left_out = [message["role"] for message in messages if message["content"].strip() not in text]
+    return f"it leaves out the {left_out[0]} message" if left_out else None

@@ -12,7 +12,8 @@ from pipeline.errors import CheckpointError, ConfigError
 from pipeline.files import write_json
 from pipeline.runs.checkpoints import CheckpointStore
 
-_KINDS = {"chain": "a run of one chain", "search": "a search"}
+Kind = Literal["chain", "search"]
+_KINDS: dict[Kind, str] = {"chain": "a run of one chain", "search": "a search"}
 
 
 class RunDirectory:
@@ -76,9 +77,9 @@ class RunDirectory:
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.path}/experiment_config.json cannot be read: {error}") from None
 
-    def require_kind(self, kind: Literal["chain", "search"]) -> None:
+    def require_kind(self, kind: Kind) -> None:
         """Raises CheckpointError if the run is of the other kind."""
-        own_kind = "search" if (self.path / "stages").is_dir() else "chain"
+        own_kind: Kind = "search" if (self.path / "stages").is_dir() else "chain"
         if own_kind != kind:
             job = "jobs/search_replay.py" if own_kind == "search" else "the job that started it"
             raise CheckpointError(

@@ -10,18 +10,22 @@ A reward function sees all completions of one prompt with their verdicts, and re
 import difflib
 import importlib
 import math
+import threading
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Literal, cast
 
 from pipeline.config import RewardTerm
-from pipeline.errors import RewardError
-from pipeline.types import RewardBreakdown, RolloutGroup
+from pipeline.errors import RewardError, first_line
+from pipeline.models.tokenizer import Tokenizer
+from pipeline.types import Completion, Problem, RewardBreakdown, RolloutGroup, WeightId
 from pipeline.verifier import Grader, Verdict
 
 RewardFunction = Callable[[RolloutGroup, Sequence[Verdict]], Sequence[float]]
 
 _REGISTRY: dict[str, RewardFunction] = {}
-_TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
+TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
+TRY_TIMEOUT_S = 60.0
+"""Seconds that a reward has for a made-up group."""
 
 
 def register(name: str) -> Callable[[RewardFunction], RewardFunction]:
@@ -43,7 +47,7 @@ def correctness(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]
 @register("format")
 def tag_format(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
     """0.2 for each of the four tags that appears."""
-    return [0.2 * sum(tag in completion.text for tag in _TAGS) for completion in group.completions]
+    return [0.2 * sum(tag in completion.text for tag in TAGS) for completion in group.completions]
 
 
 def resolve(name: str) -> RewardFunction:
@@ -84,6 +88,63 @@ def score_group(group: RolloutGroup, terms: Sequence[RewardTerm], grader: Grader
         )
         for index, verdict in enumerate(verdicts)
     )
+
+
+def try_rewards(terms: Sequence[RewardTerm], problem: Problem, num_completions: int) -> None:
+    """Call each reward once, on made-up completions of a problem.
+
+    Raises:
+        RewardError: it fails, does not return in time, or returns anything but one finite number per completion.
+    """
+    group, verdicts = _made_up(problem, num_completions)
+    for term in terms:
+        ended: list[BaseException | None] = []
+        thread = threading.Thread(target=_try, args=(term.name, group, verdicts, ended), daemon=True)
+        thread.start()
+        thread.join(TRY_TIMEOUT_S)
+        if not ended:
+            raise RewardError(
+                f"reward {term.name!r} must return, got nothing in {TRY_TIMEOUT_S:g} s on a made-up group."
+            )
+        if isinstance(ended[0], RewardError):
+            raise ended[0]
+        if ended[0] is not None:
+            raise RewardError(
+                f"reward {term.name!r} must score a made-up group of {num_completions} completions, got "
+                f"{type(ended[0]).__name__}: {first_line(ended[0])}"
+            ) from ended[0]
+
+
+def _try(name: str, group: RolloutGroup, verdicts: Sequence[Verdict], ended: list[BaseException | None]) -> None:
+    try:
+        _call(name, group, verdicts)
+    except Exception as error:  # a plug-in can raise anything
+        ended.append(error)
+    else:
+        ended.append(None)
+
+
+def _made_up(problem: Problem, num_completions: int) -> tuple[RolloutGroup, list[Verdict]]:
+    """A right answer, a wrong one in the wrong form, and one that was cut off, in turns."""
+    kinds: list[tuple[str, Literal["stop", "length"]]] = [
+        (f"<reasoning>It is {problem.gold}.</reasoning><answer>{problem.gold}</answer>", "stop"),
+        ("I do not know.", "stop"),
+        ("<reasoning>First", "length"),
+    ]
+    found = [Verdict("correct", "exact", problem.gold), Verdict("unparsed"), Verdict("unparsed")]
+    chosen = [index % len(kinds) for index in range(num_completions)]
+    completions = tuple(Completion((1, 2, 3), (-0.5, -0.5, -0.5), *kinds[index]) for index in chosen)
+    return RolloutGroup(problem, (1, 2, 3), completions, WeightId(0, 0)), [found[index] for index in chosen]
+
+
+def check_tags(tokenizer: Tokenizer, wanted_by: str) -> None:
+    """Raises RewardError if the engines' text of a completion would lack the tags, as special tokens of the model."""
+    decoded = tokenizer.decode(tokenizer.encode(" ".join(TAGS), add_special_tokens=False), skip_special_tokens=True)
+    if dropped := [tag for tag in TAGS if tag not in decoded]:
+        raise RewardError(
+            f"{wanted_by} must be able to see {', '.join(dropped)} in completions, and this model's tokenizer drops "
+            "special tokens from texts: nothing would ever have these tags. Use other rewards, or another model."
+        )
 
 
 def _call(name: str, group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:

@@ -13,8 +13,12 @@ CHAT_TEMPLATE = (
 )
 
 
-def tiny_tokenizer() -> Any:
-    """One token per byte, and three special ones: 259 in all."""
+def tiny_tokenizer(eos: str = "<|im_end|>", special: Sequence[str] = ("<|im_start|>",)) -> Any:
+    """One token per byte, and three special ones: 259 in all.
+
+    Args:
+        special: special tokens beside eos and the one for padding.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -22,8 +26,8 @@ def tiny_tokenizer() -> Any:
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    fast.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos, pad_token="<|endoftext|>")
+    fast.add_special_tokens({"additional_special_tokens": list(special)})
     fast.chat_template = CHAT_TEMPLATE
     return fast
 
@@ -44,7 +48,7 @@ def tiny_llama(seed: int = 0, *, tie_word_embeddings: bool = False) -> Any:
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
-        max_position_embeddings=512,
+        max_position_embeddings=1024,
         initializer_range=0.2,
         tie_word_embeddings=tie_word_embeddings,
         bos_token_id=None,

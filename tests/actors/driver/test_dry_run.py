@@ -1,11 +1,28 @@
+import json
 import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
-from actors.driver.dry_run import dry_run
+from actors.driver.dry_run import dry_run, dry_run_evaluation
 from pipeline.cli import JobArguments
-from pipeline.errors import ConfigError
+from pipeline.config import EvaluationConfig, load_config
+from pipeline.errors import ConfigError, GradusError, ModelError
+from pipeline.runs.checkpoints import Progress
+from pipeline.runs.directory import Kind, RunDirectory
+from pipeline.training import rewards
+from pipeline.types import RolloutGroup
+from pipeline.verifier import Verdict
 from tests.conftest import CONFIGS
+from tests.support.data import write_jsonl
+from tests.support.models import CHAT_TEMPLATE, save_tiny_model, tiny_tokenizer
+from tests.support.recipes import save_recipe, tiny_settings
+
+LORA = "model.lora={r: 2, target_modules: [q_proj]}"
+NO_EVAL = "eval.problems_per_level=0"
+PLUGINS = "tests.actors.driver.test_dry_run"
 
 
 def test_a_missing_tracking_library_is_found(monkeypatch):
@@ -13,3 +30,200 @@ def test_a_missing_tracking_library_is_found(monkeypatch):
     arguments = JobArguments(str(CONFIGS / "demo.yaml"), ["tracking.backends=[wandb]"], None, True)
     with pytest.raises(ConfigError, match=r"wandb needs the wandb library\. Run `pip install \"gradus\[wandb\]\"`\."):
         dry_run(arguments)
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    """SFT, then GRPO, on a tiny model of 1024 positions."""
+    model = save_tiny_model(tmp_path / "model")
+    for split in ("train", "test"):
+        rows = ({"question": f"{n} + {n}?", "answer": f"so #### {2 * n}", "level": "1"} for n in range(3))
+        write_jsonl(tmp_path / f"{split}.jsonl", *rows)
+    stages = [{"name": "sft", "kind": "sft"}, {"name": "rl", "kind": "grpo"}]
+    settings = tiny_settings(model, tmp_path, curriculum=None, stages=stages, output={"root": str(tmp_path / "runs")})
+    return save_recipe(tmp_path, settings)
+
+
+def check(recipe: Path, *overrides: str, resume: Path | None = None, kind: Kind = "chain") -> None:
+    dry_run(JobArguments(str(recipe), list(overrides), resume and str(resume), True), kind)
+
+
+def test_a_job_that_will_start_is_valid(recipe, tmp_path, capsys):
+    check(recipe, "data.system_prompt=Be brief.", LORA, "trainer.name=SpectralRefactor")
+    run = RunDirectory.create(load_config(recipe))
+    check(recipe, resume=run.path)
+    shown = capsys.readouterr().out
+    assert shown.count(": valid") == shown.count("nothing was started") == 2
+    assert not (tmp_path / "runs" / "data_cache").exists()
+
+
+SETTINGS = {
+    "longer than the model's context": (["rollout.max_completion_length=1000"], "must fit the 1024 tokens"),
+    "an evaluation longer than the context": (["eval.max_completion_length=1000"], "must fit the 1024 tokens"),
+    "a worked solution longer than the context": (
+        ["sft.max_length=4000", "data.system_prompt=" + "x" * 1100, "stages=[{name: a, kind: sft}]", NO_EVAL],
+        "sft.max_length must be at most the 1024 tokens",
+    ),
+    "no such module for LoRA": (["model.lora={target_modules: [query]}"], "model.lora.target_modules must be in"),
+    "no adapter to refactor": (
+        [LORA, "trainer={name: SpectralRefactor, layers: [k_proj]}"],
+        "spectral refactoring must have an adapter to work on",
+    ),
+    "no such attention": (["model.attn_implementation=spda"], "spda"),
+    "attention code from a hub": (["model.attn_implementation=some/kernels"], "model.trust_remote_code"),
+    "shards that cannot share heads": (
+        ["rollout.tensor_parallel_size=4", "rollout.num_gpus=4"],
+        "tensor_parallel_size must divide the 2 attention heads",
+    ),
+    "no prompt fits": (["rollout.max_prompt_length=5"], "rollout.max_prompt_length=5"),
+    "no worked solution fits": (["sft.max_length=8"], "stage sft must have a worked solution that fits into"),
+    "a reward with one argument": (
+        ["reward.functions=[{name: '%s:no_verdicts'}]"],
+        "TypeError: no_verdicts() takes",
+    ),
+    "a reward that fails": (["reward.functions=[{name: '%s:fails'}]"], "got KeyError"),
+    "a reward of too few values": (["reward.functions=[{name: '%s:one_value'}]"], "must return 4 values"),
+    "a reward that is no number": (["reward.functions=[{name: '%s:text'}]"], "must return one number per completion"),
+    "a reward of nan": (["reward.functions=[{name: '%s:nan'}]"], "must return finite values"),
+    "a reward that blocks": (["reward.functions=[{name: '%s:blocks'}]"], "must return, got nothing in 0.2 s"),
+    "a place that is a file": (["output.root={tmp}/train.jsonl/runs"], "output.root must be writable"),
+}
+
+
+@pytest.mark.parametrize(("overrides", "message"), SETTINGS.values(), ids=SETTINGS)
+def test_settings_that_cannot_work_are_refused(recipe, tmp_path, monkeypatch, capsys, overrides, message):
+    monkeypatch.setattr(rewards, "TRY_TIMEOUT_S", 0.2)
+    with pytest.raises(GradusError) as error:
+        check(recipe, *(item.replace("%s", PLUGINS).replace("{tmp}", str(tmp_path)) for item in overrides))
+    assert message in str(error.value) and "valid" not in capsys.readouterr().out
+
+
+def no_verdicts(group: RolloutGroup) -> list[float]:
+    return [0.0 for _ in group.completions]
+
+
+def fails(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
+    return [{"a": 1.0}[completion.text] for completion in group.completions]
+
+
+def one_value(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
+    return [1.0]
+
+
+def text(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[str]:
+    return ["good" for _ in verdicts]
+
+
+def nan(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
+    return [float("nan") for _ in verdicts]
+
+
+def blocks(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
+    time.sleep(5)
+    return []
+
+
+def with_tokenizer(
+    model: Path, template: str | None = CHAT_TEMPLATE, special: Sequence[str] = ("<|im_start|>",)
+) -> None:
+    (model / "chat_template.jinja").unlink(missing_ok=True)
+    tokenizer = tiny_tokenizer(special=special)
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(model)
+
+
+def refuse_system(model: Path) -> None:
+    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    with_tokenizer(model, refusal + CHAT_TEMPLATE)
+
+
+def cut_shard(model: Path) -> None:
+    index = {"metadata": {}, "weight_map": {"lm_head.weight": "model-00002-of-00002.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def need_code(model: Path) -> None:
+    (model / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "code.Config"}}))
+
+
+MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "its template refuses a system message": (
+        refuse_system,
+        "data.system_prompt must be empty .*System role not supported.*Add data.system_prompt=''",
+    ),
+    "its template leaves the system message out": (
+        lambda model: with_tokenizer(
+            model, CHAT_TEMPLATE.replace("in messages", "in messages if message.role == 'user'")
+        ),
+        "data.system_prompt must be empty .*leaves out the system message",
+    ),
+    "its template leaves the question out": (
+        lambda model: with_tokenizer(model, "Solve it."),
+        "must have a chat template that takes the problems: it leaves out",
+    ),
+    "it has no template": (lambda model: with_tokenizer(model, None), "must have a chat template"),
+    "it has no tokenizer": (lambda model: (model / "tokenizer.json").unlink(), "must have a tokenizer"),
+    "tags are special tokens": (
+        lambda model: with_tokenizer(model, special=["<answer>"]),
+        "'format' must be able to see <answer> in",
+    ),
+    "its tokenizer has more tokens": (
+        lambda model: with_tokenizer(model, "<x9>" + CHAT_TEMPLATE, [f"<x{n}>" for n in range(10)]),
+        "must have an embedding of every token, got token 267 for 259",
+    ),
+    "its weights are a pointer": (
+        lambda model: (model / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1"),
+        "model.safetensors is missing or damaged",
+    ),
+    "a shard is missing": (cut_shard, "model-00002-of-00002.safetensors is missing or damaged"),
+    "it needs code": (need_code, "trust_remote_code|custom code"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), MODELS.values(), ids=MODELS)
+def test_a_model_that_cannot_be_trained_is_refused(recipe, tmp_path, spoil, message):
+    spoil(tmp_path / "model")
+    with pytest.raises(GradusError, match=message):
+        check(recipe, "data.system_prompt=Be brief.")
+
+
+def test_a_run_that_cannot_be_resumed_is_refused(recipe, tmp_path):
+    import torch
+
+    with pytest.raises(GradusError, match=r"must hold experiment_config\.json, got .*/nowhere"):
+        check(recipe, resume=tmp_path / "nowhere")
+    run = RunDirectory.create(load_config(recipe))
+    with pytest.raises(GradusError, match="must be resumed by the job that started it"):
+        check(recipe, resume=run.path, kind="search")
+    path = run.checkpoints.save(Progress("old", 3, 3), {"w": torch.zeros(2)}, {}, None)
+    with pytest.raises(GradusError, match="stages must hold old, where the run stopped"):
+        check(recipe, resume=run.path)
+    (path / "policy.safetensors").write_bytes(b"")
+    with pytest.raises(GradusError, match="is corrupt"):
+        check(recipe, resume=run.path)
+    search = RunDirectory.create(load_config(recipe))
+    (search.path / "stages").mkdir()
+    with pytest.raises(GradusError, match=r"must be resumed by jobs/search_replay\.py"):
+        check(recipe, resume=search.path)
+
+
+def test_a_search_without_its_section_is_refused(recipe):
+    with pytest.raises(ConfigError, match="a search must have the sections search and curriculum"):
+        check(recipe, kind="search")
+
+
+EVALUATIONS = {
+    "no template": (["prompt.style=chat"], None, "must have a chat template"),
+    "too long": (["rollout.max_completion_length=2000"], CHAT_TEMPLATE, "rollout.max_completion_length must fit"),
+}
+
+
+@pytest.mark.parametrize(("overrides", "template", "message"), EVALUATIONS.values(), ids=EVALUATIONS)
+def test_an_evaluation_that_cannot_work_is_refused(tmp_path, overrides, template, message):
+    model = save_tiny_model(tmp_path / "model")
+    with_tokenizer(model, template)
+    write_jsonl(tmp_path / "test.jsonl", {"question": "1 + 1?", "answer": "2"})
+    overrides = [f"model={model}", f"dataset={tmp_path / 'test.jsonl'}", "data.eval_split=train", *overrides]
+    config = load_config(CONFIGS / "evaluate.yaml", overrides, EvaluationConfig)
+    with pytest.raises((ConfigError, ModelError), match=message):
+        dry_run_evaluation(config)

@@ -6,7 +6,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import Config, GRPOConfig, SFTConfig, load_config, validate_config, with_settings
+from pipeline.config import (
+    Config,
+    GRPOConfig,
+    SFTConfig,
+    load_config,
+    load_saved_config,
+    validate_config,
+    with_settings,
+)
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.errors import ConfigError
 from tests.conftest import CONFIGS
@@ -89,7 +97,91 @@ def test_overrides_are_typed_as_in_yaml(recipe, override, section, key, value):
     assert loaded == value and type(loaded) is type(value)
 
 
+AS_TYPED = [
+    "Show your work, end with #### and the number",
+    "# 1",
+    "a: b",
+    "*not* an alias",
+    "&x y",
+    "!x y",
+    "%d",
+    "@user",
+    "- item",
+    "|",
+    "'tis",
+    'say "8',
+    '"a" # b',
+    " two spaces ",
+    "{question}",
+    "[INST]",
+    "[INST] {question} [/INST]",
+    "first\nsecond",
+    "a\nseed: 5",
+    "${question}",
+    "\\${question} \\\\${x}",
+    "costs ${5",
+    "${oc.env:HOME}",
+]
+
+
+@pytest.mark.parametrize("text", AS_TYPED)
+def test_a_text_is_taken_as_it_was_typed(recipe, text):
+    loaded = recipe({}, f"data.system_prompt={text}", f"tracking.run_name={text}")
+    assert loaded.data.system_prompt == loaded.tracking.run_name == text and loaded.seed == 0
+
+
 TEXT = st.text("aA1 :=#'\"{}[],.-_é?&*!|>%@\\\n", max_size=12)
+
+
+@given(text=TEXT | st.text("a\\${}: ", max_size=8) | st.text(max_size=8))
+@examples(20)
+def test_a_sentence_is_never_changed(recipe, text):
+    assert recipe({}, f"data.system_prompt=Say {text}").data.system_prompt == f"Say {text}"
+
+
+def test_lists_mappings_and_quotes_are_read_as_yaml(recipe):
+    loaded = recipe(
+        {},
+        "data.arithmetic.worked_per_level=[1, 2, 3, 4, 5]",
+        "grpo={mu: 2, learning_rate: 5e-5}",
+        "data.system_prompt='a # b'",
+        'data.name="5"',
+        "search.grid={data: {system_prompt: ['${question}', plain]}}",
+    )
+    assert loaded.data.arithmetic.worked_per_level == [1, 2, 3, 4, 5]
+    assert (loaded.grpo.mu, loaded.grpo.learning_rate) == (2, 5e-5)
+    assert (loaded.data.system_prompt, loaded.data.name) == ("a # b", "5")
+    assert loaded.search is not None and loaded.search.grid == {"data": {"system_prompt": ["${question}", "plain"]}}
+
+
+def test_only_a_recipe_is_interpolated(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "stages: [{name: rl, kind: grpo}]\nseed: 7\ngrpo: {num_steps: '${seed}'}\n"
+        "tracking: {run_name: '${data.system_prompt}'}\ndata: {system_prompt: 'as \\${question}'}\n"
+    )
+    loaded = load_config(path)
+    assert (loaded.grpo.num_steps, loaded.data.system_prompt) == (7, "as ${question}")
+    loaded = load_config(path, ["seed=8", "data.system_prompt=${seed}"])
+    assert (loaded.grpo.num_steps, loaded.tracking.run_name) == (8, "${seed}")
+    saved = tmp_path / "experiment_config.json"
+    saved.write_text(json.dumps(loaded.model_dump()))
+    assert load_config(saved) == loaded
+    assert load_config(saved, ["data.system_prompt=${x}"]).data.system_prompt == "${x}"
+
+
+def test_a_saved_configuration_does_not_allow_code(tmp_path):
+    config = validate_config({"stages": [GRPO], "model": {"trust_remote_code": True}})
+    saved = tmp_path / "experiment_config.json"
+    saved.write_text(json.dumps(config.model_dump()))
+    with pytest.raises(
+        ConfigError, match=r"^model\.trust_remote_code must be given again .* add model\.trust_remote_code=t"
+    ):
+        load_saved_config(saved, ["seed=1"], Config)
+    assert load_saved_config(saved, ["model.trust_remote_code=true"], Config) == config
+    assert not load_saved_config(saved, ["model.trust_remote_code=false"], Config).model.trust_remote_code
+
+
 LEAVES = {
     "seed": st.integers(0, 2**40),
     "grpo.learning_rate": st.floats(1e-12, 1, allow_subnormal=False),
@@ -220,7 +312,7 @@ def test_a_recipe_without_stages_says_so(tmp_path):
         (None, r"nothing\.yaml cannot be read: No such file.*configs/"),
         (b"grpo: [1, 2", r"nothing\.yaml must be YAML: .*line 1"),
         (b"grpo: {}\ngrpo: {}\n", r"nothing\.yaml must be YAML: .*duplicate key"),
-        (b"a: ${no.such.key}\n", r"nothing\.yaml.*no\.such\.key"),
+        (b"a: ${no.such.key}\n", r"nothing\.yaml.*no\.such\.key.*write a backslash"),
         (b"- a\n- b\n", r"nothing\.yaml"),
         pytest.param(b"5\n", r"nothing\.yaml (?!.*None)"),
         pytest.param(b"seed: \xff\xfe\n", r"nothing\.yaml"),

@@ -85,3 +85,12 @@ def test_a_setting_drawn_twice_is_run_once():
 def test_an_invalid_search_is_rejected_before_anything_starts(search, message):
     with pytest.raises(ConfigError, match=message):
         chain_specs(make(search=search))
+
+
+def test_chains_of_levels_in_another_script_have_names_of_their_own():
+    orders = [["基础", "进阶"], ["进阶", "基础"]]
+    config = make(search={"grid": {"curriculum": {"level_order": orders}}, "baselines": []})
+    assert [chain.name for chain in chain_specs(config)] == [
+        "level_order=基础+进阶,seed=0",
+        "level_order=进阶+基础,seed=0",
+    ]

@@ -42,6 +42,14 @@ def test_names_of_levels_become_names_of_directories():
     assert [spec.settings.learning_rate for spec in specs] == [2e-4] * 5
 
 
+def test_levels_keep_their_letters_in_every_script():
+    order = ["基础", "进阶", "困难", "基础"]
+    names = [spec.name for spec in stage_specs(make({"level_order": order}), ["困难", "基础", "进阶"])]
+    assert names == ["level_基础", "level_进阶", "level_困难", "level_基础-again2"]
+    [spec] = stage_specs(validate_config({"stages": [{"name": "热身", "kind": "sft"}]}), [])
+    assert spec.name == "热身"
+
+
 def test_each_level_expands_in_place_between_other_stages():
     stages = [
         {"name": "warm", "kind": "sft", "problems": {"levels": ["1"], "max_per_level": 5}},

@@ -1,0 +1,181 @@
+"""Everything that would stop a planned job only once its actors are up, checked before: by the job and by --dry-run.
+
+Reads files of the model, but no weights, and downloads nothing.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain as chained
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from actors.driver.actor_plan import engine_limits, plan_actors
+from actors.driver.plan import PlannedChain, RunPlan, StagePlan
+from pipeline.config import Config, SFTConfig
+from pipeline.curriculum.examples import shortened
+from pipeline.data.table import ProblemTable
+from pipeline.data.tokens import encode_problems
+from pipeline.errors import ConfigError, DataError, ModelError
+from pipeline.models.context import context_length
+from pipeline.models.hub import check_weights
+from pipeline.models.policy import empty_policy
+from pipeline.models.tokenizer import Tokenizer, batch_token_ids, check_prompt, end_of_turn_id, load_tokenizer
+from pipeline.training.batching import TokenSequence
+from pipeline.training.rewards import check_tags, try_rewards
+from pipeline.training.spectral import AdapterPair, select_pairs
+from pipeline.types import Problem
+
+ROWS_AT_ONCE = 16
+"""Problems that are encoded together to find one that fits."""
+EXAMPLES = 128
+"""Examples of SFT whose lengths are compared with the model's."""
+
+
+def check_plan(plan: RunPlan, model: Path | None) -> None:
+    """Rewards, model, tokenizer and prompts of all chains.
+
+    Args:
+        model: directory of the model; None if it is not on this machine yet, and cannot be checked.
+
+    Raises:
+        GradusError: the job would fail.
+    """
+    sampled = (stage.problems[0] for chain in plan.chains for stage in chain.stages if stage.spec.kind == "grpo")
+    if problem := next(sampled, None):
+        try_rewards(plan.config.reward.functions, problem, plan.config.grpo.num_generations)
+    if model is None:
+        return
+    check_weights(model, plan.config.model.name)
+    policies: dict[str, Any] = {}
+    known: set[str] = set()  # chains of a search share most stages
+    for chain in plan.chains:
+        config = chain.spec.config
+        key = f"{config.model.model_dump_json()} {config.trainer.model_dump_json()}"
+        policies[key] = policies.get(key) or check_policy(config, model)
+        tokenizer = load_tokenizer(model, config.model, chat=config.data.uses_chat_template)
+        keys = chain.keys or [stage.spec.name for stage in chain.stages]
+        new = [stage for stage, key in zip(chain.stages, keys, strict=True) if key not in known]
+        known.update(keys)
+        _check_stages(new, config, policies[key], tokenizer)
+        _check_held_out(chain, tokenizer)
+        if wanted_by := _wants_tags(chain):
+            check_tags(tokenizer, wanted_by)
+
+
+def check_policy(config: Config, model: Path) -> nn.Module:
+    """The model without weights, once everything that the configuration asks of it is there.
+
+    Raises:
+        GradusError: adapters, attention, shards or lengths do not fit the model.
+    """
+    policy: Any = empty_policy(model, config.model)
+    if config.trainer.name == "SpectralRefactor" and config.model.lora:
+        select_pairs(list(_future_pairs(policy, config.model.lora.target_modules)), config.trainer)
+    counts = {actor.name: actor.count for actor in plan_actors(config)}
+    longest, limit = engine_limits(config)[0], context_length(policy.config)
+    if counts["rollout"] and limit is not None and longest > limit:
+        raise ConfigError(
+            "rollout.max_prompt_length and the longer of rollout.max_completion_length and eval.max_completion_length "
+            f"must fit the {limit} tokens of {config.model.name} together, got {longest}. Lower one."
+        )
+    num_heads, shards = getattr(policy.config, "num_attention_heads", None), config.rollout.tensor_parallel_size
+    if counts["rollout"] and isinstance(num_heads, int) and num_heads % shards:
+        raise ConfigError(
+            f"rollout.tensor_parallel_size must divide the {num_heads} attention heads of {config.model.name}, got "
+            f"{shards}: every shard has as many."
+        )
+    return policy  # type: ignore[no-any-return]
+
+
+def _future_pairs(policy: nn.Module, targets: Sequence[str]) -> Iterator[AdapterPair]:
+    """The adapters of the model, of rank 1 and without memory."""
+    for name, module in policy.named_modules():
+        if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in targets:
+            d_out, d_in = module.weight.shape
+            yield AdapterPair(name, torch.empty(d_out, 1, device="meta"), torch.empty(1, d_in, device="meta"))
+
+
+def _check_stages(stages: Sequence[StagePlan[ProblemTable]], config: Config, policy: Any, tokenizer: Tokenizer) -> None:
+    for stage in stages:
+        check_prompt(tokenizer, stage.problems[0], config.model.name)
+        _check_vocabulary(policy, tokenizer, stage.problems[0], config)
+        _check_lengths(stage, tokenizer, config, context_length(policy.config))
+
+
+def _wants_tags(chain: PlannedChain) -> str | None:
+    """What counts completions by their tags."""
+    config = chain.spec.config
+    samples = any(stage.kind == "grpo" for stage in config.stages)
+    if samples and any(term.name == "format" for term in config.reward.functions):
+        return "reward 'format'"
+    if config.curriculum and config.curriculum.promotion:
+        return "curriculum.promotion"
+    return "the score of a search" if chain.keys else None
+
+
+def _check_vocabulary(policy: Any, tokenizer: Tokenizer, problem: Problem, config: Config) -> None:
+    num_rows = policy.get_input_embeddings().weight.shape[0]
+    highest = max(*batch_token_ids(tokenizer, [problem])[0], end_of_turn_id(tokenizer), tokenizer.eos_token_id)
+    if highest >= num_rows:
+        raise ModelError(
+            f"model {config.model.name} must have an embedding of every token, got token {highest} for {num_rows} "
+            "embeddings: its tokenizer has more tokens than the model. Use the model's own tokenizer."
+        )
+
+
+def _check_lengths(stage: StagePlan[ProblemTable], tokenizer: Tokenizer, config: Config, context: int | None) -> None:
+    name, settings = stage.spec.name, stage.spec.settings
+    if not isinstance(settings, SFTConfig):
+        if not any(_fitting(stage.problems, tokenizer, config.rollout.max_prompt_length)):
+            raise DataError(
+                f"stage {name} must have problems that fit into rollout.max_prompt_length="
+                f"{config.rollout.max_prompt_length}, got none. Raise it."
+            )
+        return
+    examples = (shortened(example, settings) for example in _examples(stage, tokenizer) if example.completion)
+    lengths = [len(example.prompt) + len(example.completion) for example in islice(filter(None, examples), EXAMPLES)]
+    if not lengths:
+        raise DataError(
+            f"stage {name} must have a worked solution that fits into sft.max_length={settings.max_length} with its "
+            "prompt, got none. Raise it, or set sft.too_long=truncate."
+        )
+    if context is not None and max(lengths) > context:
+        raise ConfigError(
+            f"sft.max_length must be at most the {context} tokens of {config.model.name}, got {settings.max_length} "
+            f"and an example of {max(lengths)} tokens. Lower it."
+        )
+
+
+def _check_held_out(chain: PlannedChain, tokenizer: Tokenizer) -> None:
+    config, limit = chain.spec.config, chain.spec.config.rollout.max_prompt_length
+    if not chain.held_out:
+        return
+    groups: dict[str | None, list[Problem]] = {}
+    promoted = config.curriculum and config.curriculum.promotion
+    for problem in chain.held_out:
+        groups.setdefault(problem.level if promoted else None, []).append(problem)
+    for level, problems in groups.items():
+        if not any(_fitting(problems, tokenizer, limit)):
+            of_level = f" of level {level}" if level is not None else ""
+            raise DataError(
+                f"held-out problems{of_level} must fit into rollout.max_prompt_length={limit}, got none that does. "
+                "Raise it."
+            )
+
+
+def _fitting(problems: Sequence[Problem], tokenizer: Tokenizer, limit: int) -> Iterator[bool]:
+    """For each problem, whether its prompt fits."""
+    for part in _parts(problems):
+        yield from (len(prompt) <= limit for prompt in batch_token_ids(tokenizer, part))
+
+
+def _examples(stage: StagePlan[ProblemTable], tokenizer: Tokenizer) -> Iterator[TokenSequence]:
+    encoded = (encode_problems(tokenizer, part).to_pylist() for part in _parts(stage.problems))
+    return (TokenSequence(row["prompt"], row["completion"]) for row in chained.from_iterable(encoded))
+
+
+def _parts(problems: Sequence[Problem]) -> Iterable[list[Problem]]:
+    return (list(problems[start : start + ROWS_AT_ONCE]) for start in range(0, len(problems), ROWS_AT_ONCE))
