@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -66,8 +65,10 @@ def node(script: str, home: Path) -> Iterator[None]:
     )
     try:
         assert keeper.stdout
-        printed = list(takewhile(lambda line: line != b"READY\n", keeper.stdout))
-        assert keeper.poll() is None, b"".join(printed).decode()
+        printed: list[bytes] = []
+        while (line := keeper.stdout.readline()) != b"READY\n":
+            assert line, b"".join(printed).decode()
+            printed.append(line)
         yield
     finally:
         keeper.communicate(b"stop")
@@ -105,7 +106,7 @@ class Cluster:
 
     def gauges(self) -> dict[str, tuple[str, str, float]]:
         """Run, stage and value of each of our gauges that any node exports now. Their pages need no token."""
-        found = {}
+        found: dict[str, tuple[str, str, float]] = {}
         for target in json.loads(self.get("/api/prometheus/sd"))[0]["targets"]:
             page = local_head._get(f"http://{target}/metrics", {}).decode()
             found |= {name: (run, stage, float(value)) for name, run, stage, value in GAUGE.findall(page)}

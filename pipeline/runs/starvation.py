@@ -67,8 +67,8 @@ def describe_starvation(
     Threads that ended in between are left out.
     """
     start = CpuTime(0, 0)
-    ran_ns = sum(time.ran_ns - before.get(thread, start).ran_ns for thread, time in after.items())
-    waited_ns = sum(time.waited_ns - before.get(thread, start).waited_ns for thread, time in after.items())
+    ran_ns = sum(end.ran_ns - before.get(thread, start).ran_ns for thread, end in after.items())
+    waited_ns = sum(end.waited_ns - before.get(thread, start).waited_ns for thread, end in after.items())
     asked_ns = ran_ns + waited_ns
     if asked_ns < MIN_ASKED_FRAC * period_s * 1e9 or ran_ns >= STARVED_BELOW_FRAC * asked_ns:
         return None
