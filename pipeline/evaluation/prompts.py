@@ -36,16 +36,17 @@ class Prompter:
         return str(tokenizer.apply_chat_template(list(prompted.prompt), add_generation_prompt=True, tokenize=False))
 
     def _prompted(self, problem: EvalProblem) -> Problem:
-        alone = question_alone(problem.question, self.data)
+        alone = question_alone(problem.asked, self.data)
         if alone.prompt_text is not None:
-            solved = [f"{question_alone(s.question, self.data).prompt_text}{_shown(s)}\n\n" for s in self.shots]
+            solved = [f"{question_alone(s.asked, self.data).prompt_text}{_shown(s)}\n\n" for s in self.shots]
             return Problem(alone.id, alone.prompt, problem.gold, prompt_text="".join(solved) + alone.prompt_text)
-        *system, question = alone.prompt
+        system = alone.prompt[: alone.prompt[0]["role"] == "system"]
         turns: list[Message] = []
         for shot in self.shots:
-            turns.append({"role": "user", "content": shot.question})
+            turns += (turn for turn in shot.messages if turn["role"] != "system")
+            turns += () if shot.messages else ({"role": "user", "content": shot.question},)
             turns.append({"role": "assistant", "content": worked_solution(shot.reasoning, shot.gold)})
-        return Problem(alone.id, (*system, *turns, question), problem.gold)
+        return Problem(alone.id, (*system, *turns, *alone.prompt[len(system) :]), problem.gold)
 
 
 def make_prompter(loaded: Loaded, config: EvaluationConfig, run: Config | None) -> Prompter:
