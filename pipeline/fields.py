@@ -94,8 +94,7 @@ def parse_line(line: bytes, place: object) -> dict[str, Any]:
         DataError: not UTF-8, not a JSON object, or a key occurs twice.
     """
     try:
-        text = line.decode().removeprefix(_BOM)
-        row = json.loads(text, parse_int=Decimal, parse_float=Decimal, object_pairs_hook=_object)
+        row = _DECODER.decode(line.decode().removeprefix(_BOM))
     except UnicodeDecodeError as error:
         byte = f"byte 0x{line[error.start]:02x} at column {error.start + 1}"
         raise DataError(f"{place} must be UTF-8, got {byte}. Convert the file to UTF-8.") from None
@@ -116,9 +115,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
+_DECODER = json.JSONDecoder(parse_int=Decimal, parse_float=Decimal, object_pairs_hook=_object)
+
+
 def _kind(value: Any) -> str:
     kinds: dict[type, str] = {list: "a list", str: "a string", Decimal: "a number"}
-    return kinds.get(type(value), json.dumps(value))
+    return kinds.get(type(value)) or json.dumps(value)
 
 
 def columns_of(names: Sequence[str] | None, columns: Sequence[str]) -> list[str]:

@@ -56,8 +56,8 @@ class DataConfig(StrictModel):
     """The data set, and how its rows become problems. docs/data.md."""
 
     name: str = "embedded:arithmetic"
-    """A hub data set or a clone of one, a parquet or JSONL file, a directory of ``<split>.parquet|jsonl``, or an embedded
-    set."""
+    """A hub data set or a clone of one, a parquet or JSONL file, a directory of ``<split>.parquet|jsonl``, or an
+    embedded set."""
     hub: Literal["huggingface", "modelscope"] = "huggingface"
     """The hub where hub names are looked up."""
     subset: str | None = None

@@ -18,8 +18,9 @@ import pyarrow as pa
 
 from pipeline import fields, templates
 from pipeline.config import Config, DataConfig
-from pipeline.data import answers, arrow_files, local_sets, rows, sources
+from pipeline.data import answers, arrow_files, local_sets, sources
 from pipeline.data import problems as problems_module
+from pipeline.data import rows as rows_module
 from pipeline.data.arrow_files import ROWS_PER_BATCH, ArrowRows, code_digest, made_once, write_batches
 from pipeline.data.problems import iter_problems
 from pipeline.data.sources import source_digest, split_expression
@@ -122,7 +123,7 @@ def load_table(config: DataConfig, split: SplitName, cache: Path) -> ProblemTabl
     settings = config.model_dump(exclude={"train_split", "eval_split", "arithmetic", "layout"})
     split_name = split_expression(config, split)
     content = [settings, split, split_name, source_digest(config, split)]
-    modules = (answers, arrow_files, fields, local_sets, problems_module, rows, sources, templates)
+    modules = (answers, arrow_files, fields, local_sets, problems_module, rows_module, sources, templates)
     made_by = code_digest(*(module.__file__ for module in modules), __file__)
     path = cache / _digest([made_by, *content]) / "problems.arrow"
     try:
