@@ -56,7 +56,7 @@ def make_prompter(loaded: Loaded, config: EvaluationConfig, run: Config | None) 
         run: the configuration of the run that the model comes from, if any.
 
     Raises:
-        ConfigError: the run's prompt uses columns other than the question.
+        ConfigError: the run's prompt uses columns other than the question, or a question does not fit into it.
     """
     settings = config.prompt
     if settings.style == "auto" and run and settings.template is None:
@@ -67,6 +67,8 @@ def make_prompter(loaded: Loaded, config: EvaluationConfig, run: Config | None) 
         data = DataConfig(prompt_template=loaded.template)
     if settings.system_prompt is not None:
         data = data.model_copy(update={"system_prompt": settings.system_prompt})
+    for problem in (*loaded.problems, *loaded.shots):
+        question_alone(problem.asked, data)
     style: Literal["plain", "chat"] = "chat" if data.uses_chat_template else "plain"
     stop = config.rollout.stop if config.rollout.stop is not None else _next_question(data)
     return Prompter(style, data, tuple(loaded.shots), tuple(stop))

@@ -179,7 +179,7 @@ def test_labels_and_small_floats_inside_structs_are_read_too():
 
 def test_text_that_is_not_utf8_and_columns_of_one_name_are_refused():
     wrong = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())
-    with pytest.raises(DataError, match="^rows from 1 on: field x must be UTF-8"):
+    with pytest.raises(DataError, match=r"^rows from 1 on: field x must be UTF-8"):
         table_columns(pa.record_batch({"x": wrong}), ["x"], {}, "rows from 1 on")
     twice = pa.record_batch([pa.array([1]), pa.array([2])], names=["x", "x"])
     with pytest.raises(DataError, match="field x must be one column, got 2"):

@@ -110,8 +110,8 @@ def test_class_labels_are_names(tmp_path):
 
 
 def test_splits_are_made_of_the_same_texts(tmp_path):
-    text = '{"problem": "a?", "answer": %d, "level": 1.0}\n{"problem": "b?", "answer": NaN, "level": 2}\n' % 2**80
-    name = written(tmp_path / "a.jsonl", text)
+    first, second = f'"answer": {2**80}, "level": 1.0', '"answer": NaN, "level": 2'
+    name = written(tmp_path / "a.jsonl", f'{{"problem": "a?", {first}}}\n{{"problem": "b?", {second}}}\n')
     settings = SplitSettings(name, tmp_path / "out", answer_format="plain", solution_field="", type_field="")
     [record], left_out = read_records(settings)
     assert (record.answer, record.level) == ("1208925819614629174706176", "1")
