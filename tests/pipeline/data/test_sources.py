@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import datasets
 import pandas
 import pytest
 
@@ -137,6 +138,25 @@ def test_hub_data_is_loaded_and_found_again_offline(hub_url, tmp_path, monkeypat
     assert [problem.gold for problem in load_problems(config, "train")] == ["4"]
     assert sources.source_digest(config, "train") == online
     assert check_data(config).startswith("tiny/sums, in cache: ")
+
+
+def test_hub_data_is_read_by_its_features(monkeypatch):
+    features = datasets.Features(
+        question=datasets.Value("string"),
+        answer=datasets.Value("float32"),
+        level=datasets.ClassLabel(names=["easy", "hard"]),
+        unused=datasets.List(datasets.Value("int8")),
+    )
+    columns = {"question": ["a?", "b?", "c?"], "answer": [0.1, None, 10.0], "level": [1, 0, 0], "unused": [[1, 2]] * 3}
+    dataset = datasets.Dataset.from_dict(columns, features)
+    monkeypatch.setattr(sources, "_hub_dataset", lambda config, expression: dataset)
+    config = DataConfig(name="a/b", fields=FieldNames(level="level"))
+    problems = load_problems(config, "train")
+    assert [(problem.gold, problem.level) for problem in problems] == [("0.1", "hard"), ("10", "easy")]
+    with pytest.raises(DataError, match=r"^a/b row 1: field unused must be one text or number, got a list of 2"):
+        load_problems(config.model_copy(update={"fields": FieldNames(answer="unused")}), "train")
+    with pytest.raises(DataError, match="has no field gold: it has question, answer, level"):
+        load_problems(config.model_copy(update={"fields": FieldNames(answer="gold")}), "train")
 
 
 def test_unreachable_hub_data_is_a_one_line_error(tmp_path, monkeypatch):

@@ -95,7 +95,7 @@ TURNS = [
 
 
 def _conversations(tmp_path: Path, *rows: list[dict[str, str]], **settings: Any) -> tuple[Any, EvaluationConfig]:
-    name = write_jsonl(tmp_path / "chats.jsonl", *({"prompt": turns, "answer": "4"} for turns in rows))
+    name = write_jsonl(tmp_path / f"chats_{len(rows[-1])}.jsonl", *({"prompt": turns, "answer": "4"} for turns in rows))
     chosen = evaluation_config(
         name,
         data={"fields": {"question": "prompt"}, "train_split": "train[:1]", "eval_split": "train[-1:]"},
@@ -127,4 +127,4 @@ def test_a_plain_prompt_holds_a_single_message(tmp_path):
     assert text.endswith("### Question:\n1 + 1?\n\n### Answer:\n")
     loaded, settings = _conversations(tmp_path, TURNS)
     with pytest.raises(ConfigError, match=r"of 4 messages must be asked as a chat.*prompt\.style=chat"):
-        make_prompter(loaded, settings, None).text(tiny_tokenizer(), loaded.problems[0])
+        make_prompter(loaded, settings, None)
