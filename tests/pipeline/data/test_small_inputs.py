@@ -11,8 +11,10 @@ from pipeline.data.splits import SplitSettings
 from pipeline.data.splits.records import read_records
 from pipeline.errors import DataError
 from pipeline.evaluation.datasets import load_data_set
+from pipeline.models.tokenizer import prompt_token_ids
 from tests.support.data import write_jsonl, write_parquet
 from tests.support.evaluations import evaluation_config
+from tests.support.models import tiny_tokenizer
 
 VERL = {"question": "prompt", "answer": "reward_model.ground_truth"}
 USER = {"role": "user", "content": "1+1?"}
@@ -241,6 +243,14 @@ def test_messages_are_used_as_they_are(tmp_path, messages, settings, prompt):
     name = write_jsonl(tmp_path / "a.jsonl", {"prompt": messages, "answer": "2"})
     [problem] = load_problems(data(name, fields={"question": "prompt"}, **settings), "train")
     assert list(problem.prompt) == prompt and problem.question == messages[-1]["content"]
+
+
+def test_a_conversation_goes_through_the_chat_template(tmp_path):
+    name = write_jsonl(tmp_path / "a.jsonl", {"prompt": TURNS, "answer": "2"})
+    [problem] = load_problems(data(name, fields={"question": "prompt"}), "train")
+    tokenizer = tiny_tokenizer()
+    text = "".join(f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in TURNS)
+    assert tokenizer.decode(prompt_token_ids(tokenizer, problem)) == f"{text}<|im_start|>assistant\n"
 
 
 def test_the_id_of_a_conversation_depends_on_all_its_messages(tmp_path):

@@ -38,11 +38,13 @@ def write(path: Path, num_rows: int = 40, **changed) -> DataConfig:
     return DataConfig(name=str(path), fields=FieldNames(solution="steps", level="level"))
 
 
+TURNS = [{"role": role, "content": f"{role}?"} for role in ("system", "user", "assistant", "user")]
 CONFIGS = {
     "chat": lambda folder: write(folder / "a.jsonl"),
     "no system prompt": lambda folder: write(folder / "a.jsonl").model_copy(update={"system_prompt": ""}),
     "plain text": lambda folder: write(folder / "a.jsonl").model_copy(update={"prompt_template": "Q: {question}\nA: "}),
     "part": lambda folder: write(folder / "a.jsonl").model_copy(update={"train_split": "train[10:50%]"}),
+    "conversation": lambda folder: write(folder / "a.jsonl", question=TURNS),
     "embedded": lambda folder: DataConfig(name="embedded:operations"),
 }
 
