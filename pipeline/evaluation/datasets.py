@@ -70,9 +70,9 @@ def load_data_set(name: str, config: EvaluationConfig) -> Loaded:
     unscorable = [p.id for p in answered if entry and entry.lean_answers and is_lean(p.gold)]
     scorable = [p for p in answered if p.id not in set(unscorable)]
     shots = _shots(name, data, source, _num_shots(entry, config))
-    shown = {shot.question for shot in shots}  # both may come from the same split
+    shown = [shot.asked for shot in shots]  # both may come from the same split
     chosen = choose_problems(scorable, config.problems, row_ids, name, config.seed)
-    kept = [problem for problem in chosen if problem.question not in shown]
+    kept = [problem for problem in chosen if problem.asked not in shown]
     if not kept:
         raise DataError(
             f"dataset {name} must have problems left to ask, got 0 of {len(scorable)} after "
