@@ -11,9 +11,11 @@ from pipeline.verifier.verdict import Outcome
 SplitName = Literal["train", "eval"]
 """Training problems or held-out ones. The name of the split in the data set is a setting."""
 
+Role = Literal["system", "user", "assistant"]
+
 
 class Message(TypedDict):
-    role: Literal["system", "user", "assistant"]
+    role: Role
     content: str
 
 

@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 ROOMS = [  # from lower to upper: a room imports from its own row and from those above it in this list
-    {"errors", "files", "seeds", "templates", "types", "verifier"},
+    {"errors", "fields", "files", "seeds", "templates", "types", "verifier"},
     {"config"},
     {"data", "models"},
     {"training"},

@@ -1,17 +1,21 @@
 """The source of problems, and the filter that a stage applies to them."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.base import StrictModel
 from pipeline.templates import template_parts
 
 
 class FieldNames(StrictModel):
-    """Columns of a data set. A named column must exist; None means the data has no such column."""
+    """Columns of a data set. A named column must exist; None means the data has no such column.
+
+    ``a.b`` is the column of that name, or else the field ``b`` of the column ``a``.
+    """
 
     question: str = "question"
+    """A text, or a list of chat messages that ends with the user's."""
     answer: str = "answer"
     solution: str | None = None
     """A worked solution. None: the one inside ``answer``, if its format has one (see answer_format)."""
@@ -41,19 +45,31 @@ class EmbeddedSetsConfig(StrictModel):
     better. SFT teaches both habits, and GRPO finds out which one pays. Only for ``embedded:arithmetic``."""
 
 
+SYSTEM_PROMPT = (
+    "Solve the problem. Think inside <reasoning> and </reasoning>, "
+    "then give only the final answer inside <answer> and </answer>."
+)
+_LAYOUTS = {"verl": {"question": "prompt", "answer": "reward_model.ground_truth"}}
+
+
 class DataConfig(StrictModel):
     """The data set, and how its rows become problems. docs/data.md."""
 
     name: str = "embedded:arithmetic"
-    """A hub data set, a parquet or JSONL file, a directory of ``<split>.parquet|jsonl``, or an embedded set."""
+    """A hub data set or a clone of one, a parquet or JSONL file, a directory of ``<split>.parquet|jsonl``, or an
+    embedded set."""
     hub: Literal["huggingface", "modelscope"] = "huggingface"
     """The hub where hub names are looked up."""
     subset: str | None = None
-    """Configuration of a hub data set, such as ``main`` of ``openai/gsm8k``. None: its default."""
+    """Configuration of a hub data set, such as ``main`` of ``openai/gsm8k``. None: its default. Ignored for local data
+    without subsets."""
     train_split: str = "train"
     """A split name, or an expression of the datasets library: ``train[:1000]``, ``train[10%:20%]``, sums of them."""
     eval_split: str = "test"
     """The same, for held-out problems."""
+    layout: Literal["verl"] | None = None
+    """Fields by the name of a program that reads the same data. ``verl``: ``fields.question`` is ``prompt`` and
+    ``fields.answer`` is ``reward_model.ground_truth``, unless they are set."""
     fields: FieldNames = FieldNames()
     task_name: Literal["gsm8k", "metamathqa", "math"] | None = None
     """Sets answer_format. With it, evaluations during SFT also measure loss, perplexity and token accuracy on held-out
@@ -66,11 +82,9 @@ class DataConfig(StrictModel):
     question. SFT trains on what follows the prompt, exactly as the data has it, without <reasoning> and <answer>: the
     field at the very end of the template. If the template ends in a text or in the question, it is ``fields.solution``,
     else ``fields.answer``. None: the model's chat template."""
-    system_prompt: str = (
-        "Solve the problem. Think inside <reasoning> and </reasoning>, "
-        "then give only the final answer inside <answer> and </answer>."
-    )
-    """First message of every chat; empty for none. Not used with prompt_template."""
+    system_prompt: str = SYSTEM_PROMPT
+    """First message of every chat; empty for none. Not used with prompt_template. Questions that are messages are used
+    as they are: only a text other than the default is put before them, unless they have a system message."""
     arithmetic: EmbeddedSetsConfig = EmbeddedSetsConfig()
     """Sizes of the embedded sets."""
 
@@ -84,6 +98,17 @@ class DataConfig(StrictModel):
     def uses_chat_template(self) -> bool:
         """Prompts go through the model's chat template, not through ``prompt_template``."""
         return self.prompt_template is None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_fields(cls, values: Any) -> Any:
+        """The fields of the layout, except those that are set."""
+        layout = _LAYOUTS.get(str(values.get("layout"))) if isinstance(values, dict) else None
+        if layout is None:
+            return values
+        fields = values.get("fields", {})
+        named = fields.model_dump(exclude_unset=True) if isinstance(fields, FieldNames) else fields
+        return {**values, "fields": {**layout, **named}} if isinstance(named, dict) else values
 
     @field_validator("prompt_template")
     @classmethod

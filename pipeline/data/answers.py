@@ -1,14 +1,8 @@
 """Reads gold answers and worked solutions out of the columns of a data set."""
 
 import re
-from typing import Any
 
 from pipeline.config import DataConfig
-
-
-def as_text(value: Any) -> str:
-    """A field as the pipeline sees it: stripped of outer white space, empty if it is missing."""
-    return "" if value is None else str(value).strip()
 
 
 def read_answer(text: str, config: DataConfig) -> tuple[str, str]:

@@ -2,22 +2,15 @@
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from typing import get_args
 
 from pipeline.config import DataConfig
+from pipeline.config.data import SYSTEM_PROMPT
 from pipeline.data import embedded
-from pipeline.data.answers import as_text, read_answer, worked_solution
-from pipeline.data.sources import (
-    Row,
-    check_hub_data,
-    embedded_rows,
-    is_embedded,
-    local_path,
-    open_rows,
-    split_expression,
-)
+from pipeline.data.answers import read_answer, worked_solution
+from pipeline.data.rows import Row
+from pipeline.data.sources import check_hub_data, embedded_rows, is_embedded, iter_rows, local_path, split_expression
 from pipeline.errors import ConfigError, DataError
 from pipeline.templates import PromptTemplate
 from pipeline.types import Message, Problem, SplitName
@@ -29,9 +22,9 @@ def load_problems(config: DataConfig, split: SplitName) -> list[Problem]:
     """The problems of a split, in the order of the data set.
 
     ``config.name`` is ``embedded:arithmetic`` or ``embedded:operations``; a directory of
-    ``<split>.parquet|jsonl``; one such file, whose only split is called ``train`` (so ``train[:90%]`` and
-    ``train[90%:]`` divide it); or the name of a hub data set. Rows without a question or a gold answer are left
-    out and counted in a warning.
+    ``<split>.parquet|jsonl`` or a clone of a hub data set; one such file, whose only split is called ``train`` (so
+    ``train[:90%]`` and ``train[90%:]`` divide it); or the name of a hub data set. Rows without a question or a gold
+    answer are left out and counted in a warning.
 
     Raises:
         DataError: no such data set, split or field, or no usable row.
@@ -40,17 +33,14 @@ def load_problems(config: DataConfig, split: SplitName) -> list[Problem]:
     return list(iter_problems(config, split))
 
 
-def iter_problems(config: DataConfig, split: SplitName, scratch: Path | None = None) -> Iterator[Problem]:
+def iter_problems(config: DataConfig, split: SplitName) -> Iterator[Problem]:
     """The problems of ``load_problems``, one at a time.
 
-    Args:
-        scratch: see open_rows.
-
     Raises:
-        DataError, ConfigError: as load_problems. A lack of usable rows is known only at the end.
+        DataError, ConfigError: as load_problems. A lack of usable rows or of a field is known only at the end.
     """
     num_problems = num_skipped = 0
-    for _, problem in problem_rows(config, split, scratch):
+    for _, problem in problem_rows(config, split):
         if problem:
             num_problems += 1
             yield problem
@@ -66,29 +56,27 @@ def iter_problems(config: DataConfig, split: SplitName, scratch: Path | None = N
 
 
 def problem_rows(
-    config: DataConfig, split: SplitName, scratch: Path | None = None
+    config: DataConfig, split: SplitName, columns: Sequence[str] = ()
 ) -> Iterator[tuple[Row, Problem | None]]:
     """Every row of a split with its problem; None for a row without a question or a gold answer.
 
     Args:
-        scratch: see open_rows.
+        columns: further columns that the rows have, if the data has them.
 
     Raises:
         DataError, ConfigError: as load_problems.
     """
-    opened: AbstractContextManager[Iterable[Row]]
+    template = prompt_template(_with_own_fields(config))
+    named = [name for name in (*template.fields, template.completion) if name] if template else []
     if is_embedded(config):
-        opened = nullcontext(embedded_rows(config, split))
+        rows = embedded_rows(config, split)
         config = _with_own_fields(config)
+        _check_embedded_template(named, config)
     else:
-        opened = open_rows(config, split_expression(config, split), scratch=scratch)
+        rows = iter_rows(config, split_expression(config, split), named, columns)
     ids: dict[str, int] = {}
-    with opened as rows:
-        template = prompt_template(config)
-        for index, row in enumerate(rows):
-            if template and index == 0:
-                _check_template_fields(template, list(row), config)
-            yield row, _problem(row, config, template, split, ids)
+    for row in rows:
+        yield row, _problem(row, config, template, split, ids)
 
 
 def check_data(config: DataConfig) -> str:
@@ -102,23 +90,30 @@ def check_data(config: DataConfig) -> str:
     """
     prompt_template(_with_own_fields(config))
     if is_embedded(config) or local_path(config.name):
-        train, held_out = load_problems(config, "train"), load_problems(config, "eval")
-        return f"{config.name}: {len(train)} training and {len(held_out)} held-out problems"
+        train, held_out = (sum(1 for _ in iter_problems(config, split)) for split in get_args(SplitName))
+        return f"{config.name}: {train} training and {held_out} held-out problems"
     return check_hub_data(config)
 
 
-def question_alone(question: str, config: DataConfig) -> Problem:
+def question_alone(question: str | tuple[Message, ...], config: DataConfig) -> Problem:
     """A question that belongs to no data set, asked like those of ``config``.
 
     Raises:
-        ConfigError: as load_problems, or the template names a field besides the question.
+        ConfigError: as load_problems, the template names a field besides the question, or there are several messages.
     """
     config = _with_own_fields(config)
     template, name = prompt_template(config), config.fields.question
-    if template and (others := sorted(set(template.fields) - {name})):
+    if template is None:
+        return Problem(id="question", prompt=_chat(question, config), gold="")
+    if others := sorted(set(template.fields) - {name}):
         raise ConfigError(f"data.prompt_template must name {name} alone to ask a question, got {', '.join(others)}.")
-    text = template.render({name: question}) if template else None
-    return Problem(id="question", prompt=_messages(question, config), gold="", prompt_text=text)
+    if not isinstance(question, str) and len(question) > 1:
+        raise ConfigError(
+            f"a question of {len(question)} messages must be asked as a chat: a plain prompt holds one. Set "
+            "prompt.style=chat."
+        )
+    text = question if isinstance(question, str) else question[0]["content"]
+    return Problem(id="question", prompt=_chat(text, config), gold="", prompt_text=template.render({name: text}))
 
 
 def prompt_template(config: DataConfig) -> PromptTemplate | None:
@@ -166,12 +161,12 @@ def _with_own_fields(config: DataConfig) -> DataConfig:
     return config.model_copy(update={"fields": embedded.FIELDS, "answer_format": "plain"})
 
 
-def _check_template_fields(template: PromptTemplate, columns: list[str], config: DataConfig) -> None:
-    named = [*template.fields, template.completion]
-    if missing := [f"{{{name}}}" for name in named if name and name not in columns]:
+def _check_embedded_template(named: Sequence[str], config: DataConfig) -> None:
+    columns = [name for name in config.fields.model_dump().values() if name]
+    if missing := [name for name in named if name not in columns]:
         raise DataError(
-            f"data {config.name} has no field for {', '.join(missing)} of data.prompt_template: it has "
-            f"{', '.join(columns)}. Write the template with these."
+            f"data {config.name} has no field {', '.join(missing)}: it has {', '.join(columns)}. Change "
+            "data.prompt_template."
         )
 
 
@@ -179,29 +174,37 @@ def _problem(
     row: Row, config: DataConfig, template: PromptTemplate | None, split: SplitName, ids: dict[str, int]
 ) -> Problem | None:
     fields = config.fields
-    question, (reasoning, gold) = as_text(row[fields.question]), read_answer(as_text(row[fields.answer]), config)
-    if not question or not gold:
+    messages = None if template else row.messages(fields.question)
+    question = messages[-1]["content"] if messages else row.text(fields.question)
+    reasoning, gold = read_answer(row.text(fields.answer), config)
+    if not question.strip() or not gold:
         return None
     if fields.solution:
-        reasoning = as_text(row[fields.solution])
+        reasoning = row.text(fields.solution)
     solution = worked_solution(reasoning, gold) if reasoning else None
     prompt_text = None
     if template:
-        prompt_text = template.render({name: as_text(row[name]) for name in template.fields})
-        solution = as_text(row[template.completion or fields.solution or fields.answer]) or None
-    digest = hashlib.sha256(question.encode()).hexdigest()[:12]
+        prompt_text = template.render({name: row.text(name) for name in template.fields})
+        solution = row.text(template.completion or fields.solution or fields.answer) or None
+    asked = "\n".join(message["content"] for message in messages) if messages else question
     return Problem(
-        id=unique_name(as_text(row[fields.id]) if fields.id else f"{split}-{digest}", ids),
-        prompt=_messages(question, config),
+        id=unique_name(row.text(fields.id) or f"{split}-{hashlib.sha256(asked.encode()).hexdigest()[:12]}", ids),
+        prompt=_chat(messages or question, config),
         gold=gold,
         solution=solution,
-        level=as_text(row[fields.level]) or None if fields.level else None,
-        type=as_text(row[fields.type]) or None if fields.type else None,
+        level=row.text(fields.level) or None,
+        type=row.text(fields.type) or None,
         source=config.name,
         prompt_text=prompt_text,
     )
 
 
-def _messages(question: str, config: DataConfig) -> tuple[Message, ...]:
-    system: tuple[Message, ...] = ({"role": "system", "content": config.system_prompt},) if config.system_prompt else ()
-    return (*system, {"role": "user", "content": question})
+def _chat(question: str | tuple[Message, ...], config: DataConfig) -> tuple[Message, ...]:
+    """The messages of a question. See ``DataConfig.system_prompt``."""
+    if isinstance(question, str):
+        messages: tuple[Message, ...] = ({"role": "user", "content": question},)
+        has_system = not config.system_prompt
+    else:
+        messages = question
+        has_system = config.system_prompt in ("", SYSTEM_PROMPT) or any(m["role"] == "system" for m in question)
+    return messages if has_system else ({"role": "system", "content": config.system_prompt}, *messages)

@@ -3,32 +3,26 @@
 import hashlib
 import json
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pipeline.config import DataConfig, EmbeddedSetsConfig
 from pipeline.data import arithmetic, operations
+from pipeline.data.arrow_files import ROWS_PER_BATCH
+from pipeline.data.local_sets import local_splits
+from pipeline.data.rows import SUFFIXES, Place, Row, file_rows, num_rows, table_rows
 from pipeline.errors import DataError, first_line
+from pipeline.fields import columns_of
 from pipeline.files import sha256
 from pipeline.models.hub import CHECK_TIMEOUT_S, hub_info, import_modelscope, looks_like_path
 from pipeline.types import SplitName
 
-Row = dict[str, Any]
-_FORMATS = {".parquet": "parquet", ".jsonl": "json"}
 _EMBEDDED = {arithmetic.NAME: arithmetic.arithmetic_rows, operations.NAME: operations.operations_rows}
-
-
-class Rows(Protocol):
-    """The parts we use of a ``Dataset`` of the datasets library, which stays on disk."""
-
-    column_names: list[str]
-    _fingerprint: str
-
-    def __iter__(self) -> Iterator[Row]: ...
+_MISSING_FIX = "Set data.fields, or change data.prompt_template."
 
 
 def split_expression(config: DataConfig, split: SplitName) -> str:
@@ -39,14 +33,19 @@ def is_embedded(config: DataConfig) -> bool:
     return config.name.startswith("embedded:")
 
 
-def embedded_rows(config: DataConfig, split: SplitName) -> tuple[Row, ...]:
+def embedded_rows(config: DataConfig, split: SplitName) -> Iterator[Row]:
     """Rows with ``embedded.FIELDS``. Raises DataError as ``check_embedded`` does."""
+    rows = _embedded_values(config, split)
+    return (Row(values, Place(config.name, "row", number)) for number, values in enumerate(rows, 1))
+
+
+def _embedded_values(config: DataConfig, split: SplitName) -> tuple[dict[str, Any], ...]:
     check_embedded(config)
     return _generated(config.name, config.arithmetic.model_dump_json(), split)
 
 
 @lru_cache(maxsize=8)  # a job asks several times, and the operations take a second to generate
-def _generated(name: str, settings: str, split: SplitName) -> tuple[Row, ...]:
+def _generated(name: str, settings: str, split: SplitName) -> tuple[dict[str, Any], ...]:
     return tuple(_EMBEDDED[name](EmbeddedSetsConfig.model_validate_json(settings), split))
 
 
@@ -61,58 +60,95 @@ def check_embedded(config: DataConfig) -> None:
         )
 
 
-def read_rows(config: DataConfig, expression: str, *, fix: str = "Set data.fields.") -> list[Row]:
-    """All rows of a split expression, each with every configured field.
+def iter_rows(
+    config: DataConfig,
+    expression: str,
+    needed: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    *,
+    fix: str = _MISSING_FIX,
+) -> Iterator[Row]:
+    """The rows of a split expression, one at a time.
 
     Args:
+        needed: fields besides those of the configuration.
+        optional: fields that the data may lack.
         fix: advice to the user about a missing field.
 
     Raises:
-        DataError: no such data set, split or field.
+        DataError: no such data set or split; at the end, if there was no row, or a field was in none of them.
     """
-    with open_rows(config, expression, fix=fix) as rows:
-        return list(rows)
-
-
-@contextmanager
-def open_rows(
-    config: DataConfig, expression: str, *, fix: str = "Set data.fields.", scratch: Path | None = None
-) -> Iterator[Rows]:
-    """The rows of ``read_rows``, left on disk.
-
-    Args:
-        fix: advice to the user about a missing field.
-        scratch: a directory in which local files are laid out as Arrow while the block lasts. None: the system's
-            directory for temporary files.
-
-    Raises:
-        DataError: as read_rows.
-    """
-    with tempfile.TemporaryDirectory(dir=scratch, prefix=".rows-", ignore_cleanup_errors=True) as folder:
-        rows = _open(config, expression, folder)
-        missing = [name for name in config.fields.model_dump().values() if name and name not in rows.column_names]
+    needed = [name for name in (*config.fields.model_dump().values(), *needed) if name]
+    missing, num_read = set(needed), 0
+    for row in _open(config, expression, [*needed, *optional]):
+        num_read += 1
         if missing:
-            columns = ", ".join(rows.column_names)
-            raise DataError(f"data {config.name} has no field {', '.join(missing)}: it has {columns}. {fix}")
-        yield rows
+            missing = {name for name in missing if name not in row}
+        yield row
+    if not num_read:
+        raise DataError(f"data {config.name} must have rows, got no rows in split {expression}.")
+    if missing:
+        lacking, names = ", ".join(sorted(missing, key=needed.index)), ", ".join(_names(config, expression))
+        raise DataError(f"data {config.name} has no field {lacking}: it has {names}. {fix}")
+
+
+def _open(config: DataConfig, expression: str, names: Sequence[str] | None) -> Iterator[Row]:
+    """Rows with these fields, None for all."""
+    if path := local_path(config.name):
+        splits = local_splits(path, config.subset)
+        parts = _parts(config, expression, splits)
+        return chain.from_iterable(_part_rows(splits[split], names, start, stop) for split, start, stop in parts)
+    return _hub_rows(config, expression, names)
+
+
+def _names(config: DataConfig, expression: str) -> list[str]:
+    return next(_open(config, expression, None)).names()
+
+
+def _part_rows(files: Sequence[Path], names: Sequence[str] | None, start: int, stop: int) -> Iterator[Row]:
+    for file in files:
+        yield from file_rows(file, names, start, stop)
+        if (start, stop) != (0, sys.maxsize) and file != files[-1]:
+            count = num_rows(file)
+            start, stop = max(start - count, 0), max(stop - count, 0)
+
+
+def _parts(config: DataConfig, expression: str, splits: dict[str, list[Path]]) -> list[tuple[str, int, int]]:
+    """The parts of an expression: split, first row, and the row after the last.
+
+    Raises:
+        DataError: an invalid expression, or no such split.
+    """
+    if expression in splits:
+        return [(expression, 0, sys.maxsize)]
+    instruction = _parse_split(config, expression)
+    try:
+        used = {part.splitname for part in instruction.to_absolute(dict.fromkeys(splits, sys.maxsize))}
+    except ValueError:
+        raise DataError(
+            f"data {config.name} has no split {expression}: it has {', '.join(splits)}. Set data.train_split or "
+            "data.eval_split."
+        ) from None
+    lengths = {split: sum(map(num_rows, splits[split])) for split in used}
+    with _explained(config, expression):
+        return [(part.splitname, part.from_, part.to) for part in instruction.to_absolute(lengths)]
 
 
 def source_digest(config: DataConfig, split: SplitName) -> str:
     """Changes with the rows of a split: a hash of local files or of embedded rows, the version of a hub data set.
 
     Raises:
-        DataError: as read_rows.
+        DataError: as iter_rows.
     """
     expression = split_expression(config, split)
     if is_embedded(config):
-        rows = json.dumps(embedded_rows(config, split), sort_keys=True)
+        rows = json.dumps(_embedded_values(config, split), sort_keys=True)
         return hashlib.sha256(rows.encode()).hexdigest()
     if path := local_path(config.name):
-        with _explained(config, expression):
-            files = _split_files(path, _parse_split(config, expression))
-            return " ".join(f"{name}={sha256(file)}" for name, file in files.items())
-    with open_rows(config, expression) as hub_rows:
-        return hub_rows._fingerprint
+        splits = local_splits(path, config.subset)
+        used = dict.fromkeys(part[0] for part in _parts(config, expression, splits))
+        return " ".join(f"{name}={sha256(file)}" for name in used for file in splits[name])
+    return str(_hub_dataset(config, expression)._fingerprint)
 
 
 def check_hub_data(config: DataConfig) -> str:
@@ -138,14 +174,9 @@ def local_path(name: str) -> Path | None:
     path = Path(name).expanduser()
     if path.exists():
         return path
-    if looks_like_path(name) or path.suffix in _FORMATS:
+    if looks_like_path(name) or path.suffix in SUFFIXES:
         raise DataError(f"data file or directory {name} does not exist. Check the path.")
     return None
-
-
-def file_format(file: Path) -> str | None:
-    """The datasets library's name for the format; None for a file that holds no data."""
-    return _FORMATS.get(file.suffix)
 
 
 @contextmanager
@@ -160,22 +191,26 @@ def _explained(config: DataConfig, expression: str) -> Iterator[None]:
         raise DataError(f"data {config.name}, split {expression}, cannot be read: {first_line(cause)}") from None
 
 
-def _open(config: DataConfig, expression: str, folder: str) -> Rows:
+def _hub_rows(config: DataConfig, expression: str, names: Sequence[str] | None) -> Iterator[Row]:
+    dataset = _hub_dataset(config, expression)
+    columns = columns_of(names, dataset.column_names)
+    features, first = dataset.features.to_dict(), 0
+    for table in dataset.select_columns(columns).with_format("arrow").iter(ROWS_PER_BATCH):
+        yield from table_rows(table, columns, features, config.name, first)
+        first += table.num_rows
+
+
+def _hub_dataset(config: DataConfig, expression: str) -> Any:
+    """A ``Dataset`` of the datasets library, which stays on disk."""
     import datasets
 
-    path = local_path(config.name)
     instruction = _parse_split(config, expression)
-    rows: Rows
     with _explained(config, expression):
-        if path:
-            rows = _open_local(path, instruction, folder)
-        elif config.hub == "modelscope":
-            rows = _read_modelscope(config, expression)
-        else:
-            if hub_info("dataset", config.name) is None:
-                _cached_builder(config)
-            rows = datasets.load_dataset(config.name, config.subset, split=instruction)
-    return rows
+        if config.hub == "modelscope":
+            return _read_modelscope(config, expression)
+        if hub_info("dataset", config.name) is None:
+            _cached_builder(config)
+        return datasets.load_dataset(config.name, config.subset, split=instruction)
 
 
 def _parse_split(config: DataConfig, expression: str) -> Any:
@@ -189,28 +224,6 @@ def _parse_split(config: DataConfig, expression: str) -> Any:
             f"data {config.name} has no split {expression!r}: {first_line(error).rstrip('. ')}. Write train, "
             "train[:1000], train[10%:20%], or a sum of such."
         ) from None
-
-
-def _split_files(path: Path, instruction: Any) -> dict[str, Path]:
-    """The files of a local data set that an expression names. Raises ValueError for an unknown split."""
-    files = (
-        {"train": path} if path.is_file() else {file.stem: file for file in sorted(path.iterdir()) if file_format(file)}
-    )
-    lengths = dict.fromkeys(files, sys.maxsize)  # unknown until the files are read, and not needed here
-    return {part.splitname: files[part.splitname] for part in instruction.to_absolute(lengths)}
-
-
-def _open_local(path: Path, instruction: Any, folder: str) -> Any:
-    import datasets
-
-    files = _split_files(path, instruction)
-    formats = {file_format(file) for file in files.values()}
-    if len(formats) > 1 or None in formats:
-        raise ValueError(f"files must all be .parquet or all .jsonl, got {', '.join(map(str, files.values()))}")
-    data_files = {name: str(file) for name, file in files.items()}
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors are raised as well as logged
-    return datasets.load_dataset(str(formats.pop()), data_files=data_files, split=instruction, cache_dir=folder)
 
 
 def _cached_builder(config: DataConfig) -> Any:

@@ -7,7 +7,6 @@ No process holds all rows: they are written in batches and mapped into memory wh
 
 import hashlib
 import json
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -17,10 +16,11 @@ from typing import Any, TypeVar, overload
 import numpy as np
 import pyarrow as pa
 
-from pipeline import templates
+from pipeline import fields, templates
 from pipeline.config import Config, DataConfig
-from pipeline.data import answers, arrow_files, sources
+from pipeline.data import answers, arrow_files, local_sets, sources
 from pipeline.data import problems as problems_module
+from pipeline.data import rows as rows_module
 from pipeline.data.arrow_files import ROWS_PER_BATCH, ArrowRows, code_digest, made_once, write_batches
 from pipeline.data.problems import iter_problems
 from pipeline.data.sources import source_digest, split_expression
@@ -120,10 +120,10 @@ def load_table(config: DataConfig, split: SplitName, cache: Path) -> ProblemTabl
     Raises:
         DataError, ConfigError: as load_problems, or the cache cannot be written.
     """
-    settings = config.model_dump(exclude={"train_split", "eval_split", "arithmetic"})
+    settings = config.model_dump(exclude={"train_split", "eval_split", "arithmetic", "layout"})
     split_name = split_expression(config, split)
     content = [settings, split, split_name, source_digest(config, split)]
-    modules = (answers, arrow_files, problems_module, sources, templates)
+    modules = (answers, arrow_files, fields, local_sets, problems_module, rows_module, sources, templates)
     made_by = code_digest(*(module.__file__ for module in modules), __file__)
     path = cache / _digest([made_by, *content]) / "problems.arrow"
     try:
@@ -132,9 +132,7 @@ def load_table(config: DataConfig, split: SplitName, cache: Path) -> ProblemTabl
         raise ConfigError(f"output.root must be writable, got {cache.parent}: {error.strerror}.") from None
     with made_once(path) as hidden:
         if hidden:
-            for left in path.parent.glob(".rows-*"):
-                shutil.rmtree(left, ignore_errors=True)
-            write_batches(hidden, _PROBLEMS, _problem_batches(iter_problems(config, split, scratch=path.parent)))
+            write_batches(hidden, _PROBLEMS, _problem_batches(iter_problems(config, split)))
     return ProblemTable(path, _digest(content), np.zeros(0, np.int64)).whole()
 
 

@@ -1,7 +1,7 @@
 """Loads the problems of a data set: a registered one, an embedded one, a file, or one on a hub."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,14 @@ from typing import Any
 from pipeline.config import DataConfig
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.data import embedded
-from pipeline.data.answers import as_text, read_answer
+from pipeline.data.answers import read_answer
 from pipeline.data.problems import problem_rows
-from pipeline.data.sources import Row, local_path
+from pipeline.data.rows import Row
+from pipeline.data.sources import local_path
 from pipeline.errors import DataError
 from pipeline.evaluation.problems import EvalProblem, choose_problems, filter_values
 from pipeline.evaluation.registry import BOXED_TEMPLATE, DATA_SETS, DataSet, Source
-from pipeline.types import Problem
+from pipeline.types import Problem, SplitName
 
 
 @dataclass(frozen=True)
@@ -55,20 +56,23 @@ def load_data_set(name: str, config: EvaluationConfig) -> Loaded:
     """
     entry = DATA_SETS.get(name)
     data, source = _reading(name, entry, config)
-    rows = list(_matching(name, problem_rows(data, "eval"), source))
-    answered = [_eval_problem(row, problem, data, source) for row, problem in rows if problem]
+    row_ids: list[str] = []
+    answered: list[EvalProblem] = []
+    for row, problem in _matching_rows(name, data, "eval", source):
+        row_ids.append(problem.id if problem else "")
+        if problem:
+            answered.append(_eval_problem(row, problem, data, source))
     if not answered:
         raise DataError(
-            f"dataset {name} must have rows with a question and a gold answer, and has none in {len(rows)} rows of "
+            f"dataset {name} must have rows with a question and a gold answer, and has none in {len(row_ids)} rows of "
             f"{data.eval_split}. Set data.fields and data.answer_format."
         )
     unscorable = [p.id for p in answered if entry and entry.lean_answers and is_lean(p.gold)]
     scorable = [p for p in answered if p.id not in set(unscorable)]
     shots = _shots(name, data, source, _num_shots(entry, config))
-    shown = {shot.question for shot in shots}  # both may come from the same split
-    row_ids = [problem.id if problem else "" for _, problem in rows]
+    shown = [shot.asked for shot in shots]  # both may come from the same split
     chosen = choose_problems(scorable, config.problems, row_ids, name, config.seed)
-    kept = [problem for problem in chosen if problem.question not in shown]
+    kept = [problem for problem in chosen if problem.asked not in shown]
     if not kept:
         raise DataError(
             f"dataset {name} must have problems left to ask, got 0 of {len(scorable)} after "
@@ -79,8 +83,8 @@ def load_data_set(name: str, config: EvaluationConfig) -> Loaded:
         problems=kept,
         shots=shots,
         template=config.prompt.template or (entry.template if entry else BOXED_TEMPLATE),
-        num_rows=len(rows),
-        num_without_answer=len(rows) - len(answered),
+        num_rows=len(row_ids),
+        num_without_answer=len(row_ids) - len(answered),
         unscorable=unscorable,
         num_filtered=len(scorable) - len(kept),
         licence=entry.licence if entry else None,
@@ -90,7 +94,7 @@ def load_data_set(name: str, config: EvaluationConfig) -> Loaded:
 def training_questions(name: str, config: EvaluationConfig) -> list[str]:
     """Questions in the training split of a data set. Raises DataError as ``load_data_set`` does."""
     data, source = _reading(name, DATA_SETS.get(name), config)
-    return [problem.question for _, problem in _matching(name, problem_rows(data, "train"), source) if problem]
+    return [problem.question for _, problem in _matching_rows(name, data, "train", source) if problem]
 
 
 def is_lean(gold: str) -> bool:
@@ -130,27 +134,32 @@ def _check_name(name: str) -> None:
         )
 
 
-def _matches(row: Row, source: Source | None) -> bool:
-    return source is None or source.where is None or row.get(source.where[0]) == source.where[1]
-
-
-def _matching(
-    name: str, rows: Iterable[tuple[Row, Problem | None]], source: Source | None
-) -> Iterator[tuple[Row, Problem | None]]:
-    is_empty = True
-    for row, problem in rows:
-        if _matches(row, source):
-            is_empty = False
+def _rows(data: DataConfig, split: SplitName, source: Source | None) -> Iterator[tuple[Row, Problem | None]]:
+    """The rows with their problems, without those that ``source.where`` excludes."""
+    where = source.where if source else None
+    columns = [*source.columns.values(), *(where or ())[:1]] if source else []
+    for row, problem in problem_rows(data, split, columns):
+        if where is None or row.text(where[0]) == where[1]:
             yield row, problem
+
+
+def _matching_rows(
+    name: str, data: DataConfig, split: SplitName, source: Source | None
+) -> Iterator[tuple[Row, Problem | None]]:
+    """As ``_rows``. Raises DataError if there are none."""
+    is_empty = True
+    for row, problem in _rows(data, split, source):
+        is_empty = False
+        yield row, problem
     if is_empty and source and source.where:
         raise DataError(f"dataset {name} must have rows with {source.where[0]}={source.where[1]}, got none.")
 
 
 def _eval_problem(row: Row, problem: Problem, data: DataConfig, source: Source | None) -> EvalProblem:
     fields = embedded.FIELDS if data.name.startswith("embedded:") else data.fields
-    solution = as_text(row[fields.solution or fields.answer])
+    solution = row.text(fields.solution or fields.answer)
     columns = source.columns if source else {}
-    tags = {tag: _tag(row[column]) for tag, column in columns.items() if column in row}
+    tags = {tag: _tag(row.first_text(column)) for tag, column in columns.items() if column in row}
     return EvalProblem(
         id=problem.id,
         question=problem.question,
@@ -158,13 +167,13 @@ def _eval_problem(row: Row, problem: Problem, data: DataConfig, source: Source |
         **{"level": problem.level, "type": problem.type} | tags,
         solution=solution,
         reasoning=read_answer(solution, data)[0] or (solution if fields.solution else ""),
+        messages=row.messages(fields.question) or (),
     )
 
 
-def _tag(value: Any) -> str | None:
-    """A tag as text. Of several subjects the first, cut to two levels: ``Mathematics -> Algebra``."""
-    first = value[0] if isinstance(value, list) and value else value
-    return " -> ".join(as_text(first).split(" -> ")[:2]) or None
+def _tag(text: str) -> str | None:
+    """A subject is cut to two levels: ``Mathematics -> Algebra``."""
+    return " -> ".join(text.split(" -> ")[:2]) or None
 
 
 def _num_shots(entry: DataSet | None, config: EvaluationConfig) -> int:
@@ -178,8 +187,8 @@ def _shots(name: str, data: DataConfig, source: Source | None, count: int) -> li
     if not count:
         return []
     shots: list[EvalProblem] = []
-    for row, problem in problem_rows(data, "train"):
-        if problem and _matches(row, source):
+    for row, problem in _rows(data, "train", source):
+        if problem:
             shots.append(_eval_problem(row, problem, data, source))
         if len(shots) == count:
             return shots

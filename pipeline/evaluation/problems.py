@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline.config.evaluation import ProblemsConfig
 from pipeline.errors import DataError
 from pipeline.seeds import derive_seed
+from pipeline.types import Message
 
 _FILTERS = {"level": "levels", "type": "types", "source": "sources"}
 """Tag -> its setting in ProblemsConfig."""
@@ -29,6 +30,12 @@ class EvalProblem:
     """As in the data: shown when the problem is a solved example in a plain prompt."""
     reasoning: str = ""
     """The solution without its answer, for a solved example in a chat. Empty if the data has only the answer."""
+    messages: tuple[Message, ...] = ()
+    """The chat messages that the data has as the question; empty if it is a text."""
+
+    @property
+    def asked(self) -> str | tuple[Message, ...]:
+        return self.messages or self.question
 
 
 def choose_problems(

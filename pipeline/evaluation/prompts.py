@@ -40,16 +40,17 @@ class Prompter:
         return str(tokenizer.apply_chat_template(list(prompted.prompt), add_generation_prompt=True, tokenize=False))
 
     def _prompted(self, problem: EvalProblem) -> Problem:
-        alone = question_alone(problem.question, self.data)
+        alone = question_alone(problem.asked, self.data)
         if alone.prompt_text is not None:
-            solved = [f"{question_alone(s.question, self.data).prompt_text}{_shown(s)}\n\n" for s in self.shots]
+            solved = [f"{question_alone(s.asked, self.data).prompt_text}{_shown(s)}\n\n" for s in self.shots]
             return Problem(alone.id, alone.prompt, problem.gold, prompt_text="".join(solved) + alone.prompt_text)
-        *system, question = alone.prompt
+        system = alone.prompt[: alone.prompt[0]["role"] == "system"]
         turns: list[Message] = []
         for shot in self.shots:
-            turns.append({"role": "user", "content": shot.question})
+            turns += (turn for turn in shot.messages if turn["role"] != "system")
+            turns += () if shot.messages else ({"role": "user", "content": shot.question},)
             turns.append({"role": "assistant", "content": worked_solution(shot.reasoning, shot.gold)})
-        return Problem(alone.id, (*system, *turns, question), problem.gold)
+        return Problem(alone.id, (*system, *turns, *alone.prompt[len(system) :]), problem.gold)
 
 
 def make_prompter(loaded: Loaded, config: EvaluationConfig, run: Config | None) -> Prompter:
@@ -59,7 +60,7 @@ def make_prompter(loaded: Loaded, config: EvaluationConfig, run: Config | None) 
         run: the configuration of the run that the model comes from, if any.
 
     Raises:
-        ConfigError: the run's prompt uses columns other than the question.
+        ConfigError: the run's prompt uses columns other than the question, or a question does not fit into it.
     """
     settings = config.prompt
     if settings.style == "auto" and run and settings.template is None:
@@ -70,6 +71,8 @@ def make_prompter(loaded: Loaded, config: EvaluationConfig, run: Config | None) 
         data = DataConfig(prompt_template=loaded.template)
     if settings.system_prompt is not None:
         data = data.model_copy(update={"system_prompt": settings.system_prompt})
+    for problem in (*loaded.problems, *loaded.shots):
+        question_alone(problem.asked, data)
     style: Literal["plain", "chat"] = "chat" if data.uses_chat_template else "plain"
     stop = config.rollout.stop if config.rollout.stop is not None else _next_question(data)
     return Prompter(style, data, tuple(loaded.shots), tuple(stop))

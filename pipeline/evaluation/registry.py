@@ -59,7 +59,7 @@ _LATEX = "LaTeX or a number"
 DATA_SETS: dict[str, DataSet] = {
     "gsm8k": DataSet(
         "MIT", 1319, "an integer after ####",
-        Source("openai/gsm8k", FieldNames(), "hash", "main"), Source("gsm8k", FieldNames(), "hash"),
+        Source("openai/gsm8k", FieldNames(), "hash", "main"), Source("gsm8k", FieldNames(), "hash", "main"),
         template=TEMPLATES["gsm8k"],
     ),
     "math": DataSet(

@@ -2,14 +2,14 @@
 brace."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.errors import DataError
-from pipeline.grading.tables import Chunk, one_line, shorten
+from pipeline.fields import ABSENT, as_text, columns_of, lookup, parse_line, stored_features, table_columns
+from pipeline.grading.tables import Chunk, shorten
 from pipeline.grading.tally import Tally
 from pipeline.verifier import Grader
 
@@ -60,8 +60,8 @@ def grade_chunk(settings: GradeSettings, chunk: Chunk) -> GradedChunk:
 
 def _grade_lines(settings: GradeSettings, first: int, lines: list[bytes]) -> tuple[list[bytes], Tally]:
     numbered = [(number, line.strip()) for number, line in enumerate(lines, first)]
-    parsed = [(number, line, _parse_line(line, number, settings)) for number, line in numbered if line]
-    rows = [(number, row[settings.completion_field], row[settings.gold_field]) for number, _, row in parsed]
+    parsed = [(number, line, parse_line(line, f"line {number}")) for number, line in numbered if line]
+    rows = [(number, *_fields(row, settings, f"line {number} ")) for number, _, row in parsed]
     values, tally = _grade_rows(settings, "line", rows)
     graded = [
         line[:-1] + b", " + _dump(dict(zip(_free_names(settings.columns, row), new, strict=True)))[1:] + b"\n"
@@ -74,17 +74,16 @@ def _grade_batch(settings: GradeSettings, first: int, batch: "pa.RecordBatch") -
     import pyarrow as pa
 
     names = batch.schema.names
-    _check_fields(names, settings, "the file ")
-    try:
-        completions, golds = (
-            batch.column(names.index(name)).to_pylist() for name in (settings.completion_field, settings.gold_field)
-        )
-    except UnicodeDecodeError:
-        raise DataError(f"rows from {first} on must be UTF-8.") from None
-    rows = list(zip(range(first, first + batch.num_rows), completions, golds, strict=True))
-    values, tally = _grade_rows(settings, "row", rows)
+    columns = columns_of((settings.completion_field, settings.gold_field), names)
+    features = stored_features(batch.schema)
+    values = zip(*table_columns(batch, columns, features, f"rows from {first} on"), strict=True)
+    rows = [
+        (number, *_fields(dict(zip(columns, row, strict=True)), settings, f"row {number} ", names))
+        for number, row in enumerate(values, first)
+    ]
+    verdicts, tally = _grade_rows(settings, "row", rows)
     for name, free, column in zip(
-        settings.columns, _free_names(settings.columns, names), zip(*values, strict=True), strict=True
+        settings.columns, _free_names(settings.columns, names), zip(*verdicts, strict=True), strict=True
     ):
         kind = pa.bool_() if name in _METHODS else pa.string()
         batch = batch.append_column(pa.field(free, kind), pa.array(column, kind))
@@ -97,8 +96,8 @@ def _grade_rows(
     """Values of the new columns for rows of (number, completion, gold)."""
     pairs = [
         (
-            _as_text(completion, settings.completion_field, f"{unit} {number}"),
-            _as_text(gold, settings.gold_field, f"{unit} {number}"),
+            as_text(completion, settings.completion_field, f"{unit} {number}"),
+            as_text(gold, settings.gold_field, f"{unit} {number}"),
         )
         for number, completion, gold in rows
     ]
@@ -116,37 +115,21 @@ def _grader(timeout_s: float, memory_limit_mib: int) -> Grader:
     return Grader(1, timeout_s, memory_limit_mib)
 
 
-def _as_text(value: Any, name: str, where: str) -> str:
-    """A missing value is empty text: a completion without an answer, or no gold answer."""
-    if isinstance(value, str):
-        return value
-    if value is None or value != value:
-        return ""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return str(int(value))
-    if isinstance(value, int | float | Decimal):
-        return str(value)
-    raise DataError(f"{where}: {name} must be text or a number, got {type(value).__name__}.")
+def _fields(
+    row: Mapping[str, Any], settings: GradeSettings, where: str, columns: Iterable[str] | None = None
+) -> tuple[Any, Any]:
+    """Completion and gold. Raises DataError if the row lacks one.
 
-
-def _parse_line(line: bytes, number: int, settings: GradeSettings) -> dict[str, Any]:
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise DataError(f"line {number} must be UTF-8.") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"line {number} must be a JSON object: {one_line(error)}.") from None
-    if not isinstance(row, dict):
-        raise DataError(f"line {number} must be a JSON object, got {type(row).__name__}.")
-    _check_fields(row, settings, f"line {number} ")
-    return row
-
-
-def _check_fields(names: Iterable[str], settings: GradeSettings, where: str) -> None:
-    for option, name in (("--completion-field", settings.completion_field), ("--gold-field", settings.gold_field)):
-        if name not in names:
-            present = ", ".join(map(str, names)) or "none"
-            raise DataError(f"{where}must have a field {name!r}, got {shorten(present)}. Name another with {option}.")
+    Args:
+        columns: of the file, if the row is only a part of it.
+    """
+    values = lookup(row, settings.completion_field), lookup(row, settings.gold_field)
+    for value, option in zip(values, ("completion-field", "gold-field"), strict=True):
+        if value is ABSENT:
+            name = getattr(settings, option.replace("-", "_"))
+            present = ", ".join(map(str, columns or row)) or "none"
+            raise DataError(f"{where}must have a field {name!r}, got {shorten(present)}. Name another with --{option}.")
+    return values
 
 
 def _free_names(columns: Iterable[str], taken: Iterable[str]) -> list[str]:

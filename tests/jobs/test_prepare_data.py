@@ -60,8 +60,8 @@ USER_ERRORS = {
     "output in use": (["--output", "full"], "output full is not empty"),
     "output is a file": (["--output", "set.jsonl"], "set.jsonl must be a directory, and is a file"),
     "output below a file": (["--output", "set.jsonl/out"], "output set.jsonl/out cannot be written"),
-    "not data": (["--data", "broken.jsonl"], "broken.jsonl, split train, cannot be read"),
-    "directory without data": (["--data", "./empty"], "./empty must hold .parquet or .jsonl files"),
+    "not data": (["--data", "broken.jsonl"], "broken.jsonl line 1 must be a JSON object"),
+    "directory without data": (["--data", "./empty"], "empty must hold .parquet or .jsonl files"),
 }
 
 

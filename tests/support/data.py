@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from pipeline.data.splits.records import Record
 from pipeline.data.splits.stratify import normalized
 
@@ -25,3 +28,13 @@ def math_row(
 def check_nothing_is_shared(train: list[Record], test: list[Record]) -> None:
     """No problem is on both sides of a split, in whatever spelling."""
     assert not {normalized(record.problem) for record in train} & {normalized(record.problem) for record in test}
+
+
+def write_parquet(path: Path, columns: dict[str, Any], features: dict[str, Any] | None = None) -> str:
+    """Writes columns, with features of the datasets library if there are any, and returns the file's name."""
+    table = pa.table(columns)
+    if features:
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path)
+    return str(path)

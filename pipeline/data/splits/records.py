@@ -2,17 +2,19 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import NamedTuple
 
 from pipeline.config import DataConfig
-from pipeline.data.answers import as_text, read_answer
+from pipeline.data.answers import read_answer
+from pipeline.data.local_sets import local_splits
 from pipeline.data.problems import unique_name
+from pipeline.data.rows import Row
 from pipeline.data.selection import natural_order
-from pipeline.data.sources import Row, embedded_rows, file_format, is_embedded, local_path, read_rows
+from pipeline.data.sources import embedded_rows, is_embedded, iter_rows, local_path
 from pipeline.data.splits.settings import SplitSettings
-from pipeline.errors import DataError
 
 NUM_EXAMPLES = 3
 _NO_LEVEL = {"", "nan", "none", "null", "na", "unknown"}
@@ -100,32 +102,29 @@ def is_usable_level(level: str) -> bool:
     return "".join(letter for letter in name if letter.isalnum()) not in _NO_LEVEL
 
 
-def _sources(settings: SplitSettings, config: DataConfig) -> Iterator[tuple[str, Sequence[Row]]]:
+def _sources(settings: SplitSettings, config: DataConfig) -> Iterator[tuple[str, Iterable[Row]]]:
     """Name and rows of each file of a directory, or of a single data set."""
     fix = "Name yours by --question-field, --answer-field, --solution-field, --level-field, --type-field."
     if settings.is_embedded:
-        yield settings.data, embedded_rows(config, "train") + embedded_rows(config, "eval")
+        yield settings.data, chain(embedded_rows(config, "train"), embedded_rows(config, "eval"))
         return
     path = local_path(settings.data)
     if not path or path.is_file() or settings.split:
-        rows = read_rows(config, settings.split or "train", fix=fix)
+        rows = iter_rows(config, settings.split or "train", fix=fix)
         yield path.resolve().name if path else settings.data, rows
         return
-    files = [file for file in sorted(path.iterdir()) if file_format(file)]
-    if not files:
-        raise DataError(f"data directory {settings.data} must hold .parquet or .jsonl files, and holds none.")
-    for file in files:
-        rows = read_rows(config.model_copy(update={"name": str(file)}), "train", fix=fix)
-        yield f"{path.resolve().name}/{file.name}", rows
+    for file in chain.from_iterable(local_splits(path, config.subset).values()):
+        rows = iter_rows(config.model_copy(update={"name": str(file)}), "train", fix=fix)
+        yield f"{path.resolve().name}/{file.relative_to(path).as_posix()}", rows
 
 
 def _record(row: Row, config: DataConfig, source: str) -> Record | str:
     """A record without an id, or the reason why the row is unusable."""
     names = config.fields
-    problem, level = _field(row, names.question), _field(row, names.level)
-    solution, answer = read_answer(_field(row, names.answer), config)
+    problem, level = row.text(names.question), row.text(names.level)
+    solution, answer = read_answer(row.text(names.answer), config)
     if names.solution:
-        solution = _field(row, names.solution)
+        solution = row.text(names.solution)
     needs_solution = not is_embedded(config) and (names.solution or config.gold_format != "plain")
     if not problem:
         return "without a problem"
@@ -135,8 +134,4 @@ def _record(row: Row, config: DataConfig, source: str) -> Record | str:
         return "without a solution"
     if not answer:
         return "without an answer"
-    return Record(problem, solution or None, answer, level, _field(row, names.type) or None, source, id="")
-
-
-def _field(row: Row, name: str | None) -> str:
-    return as_text(row[name]) if name else ""
+    return Record(problem, solution or None, answer, level, row.text(names.type) or None, source, id="")

@@ -147,8 +147,8 @@ def test_embedded_problems_without_a_worked_solution_stay_without_one():
 @pytest.mark.parametrize(
     ("template", "error", "message"),
     [
-        ("{question} {hint}{answer}", DataError, r"no field for \{hint\} of .*: it has question, answer\."),
-        ("{question} {how}", DataError, r"no field for \{how\} of .*: it has question, answer\."),
+        ("{question} {hint}{answer}", DataError, r"no field hint: it has question, answer\. .*prompt_template"),
+        ("{question} {how}", DataError, r"no field how: it has question, answer\. .*prompt_template"),
         ("metamath", ConfigError, r"must hold the question, \{question\}, got fields query"),
         ("Q: {answer}", ConfigError, r"must hold the question, \{question\}, got fields none"),
         ("{question}{answer}\n", ConfigError, r"must not give the answer away, got \{answer\} inside it.*`\|-`"),

@@ -38,11 +38,13 @@ def write(path: Path, num_rows: int = 40, **changed) -> DataConfig:
     return DataConfig(name=str(path), fields=FieldNames(solution="steps", level="level"))
 
 
+TURNS = [{"role": role, "content": f"{role}?"} for role in ("system", "user", "assistant", "user")]
 CONFIGS = {
     "chat": lambda folder: write(folder / "a.jsonl"),
     "no system prompt": lambda folder: write(folder / "a.jsonl").model_copy(update={"system_prompt": ""}),
     "plain text": lambda folder: write(folder / "a.jsonl").model_copy(update={"prompt_template": "Q: {question}\nA: "}),
     "part": lambda folder: write(folder / "a.jsonl").model_copy(update={"train_split": "train[10:50%]"}),
+    "conversation": lambda folder: write(folder / "a.jsonl", question=TURNS),
     "embedded": lambda folder: DataConfig(name="embedded:operations"),
 }
 
@@ -103,7 +105,6 @@ def test_an_incomplete_table_is_recreated(size, tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[:size])
     path.with_name(f".{path.name}.partial").write_bytes(whole[:size])
-    (path.parent / ".rows-left").mkdir()
     assert list(load_table(config, "train", tmp_path / "cache")) == load_problems(config, "train")
     assert path.read_bytes() == whole
     assert sorted(item.name for item in path.parent.iterdir()) == [".problems.arrow.lock", "problems.arrow"]

@@ -24,10 +24,10 @@ def read_once() -> Iterator[None]:
     """Reads the rows of a data set once: six of the registered sets are parts of one file."""
     rows: dict = {}
 
-    def cached(data, split):
+    def cached(data, split, columns):
         key = data.model_dump_json(), split
         if key not in rows:
-            rows[key] = list(problem_rows(data, split))
+            rows[key] = list(problem_rows(data, split, columns))
         return iter(rows[key])
 
     with pytest.MonkeyPatch.context() as patch:

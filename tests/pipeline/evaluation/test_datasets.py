@@ -66,7 +66,7 @@ def test_lean_terms(gold, expected):
 def test_olympiad_problems_have_a_source_a_difficulty_and_a_type():
     problems = load_data_set("olympiad", evaluation_config("olympiad", data_root=str(SHARED))).problems
     assert len({problem.source for problem in problems}) == 6
-    assert "8.0" in {problem.difficulty for problem in problems}
+    assert "8" in {problem.difficulty for problem in problems}
     assert "Mathematics -> Algebra" in {problem.type for problem in problems}
 
 

@@ -11,6 +11,7 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.datasets import load_data_set
 from pipeline.evaluation.problems import EvalProblem
 from pipeline.evaluation.prompts import make_prompter
+from tests.support.data import write_jsonl
 from tests.support.evaluations import evaluation_config
 from tests.support.models import tiny_tokenizer
 
@@ -83,3 +84,47 @@ def test_a_run_is_evaluated_with_the_prompts_of_its_training(sums):
     two = run.model_copy(update={"data": run.data.model_copy(update={"prompt_template": "{query} {hint} {response}"})})
     with pytest.raises(ConfigError, match=r"prompt.style must be plain or chat for this run.*hint"):
         make_prompter(loaded, settings, two)
+
+
+TURNS = [
+    {"role": "system", "content": "Be kind."},
+    {"role": "user", "content": "1 + 1?"},
+    {"role": "assistant", "content": "2"},
+    {"role": "user", "content": "And 2 + 2?"},
+]
+
+
+def _conversations(tmp_path: Path, *rows: list[dict[str, str]], **settings: Any) -> tuple[Any, EvaluationConfig]:
+    name = write_jsonl(tmp_path / f"chats_{len(rows[-1])}.jsonl", *({"prompt": turns, "answer": "4"} for turns in rows))
+    chosen = evaluation_config(
+        name,
+        data={"fields": {"question": "prompt"}, "train_split": "train[:1]", "eval_split": "train[-1:]"},
+        **settings,
+    )
+    return load_data_set(name, chosen), chosen
+
+
+def test_a_question_of_several_messages_is_asked_as_it_is(tmp_path):
+    loaded, settings = _conversations(tmp_path, TURNS, prompt={"style": "chat"})
+    text = make_prompter(loaded, settings, None).text(tiny_tokenizer(), loaded.problems[0])
+    parts = [f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in TURNS]
+    assert text == "".join(parts) + "<|im_start|>assistant\n"
+
+
+def test_solved_conversations_stand_between_the_system_message_and_the_question(tmp_path):
+    shot = [TURNS[0], {"role": "user", "content": "2 * 2?"}]
+    loaded, settings = _conversations(tmp_path, shot, TURNS, prompt={"style": "chat", "num_shots": 1})
+    prompter = make_prompter(loaded, settings, None)
+    text = prompter.text(tiny_tokenizer(), loaded.problems[0])
+    roles = [part.partition("\n")[0] for part in text.split("<|im_start|>")[1:]]
+    assert roles == ["system", "user", "assistant", "user", "assistant", "user", "assistant"]
+    assert "2 * 2?" in text.split("<|im_start|>")[2]
+
+
+def test_a_plain_prompt_holds_a_single_message(tmp_path):
+    loaded, settings = _conversations(tmp_path, TURNS[1:2])
+    text = make_prompter(loaded, settings, None).text(tiny_tokenizer(), loaded.problems[0])
+    assert text.endswith("### Question:\n1 + 1?\n\n### Answer:\n")
+    loaded, settings = _conversations(tmp_path, TURNS)
+    with pytest.raises(ConfigError, match=r"of 4 messages must be asked as a chat.*prompt\.style=chat"):
+        make_prompter(loaded, settings, None)

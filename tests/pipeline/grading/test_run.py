@@ -18,7 +18,7 @@ from pipeline.grading.chunks import GradeSettings
 from pipeline.grading.processes import over_processes
 from pipeline.grading.run import check_paths, default_output, grade_file
 from pipeline.grading.tally import Tally
-from tests.support.data import write_jsonl
+from tests.support.data import write_jsonl, write_parquet
 from tests.support.grading import here
 from tests.support.properties import examples
 
@@ -150,3 +150,30 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="cannot be written: No space left on device"):
         grade(path)
     assert names(tmp_path) == ["c.jsonl"]
+
+
+def test_golds_are_read_as_those_of_training_are(tmp_path):
+    """Large integers keep their digits, whole floats are integers, and a list of one is its item."""
+    golds = [str(2**80), "10.0", "1e3", "NaN", '["2"]', '"2024-01-01"']
+    answers = [str(2**80), "10", "1000", "7", "2", "2024-01-01"]
+    lines = [
+        f'{{"completion": "<answer>{answer}</answer>", "reward_model": {{"gold": {gold}}}}}\n'
+        for answer, gold in zip(answers, golds, strict=True)
+    ]
+    (tmp_path / "c.jsonl").write_text("".join(lines))
+    tally, output = grade(tmp_path / "c.jsonl", gold_field="reward_model.gold")
+    assert [row["outcome"] for row in read_lines(output)] == ["correct"] * 3 + ["bad_gold"] + ["correct"] * 2
+    assert tally.methods == {"exact": 5}
+
+
+def test_labels_bytes_and_small_floats_of_parquet_are_read_as_those_of_training_are(tmp_path):
+    columns = {"completion": [f"<answer>{x}</answer>" for x in ("easy", "2")], "gold": [0, None]}
+    features = {"gold": {"_type": "ClassLabel", "names": ["easy"]}}
+    tally, _ = grade(Path(write_parquet(tmp_path / "a.parquet", columns, features)))
+    assert tally.outcomes == {"correct": 1, "bad_gold": 1}
+    for name, column in (("b", pa.array([0.1, 3.0], pa.float32())), ("c", pa.array([b"0.1", b"3"]))):
+        columns = {"completion": ["<answer>0.1</answer>", "<answer>3</answer>"], "gold": column}
+        assert grade(Path(write_parquet(tmp_path / f"{name}.parquet", columns)))[0].methods == {"exact": 2}
+    columns = {"completion": ["7"], "gold": [["7", "8"]]}
+    with pytest.raises(DataError, match=r"^row 1: field gold must be one text or number, got a list of 2\.$"):
+        grade(Path(write_parquet(tmp_path / "d.parquet", columns)))
