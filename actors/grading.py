@@ -1,6 +1,5 @@
 """Spreads the chunks of a file to grade over a Ray cluster."""
 
-import logging
 import os
 from collections import deque
 from collections.abc import Generator, Iterable
@@ -10,8 +9,8 @@ import ray
 
 import pipeline
 from actors.calls import results_of, wait_for
+from actors.driver.cluster import connect, joins_cluster
 from actors.handles import Ref
-from pipeline.errors import ClusterError
 from pipeline.grading.chunks import CHUNK_LIMIT_S, CHUNKS_PER_WORKER, GradedChunk, GradeSettings, grade_chunk
 from pipeline.grading.tables import Chunk
 
@@ -51,20 +50,12 @@ def over_ray(
 
 
 def _connect(num_workers: int | None) -> None:
-    joins = "RAY_ADDRESS" in os.environ
-    is_submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # then the cluster already has our code
-    try:
-        ray.init(
-            address=None if joins else "local",
-            num_cpus=None if joins else num_workers,
-            include_dashboard=None if joins else False,
-            runtime_env={"py_modules": [str(Path(pipeline.__file__).parent)]} if joins and not is_submitted else None,
-            logging_level=logging.WARNING,
-            log_to_driver=False,
-        )
-    except (ConnectionError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ClusterError(f"no Ray cluster at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {reason}") from None
+    if not joins_cluster():
+        connect(num_cpus=num_workers)
+    elif "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # submitted: the cluster already has our code
+        connect()
+    else:
+        connect(runtime_env={"py_modules": [str(Path(pipeline.__file__).parent)]})
 
 
 def _result(ref: Ref[GradedChunk]) -> GradedChunk:

@@ -34,19 +34,41 @@ def connected_ray() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    joins = joins_cluster()
-    if not joins:
+    if not joins_cluster():
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # one fewer process to start per stage
-    ray.init(
-        address=None if joins else "local",
-        include_dashboard=None if joins else False,
-        logging_level=logging.WARNING,
-        log_to_driver=False,
-    )
+    connect()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def connect(**options: Any) -> None:
+    """Connect to the cluster at RAY_ADDRESS, or start a private Ray, without a word on the console.
+
+    Args:
+        options: of ``ray.init``.
+
+    Raises:
+        ClusterError: the cluster cannot be reached, or refuses us.
+    """
+    joins = joins_cluster()
+    try:
+        ray.init(
+            address=None if joins else "local",
+            include_dashboard=None if joins else False,
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+            **options,
+        )
+    except (ConnectionError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        if not joins:
+            raise ClusterError(f"no Ray could be started on this machine: {reason}") from None
+        raise ClusterError(
+            f"no Ray cluster at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {reason}. One that wants a token needs "
+            "RAY_AUTH_MODE=token and the token's file here too: see README.md."
+        ) from None
 
 
 def wait_for_room(actors: Sequence[ActorPlan], limit_s: float) -> None:

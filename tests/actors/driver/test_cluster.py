@@ -125,3 +125,13 @@ def test_a_job_waits_until_the_one_before_it_is_placed(ray_address, monkeypatch)
 def _enter(order: list[str]) -> None:
     with cluster._admitted(60.0):
         order.append("second")
+
+
+def test_a_cluster_that_refuses_us_is_one_message_that_says_what_to_do(monkeypatch):
+    def refuse(**options: Any) -> None:
+        raise ConnectionError("Missing authentication token")
+
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setattr(cluster, "ray", SimpleNamespace(init=refuse))
+    with pytest.raises(ClusterError, match=r"10\.0\.0\.1:6379: Missing authentication token\. .*RAY_AUTH_MODE=token"):
+        cluster.connect()
