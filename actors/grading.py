@@ -9,7 +9,7 @@ import ray
 
 import pipeline
 from actors.calls import results_of, wait_for
-from actors.driver.cluster import connect, joins_cluster
+from actors.connection import connect, joins_cluster
 from actors.handles import Ref
 from pipeline.grading.chunks import CHUNK_LIMIT_S, CHUNKS_PER_WORKER, GradedChunk, GradeSettings, grade_chunk
 from pipeline.grading.tables import Chunk

@@ -1,6 +1,5 @@
-"""The Ray cluster a job runs on: connecting to it, and room for actors that are asked for together."""
+"""The Ray cluster a job runs on, and room there for actors that are asked for together."""
 
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,17 +10,13 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from actors.calls import REPORT_EVERY_S
+from actors.connection import connect, joins_cluster
 from actors.driver.actor_plan import ActorPlan, bundles, needed_resources
 from pipeline.errors import ClusterError
 from pipeline.runs.waits import report_wait
 
 POLL_S = 1.0
 _LOCK = "gradus-admission"
-
-
-def joins_cluster() -> bool:
-    """True if the job was submitted to a cluster; otherwise it starts a private Ray."""
-    return "RAY_ADDRESS" in os.environ
 
 
 @contextmanager
@@ -41,34 +36,6 @@ def connected_ray() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def connect(**options: Any) -> None:
-    """Connect to the cluster at RAY_ADDRESS, or start a private Ray, without a word on the console.
-
-    Args:
-        options: of ``ray.init``.
-
-    Raises:
-        ClusterError: the cluster cannot be reached, or refuses us.
-    """
-    joins = joins_cluster()
-    try:
-        ray.init(
-            address=None if joins else "local",
-            include_dashboard=None if joins else False,
-            logging_level=logging.WARNING,
-            log_to_driver=False,
-            **options,
-        )
-    except (ConnectionError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        if not joins:
-            raise ClusterError(f"no Ray could be started on this machine: {reason}") from None
-        raise ClusterError(
-            f"no Ray cluster at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {reason}. One that wants a token needs "
-            "RAY_AUTH_MODE=token and the token's file here too: see README.md."
-        ) from None
 
 
 def wait_for_room(actors: Sequence[ActorPlan], limit_s: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import ray
 
-from actors import placement
+from actors import connection, placement
 from actors.driver import cluster
 from actors.driver.actor_plan import ActorPlan, bundles
 from actors.driver.cluster import has_room, reserve, wait_for_room
@@ -132,6 +132,6 @@ def test_a_cluster_that_refuses_us_is_one_message_that_says_what_to_do(monkeypat
         raise ConnectionError("Missing authentication token")
 
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    monkeypatch.setattr(cluster, "ray", SimpleNamespace(init=refuse))
+    monkeypatch.setattr(connection, "ray", SimpleNamespace(init=refuse))
     with pytest.raises(ClusterError, match=r"10\.0\.0\.1:6379: Missing authentication token\. .*RAY_AUTH_MODE=token"):
-        cluster.connect()
+        connection.connect()

@@ -1,0 +1,42 @@
+"""Connects a job to Ray."""
+
+import logging
+import os
+from typing import Any
+
+import ray
+
+from pipeline.errors import ClusterError
+
+
+def joins_cluster() -> bool:
+    """True if the job was submitted to a cluster; otherwise it starts a private Ray."""
+    return "RAY_ADDRESS" in os.environ
+
+
+def connect(**options: Any) -> None:
+    """Connect to the cluster at RAY_ADDRESS, or start a private Ray, without a word on the console.
+
+    Args:
+        options: of ``ray.init``.
+
+    Raises:
+        ClusterError: the cluster cannot be reached, or refuses us.
+    """
+    joins = joins_cluster()
+    try:
+        ray.init(
+            address=None if joins else "local",
+            include_dashboard=None if joins else False,
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+            **options,
+        )
+    except (ConnectionError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        if not joins:
+            raise ClusterError(f"no Ray could be started on this machine: {reason}") from None
+        raise ClusterError(
+            f"no Ray cluster at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {reason}. One that wants a token needs "
+            "RAY_AUTH_MODE=token and the token's file here too: see README.md."
+        ) from None
