@@ -18,6 +18,7 @@ from pipeline.evaluation.datasets import load_data_set
 from pipeline.evaluation.models import find_model, unique_labels
 from pipeline.evaluation.registry import DATA_SETS
 from pipeline.models.hub import check_model
+from pipeline.models.memory import plan_memory
 
 
 def dry_run_evaluation(config: EvaluationConfig) -> None:
@@ -57,6 +58,8 @@ def dry_run(arguments: JobArguments) -> None:
     console.print(f"stages   {', '.join(f'{stage.name} ({stage.kind})' for stage in config.stages)}")
     console.print(f"model    {check_model(config.model)}")
     console.print(f"dtype    {config.model.dtype}")
+    if memory := plan_memory(config):
+        console.print(f"memory   about {memory.describe()} for the tensors of each learner")
     console.print(f"data     {check_data(config.data)}")
     if Path(config.data.name).exists() or config.data.name.startswith("embedded:"):  # else it would be downloaded
         with tempfile.TemporaryDirectory() as cache:
