@@ -11,6 +11,7 @@ floating-point operations are those that the tokens need (``step_flops``). The p
 """
 
 import argparse
+import gc
 import json
 import platform
 import time
@@ -182,12 +183,12 @@ def build_model(settings: dict[str, Any], device: torch.device) -> Any:
 
 
 def make_step(algorithm: str, model: Any, sequences: Sequence[TokenSequence], sizes: Sizes) -> Callable[[], float]:
-    optimizer, arguments = adamw(model, 1e-6), {"dtype": torch.bfloat16, "max_tokens": sizes.max_tokens}
+    optimizer, dtype, max_tokens = adamw(model, 1e-6), torch.bfloat16, sizes.max_tokens
     if algorithm == "SFT":
-        return lambda: sft_step(model, optimizer, sequences, **arguments)
+        return lambda: sft_step(model, optimizer, sequences, dtype=dtype, max_tokens=max_tokens)
     rewards = torch.arange(len(sequences)).view(sizes.num_prompts, -1) % 2  # every group has both
-    advantages = group_advantages(rewards.float()).flatten()
-    return lambda: grpo_step(model, optimizer, sequences, advantages, GRPOConfig(), **arguments)
+    advantages, settings = group_advantages(rewards.float()).flatten(), GRPOConfig()
+    return lambda: grpo_step(model, optimizer, sequences, advantages, settings, dtype=dtype, max_tokens=max_tokens)
 
 
 def measure(
@@ -197,6 +198,7 @@ def measure(
     assert shape is not None
     plan = learner_memory(shape, ModelConfig(dtype="bfloat16"), sizes.max_tokens, on_gpu=device.type == "cuda")
     sequences = draw_sequences(sizes, shape.vocab)
+    gc.collect()  # the model of the measurement before
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

@@ -1,6 +1,7 @@
 """Log-probabilities and gradients against one sequence at a time in float32 on the CPU, with every attention."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,10 @@ from tests.gpu.conftest import NEEDS_GPU
 from tests.support.models import tiny_llama
 from tests.support.sequences import logprobs_and_gradients
 
-LAYOUTS = {"packed": {"packing": True, "pad_to_multiple_of": 8}, "padded": {"packing": False}}
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "packed": {"packing": True, "pad_to_multiple_of": 8},
+    "padded": {"packing": False},
+}
 TOLERANCES = {torch.float32: (1e-5, 1e-4), torch.bfloat16: (0.02, 0.1)}
 """Largest relative errors of log-probabilities and of gradients."""
 
@@ -76,7 +80,7 @@ def test_extreme_logits_have_the_logprobs_entropies_and_gradients_of_float64(dev
     logits[0, 0, 7] = -1e30
     logits[0, 1, 1:] = -1e4  # all probability on one token
     targets, weights = torch.tensor([[7, 0, 5, vocab_size - 1, 3]]), torch.tensor([[0.5, -2.0, 0.0, 1.0, 3.0]])
-    leaf, wide = (logits.to(*kind, copy=True).requires_grad_() for kind in ((device,), (torch.float64,)))
+    leaf, wide = logits.to(device, copy=True).requires_grad_(), logits.to(torch.float64, copy=True).requires_grad_()
     actual = token_logprobs(leaf, targets.to(device), 0.7)
     everything = torch.log_softmax(wide / 0.7, dim=-1)
     expected = everything.gather(2, targets[..., None])[..., 0]

@@ -15,6 +15,7 @@ from pipeline.models.policy import (
     trainable_tensors,
     weights_digest,
 )
+from tests.gpu.conftest import NEEDS_GPU
 from tests.support.models import tiny_llama, tiny_tokenizer
 
 TOKENS = torch.tensor([[5, 17, 200, 31, 8, 90]])
@@ -52,10 +53,11 @@ def test_a_loaded_policy_is_on_the_device_and_computes_as_on_the_cpu(tiny_model,
     assert peak_memory_gib(device) > 0
 
 
-def test_auto_takes_the_gpu_where_there_is_one(tiny_model):
+@pytest.mark.gpu
+@NEEDS_GPU
+def test_auto_takes_the_gpu(tiny_model):
     model = load_policy(tiny_model, ModelConfig(name="tiny", dtype="float32"))
-    expected = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    assert next(model.parameters()).device.type == expected
+    assert next(model.parameters()).device.type == "cuda"
 
 
 def test_adapters_have_the_master_dtype_and_the_base_its_own(tiny_model, device):
