@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config, ModelConfig, SFTConfig
+from pipeline.errors import ModelError, first_line
 from pipeline.models import embedded
 from pipeline.models.device import torch_dtype
 
@@ -85,9 +86,16 @@ class LearnerMemory:
 
 
 def plan_memory(config: Config) -> LearnerMemory | None:
-    """What each learner worker of a job needs; None if the model is not on this machine, or its shape is not known."""
+    """What each learner worker of a job needs; None if the model is not on this machine, or its shape is not known.
+
+    Raises:
+        ModelError: its config.json cannot be read.
+    """
     path = _config_file(config.model)
-    shape = model_shape(json.loads(path.read_text())) if path else None
+    try:
+        shape = model_shape(json.loads(path.read_text())) if path else None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model {config.model.name} must have a readable config.json: {first_line(error)}") from None
     if shape is None:
         return None
     settings = [config.stage_settings(stage) for stage in config.stages]

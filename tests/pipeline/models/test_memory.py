@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.config import LoraConfig, ModelConfig
 from pipeline.config.loading import load_config
+from pipeline.errors import ModelError
 from pipeline.models.memory import ModelShape, learner_memory, model_shape, plan_memory
 from tests.benchmarks.gpu import MODELS
 from tests.conftest import CONFIGS
@@ -77,3 +78,9 @@ def test_a_job_plans_for_its_longest_sequence_and_its_reference_policy(tmp_path,
     assert longer.activations == 2 * usual.activations  # a row of 2048 tokens instead of 1024
     assert (usual.reference, longer.reference) == (0, usual.gradients)
     assert f"{usual.total / 2**30:.2f} GiB (weights " in usual.describe() and "reference" not in usual.describe()
+
+
+def test_a_config_json_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"must have a readable config\.json: Expecting"):
+        plan_memory(load_config(str(CONFIGS / "demo.yaml"), [f"model.name={tmp_path}"]))
