@@ -20,6 +20,7 @@ from pipeline.evaluation.models import EvalModel, find_model, loading_config, un
 from pipeline.evaluation.record import check_settings
 from pipeline.evaluation.registry import DATA_SETS
 from pipeline.models.hub import check_model, local_files
+from pipeline.models.memory import plan_memory
 from pipeline.runs.directory import Kind, RunDirectory
 
 
@@ -89,6 +90,7 @@ def dry_run(arguments: JobArguments, kind: Kind = "chain") -> None:
         console.print(f"stages   {', '.join(f'{stage.name} ({stage.kind})' for stage in config.stages)}")
         console.print(f"model    {model}")
         console.print(f"dtype    {config.model.dtype}")
+        _print_memory(console, config)
         console.print(f"data     {data}")
         if plan:
             _print_plan(console, plan)
@@ -124,6 +126,13 @@ def _print_plan(console: Console, plan: RunPlan) -> None:
         console.print(f"search   {len(plan.chains)} chains, {num_different} different stages")
         for chain in plan.chains:
             console.print(f"         {chain.spec.name}: {', '.join(stage.spec.name for stage in chain.stages)}")
+
+
+def _print_memory(console: Console, config: Config) -> None:
+    if memory := plan_memory(config):
+        reserved = config.learner.memory_gib
+        more = f", more than learner.memory_gib={reserved:g}: raise it" if memory.total > reserved * 2**30 else ""
+        console.print(f"memory   about {memory.describe()} for the tensors of each learner{more}")
 
 
 def _print_actors(console: Console, actors: Sequence[ActorPlan]) -> None:

@@ -164,5 +164,6 @@ def test_a_dry_run_shows_actors_and_package_and_starts_nothing(tmp_path, run_job
     shown = run_job("--config", f"configs/{config}.yaml", "--dry-run", *local, f"output.root={tmp_path / 'runs'}")
     for text in ("dtype", "learner", "rollout", "reward", "GPUs each", "package", "nothing was started"):
         assert text in shown
+    assert not local or "GiB (weights " in shown  # estimated for a model that is on this machine
     assert "auto" not in shown  # decided for this machine
     assert not (tmp_path / "runs").exists()

@@ -21,19 +21,23 @@ SEQUENCES = [sequence(4, 3), sequence(9, 1), sequence(2, 12), sequence(1, 1), se
 """Lengths 7, 10, 14, 2, 12, 11."""
 
 
-def logprobs_and_gradients(model: Any, max_tokens: int, **layout: Any) -> tuple[dict[int, Tensor], dict[str, Tensor]]:
+def logprobs_and_gradients(
+    model: Any, max_tokens: int, *, dtype: torch.dtype = torch.float32, **layout: Any
+) -> tuple[dict[int, Tensor], dict[str, Tensor]]:
     """Log-probabilities of each sequence's completion tokens, and the gradients of their mean, token i weighted 1 + i.
 
     Args:
+        dtype: of the passes.
         layout: of ``micro_batches``.
     """
     model.zero_grad()
     num_tokens = sum(len(s.completion) for s in SEQUENCES)
     by_row = {}
-    for batch in micro_batches(SEQUENCES, max_tokens, CPU, **layout):
-        logprobs = token_logprobs(next_token_logits(model, batch, torch.float32), batch.targets)
+    device = next(model.parameters()).device
+    for batch in micro_batches(SEQUENCES, max_tokens, device, **layout):
+        logprobs = token_logprobs(next_token_logits(model, batch, dtype), batch.targets)
         for row in batch.rows:
             by_row[row] = logprobs[(batch.owners == row) & batch.completion_mask]
-        weighted = [(by_row[row] * torch.arange(1.0, len(by_row[row]) + 1)).sum() for row in batch.rows]
+        weighted = [(by_row[row] * torch.arange(1.0, len(by_row[row]) + 1, device=device)).sum() for row in batch.rows]
         (torch.stack(weighted).sum() / num_tokens).backward()
     return by_row, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
