@@ -4,6 +4,7 @@ Reads files of the model, but no weights, and downloads nothing.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache, partial
 from itertools import chain as chained
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,7 @@ from pipeline.curriculum.examples import shortened
 from pipeline.data.table import ProblemTable
 from pipeline.data.tokens import encode_problems
 from pipeline.errors import ConfigError, DataError, ModelError
-from pipeline.models.context import context_length
+from pipeline.models.context import context_length, read_model_config
 from pipeline.models.hub import check_weights
 from pipeline.models.policy import empty_policy
 from pipeline.models.tokenizer import Tokenizer, batch_token_ids, check_prompt, end_of_turn_id, load_tokenizer
@@ -49,45 +50,55 @@ def check_plan(plan: RunPlan, model: Path | None) -> None:
     if model is None:
         return
     check_weights(model, plan.config.model.name)
-    policies: dict[str, Any] = {}
+    described = read_model_config(model, trust_remote_code=plan.config.model.trust_remote_code)
+    configs = [chain.spec.config for chain in plan.chains]
+    for config in {f"{config.model!r} {config.trainer!r}": config for config in configs}.values():
+        check_policy(config, model, described)
+    load = cache(partial(load_tokenizer, model, plan.config.model))
     known: set[str] = set()  # chains of a search share most stages
     for chain in plan.chains:
-        config = chain.spec.config
-        key = f"{config.model.model_dump_json()} {config.trainer.model_dump_json()}"
-        policies[key] = policies.get(key) or check_policy(config, model)
-        tokenizer = load_tokenizer(model, config.model, chat=config.data.uses_chat_template)
+        tokenizer: Tokenizer = load(chat=chain.spec.config.data.uses_chat_template)
         keys = chain.keys or [stage.spec.name for stage in chain.stages]
-        new = [stage for stage, key in zip(chain.stages, keys, strict=True) if key not in known]
+        for stage, key in zip(chain.stages, keys, strict=True):
+            if key not in known:
+                _check_stage(stage, chain.spec.config, described, tokenizer)
         known.update(keys)
-        _check_stages(new, config, policies[key], tokenizer)
         _check_held_out(chain, tokenizer)
         if wanted_by := _wants_tags(chain):
             check_tags(tokenizer, wanted_by)
 
 
-def check_policy(config: Config, model: Path) -> nn.Module:
-    """The model without weights, once everything that the configuration asks of it is there.
+def check_policy(config: Config, model: Path, described: Any) -> None:
+    """Check that everything the configuration asks of the model is there.
+
+    Args:
+        described: its configuration, from ``read_model_config``.
 
     Raises:
         GradusError: adapters, attention, shards or lengths do not fit the model.
     """
-    policy: Any = empty_policy(model, config.model)
-    if config.trainer.name == "SpectralRefactor" and config.model.lora:
-        select_pairs(list(_future_pairs(policy, config.model.lora.target_modules)), config.trainer)
-    counts = {actor.name: actor.count for actor in plan_actors(config)}
-    longest, limit = engine_limits(config)[0], context_length(policy.config)
-    if counts["rollout"] and limit is not None and longest > limit:
+    if config.model.lora or config.model.attn_implementation != "sdpa":  # else the seconds are saved
+        policy = empty_policy(model, config.model)
+        if config.trainer.name == "SpectralRefactor" and config.model.lora:
+            select_pairs(list(_future_pairs(policy, config.model.lora.target_modules)), config.trainer)
+    if {actor.name: actor.count for actor in plan_actors(config)}["rollout"]:
+        _check_engines(config, described)
+
+
+def _check_engines(config: Config, described: Any) -> None:
+    longest, limit = engine_limits(config)[0], context_length(described)
+    if limit is not None and longest > limit:
         raise ConfigError(
             "rollout.max_prompt_length and the longer of rollout.max_completion_length and eval.max_completion_length "
             f"must fit the {limit} tokens of {config.model.name} together, got {longest}. Lower one."
         )
-    num_heads, shards = getattr(policy.config, "num_attention_heads", None), config.rollout.tensor_parallel_size
-    if counts["rollout"] and isinstance(num_heads, int) and num_heads % shards:
+    num_heads = getattr(described.get_text_config(), "num_attention_heads", None)
+    shards = config.rollout.tensor_parallel_size
+    if isinstance(num_heads, int) and num_heads % shards:
         raise ConfigError(
             f"rollout.tensor_parallel_size must divide the {num_heads} attention heads of {config.model.name}, got "
             f"{shards}: every shard has as many."
         )
-    return policy  # type: ignore[no-any-return]
 
 
 def _future_pairs(policy: nn.Module, targets: Sequence[str]) -> Iterator[AdapterPair]:
@@ -98,11 +109,10 @@ def _future_pairs(policy: nn.Module, targets: Sequence[str]) -> Iterator[Adapter
             yield AdapterPair(name, torch.empty(d_out, 1, device="meta"), torch.empty(1, d_in, device="meta"))
 
 
-def _check_stages(stages: Sequence[StagePlan[ProblemTable]], config: Config, policy: Any, tokenizer: Tokenizer) -> None:
-    for stage in stages:
-        check_prompt(tokenizer, stage.problems[0], config.model.name)
-        _check_vocabulary(policy, tokenizer, stage.problems[0], config)
-        _check_lengths(stage, tokenizer, config, context_length(policy.config))
+def _check_stage(stage: StagePlan[ProblemTable], config: Config, described: Any, tokenizer: Tokenizer) -> None:
+    check_prompt(tokenizer, stage.problems[0], config.model.name)
+    _check_vocabulary(described, tokenizer, stage.problems[0], config)
+    _check_lengths(stage, tokenizer, config, context_length(described))
 
 
 def _wants_tags(chain: PlannedChain) -> str | None:
@@ -116,8 +126,8 @@ def _wants_tags(chain: PlannedChain) -> str | None:
     return "the score of a search" if chain.keys else None
 
 
-def _check_vocabulary(policy: Any, tokenizer: Tokenizer, problem: Problem, config: Config) -> None:
-    num_rows = policy.get_input_embeddings().weight.shape[0]
+def _check_vocabulary(described: Any, tokenizer: Tokenizer, problem: Problem, config: Config) -> None:
+    num_rows = described.get_text_config().vocab_size
     highest = max(*batch_token_ids(tokenizer, [problem])[0], end_of_turn_id(tokenizer), tokenizer.eos_token_id)
     if highest >= num_rows:
         raise ModelError(

@@ -19,6 +19,7 @@ from pipeline.evaluation.datasets import Loaded, load_data_set
 from pipeline.evaluation.models import EvalModel, find_model, loading_config, unique_labels
 from pipeline.evaluation.record import check_settings
 from pipeline.evaluation.registry import DATA_SETS
+from pipeline.models.context import read_model_config
 from pipeline.models.hub import check_model, local_files
 from pipeline.models.memory import plan_memory
 from pipeline.runs.directory import Kind, RunDirectory
@@ -107,7 +108,7 @@ def _check(plan: RunPlan | None, config: Config, kind: Kind, run_directory: RunD
     if plan:
         check_plan(plan, model)
     elif model:
-        check_policy(config, model)
+        check_policy(config, model, read_model_config(model, trust_remote_code=config.model.trust_remote_code))
 
 
 def _plan(config: Config, kind: Kind, cache: Path) -> RunPlan | None:

@@ -23,7 +23,7 @@ from pipeline.evaluation.prompts import Prompter, make_prompter
 from pipeline.evaluation.record import RECORD_FILE, EvaluationRecord, read_record
 from pipeline.evaluation.results import Chunk, ResultsFile
 from pipeline.files import write_json
-from pipeline.models.context import read_context_length
+from pipeline.models.context import context_length, read_model_config
 from pipeline.models.device import choose_dtype
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.reports import page
@@ -171,7 +171,7 @@ def checked_prompters(
         own = [(prompters[model.label, data.name], data) for data in loaded]
         chat = any(prompter.style == "chat" for prompter, _ in own)
         tokenizer = load_tokenizer(path, engine_model(path, config.loading), chat=chat)
-        limit = read_context_length(path, config.loading.trust_remote_code)
+        limit = context_length(read_model_config(path, trust_remote_code=config.loading.trust_remote_code))
         for prompter, data in own:
             prompter.check(tokenizer, data.problems[0], model.name)
             num_tokens = len(prompter.token_ids(tokenizer, data.problems[0]))

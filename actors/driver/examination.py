@@ -29,7 +29,7 @@ from pipeline.evaluation.models import EvalModel
 from pipeline.evaluation.prompts import Prompter
 from pipeline.evaluation.results import Chunk, ResultsFile
 from pipeline.evaluation.scoring import score
-from pipeline.models.context import read_context_length
+from pipeline.models.context import context_length, read_model_config
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.seeds import completion_seeds
 from pipeline.types import Completion, PromptRequest
@@ -94,7 +94,7 @@ class Examination:
         fitting = [
             len(request.prompt_token_ids) for requests in all_requests for request in requests if self._fits(request)
         ]
-        limit = read_context_length(path, self._config.loading.trust_remote_code)
+        limit = context_length(read_model_config(path, trust_remote_code=self._config.loading.trust_remote_code))
         return check_length(self._config, self._model.label, max(fitting, default=1), limit)
 
     def _requests(self, tokenizer: Any, chunk: Chunk) -> list[PromptRequest]:

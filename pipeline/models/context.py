@@ -18,13 +18,13 @@ _SCALED_ALREADY = {"default", "llama3", "longrope", "su", "yarn", "deepseek_yarn
 """Kinds of rope whose factor is part of ``max_position_embeddings``, or extends nothing."""
 
 
-def read_context_length(path: Path, trust_remote_code: bool) -> int | None:
-    """``context_length`` of the model in a directory. Raises ModelError if its configuration cannot be read."""
+def read_model_config(path: Path, *, trust_remote_code: bool) -> Any:
+    """The transformers library's configuration of the model in a directory. Raises ModelError if it cannot be read."""
     from transformers import AutoConfig
 
     try:
-        return context_length(AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code))
-    except (OSError, ValueError) as error:
+        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"model {path} cannot be loaded: {first_line(error)}") from None
 
 
@@ -32,7 +32,7 @@ def context_length(config: Any) -> int | None:
     """Tokens of prompt and completion together that vLLM accepts; None if the configuration does not say.
 
     Args:
-        config: a configuration of the transformers library.
+        config: from ``read_model_config``.
 
     Source: ``_get_and_verify_max_len`` of vLLM 0.32, ``vllm/config/model.py``.
     """

@@ -45,7 +45,7 @@ def recipe(tmp_path) -> Path:
 
 
 def check(recipe: Path, *overrides: str, resume: Path | None = None, kind: Kind = "chain") -> None:
-    dry_run(JobArguments(str(recipe), list(overrides), resume and str(resume), True), kind)
+    dry_run(JobArguments(str(recipe), list(overrides), str(resume) if resume else None, True), kind)
 
 
 def test_a_job_that_will_start_is_valid(recipe, tmp_path, capsys):

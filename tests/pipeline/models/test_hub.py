@@ -11,9 +11,10 @@ import pytest
 
 from pipeline.config import ModelConfig
 from pipeline.errors import ModelError
-from pipeline.models.hub import check_model, resolve_model
+from pipeline.models.hub import check_model, local_files, resolve_model
 from tests.conftest import ROOT
 from tests.support.hub import SHA, UNREACHABLE, running_hub, use_hub
+from tests.support.models import save_tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +113,11 @@ def test_a_missing_model_directory_is_named(name):
 def test_an_unknown_embedded_model_is_answered_with_the_known_one():
     with pytest.raises(ModelError, match="embedded:smollm2-135m-instruct"):
         check_model(ModelConfig(name="embedded:llama"))
+
+
+def test_only_whole_models_on_this_machine_can_be_checked_without_a_download(hub_url, tmp_path, monkeypatch):
+    assert local_files(ModelConfig(name=str(save_tiny_model(tmp_path / "tiny")))) == tmp_path / "tiny"
+    use_hub(monkeypatch, hub_url, tmp_path)
+    assert local_files(ModelConfig(name="tiny/safe")) is None
+    resolve_model(ModelConfig(name="tiny/safe"))
+    assert local_files(ModelConfig(name="tiny/safe")) is None  # it has no tokenizer
