@@ -1,6 +1,7 @@
 """State a learner worker keeps for one stage: built or restored here, and stepped by the two loops."""
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -62,7 +63,7 @@ class LearnerSession:
             self.progress, self.stage.settings, self.examples.num_steps, self.config.eval, self.stage.promotion
         )
         self.clock = PhaseClock()
-        self._num_updates = 0
+        self._num_updates = self._num_skipped = 0
         self._refactoring: dict[str, float] = {}
         self.recorder = StepRecorder(setup, self._run, self.progress) if self.ranks.is_first else None
         if self.recorder:
@@ -119,10 +120,24 @@ class LearnerSession:
         """Drop old gradients and set the step's learning rate."""
         self.policy.begin(self.schedule.learning_rate(stage_step))
 
-    def update_policy(self) -> float:
-        """Step the optimizer with the gradients since ``begin_update``. Returns their norm before clipping."""
+    def update_policy(self, loss: float) -> float:
+        """Step the optimizer with the gradients since ``begin_update``, unless they or the loss are not finite.
+
+        Args:
+            loss: this worker's part.
+
+        Returns:
+            the gradient's norm before clipping; NaN if the step was skipped.
+
+        Raises:
+            TrainingError: too many steps in a row were skipped.
+        """
         self._num_updates += 1
-        norm, report = self.policy.update(self.schedule.updates_done(self._num_updates), self.schedule.total_updates)
+        norm, report = self.policy.update(
+            self.schedule.updates_done(self._num_updates), self.schedule.total_updates, loss
+        )
+        self.schedule.record_update(math.isfinite(norm))
+        self._num_skipped += math.isnan(norm)
         if report:
             self._refactoring = report.metrics()
             if self.recorder:
@@ -165,8 +180,8 @@ class LearnerSession:
         self.progress.step += 1
         self.progress.stage_step += 1
         is_scored = self.schedule.record_score(metrics, score)
-        metrics |= self._refactoring
-        self._refactoring, self._num_updates = {}, 0
+        metrics |= {"num_skipped_updates": self._num_skipped, **self._refactoring}
+        self._refactoring, self._num_updates, self._num_skipped = {}, 0, 0
         if self.stage.kind == "grpo":
             self.progress.reward_history.append(metrics["reward_mean"])
         if self.recorder:

@@ -9,9 +9,10 @@ A reward function sees all completions of one prompt with their verdicts, and re
 
 import difflib
 import importlib
-import math
 from collections.abc import Callable, Sequence
 from typing import cast
+
+import numpy as np
 
 from pipeline.config import RewardTerm
 from pipeline.errors import RewardError
@@ -72,13 +73,21 @@ def score_group(group: RolloutGroup, terms: Sequence[RewardTerm], grader: Grader
     """One breakdown per completion, in order.
 
     Raises:
-        RewardError: a reward is unknown, or returned anything but one finite number per completion.
+        RewardError: a reward is unknown, or returned anything but one finite number per completion, or the weighted sum
+            is not finite. Advantages are computed from float32 numbers, so they must be finite in float32.
     """
     verdicts = grader.grade_batch([(completion.text, group.problem.gold) for completion in group.completions])
     values = {term.name: _call(term.name, group, verdicts) for term in terms}
+    totals = [sum(term.weight * values[term.name][index] for term in terms) for index in range(len(verdicts))]
+    if not _all_finite(totals):
+        weights = ", ".join(f"{term.weight:g} {term.name}" for term in terms)
+        raise RewardError(
+            f"the weighted sum of rewards ({weights}) must be finite in float32, got {totals}. Lower the weights in "
+            "reward.functions."
+        )
     return tuple(
         RewardBreakdown(
-            total=sum(term.weight * values[term.name][index] for term in terms),
+            total=totals[index],
             parts={name: column[index] for name, column in values.items()},
             outcome=verdict.outcome,
         )
@@ -90,10 +99,17 @@ def _call(name: str, group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[f
     result = resolve(name)(group, verdicts)
     try:
         values = [float(value) for value in result]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise RewardError(f"reward {name!r} must return one number per completion, got {result!r:.100}.") from None
     if len(values) != len(verdicts):
         raise RewardError(f"reward {name!r} must return {len(verdicts)} values, one per completion, got {len(values)}.")
-    if not all(map(math.isfinite, values)):
-        raise RewardError(f"reward {name!r} must return finite values, got {values}: one spoils the whole group.")
+    if not _all_finite(values):
+        raise RewardError(
+            f"reward {name!r} must return values that are finite in float32, got {values}: one spoils the whole group."
+        )
     return values
+
+
+def _all_finite(values: Sequence[float]) -> bool:
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(np.asarray(values, dtype=np.float64).astype(np.float32)).all())
