@@ -22,8 +22,9 @@ from pipeline.curriculum.schedule import StageSchedule
 from pipeline.models.attention import use_causal_sdpa
 from pipeline.models.device import peak_memory_gib, pick_device, torch_dtype
 from pipeline.models.hub import resolve_model
-from pipeline.models.policy import load_policy, merged_weights, weights_digest
+from pipeline.models.policy import load_policy, merged_weights, turn_off_dropout, weights_digest
 from pipeline.models.tokenizer import load_tokenizer
+from pipeline.models.weight_names import check_weight_names
 from pipeline.runs.checkpoints import Progress, load_checkpoint
 from pipeline.runs.clock import PHASES, PhaseClock
 from pipeline.runs.directory import RunDirectory
@@ -226,15 +227,14 @@ def _stage_examples(setup: StageSetup) -> StageExamples:
 
 
 def _load_model(config: Config, *, with_dropout: bool) -> tuple[nn.Module, Any]:
-    """The policy in training mode, and its tokenizer. GRPO runs without dropout: old, new and reference logprobs must
-    differ only by the weights."""
+    """The policy and its tokenizer. GRPO runs without dropout: old, new and reference logprobs must differ only by the
+    weights."""
     path = resolve_model(config.model)
     tokenizer = load_tokenizer(path, config.model, chat=config.data.uses_chat_template)
     model = load_policy(path, config.model)
+    check_weight_names(model, path, config.model.name)
     model.train()
     use_causal_sdpa(model)
     if not with_dropout:
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
+        turn_off_dropout(model)
     return model, tokenizer

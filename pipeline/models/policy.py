@@ -94,7 +94,7 @@ def _add_lora(model: Any, config: LoraConfig, dtype: torch.dtype) -> nn.Module:
     for parameter in trainable_tensors(adapted).values():
         parameter.data = parameter.data.to(dtype)
     if config.init == "pissa":
-        restore_bases(_without_peft(adapted), bases)
+        restore_bases(without_peft(adapted), bases)
     return adapted
 
 
@@ -170,13 +170,13 @@ def merged_weights(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, 
     One at a time; a block of layers at a time where the files hold them in another form (experts one by one). The model
     itself is untouched: merging in place and undoing it would change its last bits.
     """
-    layers = lora_layers(_without_peft(model))
+    layers = lora_layers(without_peft(model))
 
     def merge(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         layer = layers.get(name.removesuffix(".weight"))
         return (tensor.float() + delta_weight(layer)).to(dtype) if layer else tensor.to(dtype)
 
-    return _handed_over(_without_peft(model), dtype, merge)
+    return _handed_over(without_peft(model), dtype, merge)
 
 
 def weight_specs(model: nn.Module, dtype: torch.dtype) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
@@ -185,7 +185,7 @@ def weight_specs(model: nn.Module, dtype: torch.dtype) -> list[tuple[str, torch.
     def describe(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         return torch.empty_like(tensor, dtype=dtype, device="meta")
 
-    handed_over = _handed_over(_without_peft(model), dtype, describe)
+    handed_over = _handed_over(without_peft(model), dtype, describe)
     return [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in handed_over]
 
 
@@ -233,7 +233,7 @@ def _blocks(plain: nn.Module, *, by_layer: bool) -> list[dict[str, Tensor]]:
 
 def save_final_model(model: nn.Module, tokenizer: Tokenizer, directory: Path, dtype: torch.dtype) -> None:
     """Save an ordinary checkpoint, adapters merged, that ``AutoModelForCausalLM.from_pretrained`` loads."""
-    plain = _without_peft(model)
+    plain = without_peft(model)
     weights = {name: tensor.cpu().contiguous() for name, tensor in merged_weights(model, dtype)}
     dtype_in_memory = plain.config.dtype
     plain.save_pretrained(directory, state_dict=weights, save_original_format=False)  # they are in it already
@@ -270,6 +270,6 @@ def save_adapter(model: Any, config: ModelConfig, directory: Path, initial: Mapp
     peft_config.save_pretrained(directory)
 
 
-def _without_peft(model: nn.Module) -> Any:
+def without_peft(model: nn.Module) -> Any:
     """The transformers model inside peft's wrapper. With LoRA its linear modules are adapter layers."""
     return model.base_model.model if hasattr(model, "peft_config") else model  # type: ignore[union-attr]
