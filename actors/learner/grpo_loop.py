@@ -42,8 +42,8 @@ def grpo_loop(setup: StageSetup) -> None:
         with session.clock("learner"):
             learned = _learn_groups(session, groups, stage_step)
         with session.clock("weight_sync"):
-            session.publish_weights(step + 1)
-        metrics = {"iteration": iteration + 1, **learned}
+            rounding = session.publish_weights(step + 1)
+        metrics = {"iteration": iteration + 1, **learned, **rounding}
         metrics |= _record_groups(session, groups, [example.is_replayed for example in batch])
         metrics |= session.evaluate_if_due()
         session.end_step(metrics, score=metrics["reward_mean"])

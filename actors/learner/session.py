@@ -23,6 +23,7 @@ from pipeline.models.attention import use_causal_sdpa
 from pipeline.models.device import peak_memory_gib, pick_device, torch_dtype
 from pipeline.models.hub import resolve_model
 from pipeline.models.policy import load_policy, merged_weights, turn_off_dropout, weights_digest
+from pipeline.models.rounding import rounding_seed
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.models.weight_names import check_weight_names
 from pipeline.runs.checkpoints import Progress, load_checkpoint
@@ -113,9 +114,11 @@ class LearnerSession:
             torch.manual_seed(derive_seed(self.config.seed, self.progress.step, self.ranks.rank))
             yield self.progress.stage_step
 
-    def publish_weights(self, step: int) -> None:
-        """Load the policy as it is after ``step`` steps into every engine."""
-        self.engines.publish(step, lambda: merged_weights(self.model, self.dtype))
+    def publish_weights(self, step: int) -> dict[str, float]:
+        """Load the policy as it is after ``step`` steps into every engine. Returns what rounding did to it."""
+        seed = rounding_seed(self.config.seed, step)
+        self.engines.publish(step, lambda: merged_weights(self.model, self.dtype, seed))
+        return self._saver.updates.metrics(self.dtype, seed) if self.recorder else {}
 
     def begin_update(self, stage_step: int) -> None:
         """Drop old gradients and set the step's learning rate."""
@@ -151,8 +154,8 @@ class LearnerSession:
             return {}
         with self.clock("evaluation"):
             step = self.progress.step + 1
-            self.publish_weights(step)
-            metrics = {"eval_answer_accuracy": self._held_out.answer_accuracy(f"{self.stage.name}_step_{step:06d}")}
+            metrics = self.publish_weights(step)
+            metrics["eval_answer_accuracy"] = self._held_out.answer_accuracy(f"{self.stage.name}_step_{step:06d}")
             if self.config.data.task_name and isinstance(self.settings, SFTConfig):
                 metrics |= self._held_out.solution_metrics(self.model, self.settings, self.solution_batches, self.dtype)
             return metrics

@@ -35,10 +35,11 @@ def restore_bases(model: nn.Module, bases: dict[str, Tensor]) -> None:
 
 def delta_weight(layer: Any, rows: slice = slice(None)) -> Tensor:
     """What a LoRA layer adds to these rows of its base, in float32. Exactly 0 at PiSSA's start."""
-    delta = layer.lora_B["default"].weight[rows].float() @ layer.lora_A["default"].weight.float()
+    scaling = layer.scaling["default"]
+    delta = scaling * layer.lora_B["default"].weight[rows].float() @ layer.lora_A["default"].weight.float()
     if "default" in layer.lora_variant:
-        delta -= layer.start_b[rows].float() @ layer.start_a.float()
-    return delta * layer.scaling["default"]
+        delta -= scaling * layer.start_b[rows].float() @ layer.start_a.float()
+    return delta
 
 
 class _LessItsStart:

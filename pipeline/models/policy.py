@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from pipeline.config import LoraConfig, ModelConfig
 from pipeline.errors import ModelError, first_line
+from pipeline.files import write_json
 from pipeline.models.device import pick_device, torch_dtype
 from pipeline.models.pissa import delta_weight, lora_layers, restore_bases
+from pipeline.models.rounding import rounded_to
 from pipeline.models.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -164,17 +166,20 @@ def swapped_in(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None
             parameter.data = current[name]
 
 
-def merged_weights(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+def merged_weights(model: nn.Module, dtype: torch.dtype, seed: int | None = None) -> Iterator[tuple[str, Tensor]]:
     """Every weight in ``dtype``, adapters merged, and every persistent buffer, by its name in the model's files.
 
-    One at a time; a block of layers at a time where the files hold them in another form (experts one by one). The model
-    itself is untouched: merging in place and undoing it would change its last bits.
+    One at a time; a layer at a time where the files hold them in another form (experts one by one). The model itself is
+    untouched: merging in place and undoing it would change its last bits.
+
+    Args:
+        seed: round weights with a merged adapter at random. None: to the nearest, as all others.
     """
     layers = lora_layers(without_peft(model))
 
     def merge(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         layer = layers.get(name.removesuffix(".weight"))
-        return (tensor.float() + delta_weight(layer)).to(dtype) if layer else tensor.to(dtype)
+        return rounded_to(delta_weight(layer).add_(tensor), dtype, seed, name) if layer else tensor.to(dtype)
 
     return _handed_over(without_peft(model), dtype, merge)
 
@@ -231,16 +236,30 @@ def _blocks(plain: nn.Module, *, by_layer: bool) -> list[dict[str, Tensor]]:
     return list(blocks.values())
 
 
-def save_final_model(model: nn.Module, tokenizer: Tokenizer, directory: Path, dtype: torch.dtype) -> None:
-    """Save an ordinary checkpoint, adapters merged, that ``AutoModelForCausalLM.from_pretrained`` loads."""
+def save_final_model(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    directory: Path,
+    dtype: torch.dtype,
+    seed: int | None = None,
+    rounding: Mapping[str, Any] | None = None,
+) -> None:
+    """Save an ordinary checkpoint, adapters merged, that ``AutoModelForCausalLM.from_pretrained`` loads.
+
+    Args:
+        seed: as in ``merged_weights``: with the one of the engines it is the model that they answered with last.
+        rounding: what it did to the update, for ``rounding.json``.
+    """
     plain = without_peft(model)
-    weights = {name: tensor.cpu().contiguous() for name, tensor in merged_weights(model, dtype)}
+    weights = {name: tensor.cpu().contiguous() for name, tensor in merged_weights(model, dtype, seed)}
     dtype_in_memory = plain.config.dtype
     plain.save_pretrained(directory, state_dict=weights, save_original_format=False)  # they are in it already
     plain.config.dtype = dtype  # save_pretrained wrote the dtype in memory
     plain.config.save_pretrained(directory)
     plain.config.dtype = dtype_in_memory
     tokenizer.save_pretrained(directory)
+    if rounding is not None:
+        write_json(directory / "rounding.json", rounding)
 
 
 def save_adapter(model: Any, config: ModelConfig, directory: Path, initial: Mapping[str, Tensor] | None = None) -> None:

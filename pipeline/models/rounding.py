@@ -1,4 +1,9 @@
-"""How much of an update survives the rounding of the weights that are handed over."""
+"""Rounding of the weights that are handed over, and how much of an update survives it.
+
+A merged adapter changes most weights by less than half a bfloat16 unit in the last place: rounded to the nearest, the
+update would be lost. Rounded up or down at random, it arrives on average (docs/decisions.md has the measurement).
+Without adapters weights are rounded to the nearest, as the learner's own forward passes round them.
+"""
 
 import logging
 from typing import Any
@@ -7,12 +12,29 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.pissa import delta_weight, lora_layers
+from pipeline.seeds import derive_seed
 
 logger = logging.getLogger(__name__)
 NUM_MATRICES, NUM_ROWS = 8, 64
 """The sample: evenly spaced matrices that train, and evenly spaced rows of each."""
 SMALL = 0.5
 """A visible share below this is warned about, once a stage."""
+
+
+def rounding_seed(run_seed: int, step: int) -> int:
+    """The same for the engines and for the final model of a step."""
+    return derive_seed(run_seed, "rounding", step)
+
+
+def round_stochastically(tensor: Tensor, seed: int) -> Tensor:
+    """A float32 tensor in bfloat16: each value becomes one of its two neighbours, and is right on average. Values that
+    bfloat16 has stay as they are."""
+    generator = torch.Generator(tensor.device).manual_seed(seed)
+    words = torch.empty(-(-tensor.numel() // 4), dtype=torch.int64, device=tensor.device)
+    words.random_(-(2**63), None, generator=generator)  # type: ignore[call-overload]
+    noise = words.view(torch.int16)[: tensor.numel()].view(tensor.shape).to(torch.int32) + 2**15  # 0 to 2^16 - 1
+    bits = tensor.contiguous().view(torch.int32)
+    return noise.add_(bits).bitwise_and_(-(2**16)).view(torch.float32).to(torch.bfloat16)
 
 
 class UpdateSample:
@@ -29,29 +51,40 @@ class UpdateSample:
         self._starts = [_rows(matrix).float().clone() for matrix in self._matrices]
         self._has_warned = False
 
-    def metrics(self, dtype: torch.dtype) -> dict[str, float]:
+    def metrics(self, dtype: torch.dtype, seed: int) -> dict[str, float]:
         """``visible_update_frac`` if ``dtype`` rounds and there is an update."""
-        frac = None if dtype == torch.float32 else self.visible_frac(dtype)
+        frac = None if dtype == torch.float32 else self.visible_frac(dtype, seed)
         if frac is None:
             return {}
         if frac < SMALL and not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "engines see %.1f %% of the update so far: rounding to %s hides the rest. Set rollout.dtype=float32 to "
-                "show them all of it",
+                "%.1f %% of the update so far survives rounding to %s, in engines and in the learner's own forward "
+                "passes. It adds up in the master weights; if the share stays small, raise the learning rate",
                 100 * frac,
                 str(dtype).removeprefix("torch."),
             )
         return {"visible_update_frac": frac}
 
+    def record(self, dtype: torch.dtype, seed: int) -> dict[str, str | float | None]:
+        """What rounding did to the weights that are handed over with this seed."""
+        rounding = "none" if dtype == torch.float32 else "stochastic" if self._layers else "nearest"
+        name = str(dtype).removeprefix("torch.")
+        return {"dtype": name, "rounding": rounding, "visible_update_frac": self.visible_frac(dtype, seed)}
+
     @torch.no_grad()
-    def visible_frac(self, dtype: torch.dtype) -> float | None:
+    def visible_frac(self, dtype: torch.dtype, seed: int | None) -> float | None:
         """Share of the update since the start that is left once start and weights are rounded to ``dtype``:
-        <rounded update, update> / <update, update>. None without an update."""
+        <rounded update, update> / <update, update>. None without an update.
+
+        Args:
+            seed: as in ``merged_weights``.
+        """
         visible = total = 0.0
-        for start, update in (*self._of_adapters(), *self._of_weights()):
-            rounded = (start + update).to(dtype).float() - start.to(dtype).float()
-            visible += (rounded * update).sum(dtype=torch.float64).item()
+        for index, (start, update) in enumerate((*self._of_adapters(), *self._of_weights())):
+            weights, is_merged = start + update, bool(self._layers)
+            rounded = rounded_to(weights, dtype, seed if is_merged else None, index)
+            visible += ((rounded.float() - start.to(dtype).float()) * update).sum(dtype=torch.float64).item()
             total += update.square().sum(dtype=torch.float64).item()
         return visible / total if total else None
 
@@ -65,6 +98,17 @@ class UpdateSample:
     def _of_weights(self) -> list[tuple[Tensor, Tensor]]:
         pairs = zip(self._starts, self._matrices, strict=True)
         return [(start, _rows(matrix).float() - start) for start, matrix in pairs]
+
+
+def rounded_to(tensor: Tensor, dtype: torch.dtype, seed: int | None, *parts: object) -> Tensor:
+    """A float32 tensor in ``dtype``: with a seed at random, otherwise to the nearest.
+
+    Args:
+        parts: of the seed; they tell tensors apart.
+    """
+    if seed is None or dtype != torch.bfloat16:
+        return tensor.to(dtype)
+    return round_stochastically(tensor, derive_seed(seed, *parts))
 
 
 def _spread(items: list[Any]) -> list[Any]:

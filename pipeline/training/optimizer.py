@@ -1,5 +1,6 @@
 """AdamW for a policy: which parameters decay, and its state in checkpoints."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import OptimizerConfig
+
+logger = logging.getLogger(__name__)
 
 
 def undecayed(model: nn.Module) -> set[str]:
@@ -29,6 +32,7 @@ def adamw(model: nn.Module, tensors: Mapping[str, Tensor], settings: OptimizerCo
     Args:
         tensors: by their names in the model.
     """
+    _warn_of_lost_updates(list(tensors.values()), settings.learning_rate)
     spared = undecayed(model) if settings.weight_decay else set()
     groups = [
         {"params": [tensor for name, tensor in tensors.items() if (name in spared) == is_spared], "weight_decay": decay}
@@ -40,6 +44,20 @@ def adamw(model: nn.Module, tensors: Mapping[str, Tensor], settings: OptimizerCo
         betas=(settings.adam_beta1, settings.adam_beta2),
         fused=next(iter(tensors.values())).device.type in ("cpu", "cuda"),
     )
+
+
+@torch.no_grad()
+def _warn_of_lost_updates(parameters: Sequence[Tensor], learning_rate: float) -> None:
+    """An update moves a weight by about the learning rate. In bfloat16 that can be too little to change it."""
+    coarse = [p for p in parameters if p.dtype == torch.bfloat16]
+    stuck = sum(int((p + learning_rate == p).sum()) for p in coarse)
+    if stuck > 0.5 * sum(p.numel() for p in coarse):
+        logger.warning(
+            "%.0f %% of the weights do not move by one update: in bfloat16 a learning rate of %g is less than half the "
+            "distance to the next number. Set model.master_dtype=float32",
+            100 * stuck / sum(p.numel() for p in coarse),
+            learning_rate,
+        )
 
 
 def moments(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> dict[int, Any]:

@@ -6,6 +6,7 @@ import torch
 
 from pipeline.config import LoraConfig, ModelConfig
 from pipeline.errors import ModelError
+from pipeline.models.pissa import lora_layers
 from pipeline.models.policy import (
     load_policy,
     load_trainable,
@@ -16,7 +17,6 @@ from pipeline.models.policy import (
     trainable_tensors,
     turn_off_dropout,
 )
-from pipeline.models.pissa import lora_layers
 from pipeline.models.tokenizer import load_tokenizer
 from tests.support.models import save_tiny_model, tiny_llama, tiny_tokenizer
 
@@ -100,7 +100,7 @@ def test_pissa_starts_from_the_model_itself(path, dtype):
 def test_pissa_learns_as_if_its_start_had_been_subtracted_from_the_base(path):
     """The gradients are those of (W - s B_0 A_0) x + s B A x."""
     model = load_policy(path, settings(lora=VARIANTS["pissa"]))
-    name, layer = next(iter(lora_layers(model).items()))
+    layer = next(iter(lora_layers(model).values()))
     inputs = torch.randn(3, layer.in_features, generator=torch.Generator().manual_seed(0))
     layer(inputs).square().sum().backward()
     a, b = (factor["default"].weight.detach().clone().requires_grad_() for factor in (layer.lora_A, layer.lora_B))
@@ -289,4 +289,5 @@ def test_the_final_model_says_its_dtype(path, tmp_path):
     model = trained(path)
     save_final_model(model, tiny_tokenizer(), tmp_path, torch.bfloat16)
     assert AutoModelForCausalLM.from_pretrained(tmp_path).dtype == torch.bfloat16
+    assert not (tmp_path / "rounding.json").exists()
     assert model.config.dtype == torch.float32

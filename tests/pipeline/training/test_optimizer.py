@@ -53,6 +53,13 @@ def test_both_factors_of_an_adapter_decay(tmp_path):
     assert (len(group["params"]), group["weight_decay"]) == (4, 0.5)
 
 
+@pytest.mark.parametrize(("dtype", "num_warnings"), [(torch.float32, 0), (torch.bfloat16, 1)])
+def test_weights_that_an_update_is_too_small_for_are_warned_about(dtype, num_warnings, caplog):
+    model = Mixed().to(dtype)  # all 1: in bfloat16 the next number is 0.0078 away
+    adamw(model, trainable_tensors(model), SFTConfig(learning_rate=1e-3))
+    assert [record.getMessage()[:11] for record in caplog.records] == ["100 % of th"] * num_warnings
+
+
 def test_moments_find_their_parameters_whatever_the_groups():
     """A checkpoint of one group, as before there were several, goes into two groups and back."""
     torch.manual_seed(0)
