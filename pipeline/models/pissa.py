@@ -35,9 +35,13 @@ def restore_bases(model: nn.Module, bases: dict[str, Tensor]) -> None:
 
 def delta_weight(layer: Any, rows: slice = slice(None)) -> Tensor:
     """What a LoRA layer adds to these rows of its base, in float32. Exactly 0 at PiSSA's start."""
-    scaling = layer.scaling["default"]
-    delta = scaling * layer.lora_B["default"].weight[rows].float() @ layer.lora_A["default"].weight.float()
-    if "default" in layer.lora_variant:
+    adapter = layer.active_adapters[0]
+    if not isinstance(layer.get_base_layer(), nn.Linear):  # of an adapter that was trained elsewhere
+        delta: Tensor = layer.get_delta_weight(adapter).float()[rows]
+        return delta
+    scaling = layer.scaling[adapter]
+    delta = scaling * layer.lora_B[adapter].weight[rows].float() @ layer.lora_A[adapter].weight.float()
+    if hasattr(layer, "start_a"):
         delta -= scaling * layer.start_b[rows].float() @ layer.start_a.float()
     return delta
 
