@@ -36,8 +36,9 @@ def restore_bases(model: nn.Module, bases: dict[str, Tensor]) -> None:
 def delta_weight(layer: Any, rows: slice = slice(None)) -> Tensor:
     """What a LoRA layer adds to these rows of its base, in float32. Exactly 0 at PiSSA's start."""
     adapter = layer.active_adapters[0]
+    delta: Tensor
     if not isinstance(layer.get_base_layer(), nn.Linear):  # of an adapter that was trained elsewhere
-        delta: Tensor = layer.get_delta_weight(adapter).float()[rows]
+        delta = layer.get_delta_weight(adapter).float()[rows]
         return delta
     scaling = layer.scaling[adapter]
     delta = scaling * layer.lora_B[adapter].weight[rows].float() @ layer.lora_A[adapter].weight.float()

@@ -31,7 +31,7 @@ def round_stochastically(tensor: Tensor, seed: int) -> Tensor:
     bfloat16 has stay as they are."""
     generator = torch.Generator(tensor.device).manual_seed(seed)
     words = torch.empty(-(-tensor.numel() // 4), dtype=torch.int64, device=tensor.device)
-    words.random_(-(2**63), None, generator=generator)  # type: ignore[call-overload]
+    words.random_(-(2**63), None, generator=generator)
     noise = words.view(torch.int16)[: tensor.numel()].view(tensor.shape).to(torch.int32) + 2**15  # 0 to 2^16 - 1
     bits = tensor.contiguous().view(torch.int32)
     return noise.add_(bits).bitwise_and_(-(2**16)).view(torch.float32).to(torch.bfloat16)

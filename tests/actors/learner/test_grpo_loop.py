@@ -1,11 +1,8 @@
 """GRPO with a real vLLM engine and a real grader, in this process: see tests/support/loops.py."""
 
-import json
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from pipeline.config import Config, validate_config
 from pipeline.runs.directory import RunDirectory
@@ -87,21 +84,3 @@ def test_smaller_micro_batches_leave_the_curve_unchanged(recipe, reference_run, 
     expected = curves(reference_run)
     for key, values in curves(small).items():
         assert values == pytest.approx(expected[key], rel=1e-3, abs=1e-5), key
-
-
-def test_in_bfloat16_engines_and_final_model_get_the_same_weights_with_all_of_the_update(
-    recipe, local_actors, tmp_path
-):
-    """Adapters after one update of 1e-5: far below half a unit in the last place of the weights."""
-    model = recipe["model"] | {"dtype": "bfloat16", "lora": {"r": 4, "alpha": 8}}
-    short = {"num_steps": 1, "num_iterations": 1, "mu": 1, "learning_rate": 1e-5}
-    run = run_loops(configure(recipe, tmp_path, model=model, grpo=short), local_actors)
-    (row,) = read_metrics(run.path)
-    assert row["visible_update_frac"] == pytest.approx(1, abs=0.5)  # to the nearest it is below 0.01
-    final = load_file(run.path / "final_model" / "model.safetensors")
-    held = dict(local_actors.weight_store._actor.held[1].tensors())
-    assert held.keys() == final.keys()
-    assert all(torch.equal(held[name], final[name]) for name in final)
-    record = json.loads((run.path / "final_model" / "rounding.json").read_text())
-    assert (record["dtype"], record["rounding"]) == ("bfloat16", "stochastic")
-    assert record["visible_update_frac"] == row["visible_update_frac"]
