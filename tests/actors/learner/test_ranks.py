@@ -41,11 +41,11 @@ def work(rank: int, store: str, results: Any) -> None:
     ranks = Ranks()
     ranks.barrier()
     norm, weights = norms_after_update(tiny_llama(), torch.stack(list(ranks.share(list(batch())))), ranks)
-    policy = PolicyUpdater(tiny_llama(), SFTConfig(), TrainerConfig(), ranks)
-    before = policy.model.lm_head.weight.detach().clone()
+    model, rows = tiny_llama(), batch()
+    policy = PolicyUpdater(model, SFTConfig(), TrainerConfig(), ranks)
+    before = model.lm_head.weight.detach().clone()
     policy.begin(1e-2)
-    rows = batch()
-    (policy.model(input_ids=rows, labels=rows).loss * (math.nan if rank == 1 else 1.0)).backward()
+    (model(input_ids=rows, labels=rows).loss * (math.nan if rank == 1 else 1.0)).backward()
     skipped, _ = policy.update(1, 1)
     results.put(
         {
@@ -56,7 +56,7 @@ def work(rank: int, store: str, results: Any) -> None:
             "from_first": ranks.from_first(lambda: f"made by {rank}"),
             "norm": norm,
             "weights": weights.sum().item(),
-            "skipped": math.isnan(skipped) and torch.equal(policy.model.lm_head.weight, before),
+            "skipped": math.isnan(skipped) and torch.equal(model.lm_head.weight, before),
         }
     )
     dist.destroy_process_group()
