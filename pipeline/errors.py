@@ -5,6 +5,7 @@
     ├── DataError          a data set is missing, unreadable or lacks a field
     ├── ModelError         a model is missing, unreadable or does not fit the configuration
     ├── RewardError        a reward function cannot be found or returns an invalid value
+    ├── TrainingError      updates are not finite, so that training cannot go on
     ├── CheckpointError    a run directory or checkpoint is missing, corrupt or belongs to another run
     └── ClusterError       the cluster lacks resources that the configuration asks for
 
@@ -29,6 +30,10 @@ class ModelError(GradusError):
 
 
 class RewardError(GradusError):
+    pass
+
+
+class TrainingError(GradusError):
     pass
 
 

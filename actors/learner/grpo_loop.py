@@ -5,8 +5,10 @@ summed over workers. The maths is in pipeline/training/grpo.py; LearnerSession h
 and weights.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -28,7 +30,8 @@ def grpo_loop(setup: StageSetup) -> None:
     settings: GRPOConfig = session.settings
     session.begin()
     for stage_step in session.remaining_steps():
-        if stage_step % settings.num_steps == 0 and settings.beta > 0:
+        iteration, iteration_step = divmod(session.schedule.pass_step, settings.num_steps)
+        if iteration_step == 0 and settings.beta > 0:
             session.policy.snapshot_reference()
         batch, step = session.examples.batch(stage_step), session.progress.step
         seeds = [  # the position counts too: a small data set may repeat a problem within a batch
@@ -39,8 +42,8 @@ def grpo_loop(setup: StageSetup) -> None:
         with session.clock("learner"):
             learned = _learn_groups(session, groups, stage_step)
         with session.clock("weight_sync"):
-            session.publish_weights(step + 1)
-        metrics = {"iteration": stage_step // settings.num_steps + 1, **learned}
+            rounding = session.publish_weights(step + 1)
+        metrics = {"iteration": iteration + 1, **learned, **rounding}
         metrics |= _record_groups(session, groups, [example.is_replayed for example in batch])
         metrics |= session.evaluate_if_due()
         session.end_step(metrics, score=metrics["reward_mean"])
@@ -83,9 +86,10 @@ def _learn_groups(session: LearnerSession, groups: Sequence[RolloutGroup], stage
     rollouts = _prepare(session, groups)
     ref_logprobs = _reference_logprobs(session, rollouts.micro_batches)
     old_logprobs: list[Tensor] = []
-    totals, grad_norm = _Totals(learner_tokens=rollouts.learner_tokens * settings.mu), 0.0
+    totals, norms = _Totals(learner_tokens=rollouts.learner_tokens * settings.mu), []
     for _ in range(settings.mu):
         session.begin_update(stage_step)
+        earlier_loss = totals.loss
         for index, batch in enumerate(rollouts.micro_batches):
             logprobs, logits = _logprobs(session, batch)
             if index == len(old_logprobs):  # the first of the mu passes runs on the weights that sampled
@@ -111,8 +115,9 @@ def _learn_groups(session: LearnerSession, groups: Sequence[RolloutGroup], stage
             totals.entropy += (entropy * batch.completion_mask).sum().item()
             totals.tokens += batch.completion_mask.sum().item()
             del logits, logprobs, loss  # before the next forward pass needs the memory
-        grad_norm += session.update_policy() / settings.mu
-    return _metrics(session, totals) | {"grad_norm": grad_norm}
+        norms.append(session.update_policy(totals.loss - earlier_loss))
+    finite = [norm for norm in norms if math.isfinite(norm)]
+    return _metrics(session, totals) | ({"grad_norm": fmean(finite)} if finite else {})
 
 
 def _reference_logprobs(session: LearnerSession, batches: Sequence[MicroBatch]) -> list[Tensor | None]:
@@ -124,17 +129,18 @@ def _reference_logprobs(session: LearnerSession, batches: Sequence[MicroBatch]) 
 
 
 def _metrics(session: LearnerSession, totals: _Totals) -> dict[str, float]:
+    """Means over the loss tokens of all workers. Without any, or without a KL term, there is nothing to report."""
     names = [field.name for field in fields(totals)]
     sums = dict(zip(names, session.ranks.sum([getattr(totals, name) for name in names]), strict=True))
-    tokens = max(sums["tokens"], 1)
-    return {
-        "loss": sums["loss"] / session.settings.mu,
-        "kl": sums["kl"] / tokens,
-        "clip_frac": sums["clipped"] / tokens,
-        "entropy": sums["entropy"] / tokens,
-        "sampler_logprob_diff": sums["sampler_diff"] / tokens,
-        "learner_tokens": sums["learner_tokens"],
-    }
+    metrics, tokens = {"learner_tokens": sums["learner_tokens"]}, sums["tokens"]
+    if tokens:
+        metrics |= {
+            "loss": sums["loss"] / session.settings.mu,
+            "clip_frac": sums["clipped"] / tokens,
+            "entropy": sums["entropy"] / tokens,
+            "sampler_logprob_diff": sums["sampler_diff"] / tokens,
+        }
+    return metrics | ({"kl": sums["kl"] / tokens} if tokens and session.settings.beta else {})
 
 
 def _prepare(session: LearnerSession, groups: Sequence[RolloutGroup]) -> _RolloutBatch:

@@ -1,5 +1,6 @@
 """Saves a stage: checkpoints when they are due, and the run's final model."""
 
+import logging
 import time
 from typing import Any
 
@@ -11,9 +12,12 @@ from actors.learner.updater import PolicyUpdater
 from pipeline.curriculum.examples import StageExamples
 from pipeline.curriculum.schedule import StageSchedule
 from pipeline.models.policy import save_adapter, save_final_model, snapshot, trainable_tensors, weights_digest
+from pipeline.models.rounding import UpdateSample, rounding_seed
 from pipeline.runs.checkpoints import Progress
 from pipeline.runs.clock import PhaseClock
 from pipeline.runs.directory import RunDirectory
+
+logger = logging.getLogger(__name__)
 
 
 class StageSaver:
@@ -29,6 +33,8 @@ class StageSaver:
         self._setup, self._run, self._model, self._policy, self._examples = setup, run, model, policy, examples
         lora = setup.config.model.lora
         self._initial_adapters = snapshot(model) if lora is not None and lora.init == "pissa" else None
+        self.updates = UpdateSample(model)
+        """Measures what rounding hides of all updates since the model was loaded."""
         self._last_time = time.monotonic()
 
     def is_due(self, stage_step: int) -> bool:
@@ -61,7 +67,10 @@ class StageSaver:
     def finish_stage(self, progress: Progress, tokenizer: Any, dtype: torch.dtype) -> None:
         """Mark the stage done. The last stage of a run saves the final model first and, under LoRA, its adapter."""
         if self._setup.is_last and self._setup.config.output.save_final_model:
-            save_final_model(self._model, tokenizer, self._run.final_model, dtype)
+            seed = rounding_seed(self._setup.config.seed, progress.step)
+            rounding = self.updates.record(dtype, seed)
+            logger.info("final model: %s", rounding)
+            save_final_model(self._model, tokenizer, self._run.final_model, dtype, seed, rounding)
             if self._setup.config.model.lora:
                 save_adapter(self._model, self._setup.config.model, self._run.final_adapter, self._initial_adapters)
         progress.stage_done = True

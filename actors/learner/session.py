@@ -1,6 +1,7 @@
 """State a learner worker keeps for one stage: built or restored here, and stepped by the two loops."""
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,8 +23,10 @@ from pipeline.curriculum.schedule import StageSchedule
 from pipeline.models.attention import use_causal_sdpa
 from pipeline.models.device import peak_memory_gib, pick_device, torch_dtype
 from pipeline.models.hub import resolve_model
-from pipeline.models.policy import load_policy, merged_weights, weight_specs, weights_digest
+from pipeline.models.policy import load_policy, merged_weights, turn_off_dropout, weight_specs, weights_digest
+from pipeline.models.rounding import rounding_seed
 from pipeline.models.tokenizer import load_tokenizer
+from pipeline.models.weight_names import check_weight_names
 from pipeline.runs.checkpoints import Progress, load_checkpoint
 from pipeline.runs.clock import PHASES, PhaseClock
 from pipeline.runs.directory import RunDirectory
@@ -64,7 +67,7 @@ class LearnerSession:
             self.progress, self.stage.settings, self.examples.num_steps, self.config.eval, self.stage.promotion
         )
         self.clock = PhaseClock()
-        self._num_updates = 0
+        self._num_updates = self._num_skipped = 0
         self._refactoring: dict[str, float] = {}
         self.recorder = StepRecorder(setup, self._run, self.progress) if self.ranks.is_first else None
         if self.recorder:
@@ -113,23 +116,39 @@ class LearnerSession:
             torch.manual_seed(derive_seed(self.config.seed, self.progress.step, self.ranks.rank))
             yield self.progress.stage_step
 
-    def publish_weights(self, step: int) -> None:
-        """Load the policy as it is after ``step`` steps into every engine."""
-        self.engines.publish(step, self._packed_weights)
+    def publish_weights(self, step: int) -> dict[str, float]:
+        """Load the policy as it is after ``step`` steps into every engine. Returns what rounding did to it."""
+        seed = rounding_seed(self.config.seed, step)
+        self.engines.publish(step, lambda: self._packed_weights(seed))
+        return self._saver.updates.metrics(self.dtype, seed) if self.recorder else {}
 
-    def _packed_weights(self) -> PackedWeights:
+    def _packed_weights(self, seed: int) -> PackedWeights:
         token_ids = self.examples.probe_tokens(self.config.rollout.max_prompt_length)
         probe = Probe(token_ids, text_logprobs(self.model, token_ids, self.dtype))
-        return pack_weights(weight_specs(self.model, self.dtype), merged_weights(self.model, self.dtype), probe)
+        return pack_weights(weight_specs(self.model, self.dtype), merged_weights(self.model, self.dtype, seed), probe)
 
     def begin_update(self, stage_step: int) -> None:
         """Drop old gradients and set the step's learning rate."""
         self.policy.begin(self.schedule.learning_rate(stage_step))
 
-    def update_policy(self) -> float:
-        """Step the optimizer with the gradients since ``begin_update``. Returns their norm before clipping."""
+    def update_policy(self, loss: float) -> float:
+        """Step the optimizer with the gradients since ``begin_update``, unless they or the loss are not finite.
+
+        Args:
+            loss: this worker's part.
+
+        Returns:
+            the gradient's norm before clipping; NaN if the step was skipped.
+
+        Raises:
+            TrainingError: too many steps in a row were skipped.
+        """
         self._num_updates += 1
-        norm, report = self.policy.update(self.schedule.updates_done(self._num_updates), self.schedule.total_updates)
+        norm, report = self.policy.update(
+            self.schedule.updates_done(self._num_updates), self.schedule.total_updates, loss
+        )
+        self.schedule.record_update(math.isfinite(norm))
+        self._num_skipped += math.isnan(norm)
         if report:
             self._refactoring = report.metrics()
             if self.recorder:
@@ -142,8 +161,8 @@ class LearnerSession:
             return {}
         with self.clock("evaluation"):
             step = self.progress.step + 1
-            self.publish_weights(step)
-            metrics = {"eval_answer_accuracy": self._held_out.answer_accuracy(f"{self.stage.name}_step_{step:06d}")}
+            metrics = self.publish_weights(step)
+            metrics["eval_answer_accuracy"] = self._held_out.answer_accuracy(f"{self.stage.name}_step_{step:06d}")
             if self.config.data.task_name and isinstance(self.settings, SFTConfig):
                 metrics |= self._held_out.solution_metrics(self.model, self.settings, self.solution_batches, self.dtype)
             return metrics
@@ -172,8 +191,8 @@ class LearnerSession:
         self.progress.step += 1
         self.progress.stage_step += 1
         is_scored = self.schedule.record_score(metrics, score)
-        metrics |= self._refactoring
-        self._refactoring, self._num_updates = {}, 0
+        metrics |= {"num_skipped_updates": self._num_skipped, **self._refactoring}
+        self._refactoring, self._num_updates, self._num_skipped = {}, 0, 0
         if self.stage.kind == "grpo":
             self.progress.reward_history.append(metrics["reward_mean"])
         if self.recorder:
@@ -219,15 +238,14 @@ def _stage_examples(setup: StageSetup) -> StageExamples:
 
 
 def _load_model(config: Config, *, with_dropout: bool) -> tuple[nn.Module, Any]:
-    """The policy in training mode, and its tokenizer. GRPO runs without dropout: old, new and reference logprobs must
-    differ only by the weights."""
+    """The policy and its tokenizer. GRPO runs without dropout: old, new and reference logprobs must differ only by the
+    weights."""
     path = resolve_model(config.model)
     tokenizer = load_tokenizer(path, config.model, chat=config.data.uses_chat_template)
     model = load_policy(path, config.model)
+    check_weight_names(model, path, config.model.name)
     model.train()
     use_causal_sdpa(model)
     if not with_dropout:
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
+        turn_off_dropout(model)
     return model, tokenizer

@@ -44,9 +44,10 @@ def _learn_solutions(session: LearnerSession, batch: Sequence[Example], stage_st
         (losses.sum() / num_tokens).backward()
         counted = torch.stack([losses.detach(), hits, micro_batch.completion_mask], dim=-1).flatten(0, 1)
         totals[:, :3].index_add_(0, replayed[micro_batch.owners.flatten().cpu()], counted.cpu().double())
-    grad_norm = session.update_policy()
+    grad_norm = session.update_policy(totals[:, 0].sum().item() / num_tokens)
     learner_tokens = sum(len(sequence) for sequence in sequences)
-    new, old = torch.tensor(session.ranks.sum(totals.flatten().tolist())).view(2, 4).tolist()
+    sums = session.ranks.sum(totals.flatten().tolist())
+    new, old = sums[:4], sums[4:]
     loss, num_hits, _, num_examples = (a + b for a, b in zip(new, old, strict=True))
     return {
         "loss": loss / num_tokens,

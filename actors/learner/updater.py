@@ -1,5 +1,7 @@
 """The policy and its updates: optimizer, gradient sum, clipping, spectral refactoring, reference policy."""
 
+import logging
+import math
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,7 +13,10 @@ from pipeline.config import CarryConfig, OptimizerConfig, TrainerConfig
 from pipeline.errors import CheckpointError
 from pipeline.models.policy import load_trainable, snapshot, swapped_in, trainable_tensors
 from pipeline.runs.checkpoints import Checkpoint
+from pipeline.training.optimizer import adamw, load_moments, moments
 from pipeline.training.spectral import SpectralRefactorer, SpectralReport
+
+logger = logging.getLogger(__name__)
 
 
 class PolicyUpdater:
@@ -29,13 +34,8 @@ class PolicyUpdater:
         self._ranks = ranks
         self._max_grad_norm = settings.max_grad_norm
         tensors = trainable_tensors(model)
-        self._optimizer = torch.optim.AdamW(
-            tensors.values(),
-            lr=settings.learning_rate,
-            betas=(settings.adam_beta1, settings.adam_beta2),
-            weight_decay=settings.weight_decay,
-            fused=next(iter(tensors.values())).device.type in ("cpu", "cuda"),
-        )
+        self._parameters = list(tensors.values())
+        self._optimizer = adamw(model, tensors, settings)
         self._refactorer: SpectralRefactorer | None = None
         if trainer.name == "SpectralRefactor":
             self._refactorer = SpectralRefactorer(trainer, tensors, self._optimizer)
@@ -48,26 +48,34 @@ class PolicyUpdater:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
 
-    def update(self, num_updates: int, total_updates: int) -> tuple[float, SpectralReport | None]:
+    def update(self, num_updates: int, total_updates: int, loss: float = 0.0) -> tuple[float, SpectralReport | None]:
         """Sum gradients over workers, clip them, and step; then refactor adapters if that is due.
+
+        The step is skipped if the loss or the gradient's norm is not finite. Both are sums over workers, so that all
+        workers skip it or none does.
 
         Args:
             num_updates: updates of this pass over the stage, this one included.
             total_updates: all updates of the pass.
+            loss: this worker's part.
 
         Returns:
-            the gradient's L2 norm before clipping, and the report of a refactoring.
+            the gradient's L2 norm before clipping, NaN if the step was skipped; and the report of a refactoring.
         """
-        parameters = list(trainable_tensors(self.model).values())
-        for parameter in parameters:
+        for parameter in self._parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             self._ranks.sum_in_place(parameter.grad)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self._max_grad_norm)
-        self._optimizer.step()
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm).item()
+        (total_loss,) = self._ranks.sum([loss])
+        if math.isfinite(norm) and math.isfinite(total_loss):
+            self._optimizer.step()
+        else:
+            logger.warning("update skipped: loss %s and gradient norm %s must be finite", total_loss, norm)
+            norm = math.nan
         report = self._refactorer.after_step(num_updates, total_updates) if self._refactorer else None
         self._optimizer.zero_grad(set_to_none=True)  # frees them while completions and checkpoints are written
-        return norm.item(), report
+        return norm, report
 
     @property
     def learning_rate(self) -> float:
@@ -87,21 +95,20 @@ class PolicyUpdater:
         return swapped_in(self.model, self.reference)
 
     def optimizer_state(self) -> dict[str, Any]:
-        return self._optimizer.state_dict()
+        groups = [{**group, "params": len(group["params"])} for group in self._optimizer.param_groups]
+        return {"state": moments(self._optimizer, self._parameters), "param_groups": groups}
 
     def restore(self, checkpoint: Checkpoint, *, with_reference: bool = True) -> None:
         """Take weights and optimizer from a checkpoint of the same stage and, by default, the reference policy."""
         load_trainable(self.model, checkpoint.tensors)
-        self._optimizer.load_state_dict(checkpoint.optimizer)
+        load_moments(self._optimizer, self._parameters, checkpoint.optimizer["state"])
         if with_reference and checkpoint.reference is not None:
             own = trainable_tensors(self.model)
             self.reference = {name: tensor.to(own[name].device) for name, tensor in checkpoint.reference.items()}
 
     def carry_over(self, checkpoint: Checkpoint, carry: CarryConfig) -> None:
-        """Take what a new stage carries over from the one before. Of the optimizer, only the moments: betas and weight
-        decay are the new stage's."""
+        """Take what a new stage carries over from the one before. Of the optimizer, only the moments."""
         if carry.weights:
             load_trainable(self.model, checkpoint.tensors)
         if carry.optimizer:
-            own = self._optimizer.state_dict()
-            self._optimizer.load_state_dict(own | {"state": checkpoint.optimizer["state"]})
+            load_moments(self._optimizer, self._parameters, checkpoint.optimizer["state"])

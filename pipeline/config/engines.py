@@ -29,9 +29,9 @@ class RolloutConfig(StrictModel):
     temperature: float = Field(1.0, ge=0)
     """Sampling temperature. 0 is greedy: all completions of a group are then the same."""
     top_p: float = Field(1.0, gt=0, le=1)
-    """Sample from the most likely tokens whose probabilities add up to this. 1: no limit."""
+    """Sample from the most likely tokens whose probabilities add up to this. 1: no limit, as GRPO needs it."""
     top_k: int = Field(0, ge=0)
-    """Sample from this many of the most likely tokens. 0: no limit."""
+    """Sample from this many of the most likely tokens. 0: no limit, as GRPO needs it."""
     max_prompt_length: int = Field(512, ge=1)
     """Maximum tokens of a prompt. Longer prompts are left out before training starts, and counted."""
     max_completion_length: int = Field(256, ge=1)

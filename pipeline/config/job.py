@@ -132,6 +132,11 @@ def _check_rollouts(settings: GRPOConfig, rollout: RolloutConfig, num_learners: 
         )
     if rollout.temperature == 0:
         raise ValueError("rollout.temperature must be above 0 for grpo, got 0: equal completions teach nothing")
+    if rollout.top_p < 1 or rollout.top_k:
+        raise ValueError(
+            f"rollout.top_p must be 1 and rollout.top_k 0 for grpo, got {rollout.top_p:g} and {rollout.top_k}: the "
+            "learner's log-probabilities are over the whole vocabulary, so ratios would be wrong"
+        )
 
 
 def _check_tracking(tracking: TrackingConfig) -> None:

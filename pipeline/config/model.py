@@ -24,7 +24,8 @@ class LoraConfig(StrictModel):
     """Scale by alpha / sqrt(r) instead of alpha / r. arXiv:2312.03732."""
     init: Literal["default", "gaussian", "pissa"] = "default"
     """Initialization of adapters. ``default``: A uniform, B zero. ``gaussian``: A normal, B zero. ``pissa``: from the
-    principal singular vectors, which are subtracted from the base weights. arXiv:2404.02948."""
+    principal singular vectors; a frozen copy of this start is subtracted again, so that the policy starts as the model
+    is. arXiv:2404.02948."""
 
 
 class ModelConfig(StrictModel):

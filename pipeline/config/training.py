@@ -17,13 +17,16 @@ class OptimizerConfig(StrictModel):
     warmup_ratio: float = Field(0.0, ge=0, lt=1)
     """Share of the stage's steps in which the rate rises linearly from 0."""
     weight_decay: float = Field(0.0, ge=0)
-    """AdamW's decoupled weight decay."""
+    """AdamW's decoupled weight decay, of matrices: weights of linear layers and LoRA factors. Norms, biases and
+    embeddings do not decay."""
     adam_beta1: float = Field(0.9, ge=0, lt=1)
     """Decay rate of the first moments."""
     adam_beta2: float = Field(0.999, ge=0, lt=1)
     """Decay rate of the second moments."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are clipped to this global L2 norm."""
+    max_skipped_updates: int = Field(5, ge=1)
+    """An update whose loss or gradient is not finite is skipped. After this many in a row the run stops."""
 
 
 class TrainerConfig(StrictModel):

@@ -13,7 +13,7 @@ from pipeline.curriculum.stages import StageSpec
 from pipeline.data.table import ProblemTable
 from pipeline.types import Problem
 
-KEY_FORMAT = 1
+KEY_FORMAT = 2
 """Part of every key. Raise it when the same settings start to give another result."""
 _ENGINE_RESOURCES = {
     "num_workers",
@@ -71,7 +71,7 @@ def _inputs(config: Config, spec: StageSpec, data_digest: str, parent: str, keys
         "seed": config.seed,
         "name": spec.name,
         "kind": spec.kind,
-        "settings": spec.settings.model_dump(),
+        "settings": spec.settings.model_dump(exclude={"max_skipped_updates"}),  # it can only end a run
         "mixes_levels": spec.mixes_levels,
         "data": data_digest,
         "carry": {"weights": spec.carry.weights, "optimizer": spec.carry.optimizer},

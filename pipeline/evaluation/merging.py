@@ -31,7 +31,7 @@ def load_directory(model: EvalModel, loading: LoadingConfig, scratch: Path) -> P
     merge = _merge_adapter if model.kind == "adapter" else _merge_checkpoint
     merged, tokenizer = merge(model, loading)
     try:
-        save_final_model(merged, tokenizer, scratch, torch_dtype(loading.dtype))
+        save_final_model(merged, tokenizer, scratch, torch_dtype(loading.dtype), seed=0)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"the merged {model.label} cannot be written to {scratch}: {first_line(error)}. Free some space, then "

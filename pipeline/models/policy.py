@@ -1,10 +1,11 @@
-"""The policy: loading, LoRA, the trainable tensors, and the merged weights that engines get."""
+"""The policy: loading, LoRA, the trainable tensors, and the merged weights that engines and the final model get."""
 
 import copy
 import hashlib
 import logging
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from torch import Tensor, nn
 
 from pipeline.config import LoraConfig, ModelConfig
 from pipeline.errors import ModelError, first_line
+from pipeline.files import write_json
 from pipeline.models.device import pick_device, torch_dtype
+from pipeline.models.pissa import delta_weight, lora_layers, restore_bases
+from pipeline.models.rounding import rounded_to
 from pipeline.models.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -110,9 +114,12 @@ def _add_lora(model: Any, config: LoraConfig, dtype: torch.dtype) -> nn.Module:
         init_lora_weights=init[config.init],
         task_type="CAUSAL_LM",
     )
+    bases = {name: m.weight.data for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     adapted: nn.Module = get_peft_model(model, peft_config)
     for parameter in trainable_tensors(adapted).values():
         parameter.data = parameter.data.to(dtype)
+    if config.init == "pissa":
+        restore_bases(without_peft(adapted), bases)
     return adapted
 
 
@@ -129,6 +136,24 @@ def check_lora_targets(model: Any, config: LoraConfig) -> None:
             f"model.lora.target_modules must not name {tied}: this model ties it to the input embedding, and an "
             "adapter there cannot be merged. Leave it out."
         )
+
+
+def turn_off_dropout(model: Any) -> None:
+    """Put the model into evaluation mode for good: no dropout (of modules or functions), layer drop or router noise.
+
+    Gradient checkpointing stays on: transformers checkpoints a layer only if it is in training mode, so a layer is, but
+    not while it computes.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    model.eval()
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing]
+    for layer in layers:
+        layer.training = True
+        layer.register_forward_pre_hook(lambda module, _: setattr(module, "training", False))
+        layer.register_forward_hook(lambda module, *_: setattr(module, "training", True), always_call=True)
+    if not layers and getattr(model, "is_gradient_checkpointing", False):
+        logger.warning("%s checkpoints gradients only with dropout: it does not in this stage", type(model).__name__)
 
 
 def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -179,47 +204,100 @@ def swapped_in(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None
             parameter.data = current[name]
 
 
-def weight_specs(model: nn.Module, dtype: torch.dtype) -> list[tuple[str, torch.dtype, torch.Size]]:
-    """Name, dtype and shape of everything that ``merged_weights`` yields, in its order."""
-    base = _without_peft(model)
-    return [
-        (name.replace(".base_layer.", "."), dtype, parameter.shape)
-        for name, parameter in base.named_parameters()
-        if ".lora_" not in name
-    ]
+def merged_weights(model: nn.Module, dtype: torch.dtype, seed: int | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Every weight in ``dtype``, adapters merged, and every persistent buffer, by its name in the model's files.
+
+    One at a time; a layer at a time where the files hold them in another form (experts one by one). The model itself is
+    untouched: merging in place and undoing it would change its last bits.
+
+    Args:
+        seed: round weights with a merged adapter at random. None: to the nearest, as all others.
+    """
+    layers = lora_layers(without_peft(model))
+
+    def merge(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        layer = layers.get(name.removesuffix(".weight"))
+        return rounded_to(delta_weight(layer).add_(tensor), dtype, seed, name) if layer else tensor.to(dtype)
+
+    return _handed_over(without_peft(model), dtype, merge)
+
+
+def weight_specs(model: nn.Module, dtype: torch.dtype) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
+    """Name, dtype and shape of everything that ``merged_weights`` yields, in its order. Copies and merges nothing."""
+
+    def describe(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        return torch.empty_like(tensor, dtype=dtype, device="meta")
+
+    handed_over = _handed_over(without_peft(model), dtype, describe)
+    return [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in handed_over]
 
 
 @torch.no_grad()
-def merged_weights(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Every weight in ``dtype``, adapters merged, one at a time, by its name in the plain model.
+def _handed_over(
+    plain: Any, dtype: torch.dtype, make: Callable[[str, Tensor, torch.dtype], Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    """``make`` of everything in the model's files, by its name there.
 
-    The model itself is untouched: merging in place and undoing it would change its last bits.
+    Buffers, and weights that the model's class keeps in float32, have their own dtype whatever ``dtype`` is.
     """
-    from peft.tuners.lora import LoraLayer
+    from transformers.core_model_loading import revert_weight_conversion
 
-    base = _without_peft(model)
-    layers = {
-        f"{name}.base_layer.weight": module for name, module in base.named_modules() if isinstance(module, LoraLayer)
-    }
-    for name, parameter in base.named_parameters():
-        if ".lora_" in name:
-            continue
-        merged = parameter.detach()
-        if layer := layers.get(name):
-            merged = merged.float() + layer.get_delta_weight(layer.active_adapters[0]).float()
-        yield name.replace(".base_layer.", "."), merged.to(dtype)
+    kept, is_converted = tuple(getattr(plain, "_keep_in_fp32_modules_strict", None) or ()), _is_converted(plain)
+
+    def made(name: str, tensor: Tensor) -> Tensor:
+        is_own = not isinstance(tensor, nn.Parameter) or any(part in name for part in kept)
+        return make(name, tensor.detach(), tensor.dtype if is_own else dtype)
+
+    for tensors in _blocks(plain, by_layer=is_converted):
+        block = {name: made(name, tensor) for name, tensor in tensors.items()}
+        yield from (revert_weight_conversion(plain, block) if is_converted else block).items()
 
 
-def save_final_model(model: nn.Module, tokenizer: Tokenizer, directory: Path, dtype: torch.dtype) -> None:
-    """Save an ordinary checkpoint, adapters merged, that ``AutoModelForCausalLM.from_pretrained`` loads."""
-    plain = _without_peft(model)
-    weights = {name: tensor.cpu().contiguous() for name, tensor in merged_weights(model, dtype)}
+def _is_converted(plain: Any) -> bool:
+    """True if transformers renames or fuses what it loads, so that the files have other names."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+
+    conversions = getattr(plain, "_weight_conversions", None)
+    if conversions is None:  # made from a configuration alone
+        conversions = get_model_conversion_mapping(plain, add_legacy=False)
+    return bool(conversions)
+
+
+def _blocks(plain: nn.Module, *, by_layer: bool) -> list[dict[str, Tensor]]:
+    """Weights and persistent buffers by name, without adapters: one by one, or those of a decoder layer together."""
+    saved = plain.state_dict().keys()
+    blocks: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in (*plain.named_parameters(), *plain.named_buffers()):
+        if name in saved and ".lora_" not in name:
+            layer = re.match(r".*?\.\d+\.", name) if by_layer else None
+            blocks.setdefault(layer[0] if layer else name, {})[name.replace(".base_layer.", ".")] = tensor
+    return list(blocks.values())
+
+
+def save_final_model(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    directory: Path,
+    dtype: torch.dtype,
+    seed: int | None = None,
+    rounding: Mapping[str, Any] | None = None,
+) -> None:
+    """Save an ordinary checkpoint, adapters merged, that ``AutoModelForCausalLM.from_pretrained`` loads.
+
+    Args:
+        seed: as in ``merged_weights``: with the one of the engines it is the model that they answered with last.
+        rounding: what it did to the update, for ``rounding.json``.
+    """
+    plain = without_peft(model)
+    weights = {name: tensor.cpu().contiguous() for name, tensor in merged_weights(model, dtype, seed)}
     dtype_in_memory = plain.config.dtype
-    plain.save_pretrained(directory, state_dict=weights)
+    plain.save_pretrained(directory, state_dict=weights, save_original_format=False)  # they are in it already
     plain.config.dtype = dtype  # save_pretrained wrote the dtype in memory
     plain.config.save_pretrained(directory)
     plain.config.dtype = dtype_in_memory
     tokenizer.save_pretrained(directory)
+    if rounding is not None:
+        write_json(directory / "rounding.json", rounding)
 
 
 def save_adapter(model: Any, config: ModelConfig, directory: Path, initial: Mapping[str, Tensor] | None = None) -> None:
@@ -249,6 +327,6 @@ def save_adapter(model: Any, config: ModelConfig, directory: Path, initial: Mapp
     peft_config.save_pretrained(directory)
 
 
-def _without_peft(model: nn.Module) -> Any:
+def without_peft(model: nn.Module) -> Any:
     """The transformers model inside peft's wrapper. With LoRA its linear modules are adapter layers."""
     return model.base_model.model if hasattr(model, "peft_config") else model  # type: ignore[union-attr]

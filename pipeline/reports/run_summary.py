@@ -34,6 +34,7 @@ def summarize_run(name: str, rows: list[Row], evaluations: list[Row], config: Ro
         "phase_seconds": {part: _total(rows, f"{part}_s") for part in (*STEP_PARTS, "checkpoint", "step")},
         "grpo_phase_frac": {part: _ratio(_total(grpo, f"{part}_s"), grpo_seconds) for part in STEP_PARTS},
         "tokens_per_s": {part: _mean_speed(rows, part) for part in ("rollout", "learner")},
+        "num_skipped_updates": round(_total(rows, "num_skipped_updates")),
         "outcomes": _outcomes(grpo, config),
         "versions": page.versions(),
     }

@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,11 @@ class Progress:
     num_repeats: int = 0
     level_accuracies: list[float] = field(default_factory=list)
     """Held-out accuracies on the stage's level since ``pass_start``; empty without a promotion rule."""
-    eval_scores: list[float] = field(default_factory=list)
-    """``eval.metric_for_best_model`` of each evaluation since ``pass_start``, signed so that higher is better."""
+    eval_scores: list[float | None] = field(default_factory=list)
+    """``eval.metric_for_best_model`` of each evaluation since ``pass_start``, signed so that higher is better. None: it
+    was not finite."""
+    skipped_in_a_row: int = 0
+    """Optimizer updates skipped since the last one that was made."""
 
 
 @dataclass(frozen=True)
@@ -159,10 +163,10 @@ class CheckpointStore:
 
     def best(self, stage: str | None = None) -> Path | None:
         """The checkpoint with the highest score in a stage, by default the newest one; the later of equals. None if no
-        checkpoint of it has a score."""
+        checkpoint of it has a score. NaN, in checkpoints of older versions, is no score."""
         scored = [(read_progress(path), path) for path in self.paths()]
         stage = stage or (scored[-1][0].stage if scored else None)
-        scored = [(p, path) for p, path in scored if p.stage == stage and p.score is not None]
+        scored = [(p, path) for p, path in scored if p.stage == stage and p.score is not None and isfinite(p.score)]
         return max(scored, key=lambda item: (item[0].score, item[0].step))[1] if scored else None
 
 

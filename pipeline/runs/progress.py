@@ -16,15 +16,22 @@ from pipeline.runs.tail import Tail
 logger = logging.getLogger(__name__)
 
 _WATCHED = {
-    "sft": {"loss": "loss {:.4f}", "token_accuracy": "accuracy {:.1%}", "learner_tokens_per_s": "{:.0f} tokens/s"},
+    "sft": {
+        "loss": "loss {:.4f}",
+        "token_accuracy": "accuracy {:.1%}",
+        "learner_tokens_per_s": "{:.0f} tokens/s",
+        "num_skipped_updates": "{:.0f} updates skipped",
+    },
     "grpo": {
         "reward_mean": "reward {:.3f}",
         "correct_frac": "correct {:.1%}",
         "completion_length_mean": "length {:.0f}",
         "kl": "KL {:.4f}",
+        "num_skipped_updates": "{:.0f} updates skipped",
     },
 }
 """Values worth watching, by kind of stage. The loss of GRPO is not one of them: with ``mu`` 1 it is 0."""
+_SHOWN_UNLESS_0 = ("kl", "num_skipped_updates")
 
 STALLED_S = 600.0
 
@@ -154,6 +161,5 @@ class _Rows:
 def _values(row: Row) -> list[str]:
     watched = _WATCHED.get(str(row.get("kind", "")), {})
     values = {key: value for key in watched if (value := number(row, key)) is not None}
-    if not values.get("kl"):  # without a KL term it is 0
-        values.pop("kl", None)
+    values = {key: value for key, value in values.items() if value or key not in _SHOWN_UNLESS_0}
     return [watched[key].format(value) for key, value in values.items()]

@@ -14,10 +14,11 @@ from pipeline.config import GRPOConfig
 def group_advantages(
     rewards: Tensor, *, mask: Tensor | None = None, normalize_std: bool = True, eps: float = 1e-6
 ) -> Tensor:
-    """Center each group's rewards and, by default, divide by the group's spread.
+    """Center each group's rewards and, by default, divide by the group's spread. Computed in float64, where squares of
+    large float32 rewards do not overflow.
 
     Args:
-        rewards: [G, N], one scalar per completion.
+        rewards: [G, N], one finite scalar per completion.
         mask: [G, N] bool; False leaves a completion out of the group's mean and spread. None keeps all.
         normalize_std: divide by the population standard deviation. False gives Dr. GRPO.
         eps: added to the standard deviation.
@@ -30,15 +31,16 @@ def group_advantages(
     """
     if rewards.dim() != 2 or rewards.shape[1] < 2:
         raise ValueError(f"rewards must be [num_groups, group_size >= 2], got {tuple(rewards.shape)}")
-    kept = torch.ones_like(rewards) if mask is None else mask.to(rewards.dtype)
+    exact = rewards.double()
+    kept = torch.ones_like(exact) if mask is None else mask.double()
     count = kept.sum(dim=1, keepdim=True).clamp(min=1)
-    centered = (rewards - (rewards * kept).sum(dim=1, keepdim=True) / count) * kept
+    centered = (exact - (exact * kept).sum(dim=1, keepdim=True) / count) * kept
     # Without this, rounding in the mean gives equal rewards an advantage, and dividing by their std blows it up.
     centered = torch.where(equal_rewards(rewards, mask)[:, None], torch.zeros_like(centered), centered)
     if not normalize_std:
-        return centered
+        return centered.to(rewards.dtype)
     std = (centered.square().sum(dim=1, keepdim=True) / count).sqrt()
-    return centered / (std + eps)
+    return (centered / (std + eps)).to(rewards.dtype)
 
 
 def equal_rewards(rewards: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -9,10 +9,12 @@ A reward function sees all completions of one prompt with their verdicts, and re
 
 import difflib
 import importlib
-import math
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Literal, cast
+
+import numpy as np
 
 from pipeline.config import RewardTerm
 from pipeline.errors import RewardError, first_line
@@ -20,6 +22,7 @@ from pipeline.models.tokenizer import Tokenizer
 from pipeline.types import Completion, Problem, RewardBreakdown, RolloutGroup, WeightId
 from pipeline.verifier import Grader, Verdict
 
+logger = logging.getLogger(__name__)
 RewardFunction = Callable[[RolloutGroup, Sequence[Verdict]], Sequence[float]]
 
 _REGISTRY: dict[str, RewardFunction] = {}
@@ -76,13 +79,21 @@ def score_group(group: RolloutGroup, terms: Sequence[RewardTerm], grader: Grader
     """One breakdown per completion, in order.
 
     Raises:
-        RewardError: a reward is unknown, or returned anything but one finite number per completion.
+        RewardError: a reward is unknown, or returned anything but one finite number per completion, or the weighted sum
+            is not finite. Advantages are computed from float32 numbers, so they must be finite in float32.
     """
     verdicts = grader.grade_batch([(completion.text, group.problem.gold) for completion in group.completions])
     values = {term.name: _call(term.name, group, verdicts) for term in terms}
+    totals = [sum(term.weight * values[term.name][index] for term in terms) for index in range(len(verdicts))]
+    if not _all_finite(totals):
+        weights = ", ".join(f"{term.weight:g} {term.name}" for term in terms)
+        raise RewardError(
+            f"the weighted sum of rewards ({weights}) must be finite in float32, got {totals}. Lower the weights in "
+            "reward.functions."
+        )
     return tuple(
         RewardBreakdown(
-            total=sum(term.weight * values[term.name][index] for term in terms),
+            total=totals[index],
             parts={name: column[index] for name, column in values.items()},
             outcome=verdict.outcome,
         )
@@ -98,7 +109,7 @@ def try_rewards(terms: Sequence[RewardTerm], problem: Problem, num_completions: 
     """
     group, verdicts = _made_up(problem, num_completions)
     for term in terms:
-        ended: list[BaseException | None] = []
+        ended: list[RewardError | None] = []
         thread = threading.Thread(target=_try, args=(term.name, group, verdicts, ended), daemon=True)
         thread.start()
         thread.join(TRY_TIMEOUT_S)
@@ -106,20 +117,16 @@ def try_rewards(terms: Sequence[RewardTerm], problem: Problem, num_completions: 
             raise RewardError(
                 f"reward {term.name!r} must return, got nothing in {TRY_TIMEOUT_S:g} s on a made-up group."
             )
-        if isinstance(ended[0], RewardError):
+        if ended[0]:
             raise ended[0]
-        if ended[0] is not None:
-            raise RewardError(
-                f"reward {term.name!r} must score a made-up group of {num_completions} completions, got "
-                f"{type(ended[0]).__name__}: {first_line(ended[0])}"
-            ) from ended[0]
 
 
-def _try(name: str, group: RolloutGroup, verdicts: Sequence[Verdict], ended: list[BaseException | None]) -> None:
+def _try(name: str, group: RolloutGroup, verdicts: Sequence[Verdict], ended: list[RewardError | None]) -> None:
     try:
         _call(name, group, verdicts)
-    except Exception as error:  # a plug-in can raise anything
-        ended.append(error)
+    except RewardError as error:
+        # A reward that sets alarms needs a main thread, which it has in a grader.
+        ended.append(None if "main thread" in str(error.__cause__) else error)
     else:
         ended.append(None)
 
@@ -148,13 +155,28 @@ def check_tags(tokenizer: Tokenizer, wanted_by: str) -> None:
 
 
 def _call(name: str, group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
-    result = resolve(name)(group, verdicts)
+    function = resolve(name)
+    try:
+        result = function(group, verdicts)
+    except Exception as error:  # a plug-in can raise anything
+        logger.exception("reward %s failed", name)
+        raise RewardError(
+            f"reward {name!r} must score a group of {len(verdicts)} completions, got {type(error).__name__}: "
+            f"{first_line(error)}"
+        ) from error
     try:
         values = [float(value) for value in result]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise RewardError(f"reward {name!r} must return one number per completion, got {result!r:.100}.") from None
     if len(values) != len(verdicts):
         raise RewardError(f"reward {name!r} must return {len(verdicts)} values, one per completion, got {len(values)}.")
-    if not all(map(math.isfinite, values)):
-        raise RewardError(f"reward {name!r} must return finite values, got {values}: one spoils the whole group.")
+    if not _all_finite(values):
+        raise RewardError(
+            f"reward {name!r} must return values that are finite in float32, got {values}: one spoils the whole group."
+        )
     return values
+
+
+def _all_finite(values: Sequence[float]) -> bool:
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(np.asarray(values, dtype=np.float64).astype(np.float32)).all())

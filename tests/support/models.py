@@ -60,6 +60,24 @@ def tiny_llama(seed: int = 0, *, tie_word_embeddings: bool = False) -> Any:
         return LlamaForCausalLM(config)
 
 
+def save_tiny_moe(directory: Path) -> Path:
+    """A tiny random GLM-4-MoE: one dense layer, one with four experts, whose router has a bias that no gradient trains
+    (a buffer). In memory the experts are one tensor, in the files one each."""
+    import torch
+    from transformers import Glm4MoeConfig, Glm4MoeForCausalLM
+
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "moe_intermediate_size": 16, "head_dim": 16}
+    heads = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "first_k_dense_replace": 1, "n_group": 1}
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        model = Glm4MoeForCausalLM(Glm4MoeConfig(vocab_size=259, **sizes, **heads, **experts))
+        model.model.layers[1].mlp.gate.e_score_correction_bias.copy_(torch.tensor([0.1, -0.2, 0.3, -0.4]))
+    model.save_pretrained(directory)
+    tiny_tokenizer().save_pretrained(directory)
+    return directory
+
+
 def save_tiny_model(directory: Path, seed: int = 0, *, tie_word_embeddings: bool = False) -> Path:
     """An ordinary checkpoint: config, weights and tokenizer."""
     tiny_llama(seed, tie_word_embeddings=tie_word_embeddings).save_pretrained(directory)

@@ -1,3 +1,4 @@
+import math
 import multiprocessing
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,12 @@ def work(rank: int, store: str, results: Any) -> None:
     ranks = Ranks()
     ranks.barrier()
     norm, weights = norms_after_update(tiny_llama(), torch.stack(list(ranks.share(list(batch())))), ranks)
+    model, rows = tiny_llama(), batch()
+    policy = PolicyUpdater(model, SFTConfig(), TrainerConfig(), ranks)
+    before = model.lm_head.weight.detach().clone()
+    policy.begin(1e-2)
+    (model(input_ids=rows, labels=rows).loss * (math.nan if rank == 1 else 1.0)).backward()
+    skipped, _ = policy.update(1, 1)
     results.put(
         {
             "rank": ranks.rank,
@@ -49,6 +56,7 @@ def work(rank: int, store: str, results: Any) -> None:
             "from_first": ranks.from_first(lambda: f"made by {rank}"),
             "norm": norm,
             "weights": weights.sum().item(),
+            "skipped": math.isnan(skipped) and torch.equal(model.lm_head.weight, before),
         }
     )
     dist.destroy_process_group()
@@ -69,6 +77,7 @@ def test_two_workers_share_a_batch_and_agree_on_every_sum(tmp_path: Path):
         assert result["sum"] == [3.0, 1.0]
         assert result["gathered"] == ["0a", "0b", "1a", "1b"]
         assert result["from_first"] == "made by 0"
+        assert result["skipped"]  # only the second worker's gradient was NaN
     norm, weights = norms_after_update(tiny_llama(), batch(), Ranks())  # one worker with the whole batch
     assert first["norm"] == second["norm"] == pytest.approx(norm, rel=1e-5)
     assert first["weights"] == second["weights"] == pytest.approx(weights.sum().item(), rel=1e-5)

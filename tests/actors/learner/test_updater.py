@@ -1,3 +1,4 @@
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -55,6 +56,25 @@ def test_a_worker_without_gradients_takes_part_in_the_step():
     torch.testing.assert_close(weight(policy).data, torch.tensor([[2.0, -1.0]]))
 
 
+@pytest.mark.parametrize(
+    ("inputs", "loss"), [([math.nan, 1.0], 0.0), ([math.inf, 1.0], 0.0), ([1e30, 1e30], 0.0), ([1.0, 1.0], math.inf)]
+)
+def test_an_update_that_is_not_finite_leaves_weights_and_optimizer_as_they_were(inputs, loss):
+    """1e30: the gradient is finite in float32, but its norm is not."""
+    policy, undisturbed = updater(linear(), weight_decay=0.1), updater(linear(), weight_decay=0.1)
+    for each in (policy, undisturbed):
+        step(each, [1.0, -2.0])
+    policy.begin(0.1)
+    policy.model(torch.tensor([inputs])).sum().backward()
+    norm, _ = policy.update(2, 10, loss)
+    assert math.isnan(norm)
+    assert weight(policy).grad is None
+    for each in (policy, undisturbed):
+        step(each, [0.5, 0.5])
+    assert torch.equal(weight(policy), weight(undisturbed))
+    assert policy.optimizer_state()["state"][0]["step"] == 2
+
+
 def test_gradients_of_the_step_before_are_dropped():
     policy = updater(linear())
     policy.model(torch.tensor([[100.0, 100.0]])).sum().backward()
@@ -96,6 +116,15 @@ def test_a_restored_policy_continues_bit_identically(tmp_path):
     assert without.reference is None
 
 
+def test_settings_of_the_optimizer_are_those_of_the_run_that_resumes(tmp_path):
+    before = updater(linear(), weight_decay=0.5, adam_beta1=0.5)
+    step(before, [1.0, -2.0])
+    resumed = updater(linear(), weight_decay=0.25)
+    resumed.restore(load_checkpoint(save(before, tmp_path)))
+    (group,) = resumed.optimizer_state()["param_groups"]
+    assert (group["betas"], group["weight_decay"]) == ((0.9, 0.999), 0.25)
+
+
 def test_a_new_stage_takes_weights_and_moments_as_configured(tmp_path):
     before = updater(linear(), weight_decay=0.5, adam_beta1=0.5)
     step(before, [1.0, -2.0])
@@ -123,3 +152,15 @@ def test_adapters_are_refactored_when_due_and_keep_their_product(tmp_path):
         reports.append(policy.update(number, 4)[1])
     assert [report is not None for report in reports] == [False, True, False, True]
     assert reports[1] is not None and reports[1].metrics()["spectral_num_pairs"] == 14  # 7 in each of 2 layers
+
+
+def test_adapters_are_refactored_when_due_even_if_that_update_is_skipped(tmp_path):
+    config = ModelConfig(dtype="float32", device="cpu", lora=LoraConfig(r=4, alpha=8))
+    model = load_policy(save_tiny_model(tmp_path), config)
+    policy, tokens = updater(model, SPECTRAL, learning_rate=1e-2), torch.arange(8)[None]
+    for number in (1, 2):
+        policy.begin(1e-2)
+        (model(input_ids=tokens, labels=tokens).loss * (math.nan if number == 2 else 1)).backward()
+        norm, report = policy.update(number, 4)
+    assert math.isnan(norm) and report is not None and len(report.pairs) == 14
+    assert all(tensor.isfinite().all() for tensor in trainable_tensors(model).values())

@@ -15,7 +15,7 @@ from pipeline.config import (
     validate_config,
     with_settings,
 )
-from pipeline.config.evaluation import EvaluationConfig
+from pipeline.config.evaluation import EvalRolloutConfig, EvaluationConfig
 from pipeline.errors import ConfigError
 from tests.conftest import CONFIGS
 from tests.support.properties import examples
@@ -237,6 +237,8 @@ CROSS_CHECKS = [
     (["grpo.batch_size=6"], r"rollout\.prompts_per_chunk must divide .* got 4 and 6"),
     (["grpo.batch_size=4", "learner.num_workers=2"], r"rollout\.prompts_per_chunk must divide .* got 4 and 2"),
     (["rollout.temperature=0"], r"rollout\.temperature must be above 0 for grpo"),
+    (["rollout.top_p=0.9"], r"rollout\.top_p must be 1 and rollout\.top_k 0 for grpo, got 0\.9 and 0"),
+    (["rollout.top_k=50"], r"rollout\.top_p must be 1 and rollout\.top_k 0 for grpo, got 1 and 50"),
     (["model.device_map=auto", "learner.num_workers=2"], r"model\.device_map must be null"),
     (["trainer.name=SpectralRefactor"], r"^trainer\.name=SpectralRefactor needs model\.lora"),
     (["eval.metric_for_best_model=answer_accuracy"], r"metric_for_best_model needs total_eval_times above 0, got 0"),
@@ -349,6 +351,10 @@ def test_cross_checks_see_the_settings_of_a_stage(recipe):
 
 def test_sft_allows_greedy_decoding(recipe):
     assert recipe({"stages": [{"name": "warm", "kind": "sft"}]}, "rollout.temperature=0").rollout.temperature == 0
+
+
+def test_an_evaluation_may_sample_from_the_most_likely_tokens():
+    assert EvalRolloutConfig(top_p=0.9, top_k=50).top_k == 50
 
 
 def test_a_small_batch_on_one_learner_is_one_chunk(recipe):

@@ -1,5 +1,6 @@
 """The schedule of a stage, driven through its steps without a model."""
 
+import math
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from pipeline.config import GRPOConfig, HeldOutConfig, PromotionConfig, SFTConfig
 from pipeline.curriculum.schedule import StageSchedule, stage_decision
+from pipeline.errors import TrainingError
 from pipeline.runs.checkpoints import Progress
 
 BY_ACCURACY = HeldOutConfig(total_eval_times=4, metric_for_best_model="answer_accuracy")
@@ -232,3 +234,42 @@ def test_a_higher_score_is_better_whatever_the_metric(metric, greater_is_better,
     stage = schedule(held_out=held_out)
     stage.record_score({f"eval_{metric}": 2.0}, score=0.0)
     assert stage.progress.eval_scores == [score]
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_no_score(score):
+    stage = schedule()
+    for given in (score, -1.0, -3.0):
+        stage.record_score({}, given)
+    stage.score_checkpoint()
+    assert stage.progress.score == -2.0
+    stage.record_score({}, score)
+    stage.score_checkpoint()
+    assert stage.progress.score is None  # these weights were not scored
+
+
+def test_an_evaluation_that_is_not_finite_is_never_the_best():
+    stopping = BY_ACCURACY.model_copy(update={"metric_for_best_model": "loss", "early_stopping_patience": 2})
+    stage = schedule(num_steps=20, held_out=stopping)
+    losses = [math.nan, 2.0, 1.0, math.nan, 1.5, 0.5]
+    taken = [stage.record_score({"eval_loss": losses[step]}, 0.0) for step in steps(stage)]
+    assert taken == [False, True, True, False, True]  # two evaluations without a new best after the loss of 1
+    assert stage.progress.eval_scores == [None, -2.0, -1.0, None, -1.5]
+
+
+def test_a_stage_whose_evaluations_are_never_finite_ends_early():
+    stopping = BY_ACCURACY.model_copy(update={"early_stopping_patience": 2})
+    stage = schedule(num_steps=20, held_out=stopping)
+    assert len([stage.record_score({"eval_answer_accuracy": math.nan}, 0.0) for _ in steps(stage)]) == 2
+
+
+# Skipped updates ---------------------------------------------------------------------------------
+
+
+def test_too_many_skipped_updates_in_a_row_end_the_run():
+    stage = schedule(settings=GRPOConfig(max_skipped_updates=3))
+    for is_made in (False, False, True, False, False):
+        stage.record_update(is_made)
+    resumed = schedule(settings=stage.settings, progress=deepcopy(stage.progress))
+    with pytest.raises(TrainingError, match=r"grpo\.max_skipped_updates=3 updates in a row.*Lower grpo\.learning_rate"):
+        resumed.record_update(False)

@@ -6,6 +6,7 @@ import torch
 
 from pipeline.config import LoraConfig, ModelConfig
 from pipeline.errors import ModelError
+from pipeline.models.pissa import lora_layers
 from pipeline.models.policy import (
     load_policy,
     load_trainable,
@@ -14,6 +15,7 @@ from pipeline.models.policy import (
     snapshot,
     swapped_in,
     trainable_tensors,
+    turn_off_dropout,
 )
 from pipeline.models.tokenizer import load_tokenizer
 from tests.support.models import save_tiny_model, tiny_llama, tiny_tokenizer
@@ -85,6 +87,29 @@ def test_only_trainable_tensors_keep_the_master_dtype(path):
     assert {p.dtype for p in full.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_pissa_starts_from_the_model_itself(path, dtype):
+    """The base stays as it is, and nothing is added to it."""
+    plain, config = load_policy(path, ModelConfig(name="tiny", device="cpu", master_dtype=dtype)), VARIANTS["pissa"]
+    model = load_policy(path, ModelConfig(name="tiny", device="cpu", dtype=dtype, lora=config))
+    assert_same_bits(dict(merged_weights(model, torch.float32)), dict(merged_weights(plain, torch.float32)))
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+        torch.testing.assert_close(logits_of(model), logits_of(plain), rtol=0, atol=1e-5)
+
+
+def test_pissa_learns_as_if_its_start_had_been_subtracted_from_the_base(path):
+    """The gradients are those of (W - s B_0 A_0) x + s B A x."""
+    model = load_policy(path, settings(lora=VARIANTS["pissa"]))
+    layer = next(iter(lora_layers(model).values()))
+    inputs = torch.randn(3, layer.in_features, generator=torch.Generator().manual_seed(0))
+    layer(inputs).square().sum().backward()
+    a, b = (factor["default"].weight.detach().clone().requires_grad_() for factor in (layer.lora_A, layer.lora_B))
+    residual = layer.base_layer.weight - 2.0 * (b @ a).detach()  # alpha / r is 2
+    (inputs @ residual.T + 2.0 * inputs @ a.T @ b.T).square().sum().backward()
+    torch.testing.assert_close(layer.lora_A["default"].weight.grad, a.grad, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(layer.lora_B["default"].weight.grad, b.grad, rtol=1e-4, atol=1e-4)
+
+
 def test_an_unknown_lora_target_is_answered_with_the_known_names(path):
     config = settings(lora=LoraConfig(target_modules=["q_proj", "query_proj"]))
     with pytest.raises(ModelError, match=r"\['query_proj'\].*'down_proj', 'gate_proj', .*'q_proj'.*'v_proj'"):
@@ -105,6 +130,35 @@ def test_a_tokenizer_needs_a_chat_template(path, tmp_path):
     with pytest.raises(ModelError, match="must have a chat template"):
         load_tokenizer(tmp_path, settings())
     assert load_tokenizer(tmp_path, settings(), chat=False).eos_token_id == tokenizer.eos_token_id
+
+
+# Dropout -----------------------------------------------------------------------------------------
+
+
+def tiny_opt(**dropout):
+    """Its layers call dropout as a function, on probabilities they hold as numbers, and are left out at random."""
+    from transformers import OPTConfig, OPTForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 259, "hidden_size": 16, "ffn_dim": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return OPTForCausalLM(OPTConfig(word_embed_proj_dim=16, init_std=0.2, **sizes, **dropout))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_no_dropout_acts_whatever_its_form(checkpointing):
+    model = tiny_opt(dropout=0.5, attention_dropout=0.5, layerdrop=0.5).train()
+    expected = logits_of(tiny_opt())
+    if checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    turn_off_dropout(model)
+    calls = []
+    model.model.decoder.layers[0].fc1.register_forward_hook(lambda *_: calls.append(1))
+    for _ in range(2):
+        logits = model(input_ids=TOKENS, use_cache=False).logits
+        torch.testing.assert_close(logits, expected, rtol=0, atol=0)
+    logits.sum().backward()
+    assert len(calls) == (3 if checkpointing else 2)  # the backward pass recomputes one forward pass
+    assert model.config.dropout == 0.5  # as the final model's files will say
 
 
 # Merging -----------------------------------------------------------------------------------------
@@ -235,4 +289,5 @@ def test_the_final_model_says_its_dtype(path, tmp_path):
     model = trained(path)
     save_final_model(model, tiny_tokenizer(), tmp_path, torch.bfloat16)
     assert AutoModelForCausalLM.from_pretrained(tmp_path).dtype == torch.bfloat16
+    assert not (tmp_path / "rounding.json").exists()
     assert model.config.dtype == torch.float32

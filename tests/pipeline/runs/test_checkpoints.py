@@ -172,6 +172,13 @@ def test_the_best_is_of_the_newest_stage_and_the_later_of_equals(store):
     assert names(store) == ["step_000003", "step_000005"]
 
 
+def test_nan_is_never_the_best(store):
+    for step, score in ((1, float("nan")), (2, 0.5), (3, 0.25), (4, float("nan"))):
+        save(store, step, score=score)
+    best = store.best()
+    assert best is not None and best.name == "step_000002"
+
+
 def test_the_link_to_the_best_is_of_the_newest_stage_only(store):
     save(store, 1, stage="sft", score=5.0)
     link = store.path / "checkpoint_best"

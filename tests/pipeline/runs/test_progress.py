@@ -116,6 +116,15 @@ def test_supervised_fine_tuning_shows_loss_accuracy_and_rate(tmp_path, capsys):
     assert capsys.readouterr().out == expected
 
 
+@pytest.mark.parametrize(
+    ("values", "shown"), [({"num_skipped_updates": 0}, ""), ({"num_skipped_updates": 2}, "  2 updates skipped")]
+)
+def test_skipped_updates_are_shown(tmp_path, capsys, values, shown):
+    write_metrics(tmp_path, [sft(1, at=1, loss=None, **values)])
+    Follower(tmp_path, SFT).close()
+    assert capsys.readouterr().out == f"step 1/2  warmup  ETA 0:00:10{shown}\n"
+
+
 @pytest.mark.parametrize(("kl", "shown"), [(0.0, ""), (0.0125, "  KL 0.0125")])
 def test_grpo_shows_reward_share_correct_length_and_kl_but_no_loss(tmp_path, capsys, kl, shown):
     values = {"loss": 0.0, "reward_mean": 1.25, "correct_frac": 0.375, "completion_length_mean": 37.6, "kl": kl}

@@ -25,6 +25,10 @@ def test_advantages_are_rewards_in_population_standard_deviations_from_the_group
     close(group_advantages(rewards), [[1.0, -1.0, -1.0, 1.0], [math.sqrt(3)] + [-1 / math.sqrt(3)] * 3])
 
 
+def test_the_squares_of_large_rewards_do_not_overflow():
+    close(group_advantages(torch.tensor([[3e38, 3e38, -3e38, -3e38]])), [[1.0, 1.0, -1.0, -1.0]])
+
+
 def test_epsilon_is_added_to_the_standard_deviation():
     close(group_advantages(torch.tensor([[1.0, 0.0]]), eps=0.5), [[0.5, -0.5]])  # 0.5 / (0.5 + 0.5)
 

@@ -64,6 +64,9 @@ def rank(group, verdicts):
     return [index / len(group.completions) for index in range(len(verdicts))]
 
 def short(group, verdicts): return [1.0]
+def huge(group, verdicts): return [1e39] * len(verdicts)
+def digits(group, verdicts): return [10**400] * len(verdicts)
+def large(group, verdicts): return [3e38] * len(verdicts)
 def infinite(group, verdicts): return [float("inf")] * len(verdicts)
 def words(group, verdicts): return ["high"] * len(verdicts)
 def nothing(group, verdicts): return None
@@ -91,6 +94,8 @@ def test_plugin_sees_the_whole_group(plugin, grader):
     [
         ("short", "must return 2 values, one per completion, got 1"),
         ("infinite", "finite"),
+        ("huge", "finite in float32"),
+        ("digits", "one number per completion"),
         ("words", "one number per completion"),
         ("nothing", "one number per completion, got None"),
     ],
@@ -99,6 +104,12 @@ def test_wrong_values_of_a_plugin_are_an_error_that_names_it(name, reason, plugi
     with pytest.raises(RewardError, match=reason) as error:
         score_group(make_group("1", "2"), [RewardTerm(name=f"my_rewards:{name}")], grader)
     assert f"my_rewards:{name}" in str(error.value)
+
+
+def test_a_total_that_is_not_finite_in_float32_is_an_error_that_names_its_terms(plugin, grader):
+    terms = [RewardTerm(name="my_rewards:large", weight=2.0), RewardTerm(name="format")]
+    with pytest.raises(RewardError, match=r"weighted sum of rewards \(2 my_rewards:large, 1 format\) must be finite"):
+        score_group(make_group("1"), terms, grader)
 
 
 @pytest.mark.parametrize(

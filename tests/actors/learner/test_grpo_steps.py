@@ -1,0 +1,86 @@
+"""The GRPO loop around its maths, with everything else replaced: iterations, references, metrics."""
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from actors.learner import grpo_loop
+from actors.learner.ranks import Ranks
+from pipeline.config import GRPOConfig, HeldOutConfig
+from pipeline.curriculum.schedule import StageSchedule
+from pipeline.runs.checkpoints import Progress
+
+
+class FakeSession:
+    """Steps through a stage whose passes start at the given steps."""
+
+    def __init__(self, settings: GRPOConfig, pass_starts: dict[int, int], num_steps: int) -> None:
+        self.settings, self.num_steps, self._pass_starts = settings, num_steps, pass_starts
+        self.progress, self.ranks = Progress("rl"), Ranks()
+        self.schedule = StageSchedule(self.progress, settings, num_steps, HeldOutConfig())
+        self.config = SimpleNamespace(seed=0)
+        self.examples = SimpleNamespace(batch=lambda step: [])
+        self.engines = SimpleNamespace(collect=lambda *_: [])
+        self.policy = SimpleNamespace(snapshot_reference=lambda: self.references.append(self.progress.stage_step))
+        self.references: list[int] = []
+        self.rows: list[dict[str, Any]] = []
+
+    def remaining_steps(self) -> Any:
+        for step in range(self.num_steps):
+            self.progress.pass_start = self._pass_starts.get(step, self.progress.pass_start)
+            yield step
+
+    def clock(self, phase: str) -> Any:
+        return nullcontext()
+
+    def begin(self) -> None: ...
+
+    finish = begin
+
+    def publish_weights(self, step: int) -> dict[str, float]:
+        return {}
+
+    evaluate_if_due = dict
+
+    def end_step(self, metrics: dict[str, Any], score: float) -> None:
+        self.rows.append(metrics)
+        self.progress.step += 1
+        self.progress.stage_step += 1
+
+
+def run(monkeypatch: pytest.MonkeyPatch, session: FakeSession) -> None:
+    monkeypatch.setattr(grpo_loop, "LearnerSession", lambda setup: session)
+    monkeypatch.setattr(grpo_loop, "_learn_groups", lambda *_: {})
+    monkeypatch.setattr(grpo_loop, "_record_groups", lambda *_: {"reward_mean": 0.0})
+    grpo_loop.grpo_loop(None)  # type: ignore[arg-type]
+
+
+def test_a_repeated_stage_starts_its_iterations_and_its_reference_over(monkeypatch):
+    """Iterations of two steps. The first pass was cut short after three, the second began with the fourth step."""
+    session = FakeSession(GRPOConfig(num_steps=2, num_iterations=2, beta=0.1), {3: 3}, num_steps=7)
+    run(monkeypatch, session)
+    assert [row["iteration"] for row in session.rows] == [1, 1, 2, 1, 1, 2, 2]
+    assert session.references == [0, 2, 3, 5]
+
+
+def test_without_a_kl_term_there_is_no_reference(monkeypatch):
+    session = FakeSession(GRPOConfig(num_steps=2), {}, num_steps=3)
+    run(monkeypatch, session)
+    assert session.references == []
+
+
+def metrics(**settings: float) -> dict[str, float]:
+    session: Any = SimpleNamespace(settings=GRPOConfig.model_validate(settings), ranks=Ranks())
+    totals = grpo_loop._Totals(loss=1.0, kl=2.0, clipped=1.0, entropy=4.0, sampler_diff=2.0, tokens=8.0)
+    empty = grpo_loop._Totals(learner_tokens=5.0)
+    assert grpo_loop._metrics(session, empty) == {"learner_tokens": 5.0}
+    return grpo_loop._metrics(session, totals)
+
+
+def test_what_was_not_measured_is_absent():
+    """Nothing was learned from (above), or there is no KL term."""
+    means = {"loss": 1.0, "clip_frac": 0.125, "entropy": 0.5, "sampler_logprob_diff": 0.25, "learner_tokens": 0.0}
+    assert metrics(beta=0.0) == means
+    assert metrics(beta=0.1) == means | {"kl": 0.25}
