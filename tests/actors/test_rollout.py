@@ -37,6 +37,9 @@ class StubEngine:
             prompt_token_ids=ids, outputs=[completion], finished=True, prompt_logprobs=[None, *[said] * (len(ids) - 1)]
         )
 
+    def get_tokenizer(self) -> Any:
+        return SimpleNamespace(chat_template=None, eos_token_id=0)
+
     def reset_prefix_cache(self) -> None: ...
 
     def collective_rpc(self, method: str, kwargs: Any) -> None:

@@ -84,7 +84,7 @@ SETTINGS = {
     "a reward that fails": (["reward.functions=[{name: '%s:fails'}]"], "got KeyError"),
     "a reward of too few values": (["reward.functions=[{name: '%s:one_value'}]"], "must return 4 values"),
     "a reward that is no number": (["reward.functions=[{name: '%s:text'}]"], "must return one number per completion"),
-    "a reward of nan": (["reward.functions=[{name: '%s:nan'}]"], "must return finite values"),
+    "a reward of nan": (["reward.functions=[{name: '%s:nan'}]"], "must return values that are finite"),
     "a reward that blocks": (["reward.functions=[{name: '%s:blocks'}]"], "must return, got nothing in 0.2 s"),
     "a place that is a file": (["output.root={tmp}/train.jsonl/runs"], "output.root must be writable"),
 }
