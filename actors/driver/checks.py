@@ -15,7 +15,7 @@ from torch import nn
 
 from actors.driver.actor_plan import engine_limits, plan_actors
 from actors.driver.plan import PlannedChain, RunPlan, StagePlan
-from pipeline.config import Config, SFTConfig
+from pipeline.config import Config, GRPOConfig, SFTConfig
 from pipeline.curriculum.examples import shortened
 from pipeline.data.table import ProblemTable
 from pipeline.data.tokens import encode_problems
@@ -44,9 +44,10 @@ def check_plan(plan: RunPlan, model: Path | None) -> None:
     Raises:
         GradusError: the job would fail.
     """
-    sampled = (stage.problems[0] for chain in plan.chains for stage in chain.stages if stage.spec.kind == "grpo")
-    if problem := next(sampled, None):
-        try_rewards(plan.config.reward.functions, problem, plan.config.grpo.num_generations)
+    for stage in (stage for chain in plan.chains for stage in chain.stages):
+        if isinstance(stage.spec.settings, GRPOConfig):
+            try_rewards(plan.config.reward.functions, stage.problems[0], stage.spec.settings.num_generations)
+            break
     if model is None:
         return
     check_weights(model, plan.config.model.name)

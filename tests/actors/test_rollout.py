@@ -12,6 +12,7 @@ from actors.rollout import Decoding, EngineError, RolloutWorker, SyncReport
 from actors.weights import PackedWeights, Probe, pack_weights
 from pipeline.config import ModelConfig, RolloutConfig
 from pipeline.types import PromptRequest, WeightId
+from tests.support.models import tiny_tokenizer
 
 FIRST, SECOND = WeightId(1, 0), WeightId(1, 1)
 REQUESTS = [PromptRequest((1, 2), (10, 11)), PromptRequest((3,), (12,))]
@@ -25,9 +26,13 @@ class StubEngine:
     logprob = -1.0
     """Of every token of a prompt."""
 
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
     def generate(self, prompts: list[dict[str, list[int]]], params: Any, use_tqdm: bool) -> list[Any]:
         if self.failure:
             raise self.failure
+        self.asked.append(params)
         return [self._answer(prompt["prompt_token_ids"]) for prompt in prompts][self.lost :]
 
     def _answer(self, ids: list[int]) -> Any:
@@ -38,7 +43,9 @@ class StubEngine:
         )
 
     def get_tokenizer(self) -> Any:
-        return SimpleNamespace(chat_template=None, eos_token_id=0)
+        tokenizer = tiny_tokenizer(eos="<eos>", special=["<|im_end|>"])
+        tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
+        return tokenizer
 
     def reset_prefix_cache(self) -> None: ...
 
@@ -68,6 +75,12 @@ def test_every_seed_of_every_prompt_gets_its_completion(parts):
     answers = parts.worker.generate(FIRST, REQUESTS, Decoding(1.0))
     assert [[c.token_ids for c in group] for group in answers] == [[(1,), (1,)], [(3,)]]
     assert not parts.ended
+
+
+def test_an_engine_stops_where_the_template_ends_a_turn(parts):
+    parts.worker.generate(FIRST, REQUESTS, Decoding(1.0))
+    end_of_turn = parts.engine.get_tokenizer().convert_tokens_to_ids("<|im_end|>")
+    assert [params.stop_token_ids for params in parts.engine.asked[0]] == [[end_of_turn]] * 3
 
 
 def test_an_exception_inside_the_engine_ends_the_process_after_a_log_line(parts, caplog):
