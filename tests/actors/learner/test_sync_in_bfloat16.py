@@ -62,7 +62,7 @@ def test_engines_and_final_model_get_the_same_weights_with_all_of_the_update(tin
     assert row["visible_update_frac"] == pytest.approx(1, abs=0.5)  # to the nearest it would be below 0.05
     assert row["num_skipped_updates"] == 0
     final = load_file(run.path / "final_model" / "model.safetensors")
-    held = dict(actors.weight_store._actor.held[1].tensors())  # type: ignore[attr-defined]
+    held = dict(actors.weight_store._actor.held[1].tensors())
     assert held.keys() == final.keys()
     assert all(tensor.dtype == torch.bfloat16 and torch.equal(tensor, final[name]) for name, tensor in held.items())
     record = json.loads((run.path / "final_model" / "rounding.json").read_text())
