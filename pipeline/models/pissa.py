@@ -41,7 +41,7 @@ def delta_weight(layer: Any, rows: slice = slice(None)) -> Tensor:
     scaling = layer.scaling[adapter]
     delta: Tensor = scaling * layer.lora_B[adapter].weight[rows].float() @ layer.lora_A[adapter].weight.float()
     if hasattr(layer, "start_a"):
-        delta -= scaling * layer.start_b[rows].float() @ layer.start_a.float()
+        delta.sub_(scaling * layer.start_b[rows].float() @ layer.start_a.float())
     return delta
 
 
