@@ -53,7 +53,8 @@ class _LessItsStart:
         a = torch.cat([layer.lora_A[active_adapter].weight, layer.start_a])
         b = torch.cat([layer.lora_B[active_adapter].weight, -layer.start_b], dim=1)
         added = F.linear(F.linear(layer.lora_dropout[active_adapter](x), a), b)
-        return result + added * layer.scaling[active_adapter]
+        scaling: float = layer.scaling[active_adapter]
+        return result + added * scaling
 
     @staticmethod
     def merge_safe(layer: Any, active_adapter: str, orig_weight: Tensor) -> Tensor:
