@@ -5,7 +5,7 @@ difference is rounded, so that training would not start from the model (relative
 is and a frozen copy of the start is subtracted in the adapter: W x + s (B A - B_0 A_0) x. The gradients are the same.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,14 +36,12 @@ def restore_bases(model: nn.Module, bases: dict[str, Tensor]) -> None:
 def delta_weight(layer: Any, rows: slice = slice(None)) -> Tensor:
     """What a LoRA layer adds to these rows of its base, in float32. Exactly 0 at PiSSA's start."""
     adapter = layer.active_adapters[0]
-    delta: Tensor
     if not isinstance(layer.get_base_layer(), nn.Linear):  # of an adapter that was trained elsewhere
-        delta = layer.get_delta_weight(adapter).float()[rows]
-        return delta
+        return cast(Tensor, layer.get_delta_weight(adapter).float()[rows])
     scaling = layer.scaling[adapter]
-    delta = scaling * layer.lora_B[adapter].weight[rows].float() @ layer.lora_A[adapter].weight.float()
+    delta: Tensor = scaling * layer.lora_B[adapter].weight[rows].float() @ layer.lora_A[adapter].weight.float()
     if hasattr(layer, "start_a"):
-        delta -= scaling * layer.start_b[rows].float() @ layer.start_a.float()
+        delta.sub_(scaling * layer.start_b[rows].float() @ layer.start_a.float())
     return delta
 
 
@@ -55,8 +53,8 @@ class _LessItsStart:
         a = torch.cat([layer.lora_A[active_adapter].weight, layer.start_a])
         b = torch.cat([layer.lora_B[active_adapter].weight, -layer.start_b], dim=1)
         added = F.linear(F.linear(layer.lora_dropout[active_adapter](x), a), b)
-        adapted: Tensor = result + added * layer.scaling[active_adapter]
-        return adapted
+        scaling: float = layer.scaling[active_adapter]
+        return result + added * scaling
 
     @staticmethod
     def merge_safe(layer: Any, active_adapter: str, orig_weight: Tensor) -> Tensor:
