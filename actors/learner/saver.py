@@ -10,6 +10,7 @@ from actors.learner.setup import StageSetup
 from actors.learner.updater import PolicyUpdater
 from pipeline.curriculum.examples import StageExamples
 from pipeline.curriculum.schedule import StageSchedule
+from pipeline.files import whole_directory
 from pipeline.models.policy import save_adapter, save_final_model, snapshot, trainable_tensors, weights_digest
 from pipeline.runs.checkpoints import Progress
 from pipeline.runs.clock import PhaseClock
@@ -61,8 +62,10 @@ class StageSaver:
     def finish_stage(self, progress: Progress, tokenizer: Any, dtype: torch.dtype) -> None:
         """Mark the stage done. The last stage of a run saves the final model first and, under LoRA, its adapter."""
         if self._setup.is_last and self._setup.config.output.save_final_model:
-            save_final_model(self._model, tokenizer, self._run.final_model, dtype)
+            with whole_directory(self._run.final_model) as hidden:
+                save_final_model(self._model, tokenizer, hidden, dtype)
             if self._setup.config.model.lora:
-                save_adapter(self._model, self._setup.config.model, self._run.final_adapter, self._initial_adapters)
+                with whole_directory(self._run.final_adapter) as hidden:
+                    save_adapter(self._model, self._setup.config.model, hidden, self._initial_adapters)
         progress.stage_done = True
         progress.ended_with = weights_digest(self._model)

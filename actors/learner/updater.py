@@ -90,18 +90,21 @@ class PolicyUpdater:
         return self._optimizer.state_dict()
 
     def restore(self, checkpoint: Checkpoint, *, with_reference: bool = True) -> None:
-        """Take weights and optimizer from a checkpoint of the same stage and, by default, the reference policy."""
+        """Take weights and the optimizer's moments from a checkpoint of the same stage and, by default, the reference
+        policy. Betas and weight decay may have changed since: they are those of the settings."""
         load_trainable(self.model, checkpoint.tensors)
-        self._optimizer.load_state_dict(checkpoint.optimizer)
+        self._load_moments(checkpoint)
         if with_reference and checkpoint.reference is not None:
             own = trainable_tensors(self.model)
             self.reference = {name: tensor.to(own[name].device) for name, tensor in checkpoint.reference.items()}
 
     def carry_over(self, checkpoint: Checkpoint, carry: CarryConfig) -> None:
-        """Take what a new stage carries over from the one before. Of the optimizer, only the moments: betas and weight
-        decay are the new stage's."""
+        """Take what a new stage carries over from the one before."""
         if carry.weights:
             load_trainable(self.model, checkpoint.tensors)
         if carry.optimizer:
-            own = self._optimizer.state_dict()
-            self._optimizer.load_state_dict(own | {"state": checkpoint.optimizer["state"]})
+            self._load_moments(checkpoint)
+
+    def _load_moments(self, checkpoint: Checkpoint) -> None:
+        own = self._optimizer.state_dict()
+        self._optimizer.load_state_dict(own | {"state": checkpoint.optimizer["state"]})

@@ -3,6 +3,8 @@
 import fcntl
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -12,6 +14,9 @@ from pipeline.errors import CheckpointError, ConfigError
 from pipeline.files import write_json
 from pipeline.runs.checkpoints import CheckpointStore
 
+JOB_LOCK = ".lock"
+"""Held by the job's driver. A learner holds a lock of its own: it may run on another node, and outlive its driver."""
+LEARNER_LOCK = ".learner.lock"
 _KINDS = {"chain": "a run of one chain", "search": "a search"}
 
 
@@ -85,13 +90,24 @@ class RunDirectory:
                 f"{self.path} must be resumed by {job}: it is {_KINDS[own_kind]}, not {_KINDS[kind]}."
             )
 
-    def lock(self, timeout_s: float = 60.0) -> None:
-        """Hold the directory until ``unlock``, or until this process ends.
+    @contextmanager
+    def locked(self, timeout_s: float = 60.0) -> Iterator[None]:
+        """Hold the directory for a job. The learner of a job that was just killed may still write: wait for its end.
 
         Raises:
-            CheckpointError: another process holds it.
+            CheckpointError: another job, or its learner, holds it.
         """
-        self._lock_file = hold_lock(self.path, timeout_s)
+        with hold_lock(self.path, timeout_s):
+            hold_lock(self.path, timeout_s, LEARNER_LOCK).close()
+            yield
+
+    def lock_for_learner(self, timeout_s: float = 60.0) -> None:
+        """Hold what a learner writes until ``unlock``, or until this process ends: metrics, samples, checkpoints.
+
+        Raises:
+            CheckpointError: another learner holds it.
+        """
+        self._lock_file = hold_lock(self.path, timeout_s, LEARNER_LOCK)
 
     def unlock(self) -> None:
         self._lock_file.close()
@@ -127,11 +143,12 @@ def latest_directory(root: str, part: str) -> Path:
     return max(configs_of_kind, key=lambda path: path.stat().st_mtime).parent
 
 
-def hold_lock(directory: Path, timeout_s: float = 60.0) -> IO[str]:
+def hold_lock(directory: Path, timeout_s: float = 60.0, name: str = JOB_LOCK) -> IO[str]:
     """Hold a directory, because two jobs in one directory would mix their results.
 
     Args:
         timeout_s: a process that was just killed may hold it a moment longer.
+        name: of the lock file.
 
     Returns:
         The lock file. The lock ends when it is closed or garbage-collected, and with this process.
@@ -139,7 +156,7 @@ def hold_lock(directory: Path, timeout_s: float = 60.0) -> IO[str]:
     Raises:
         CheckpointError: another process holds the directory.
     """
-    lock_file = (directory / ".lock").open("w")
+    lock_file = (directory / name).open("a")  # "w" would change the file before the directory is held
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -147,5 +164,6 @@ def hold_lock(directory: Path, timeout_s: float = 60.0) -> IO[str]:
             return lock_file
         except BlockingIOError:
             if time.monotonic() > deadline:
+                lock_file.close()
                 raise CheckpointError(f"run {directory} is in use by another job. Wait for it to end.") from None
             time.sleep(0.5)

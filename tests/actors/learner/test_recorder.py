@@ -13,7 +13,7 @@ from actors.learner.saver import StageSaver
 from pipeline.config import Config, validate_config
 from pipeline.curriculum.replay import ReplayBuffer, ReplayItem
 from pipeline.models.policy import load_trainable
-from pipeline.runs.checkpoints import Progress
+from pipeline.runs.checkpoints import Progress, load_checkpoint
 from pipeline.runs.clock import PhaseClock
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.metrics_log import read_metrics
@@ -162,9 +162,8 @@ def test_a_checkpoint_holds_what_resuming_needs_and_old_ones_are_deleted(tmp_pat
     assert save(saver, Progress("rl", 1, 1)).num_scored == 1
     save(saver, Progress("rl", 2, 2))
     (path,) = run.checkpoints.paths()
-    checkpoint = run.checkpoints.load_latest()
-    assert path.name == "step_000002" and checkpoint is not None
-    load_trainable(tiny_llama(seed=1), checkpoint.tensors)  # names and shapes are the model's
+    assert path.name == "step_000002" and path == run.checkpoints.latest()
+    load_trainable(tiny_llama(seed=1), load_checkpoint(path).tensors)  # names and shapes are the model's
     assert not (path / "replay.json").exists()  # no curriculum
 
 

@@ -29,7 +29,7 @@ def test_a_new_run_has_its_directories_and_its_configuration(tmp_path):
     ]
     assert run.load_config() == config(tmp_path / "not" / "there" / "yet")
     assert (
-        run.checkpoints.load_latest() is None
+        run.checkpoints.latest() is None
         and run.checkpoints.latest_progress() is None
         and run.checkpoints.best() is None
     )
