@@ -17,6 +17,8 @@ from pipeline.runs.checkpoints import CheckpointStore
 JOB_LOCK = ".lock"
 """Held by the job's driver. A learner holds a lock of its own: it may run on another node, and outlive its driver."""
 LEARNER_LOCK = ".learner.lock"
+LOCK_TIMEOUT_S = 60.0
+"""A process that was just killed may hold its lock a moment longer."""
 _KINDS = {"chain": "a run of one chain", "search": "a search"}
 
 
@@ -91,23 +93,23 @@ class RunDirectory:
             )
 
     @contextmanager
-    def locked(self, timeout_s: float = 60.0) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Hold the directory for a job. The learner of a job that was just killed may still write: wait for its end.
 
         Raises:
             CheckpointError: another job, or its learner, holds it.
         """
-        with hold_lock(self.path, timeout_s):
-            hold_lock(self.path, timeout_s, LEARNER_LOCK).close()
+        with hold_lock(self.path):
+            hold_lock(self.path, name=LEARNER_LOCK).close()
             yield
 
-    def lock_for_learner(self, timeout_s: float = 60.0) -> None:
+    def lock_for_learner(self) -> None:
         """Hold what a learner writes until ``unlock``, or until this process ends: metrics, samples, checkpoints.
 
         Raises:
             CheckpointError: another learner holds it.
         """
-        self._lock_file = hold_lock(self.path, timeout_s, LEARNER_LOCK)
+        self._lock_file = hold_lock(self.path, name=LEARNER_LOCK)
 
     def unlock(self) -> None:
         self._lock_file.close()
@@ -143,11 +145,10 @@ def latest_directory(root: str, part: str) -> Path:
     return max(configs_of_kind, key=lambda path: path.stat().st_mtime).parent
 
 
-def hold_lock(directory: Path, timeout_s: float = 60.0, name: str = JOB_LOCK) -> IO[str]:
+def hold_lock(directory: Path, name: str = JOB_LOCK) -> IO[str]:
     """Hold a directory, because two jobs in one directory would mix their results.
 
     Args:
-        timeout_s: a process that was just killed may hold it a moment longer.
         name: of the lock file.
 
     Returns:
@@ -157,7 +158,7 @@ def hold_lock(directory: Path, timeout_s: float = 60.0, name: str = JOB_LOCK) ->
         CheckpointError: another process holds the directory.
     """
     lock_file = (directory / name).open("a")  # "w" would change the file before the directory is held
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
     while True:
         try:
             fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
