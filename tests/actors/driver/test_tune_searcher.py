@@ -59,6 +59,19 @@ def trained(weights: str, key: str) -> str:
     return hashlib.sha256(f"{weights} {key}".encode()).hexdigest()
 
 
+class NoActors:
+    """Two slots without actors."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def actors(self, slot: int) -> None:
+        return None
+
+    def replace(self, slot: int) -> None:
+        pass
+
+
 def fit(search: StageQueue, directory: Path, **settings: Any) -> dict[str, dict[str, Any]]:
     """All trials of a search; how every stage ran, by key and attempt."""
     from ray import tune
@@ -70,7 +83,7 @@ def fit(search: StageQueue, directory: Path, **settings: Any) -> dict[str, dict[
     tuner = tune.Tuner(
         tune.with_resources(run_stage, {"CPU": 0.5}),
         param_space={"directory": str(directory), "failures": {}, **settings},
-        tune_config=tune.TuneConfig(search_alg=StageSearcher(search, num_slots=2), num_samples=-1, reuse_actors=True),
+        tune_config=tune.TuneConfig(search_alg=StageSearcher(search, NoActors()), num_samples=-1, reuse_actors=True),
         run_config=tune.RunConfig(name=f"tune_{time.time_ns()}", storage_path=str(directory), verbose=0),
     )
     tuner.fit()

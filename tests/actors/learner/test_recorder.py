@@ -182,3 +182,20 @@ def test_only_the_last_stage_of_a_run_saves_the_final_model(tmp_path, is_last):
     saver.finish_stage(progress, tiny_tokenizer(), torch.float32)
     assert (run.final_model / "model.safetensors").exists() is is_last
     assert progress.stage_done and len(progress.ended_with) == 16
+
+
+def test_a_final_model_that_could_not_be_written_whole_is_not_there(tmp_path, monkeypatch):
+    saver, run = make_saver(tmp_path, tiny_llama(), is_last=True)
+
+    def killed(model: Any, tokenizer: Any, directory: Path, dtype: torch.dtype) -> None:
+        (directory / "config.json").touch()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("actors.learner.saver.save_final_model", killed)
+        with pytest.raises(KeyboardInterrupt):
+            saver.finish_stage(Progress("rl", 2, 2), tiny_tokenizer(), torch.float32)
+    assert not run.final_model.exists()
+    saver.finish_stage(Progress("rl", 2, 2), tiny_tokenizer(), torch.float32)
+    assert (run.final_model / "model.safetensors").exists()
+    assert not list(run.path.glob(".final_model*"))

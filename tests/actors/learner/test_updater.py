@@ -96,6 +96,16 @@ def test_a_restored_policy_continues_bit_identically(tmp_path):
     assert without.reference is None
 
 
+def test_betas_and_weight_decay_of_a_resumed_stage_are_those_of_its_settings_now(tmp_path):
+    before = updater(linear(), weight_decay=0.5, adam_beta1=0.5)
+    step(before, [1.0, -2.0])
+    resumed = updater(linear(), weight_decay=0.25, adam_beta2=0.9)
+    resumed.restore(load_checkpoint(save(before, tmp_path)))
+    state = resumed.optimizer_state()
+    assert [(group["betas"], group["weight_decay"]) for group in state["param_groups"]] == [((0.9, 0.9), 0.25)]
+    assert state["state"][0]["step"] == 1 and torch.equal(weight(resumed), weight(before))
+
+
 def test_a_new_stage_takes_weights_and_moments_as_configured(tmp_path):
     before = updater(linear(), weight_decay=0.5, adam_beta1=0.5)
     step(before, [1.0, -2.0])

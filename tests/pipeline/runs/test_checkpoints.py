@@ -227,6 +227,27 @@ def test_a_reference_need_not_be_contiguous(store):
     assert torch.equal(loaded.reference["w"], turned)
 
 
+def test_a_checkpoint_that_is_read_is_not_pruned_until_it_was_read(store):
+    first = save(store, 1)
+    for step in (2, 3):
+        save(store, step)
+    with kept(first), kept(first):  # by two readers
+        store.prune(1)
+        assert names(store) == ["step_000001", "step_000003"]
+        load_checkpoint(first)
+    store.prune(1)
+    assert names(store) == ["step_000003"]
+    with pytest.raises(CheckpointError, match="step_000001"), kept(first):
+        pass
+
+
+def test_a_reader_that_waited_while_the_checkpoint_was_deleted_is_told(store, monkeypatch):
+    first = save(store, 1)
+    monkeypatch.setattr("pipeline.runs.checkpoints.fcntl.flock", lambda *_: shutil.rmtree(first))
+    with pytest.raises(CheckpointError, match="was just deleted by its run"), kept(first):
+        pass
+
+
 # Laws --------------------------------------------------------------------------------------------
 
 
