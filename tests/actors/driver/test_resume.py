@@ -15,6 +15,7 @@ import yaml
 from actors.driver import launch, resume
 from actors.driver.launch import open_run
 from actors.driver.plan import plan_search
+from actors.driver.stage import train_stage
 from actors.handles import ActorHandles
 from actors.learner.setup import StageSetup
 from jobs import search_replay, sft
@@ -60,12 +61,10 @@ def run(main: Callable[[list[str]], Any], *arguments: object) -> None:
 
 
 def stopped_after_first(argv: list[str]) -> None:
-    fit_stage = launch.fit_stage
-
     def fit_first(setup: StageSetup) -> None:
         if setup.stage.name != "first":
             raise Stopped
-        fit_stage(setup)
+        train_stage(setup)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launch, "fit_stage", fit_first)

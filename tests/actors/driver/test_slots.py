@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from actors.driver import search
 from actors.driver.search import Slots
 from actors.driver.tune_searcher import StageSearcher
 from actors.handles import ActorHandles
@@ -15,7 +14,7 @@ from tests.support.searches import lanes
 @pytest.fixture
 def killed(monkeypatch) -> list[str]:
     actors: list[str] = []
-    monkeypatch.setattr(search.ray, "kill", actors.append)
+    monkeypatch.setattr("ray.kill", actors.append)
     return actors
 
 
