@@ -33,7 +33,7 @@ from pipeline.curriculum.markers import read_markers, write_marker
 from pipeline.curriculum.stage_queue import StageQueue, make_queue
 from pipeline.data.tokens import TokenTable
 from pipeline.errors import GradusError
-from pipeline.files import link, write_json
+from pipeline.files import link, remove_stale, write_json
 from pipeline.report import write_report
 from pipeline.runs.checkpoints import read_progress
 from pipeline.runs.directory import RunDirectory
@@ -104,8 +104,8 @@ def run_search(config: Config, run_directory: RunDirectory | None = None) -> Run
             done = f" ({queue.num_done} done)" if queue.num_done else ""
             print(f"{len(chains)} chains, {len(queue.keys)} stages{done}, {num_slots} at a time", flush=True)
             if not queue.is_over:
-                slots = Slots(lambda number: start_actors(plan.config, path, number), num_slots)
-                _fit(queue, _share(plan, path), slots)
+                shared = _share(plan, path)
+                _fit(queue, shared, Slots(lambda number: start_actors(plan.config, path, number), num_slots))
                 if not queue.is_over:  # Tune ends early and silently on Ctrl-C
                     raise KeyboardInterrupt
             link_results(path, chains)
@@ -125,9 +125,8 @@ def _plan(config: Config, run_directory: RunDirectory | None) -> tuple[RunPlan, 
         plan = plan_search(pinned(config))
         return plan, inputs_of(plan)
     run_directory.require_kind("search")
-    # An earlier version started with a branch, and has keys of it.
-    is_pinned = Inputs.read(run_directory.path) is not None
-    plan = _with_recorded_keys(plan_search(pinned(config) if is_pinned else config), run_directory)
+    # The configuration names commits already. That of an earlier version names branches, and so do its keys.
+    plan = _with_recorded_keys(plan_search(config), run_directory)
     inputs = inputs_of(plan)
     refuse(run_directory, check_inputs(run_directory, inputs))
     return plan, inputs
@@ -213,6 +212,7 @@ def run_stage(settings: dict[str, Any], shared: SharedByTrials) -> None:
     error_file = shared.run_path / "stages" / key / "error.json"
     error_file.unlink(missing_ok=True)
     run = RunDirectory.create_at(error_file.parent, chain.spec.config)
+    remove_stale(run.path)
     log_to_file(shared.run_path, "trials")
     if not run.checkpoints.stage_results():
         try:

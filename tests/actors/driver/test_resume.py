@@ -205,7 +205,10 @@ def test_what_an_earlier_version_started_is_not_pinned_in_a_search(tmp_path, mon
     config: Config = load_config(path, [f"output.root={tmp_path / 'runs'}"])
     old = RunDirectory.create(config)
     (old.path / "stages").mkdir()
-    assert search._plan(config, old)[0].config.model.revision is None
+    for _ in range(2):
+        plan, inputs = search._plan(config, old)
+        assert plan.config.model.revision is None
+        inputs.write(old.path)
 
 
 def test_a_corrupt_record_of_inputs_is_named(place):
