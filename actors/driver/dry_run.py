@@ -11,6 +11,7 @@ from actors.driver.actor_plan import ActorPlan, plan_actors, plan_engines
 from actors.driver.checks import check_plan, check_policy
 from actors.driver.package import package_listing
 from actors.driver.plan import RunPlan, checked, count_done, plan_run, plan_search
+from actors.driver.resume import check_resumed, inputs_of
 from pipeline.cli import JobArguments, read_arguments
 from pipeline.config import Config, DataConfig
 from pipeline.config.evaluation import EvaluationConfig
@@ -103,8 +104,11 @@ def dry_run(arguments: JobArguments, kind: Kind = "chain") -> None:
 
 def _check(plan: RunPlan | None, config: Config, kind: Kind, run_directory: RunDirectory | None) -> None:
     model = local_files(config.model)
-    if plan and kind == "chain":
-        count_done(plan.chains[0].stages, run_directory)
+    if plan and run_directory and kind == "chain":
+        stages = plan.chains[0].stages
+        left = stages[count_done(stages, run_directory) :]
+        if model:
+            check_resumed(run_directory, plan.config, inputs_of(plan), [stage.spec for stage in left])
     if plan:
         check_plan(plan, model)
     elif model:

@@ -4,7 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from pipeline.models.context import context_length, read_model_config
 from pipeline.models.device import choose_dtype
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.reports import page
+from pipeline.runs.checkpoints import kept
 from pipeline.runs.directory import hold_lock, latest_directory, make_directory
 from pipeline.runs.logs import log_to_file
 from pipeline.runs.notices import notices_shown
@@ -79,35 +80,40 @@ def run_evaluation(config: EvaluationConfig, directory: Path | None = None) -> P
     Raises:
         GradusError: something the configuration names is unavailable, or an engine failed.
     """
-    plan = _plan_evaluation(config, directory)
-    with connected_ray():
-        wait_for_room(plan_engines(plan.config), plan.config.limits.placement_s)
-        directory = _prepared(plan.config, plan.record, directory)
-        with page.writing_to(directory, "Make room, then continue with --resume."):
-            lock = hold_lock(directory)
-        print(f"run directory: {directory}", flush=True)
-        log_to_file(directory, "driver")
-        results = ResultsFile(directory)
-        num_done = results.num_done(plan.chunks, plan.config.rollout.num_samples)
-        try:
-            _answer_all(plan, directory, results, num_done)
-        except GradusError as error:
-            with suppress(GradusError):  # the answers so far are worth a report
-                write_evaluation_report(directory)
-            if not isinstance(error, ClusterError):
-                raise
-            raise ClusterError(
-                f"{error}. The full traceback is in {directory / 'logs'}; --resume continues from there."
-            ) from error
-    write_evaluation_report(directory)
-    lock.close()
+    with ExitStack() as held:
+        plan = _plan_evaluation(config, directory, held)
+        with connected_ray():
+            wait_for_room(plan_engines(plan.config), plan.config.limits.placement_s)
+            directory = _prepared(plan, directory, held)
+            print(f"run directory: {directory}", flush=True)
+            log_to_file(directory, "driver")
+            results = ResultsFile(directory)
+            num_done = results.num_done(plan.chunks, plan.config.rollout.num_samples)
+            try:
+                _answer_all(plan, directory, results, num_done)
+            except GradusError as error:
+                with suppress(GradusError):  # the answers so far are worth a report
+                    write_evaluation_report(directory)
+                if not isinstance(error, ClusterError):
+                    raise
+                raise ClusterError(
+                    f"{error}. The full traceback is in {directory / 'logs'}; --resume continues from there."
+                ) from error
+        write_evaluation_report(directory)
     return directory
 
 
-def _plan_evaluation(config: EvaluationConfig, directory: Path | None) -> EvaluationPlan:
+def _plan_evaluation(config: EvaluationConfig, directory: Path | None, held: ExitStack) -> EvaluationPlan:
+    """
+    Args:
+        held: keeps the runs of the models from deleting their checkpoints.
+    """
     dtype = choose_dtype(config.loading.dtype, on_gpu=config.rollout.num_gpus > 0)
     config = config.model_copy(update={"loading": config.loading.model_copy(update={"dtype": dtype})})
     models = _find_models(config, directory)
+    for model in models:
+        if model.kind == "checkpoint":
+            held.enter_context(kept(model.path))
     loaded = [load_data_set(name, config) for name in config.dataset]
     prompters = checked_prompters(config, models, loaded)
     guard = TrainingGuard(config, models)
@@ -142,16 +148,19 @@ def _find_models(config: EvaluationConfig, directory: Path | None) -> list[EvalM
     return [replace(find_model(label, paths.get(label, name), config.loading), name=name) for label, name in named]
 
 
-def _prepared(config: EvaluationConfig, record: EvaluationRecord, directory: Path | None) -> Path:
-    """The evaluation's directory: a new one, or the one to resume, checked."""
+def _prepared(plan: EvaluationPlan, directory: Path | None, held: ExitStack) -> Path:
+    """The evaluation's directory, held: a new one, or the one to resume, checked."""
     if directory is not None:
-        record.check(directory)
+        plan.record.check(directory)
+        with page.writing_to(directory, "Make room, then continue with --resume."):
+            held.enter_context(hold_lock(directory))
         return directory
-    directory = make_directory(config.output.root)
+    directory = make_directory(plan.config.output.root)
     with page.writing_to(directory, "Make room, or set output.root elsewhere."):
+        held.enter_context(hold_lock(directory))
         (directory / "logs").mkdir()
-        write_json(directory / "experiment_config.json", config.model_dump())
-        record.write(directory)
+        plan.record.write(directory)
+        write_json(directory / "experiment_config.json", plan.config.model_dump())
     return directory
 
 

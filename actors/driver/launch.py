@@ -5,7 +5,7 @@ A stage is one TorchTrainer; engines and graders stay up from the first stage to
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -13,14 +13,16 @@ from actors.driver.checks import check_plan
 from actors.driver.cluster import connected_ray, wait_for_room
 from actors.driver.encode import make_tokens
 from actors.driver.plan import PlannedChain, RunPlan, count_done, plan_run
+from actors.driver.resume import check_resumed, inputs_of, pinned
 from actors.driver.stage import fit_stage, stage_setup
 from actors.driver.start import start_actors
 from pipeline.config import Config
-from pipeline.files import write_json
+from pipeline.files import remove_stale, write_json
 from pipeline.models.hub import resolve_model
 from pipeline.report import write_report
-from pipeline.runs.directory import RunDirectory
+from pipeline.runs.directory import RunDirectory, make_directory
 from pipeline.runs.eta import PlannedStage
+from pipeline.runs.inputs import INPUTS_FILE, Inputs
 from pipeline.runs.logs import log_to_file
 from pipeline.runs.notices import notices_shown
 from pipeline.runs.progress import follow_progress
@@ -33,38 +35,55 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
         run_directory: a run to resume. None creates one, once everything else is known to be available.
 
     Raises:
-        GradusError: something the configuration names is unavailable, or a stage failed too often.
+        GradusError: something the configuration names is unavailable, a resumed run differs from what it was, or a
+            stage failed too often.
     """
     if run_directory:
         run_directory.require_kind("chain")
-    plan = plan_run(config)
+    plan = plan_run(pinned(config))
     (chain,) = plan.chains
-    num_done = count_done(chain.stages, run_directory)
+    inputs = inputs_of(plan)
+    if run_directory:
+        left = chain.stages[count_done(chain.stages, run_directory) :]
+        check_resumed(run_directory, plan.config, inputs, [stage.spec for stage in left])
     check_plan(plan, resolve_model(plan.config.model))
-    with connected_ray():
-        wait_for_room(plan.actors, plan.config.limits.placement_s)
-        run_directory = open_run(plan, "chain", run_directory)
-        run_directory.checkpoints.refresh_links()
-        with notices_shown(run_directory.path), _progress_shown(run_directory.path, chain):
-            if num_done < len(chain.stages):
-                _train(plan, chain, num_done, run_directory)
-    write_report(run_directory.path)
+    with ExitStack() as held:
+        with connected_ray():
+            wait_for_room(plan.actors, plan.config.limits.placement_s)
+            run_directory = held.enter_context(open_run(plan, "chain", inputs, run_directory))
+            run_directory.checkpoints.refresh_links()
+            num_done = count_done(chain.stages, run_directory)
+            with notices_shown(run_directory.path), _progress_shown(run_directory.path, chain):
+                if num_done < len(chain.stages):
+                    _train(plan, chain, num_done, run_directory)
+        write_report(run_directory.path)
     return run_directory
 
 
-def open_run(plan: RunPlan, kind: Literal["chain", "search"], run_directory: RunDirectory | None) -> RunDirectory:
-    """The run's directory, new or resumed, with the plan written into it and the driver's log opened."""
-    run_directory = run_directory or RunDirectory.create(plan.config)
-    if kind == "search":  # in a run of one chain the learner holds the lock
-        run_directory.lock()
+@contextmanager
+def open_run(
+    plan: RunPlan, kind: Literal["chain", "search"], inputs: Inputs, run_directory: RunDirectory | None
+) -> Iterator[RunDirectory]:
+    """The run's directory, new or resumed, held while the block lasts, with the plan written into it and the driver's
+    log opened."""
+    run_directory = run_directory or RunDirectory(make_directory(plan.config.output.root))
+    with run_directory.locked():
+        _write_plan(plan, kind, inputs, run_directory)
+        log_to_file(run_directory.path, "driver")
+        print(f"run directory: {run_directory.path}", flush=True)
+        yield run_directory
+
+
+def _write_plan(plan: RunPlan, kind: str, inputs: Inputs, run_directory: RunDirectory) -> None:
+    if not (run_directory.path / INPUTS_FILE).exists():
+        inputs.write(run_directory.path)
     if plan.config.curriculum:
         chains = {"chains": [chain.record() for chain in plan.chains]}
         record = {"kind": kind, "keys_depend_on_code": plan.keys_depend_on_code, **chains}
         write_json(run_directory.path / "chains.json", record)
-    run_directory.save_config(plan.config)  # after the keys: old keys must never stand beside new settings
-    log_to_file(run_directory.path, "driver")
-    print(f"run directory: {run_directory.path}", flush=True)
-    return run_directory
+    # The configuration comes after the keys: old keys must never stand beside new settings.
+    RunDirectory.create_at(run_directory.path, plan.config)
+    remove_stale(run_directory.path)
 
 
 def _train(plan: RunPlan, chain: PlannedChain, num_done: int, run_directory: RunDirectory) -> None:

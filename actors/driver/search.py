@@ -8,7 +8,8 @@ through StageSearcher. A trial trains one stage in a directory of its own, ``sta
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from actors.driver.cluster import connected_ray, has_room, wait_for_room
 from actors.driver.encode import make_tokens
 from actors.driver.launch import open_run
 from actors.driver.plan import PlannedChain, RunPlan, plan_search
+from actors.driver.resume import check_inputs, inputs_of, pinned, refuse
 from actors.driver.stage import fit_stage, stage_setup
-from actors.driver.start import start_actors
+from actors.driver.start import start_actors, stop_actors
 from actors.driver.tune_searcher import StageSearcher
 from actors.handles import ActorHandles
 from pipeline.config import Config, SearchConfig
@@ -32,11 +34,12 @@ from pipeline.curriculum.markers import read_markers, write_marker
 from pipeline.curriculum.stage_queue import StageQueue, make_queue
 from pipeline.data.tokens import TokenTable
 from pipeline.errors import GradusError
-from pipeline.files import link, write_json
+from pipeline.files import link, remove_stale, write_json
 from pipeline.models.hub import resolve_model
 from pipeline.report import write_report
 from pipeline.runs.checkpoints import read_progress
 from pipeline.runs.directory import RunDirectory
+from pipeline.runs.inputs import Inputs
 from pipeline.runs.logs import log_to_file
 from pipeline.runs.notices import notices_shown
 
@@ -52,8 +55,31 @@ class SharedByTrials:
     chains: dict[str, PlannedChain]
     tokens: dict[str, TokenTable]
     """Tokens of the chains' training problems, by the digest of their table."""
-    slots: tuple[ActorHandles, ...]
-    """The actors of each stage that may run at a time."""
+
+
+class Slots:
+    """The actors of each stage that may run at a time.
+
+    Args:
+        start: starts the actors of a number that was not used before.
+    """
+
+    def __init__(self, start: Callable[[int], ActorHandles], num_slots: int) -> None:
+        self._start = start
+        self._actors = [start(slot) for slot in range(num_slots)]
+        self._num_started = num_slots
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+    def actors(self, slot: int) -> ActorHandles:
+        return self._actors[slot]
+
+    def replace(self, slot: int) -> None:
+        """Start new actors, after a stage failed: an engine may be dead, or busy with what that stage asked of it."""
+        stop_actors(self._actors[slot])
+        self._actors[slot] = self._start(self._num_started)
+        self._num_started += 1
 
 
 def run_search(config: Config, run_directory: RunDirectory | None = None) -> RunDirectory:
@@ -65,31 +91,49 @@ def run_search(config: Config, run_directory: RunDirectory | None = None) -> Run
     Raises:
         GradusError: something the configuration names is unavailable.
     """
-    if run_directory:
-        run_directory.require_kind("search")
-    plan = plan_search(config)
-    settings = plan.config.search or SearchConfig()
-    if run_directory:
-        plan = _with_recorded_keys(plan, run_directory)
+    plan, inputs = _plan(config, run_directory)
     chains = plan.chains
+    settings = plan.config.search or SearchConfig()
     queue = make_queue([chain.spec for chain in chains], [chain.keys for chain in chains], settings)
     check_plan(plan, resolve_model(plan.config.model))
-    with connected_ray():
-        num_slots = count_slots(plan)
-        run_directory = open_run(plan, "search", run_directory)
-        path = run_directory.path
-        (path / "stages").mkdir(exist_ok=True)
-        queue.restore({key: result["score"] for key, result in read_markers(path / "results").items()})
-        print(f"{len(chains)} chains, {len(queue.keys)} stages, {num_slots} at a time", flush=True)
-        if not queue.is_over:
-            with notices_shown(path):
-                _fit(queue, _share(plan, path, num_slots))
-            if not queue.is_over:  # Tune ends early and silently on Ctrl-C
-                raise KeyboardInterrupt
-        link_results(path, chains)
-        write_json(path / "outcome.json", _outcome(path, chains, queue))
-    write_report(run_directory.path)
+    with ExitStack() as held:
+        with connected_ray():
+            num_slots = count_slots(plan)
+            run_directory = held.enter_context(open_run(plan, "search", inputs, run_directory))
+            path = run_directory.path
+            (path / "stages").mkdir(exist_ok=True)
+            queue.restore({key: result["score"] for key, result in read_markers(path / "results").items()})
+            done = f" ({queue.num_done} done)" if queue.num_done else ""
+            print(f"{len(chains)} chains, {len(queue.keys)} stages{done}, {num_slots} at a time", flush=True)
+            if not queue.is_over:
+                shared = _share(plan, path)
+                slots = Slots(lambda number: start_actors(plan.config, path, number), num_slots)
+                with notices_shown(path):
+                    _fit(queue, shared, slots)
+                if not queue.is_over:  # Tune ends early and silently on Ctrl-C
+                    raise KeyboardInterrupt
+            link_results(path, chains)
+            write_json(path / "outcome.json", _outcome(path, chains, queue))
+        write_report(path)
     return run_directory
+
+
+def _plan(config: Config, run_directory: RunDirectory | None) -> tuple[RunPlan, Inputs]:
+    """The plan of a search. Of one that is resumed, files and data must be the same; settings need not: a stage that
+    depends on one that changed has another key, and is trained.
+
+    Raises:
+        GradusError: as run_search.
+    """
+    if run_directory is None:
+        plan = plan_search(pinned(config))
+        return plan, inputs_of(plan)
+    run_directory.require_kind("search")
+    # The configuration names commits already. That of an earlier version names branches, and so do its keys.
+    plan = _with_recorded_keys(plan_search(config), run_directory)
+    inputs = inputs_of(plan)
+    refuse(run_directory, check_inputs(run_directory, inputs))
+    return plan, inputs
 
 
 def _with_recorded_keys(plan: RunPlan, run_directory: RunDirectory) -> RunPlan:
@@ -110,16 +154,14 @@ def _with_recorded_keys(plan: RunPlan, run_directory: RunDirectory) -> RunPlan:
     return replace(plan, chains=chains, keys_depend_on_code=True)
 
 
-def _share(plan: RunPlan, run_path: Path, num_slots: int) -> SharedByTrials:
-    """Tokens of all training problems, and one set of actors per stage that runs at a time."""
+def _share(plan: RunPlan, run_path: Path) -> SharedByTrials:
     tokens = {
         chain.problems.table_digest: make_tokens(
             chain.problems, plan.config.model, chat=chain.spec.config.data.uses_chat_template
         )
         for chain in plan.chains
     }
-    slots = tuple(start_actors(plan.config, run_path, slot) for slot in range(num_slots))
-    return SharedByTrials(run_path, {chain.spec.name: chain for chain in plan.chains}, tokens, slots)
+    return SharedByTrials(run_path, {chain.spec.name: chain for chain in plan.chains}, tokens)
 
 
 def slot_actors(plan: RunPlan) -> list[ActorPlan]:
@@ -145,14 +187,14 @@ def count_slots(plan: RunPlan) -> int:
     return num_slots
 
 
-def _fit(queue: StageQueue, shared: SharedByTrials) -> None:
+def _fit(queue: StageQueue, shared: SharedByTrials, slots: Slots) -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the newer one prints a banner even when asked for nothing
     # A stage costs what its actors reserve. The trial itself asks for next to nothing, so that it never waits for them.
     trainable = tune.with_resources(tune.with_parameters(run_stage, shared=shared), {"CPU": TRIAL_CPUS})
     tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=StageSearcher(queue, len(shared.slots)),
+            search_alg=StageSearcher(queue, slots),
             num_samples=-1,
             reuse_actors=True,  # a new process would import torch and Ray Train again for every stage
         ),
@@ -166,17 +208,22 @@ def _fit(queue: StageQueue, shared: SharedByTrials) -> None:
 
 
 def run_stage(settings: dict[str, Any], shared: SharedByTrials) -> None:
-    """One trial: train and evaluate one stage, from its last checkpoint or from the result of its parent."""
+    """One trial: train and evaluate one stage, from its last checkpoint or from the result of its parent.
+
+    Args:
+        settings: of StageSearcher.
+    """
     started = time.time()
     chain, index = shared.chains[settings["stage"]["chain"]], settings["stage"]["index"]
     stage, key = chain.stages[index].spec, chain.keys[index]
     error_file = shared.run_path / "stages" / key / "error.json"
     error_file.unlink(missing_ok=True)
     run = RunDirectory.create_at(error_file.parent, chain.spec.config)
+    remove_stale(run.path)
     log_to_file(shared.run_path, "trials")
     if not run.checkpoints.stage_results():
         try:
-            _fit_stage(shared, chain, index, settings["stage"]["slot"])
+            _fit_stage(shared, chain, index, settings["actors"])
         except Exception as error:
             write_json(error_file, str(error) if isinstance(error, GradusError) else describe_error(error))
             raise
@@ -197,12 +244,12 @@ def run_stage(settings: dict[str, Any], shared: SharedByTrials) -> None:
     tune.report({"score": score})
 
 
-def _fit_stage(shared: SharedByTrials, chain: PlannedChain, index: int, slot: int) -> None:
+def _fit_stage(shared: SharedByTrials, chain: PlannedChain, index: int, actors: ActorHandles) -> None:
     earlier = [_stage_result(shared.run_path, chain, before) for before in range(index)]
     tokens = shared.tokens[chain.problems.table_digest]
     parent = earlier[-1] if earlier and chain.stages[index].spec.carry.weights else None
     run_path = shared.run_path / "stages" / chain.keys[index]
-    fit_stage(stage_setup(chain, index, run_path, tokens, earlier, shared.slots[slot], parent=parent))
+    fit_stage(stage_setup(chain, index, run_path, tokens, earlier, actors, parent=parent))
 
 
 def _stage_result(run_path: Path, chain: PlannedChain, index: int) -> Path:

@@ -4,7 +4,7 @@ import json
 import logging
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ray.tune.search import Searcher
 
@@ -13,21 +13,32 @@ from pipeline.curriculum.stage_queue import StageQueue
 logger = logging.getLogger(__name__)
 
 
-class StageSearcher(Searcher):  # type: ignore[misc]
-    """Gives Tune the stages of a StageQueue. A trial's config holds ``stage``: its key, chain, index, and a slot that
-    no other running trial has.
+class ActorSlots(Protocol):
+    """The actors of each stage that may run at a time."""
 
-    A trial that ends in an error, or without a score, counts as a failure of its stage. The next trial of that stage
-    continues from its last checkpoint, which is found by the stage's key.
+    def __len__(self) -> int: ...
+    def actors(self, slot: int) -> Any: ...
+    def replace(self, slot: int) -> None:
+        """Start new actors."""
+
+
+class StageSearcher(Searcher):  # type: ignore[misc]
+    """Gives Tune the stages of a StageQueue. A trial's config holds ``stage``, its key, chain, index and slot, and
+    ``actors``, which no other running trial has.
+
+    A trial that ends in an error, or without a score, counts as a failure of its stage, and its slot gets new actors.
+    The next trial of that stage continues from its last checkpoint, which is found by the stage's key.
 
     A search is not restored by Tune but by a new Tuner, with a queue restored from the markers of finished stages. The
     state that Tune saves (``save``) is older than these when the driver is killed.
     """
 
-    def __init__(self, queue: StageQueue, num_slots: int) -> None:
+    def __init__(self, queue: StageQueue, slots: ActorSlots) -> None:
         super().__init__(metric="score", mode="max")
-        self._queue = queue
-        self._free = list(range(num_slots))
+        self._queue, self._slots = queue, slots
+        self._free = list(range(len(slots)))
+        self._failed: set[int] = set()
+        """Slots whose last stage failed."""
         self._running: dict[str, tuple[str, int, str]] = {}
         """By trial id: the stage's key, its slot, and its name in messages."""
 
@@ -40,10 +51,14 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         if not ready or not self._free:
             return None
         stage, slot = ready[0], self._free.pop(0)
+        if slot in self._failed:
+            self._slots.replace(slot)
+            self._failed.remove(slot)
         self._queue.start(stage.key)
         self._running[trial_id] = stage.key, slot, f"{stage.chain} stage {stage.index + 1}"
         logger.info("trial %s: stage %d of %s, %s", trial_id, stage.index + 1, stage.chain, stage.key)
-        return {"stage": {"key": stage.key, "chain": stage.chain, "index": stage.index, "slot": slot}}
+        described = {"key": stage.key, "chain": stage.chain, "index": stage.index, "slot": slot}
+        return {"stage": described, "actors": self._slots.actors(slot)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if trial_id not in self._running:
@@ -53,6 +68,7 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         score = (result or {}).get(self.metric)
         if error or not isinstance(score, int | float) or not math.isfinite(score):
             self._queue.fail(key)
+            self._failed.add(slot)
             reason = "error" if error else f"score {score}"
             print(f"{name} ({key}) failed ({reason}); {self._what_next(key)}", flush=True)
         else:

@@ -6,6 +6,8 @@ from typing import TypeVar, cast
 import torch
 import torch.distributed as dist
 
+from pipeline.errors import ModelError
+
 T = TypeVar("T")
 
 
@@ -57,6 +59,15 @@ class Ranks:
         if self.size > 1:
             dist.broadcast_object_list(values, src=0)
         return cast(T, values[0])
+
+    def check_equal(self, digest: str, what: str) -> None:
+        """Raises ModelError, on every worker, if they do not all have the same digest."""
+        digests = self.gather([digest])
+        if others := [rank for rank, other in enumerate(digests) if other != digests[0]]:
+            raise ModelError(
+                f"all learners must have the same {what}, got other ones on ranks {others} than on rank 0: their sum "
+                "of gradients would mean nothing. Compare the model's files on their nodes."
+            )
 
     def barrier(self) -> None:
         if self.size > 1:

@@ -9,10 +9,10 @@ from typing import Any
 from actors.learner.gauges import Gauges
 from actors.learner.setup import StageSetup
 from pipeline.curriculum.examples import StageExamples
-from pipeline.files import append_jsonl, write_json, write_jsonl
+from pipeline.files import append_jsonl, sync, write_json, write_jsonl
 from pipeline.runs.checkpoints import Progress
 from pipeline.runs.directory import RunDirectory
-from pipeline.runs.metrics_log import MetricsWriter, truncate_metrics, truncate_ungraded, ungraded_path
+from pipeline.runs.metrics_log import MetricsWriter, truncate_ungraded, ungraded_path
 from pipeline.training.rollout_metrics import sample_rows, ungraded_rows
 from pipeline.training.spectral import SpectralReport
 from pipeline.types import RolloutGroup
@@ -27,9 +27,8 @@ class StepRecorder:
         self._run, self._stage = run, setup.stage
         self._replays = len(setup.replayed) > 0
         self._samples_every_steps = setup.config.output.samples_every_steps
-        truncate_metrics(run.path, progress.step)
         truncate_ungraded(run.path, progress.step)
-        self._metrics = MetricsWriter(run.path, setup.config.tracking)
+        self._metrics = MetricsWriter(run.path, setup.config.tracking, progress.step)
         self._gauges = Gauges(run.path.name)
 
     def data(self, examples: StageExamples) -> None:
@@ -87,6 +86,14 @@ class StepRecorder:
         """Record an evaluation between stages: its answers, then its summary."""
         self.answers(name, rows)
         write_json(self._run.evals / f"{name}.json", {"name": name, "step": step, **summary})
+
+    def sync(self) -> None:
+        """Wait until everything recorded so far is on the disk: the next checkpoint counts on it."""
+        self._metrics.sync()
+        if (ungraded := ungraded_path(self._run.path)).exists():
+            sync(ungraded)
+        for directory in (self._run.metrics, self._run.samples, self._run.evals):
+            sync(directory)
 
     def close(self) -> None:
         self._metrics.close()

@@ -11,6 +11,7 @@ from actors.learner.setup import StageSetup
 from actors.learner.updater import PolicyUpdater
 from pipeline.curriculum.examples import StageExamples
 from pipeline.curriculum.schedule import StageSchedule
+from pipeline.files import whole_directory
 from pipeline.models.policy import save_adapter, save_final_model, snapshot, trainable_tensors, weights_digest
 from pipeline.models.rounding import UpdateSample, rounding_seed
 from pipeline.runs.checkpoints import Progress
@@ -70,8 +71,10 @@ class StageSaver:
             seed = rounding_seed(self._setup.config.seed, progress.step)
             rounding = self.updates.record(dtype, seed)
             logger.info("final model: %s", rounding)
-            save_final_model(self._model, tokenizer, self._run.final_model, dtype, seed, rounding)
+            with whole_directory(self._run.final_model) as hidden:
+                save_final_model(self._model, tokenizer, hidden, dtype, seed, rounding)
             if self._setup.config.model.lora:
-                save_adapter(self._model, self._setup.config.model, self._run.final_adapter, self._initial_adapters)
+                with whole_directory(self._run.final_adapter) as hidden:
+                    save_adapter(self._model, self._setup.config.model, hidden, self._initial_adapters)
         progress.stage_done = True
         progress.ended_with = weights_digest(self._model)

@@ -22,12 +22,12 @@ from pipeline.curriculum.examples import StageExamples, stage_examples
 from pipeline.curriculum.schedule import StageSchedule
 from pipeline.models.attention import use_causal_sdpa
 from pipeline.models.device import peak_memory_gib, pick_device, torch_dtype
-from pipeline.models.hub import resolve_model
+from pipeline.models.hub import model_files, resolve_model
 from pipeline.models.policy import load_policy, merged_weights, turn_off_dropout, weight_specs, weights_digest
 from pipeline.models.rounding import rounding_seed
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.models.weight_names import check_weight_names
-from pipeline.runs.checkpoints import Progress, load_checkpoint
+from pipeline.runs.checkpoints import Checkpoint, Progress, load_checkpoint
 from pipeline.runs.clock import PHASES, PhaseClock
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.logs import log_to_file
@@ -56,11 +56,11 @@ class LearnerSession:
         torch.set_num_threads(self.config.learner.num_threads)
         torch.manual_seed(derive_seed(self.config.seed, "init"))
         self.examples = _stage_examples(setup)
-        self.model, self._tokenizer = _load_model(self.config, with_dropout=self.stage.kind == "sft")
+        self.model, self._tokenizer = _load_model(self.config, self.ranks, with_dropout=self.stage.kind == "sft")
         self.policy = PolicyUpdater(self.model, self.stage.settings, self.config.trainer, self.ranks)
         self._saver = StageSaver(setup, self._run, self.model, self.policy, self.examples)
         if self.ranks.is_first:
-            self._run.lock()
+            self._run.lock_for_learner()
         self.engines = Engines(setup.actors, self.config, self.ranks)
         self.progress = self._restore()
         self.schedule = StageSchedule(
@@ -83,19 +83,24 @@ class LearnerSession:
         )
 
     def _restore(self) -> Progress:
-        checkpoint = self._run.checkpoints.load_latest()
-        if checkpoint is None and self._setup.parent is not None:
-            checkpoint = load_checkpoint(self._setup.parent)
-        progress = Progress(self.stage.name)
-        if checkpoint is not None:
-            logger.info("rank %d continues from %s", self.ranks.rank, checkpoint.path)
-            if checkpoint.progress.stage == self.stage.name:
-                self.policy.restore(checkpoint)
-                return checkpoint.progress
-            self.policy.carry_over(checkpoint, self.stage.carry)
-            progress.step, progress.reward_history = checkpoint.progress.step, checkpoint.progress.reward_history
-        progress.started_from = weights_digest(self.model)
+        """The progress to continue from. Rank 0 names the checkpoint: others may not see the newest one yet."""
+        path = self.ranks.from_first(lambda: self._run.checkpoints.latest() or self._setup.parent)
+        progress = self._restore_from(load_checkpoint(path)) if path else Progress(self.stage.name)
+        if self.ranks.size > 1 or progress.stage_step == 0:
+            digest = weights_digest(self.model)
+            self.ranks.check_equal(digest, "weights")
+            if progress.stage_step == 0:
+                progress.started_from = digest
         return progress
+
+    def _restore_from(self, checkpoint: Checkpoint) -> Progress:
+        logger.info("rank %d continues from %s", self.ranks.rank, checkpoint.path)
+        before = checkpoint.progress
+        if before.stage == self.stage.name:
+            self.policy.restore(checkpoint)
+            return before
+        self.policy.carry_over(checkpoint, self.stage.carry)
+        return Progress(self.stage.name, step=before.step, reward_history=before.reward_history)
 
     def begin(self) -> None:
         """Give the engines the weights to start from. A new run evaluates them first."""
@@ -200,6 +205,7 @@ class LearnerSession:
             metrics |= {"learning_rate": self.policy.learning_rate, "learner_memory_gib": peak_memory_gib(self.device)}
             self.recorder.step(self.progress, metrics, self.clock.lap(PHASES[self.stage.kind]))
             if is_scored or self._saver.is_due(self.progress.stage_step):
+                self.recorder.sync()
                 self._saver.checkpoint(self.schedule, self.clock)
 
     def finish(self) -> None:
@@ -210,14 +216,14 @@ class LearnerSession:
         self._evaluate(self.stage.name)
         if self.recorder:
             self._saver.finish_stage(self.progress, self._tokenizer, self.dtype)
+            self.recorder.sync()
             self._saver.checkpoint(self.schedule, self.clock)
             self.recorder.close()
             self._run.unlock()
         ray.train.report({"step": self.progress.step, "stage": self.stage.name})
 
     def _load_best(self) -> None:
-        self.ranks.barrier()  # rank 0 may still be writing a checkpoint
-        best = self._run.checkpoints.best(self.stage.name)
+        best = self.ranks.from_first(lambda: self._run.checkpoints.best(self.stage.name))
         if best is None:
             return logger.warning("stage %s was never scored: it ends with its last weights", self.stage.name)
         checkpoint = load_checkpoint(best)
@@ -237,10 +243,12 @@ def _stage_examples(setup: StageSetup) -> StageExamples:
     )
 
 
-def _load_model(config: Config, *, with_dropout: bool) -> tuple[nn.Module, Any]:
+def _load_model(config: Config, ranks: Ranks, *, with_dropout: bool) -> tuple[nn.Module, Any]:
     """The policy and its tokenizer. GRPO runs without dropout: old, new and reference logprobs must differ only by the
     weights."""
     path = resolve_model(config.model)
+    if ranks.size > 1:  # the weights that train are compared later, but frozen ones are not
+        ranks.check_equal(str(model_files(path)), "model files")
     tokenizer = load_tokenizer(path, config.model, chat=config.data.uses_chat_template)
     model = load_policy(path, config.model)
     check_weight_names(model, path, config.model.name)

@@ -99,7 +99,8 @@ class PolicyUpdater:
         return {"state": moments(self._optimizer, self._parameters), "param_groups": groups}
 
     def restore(self, checkpoint: Checkpoint, *, with_reference: bool = True) -> None:
-        """Take weights and optimizer from a checkpoint of the same stage and, by default, the reference policy."""
+        """Take weights and the optimizer's moments from a checkpoint of the same stage and, by default, the reference
+        policy. Betas and weight decay may have changed since: they are those of the settings."""
         load_trainable(self.model, checkpoint.tensors)
         load_moments(self._optimizer, self._parameters, checkpoint.optimizer["state"])
         if with_reference and checkpoint.reference is not None:

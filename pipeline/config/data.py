@@ -60,6 +60,8 @@ class DataConfig(StrictModel):
     embedded set."""
     hub: Literal["huggingface", "modelscope"] = "huggingface"
     """The hub where hub names are looked up."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub data set. None: the default branch. A run keeps the commit that it starts with."""
     subset: str | None = None
     """Configuration of a hub data set, such as ``main`` of ``openai/gsm8k``. None: its default. Ignored for local data
     without subsets."""

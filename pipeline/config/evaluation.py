@@ -182,4 +182,6 @@ class EvaluationConfig(StrictModel):
     def results_key(self) -> dict[str, Any]:
         """The settings that results depend on. A resumed evaluation must have the same ones."""
         free = {"num_workers", "num_cpus", "memory_gib"}
-        return self.model_dump(exclude={"rollout": free, "output": True, "grading": {"num_children"}})
+        return self.model_dump(
+            exclude={"rollout": free, "output": True, "grading": {"num_children"}, "data": {"revision"}}
+        )

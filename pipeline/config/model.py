@@ -36,7 +36,7 @@ class ModelConfig(StrictModel):
     hub: Literal["huggingface", "modelscope"] = "huggingface"
     """The hub where names are looked up. HF_ENDPOINT can point to a mirror of the Hugging Face hub."""
     revision: str | None = None
-    """Branch, tag or commit on the hub. None: the default branch."""
+    """Branch, tag or commit on the hub. None: the default branch. A run keeps the commit that it starts with."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Precision of forward and backward passes, engines and the final model. ``auto``: bfloat16, or float32 if learners
     run on a CPU without native bfloat16 matmul. Decided once, by the machine that starts the run."""

@@ -18,7 +18,7 @@ from pipeline.data.rows import SUFFIXES, Place, Row, file_rows, num_rows, table_
 from pipeline.errors import DataError, first_line
 from pipeline.fields import columns_of
 from pipeline.files import sha256
-from pipeline.models.hub import CHECK_TIMEOUT_S, hub_info, import_modelscope, looks_like_path
+from pipeline.models.hub import CHECK_TIMEOUT_S, hub_info, import_modelscope, looks_like_path, may_move
 from pipeline.types import SplitName
 
 _EMBEDDED = {arithmetic.NAME: arithmetic.arithmetic_rows, operations.NAME: operations.operations_rows}
@@ -151,6 +151,20 @@ def source_digest(config: DataConfig, split: SplitName) -> str:
     return str(_hub_dataset(config, expression)._fingerprint)
 
 
+def pinned_data(config: DataConfig) -> DataConfig:
+    """The settings with a hub's branch or tag replaced by the commit that it now stands for.
+
+    Without an answer from the hub they stay as they are: only the driver reads the data.
+
+    Raises:
+        DataError: no such data set.
+    """
+    if is_embedded(config) or local_path(config.name) or not may_move(config):
+        return config
+    info = hub_info("dataset", config.name, config.revision)
+    return config.model_copy(update={"revision": info.sha}) if info else config
+
+
 def check_hub_data(config: DataConfig) -> str:
     """One line on a hub data set. Downloads nothing. Raises DataError if it cannot be found."""
     for expression in (config.train_split, config.eval_split):
@@ -159,7 +173,7 @@ def check_hub_data(config: DataConfig) -> str:
         if not import_modelscope(DataError).HubApi().repo_exists(config.name, repo_type="dataset"):
             raise DataError(f"data {config.name} cannot be found on ModelScope. Check data.name and the network.")
         return f"{config.name} on ModelScope"
-    info = hub_info("dataset", config.name, timeout_s=CHECK_TIMEOUT_S)
+    info = hub_info("dataset", config.name, config.revision, timeout_s=CHECK_TIMEOUT_S)
     if info is None:
         return f"{config.name}, in cache: {_cached_builder(config).cache_dir}"
     return f"{config.name} on the Hugging Face hub, revision {info.sha}"
@@ -208,9 +222,9 @@ def _hub_dataset(config: DataConfig, expression: str) -> Any:
     with _explained(config, expression):
         if config.hub == "modelscope":
             return _read_modelscope(config, expression)
-        if hub_info("dataset", config.name) is None:
+        if hub_info("dataset", config.name, config.revision) is None:
             _cached_builder(config)
-        return datasets.load_dataset(config.name, config.subset, split=instruction)
+        return datasets.load_dataset(config.name, config.subset, split=instruction, revision=config.revision)
 
 
 def _parse_split(config: DataConfig, expression: str) -> Any:
@@ -232,7 +246,7 @@ def _cached_builder(config: DataConfig) -> Any:
 
     datasets.config.HF_HUB_OFFLINE = True  # otherwise the library retries for half a minute
     try:
-        return datasets.load_dataset_builder(config.name, config.subset)
+        return datasets.load_dataset_builder(config.name, config.subset, revision=config.revision)
     except (ValueError, OSError, datasets.exceptions.DatasetsError):
         raise DataError(
             f"data {config.name} cannot be downloaded: the hub cannot be reached and it is not in the cache. "
@@ -242,8 +256,9 @@ def _cached_builder(config: DataConfig) -> Any:
 
 def _read_modelscope(config: DataConfig, expression: str) -> Any:
     modelscope = import_modelscope(DataError)
+    version = {"version": config.revision} if config.revision else {}
     try:
-        dataset = modelscope.MsDataset.load(config.name, subset_name=config.subset, split=expression)
+        dataset = modelscope.MsDataset.load(config.name, subset_name=config.subset, split=expression, **version)
     except Exception as error:  # the library has no common error class
         raise DataError(f"data {config.name} cannot be downloaded from ModelScope: {first_line(error)}") from None
     return dataset.to_hf_dataset() if hasattr(dataset, "to_hf_dataset") else dataset

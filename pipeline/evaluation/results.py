@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pipeline.errors import CheckpointError
 from pipeline.evaluation.problems import EvalProblem
-from pipeline.files import append_jsonl
+from pipeline.files import append_jsonl, hidden_name
 
 RESULTS_FILE = "eval_results.jsonl"
 COLUMNS = {
@@ -97,7 +97,7 @@ class ResultsFile:
         kinds = {"string": pa.string(), "int32": pa.int32(), "float64": pa.float64(), "bool": pa.bool_()}
         schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
         target = (folder / RESULTS_FILE).with_suffix(".parquet")
-        hidden = target.with_name(f".{target.name}.{os.getpid()}")
+        hidden = hidden_name(target)
         try:
             with pq.ParquetWriter(hidden, schema) as writer:
                 batch: list[dict[str, Any]] = []

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from pipeline.errors import DataError
+from pipeline.files import hidden_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -95,7 +96,7 @@ def open_output(path: Path) -> Iterator[Callable[[Any], None]]:
 
 @contextmanager
 def _hidden_file(path: Path) -> Iterator[BinaryIO]:
-    hidden = path.with_name(f".{path.name}.{os.getpid()}")
+    hidden = hidden_name(path)
     with _write_errors(path):
         file = hidden.open("wb")
     try:

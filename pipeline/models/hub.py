@@ -3,12 +3,14 @@
 import importlib
 import json
 import logging
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.config import ModelConfig
+from pipeline.config import DataConfig, ModelConfig
 from pipeline.errors import DataError, ModelError, first_line
+from pipeline.files import content_digest
 from pipeline.models import embedded
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ _ALLOW = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"
 # Subfolders hold other formats; "consolidated" is a second copy of the weights.
 _IGNORE = ["*/*", "consolidated*"]
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
+_SUFFIXES = {".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken", ".py"}
 
 
 def resolve_model(config: ModelConfig) -> Path:
@@ -43,6 +46,33 @@ def resolve_model(config: ModelConfig) -> Path:
     # snapshot_download alone would wait forever for a hub that accepts connections and never answers.
     offline = hub_info("model", config.name, config.revision) is None
     return _checked(_snapshot(config, offline=offline), config.name)
+
+
+def pinned_model(config: ModelConfig) -> ModelConfig:
+    """The settings with a hub's branch or tag replaced by the commit that it now stands for.
+
+    Every process that gets them then uses the same files, whenever and wherever it starts. ModelScope has no commits
+    that can be asked for: its revisions stay as they are.
+
+    Raises:
+        ModelError: as resolve_model.
+    """
+    if config.name.startswith("embedded:") or _local_dir(config.name) or not may_move(config):
+        return config
+    info = hub_info("model", config.name, config.revision)
+    commit = info.sha if info else _snapshot(config, offline=True).name  # .../snapshots/<commit>
+    return config.model_copy(update={"revision": commit})
+
+
+def may_move(config: ModelConfig | DataConfig) -> bool:
+    """The revision is a branch or tag of the Hugging Face hub, not a commit."""
+    return config.hub == "huggingface" and not re.fullmatch("[0-9a-f]{40}", config.revision or "")
+
+
+def model_files(path: Path) -> dict[str, str]:
+    """Digests of the files that a model is loaded from, by name: weights, configuration, tokenizer, its code."""
+    files = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file())
+    return {file.name: content_digest(file) for file in files}
 
 
 def check_model(config: ModelConfig) -> str:

@@ -3,10 +3,12 @@
 Several nodes need a filesystem that all of them share.
 """
 
+import fcntl
 import json
-import os
 import pickle
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -18,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.errors import CheckpointError
-from pipeline.files import link, sha256, write_json
+from pipeline.files import link, sha256, sync, write_json
 
 
 @dataclass
@@ -102,10 +104,11 @@ class CheckpointStore:
         sums = {path.name: sha256(path) for path in sorted(partial.iterdir())}
         write_json(partial / "manifest.json", sums)
         for path in (*partial.iterdir(), partial):
-            _fsync(path)
-        _remove_checkpoint(final)
+            sync(path)
+        if final.exists():
+            shutil.rmtree(_hide(final))
         partial.rename(final)
-        _fsync(self.path)
+        sync(self.path)
         self.refresh_links()
         return final
 
@@ -114,8 +117,8 @@ class CheckpointStore:
         ``checkpoint_best`` to the best one of the newest stage."""
         for stage, path in self.stage_results().items():
             link(self.path / stage, path)
-        if paths := self.paths():
-            link(self.path / "checkpoint_last", paths[-1])
+        if latest := self.latest():
+            link(self.path / "checkpoint_last", latest)
         best_link = self.path / "checkpoint_best"
         if best := self.best():
             link(best_link, best)
@@ -132,26 +135,21 @@ class CheckpointStore:
 
     def latest_progress(self) -> Progress | None:
         """Progress of the newest complete checkpoint, without loading its tensors; None before the first one."""
-        paths = self.paths()
-        return read_progress(paths[-1]) if paths else None
+        path = self.latest()
+        return read_progress(path) if path else None
 
-    def load_latest(self) -> Checkpoint | None:
-        """The newest complete checkpoint, checked against its manifest; None before the first one.
-
-        Raises:
-            CheckpointError: it is corrupt.
-        """
-        paths = self.paths()
-        return load_checkpoint(paths[-1]) if paths else None
+    def latest(self) -> Path | None:
+        """The newest complete checkpoint; None before the first one."""
+        return next(reversed(self.paths()), None)
 
     def verify_latest(self) -> None:
         """Raises CheckpointError if the newest complete checkpoint changed after it was written."""
-        if paths := self.paths():
-            verify_checkpoint(paths[-1])
+        if path := self.latest():
+            verify_checkpoint(path)
 
     def prune(self, keep_last: int) -> None:
-        """Keep the last ``keep_last``, the best one of the newest stage and every stage's result. Delete all others,
-        incomplete ones included."""
+        """Keep the last ``keep_last``, the best one of the newest stage, every stage's result, and those that somebody
+        reads. Delete all others, incomplete ones included."""
         for partial in self.path.glob(".*.partial"):
             shutil.rmtree(partial, ignore_errors=True)
         paths = self.paths()
@@ -159,7 +157,7 @@ class CheckpointStore:
         best = self.best()
         for path in paths:
             if path not in kept and path != best:
-                _remove_checkpoint(path)
+                _remove_unread(path)
 
     def best(self, stage: str | None = None) -> Path | None:
         """The checkpoint with the highest score in a stage, by default the newest one; the later of equals. None if no
@@ -204,23 +202,44 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise corrupt_checkpoint(path, str(error)) from None
 
 
-def _remove_checkpoint(path: Path) -> None:
-    """Hide it first, so that a kill halfway leaves nothing incomplete under its name."""
-    if path.exists():
-        hidden = path.with_name(f".{path.name}.old.partial")
-        if hidden.exists():
-            shutil.rmtree(hidden)
-        path.rename(hidden)
+@contextmanager
+def kept(path: Path) -> Iterator[None]:
+    """Within the block the checkpoint is not pruned, whichever process on whichever node trains its run.
+
+    It holds a shared lock on the manifest. Across nodes this needs a filesystem with locks, as NFS has them.
+
+    Raises:
+        CheckpointError: it was pruned before.
+    """
+    try:
+        manifest = (path / "manifest.json").open("rb")
+    except OSError as error:
+        raise corrupt_checkpoint(path, str(error)) from None
+    with manifest:
+        fcntl.flock(manifest, fcntl.LOCK_SH)
+        if not path.exists():
+            raise CheckpointError(f"checkpoint {path} was just deleted by its run. Name a newer one.")
+        yield
+
+
+def _remove_unread(path: Path) -> None:
+    """Delete a checkpoint, unless somebody reads it."""
+    with (path / "manifest.json").open("ab") as manifest:  # NFS locks only files that are open for writing
+        try:
+            fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        hidden = _hide(path)
+    shutil.rmtree(hidden)  # on NFS an open file would keep its directory
+
+
+def _hide(path: Path) -> Path:
+    """Rename a checkpoint before it is deleted: a kill halfway leaves nothing incomplete under its name."""
+    hidden = path.with_name(f".{path.name}.old.partial")
+    if hidden.exists():
         shutil.rmtree(hidden)
+    return path.rename(hidden)
 
 
 def corrupt_checkpoint(path: Path, reason: str) -> CheckpointError:
     return CheckpointError(f"checkpoint {path} is corrupt ({reason}). Delete it to continue from the one before.")
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

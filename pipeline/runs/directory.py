@@ -3,6 +3,8 @@
 import fcntl
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -13,6 +15,11 @@ from pipeline.files import write_json
 from pipeline.runs.checkpoints import CheckpointStore
 
 Kind = Literal["chain", "search"]
+JOB_LOCK = ".lock"
+"""Held by the job's driver. A learner holds a lock of its own: it may run on another node, and outlive its driver."""
+LEARNER_LOCK = ".learner.lock"
+LOCK_TIMEOUT_S = 60.0
+"""A process that was just killed may hold its lock a moment longer."""
 _KINDS: dict[Kind, str] = {"chain": "a run of one chain", "search": "a search"}
 
 
@@ -86,13 +93,24 @@ class RunDirectory:
                 f"{self.path} must be resumed by {job}: it is {_KINDS[own_kind]}, not {_KINDS[kind]}."
             )
 
-    def lock(self, timeout_s: float = 60.0) -> None:
-        """Hold the directory until ``unlock``, or until this process ends.
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory for a job. The learner of a job that was just killed may still write: wait for its end.
 
         Raises:
-            CheckpointError: another process holds it.
+            CheckpointError: another job, or its learner, holds it.
         """
-        self._lock_file = hold_lock(self.path, timeout_s)
+        with hold_lock(self.path):
+            hold_lock(self.path, name=LEARNER_LOCK).close()
+            yield
+
+    def lock_for_learner(self) -> None:
+        """Hold what a learner writes until ``unlock``, or until this process ends: metrics, samples, checkpoints.
+
+        Raises:
+            CheckpointError: another learner holds it.
+        """
+        self._lock_file = hold_lock(self.path, name=LEARNER_LOCK)
 
     def unlock(self) -> None:
         self._lock_file.close()
@@ -128,11 +146,11 @@ def latest_directory(root: str, part: str) -> Path:
     return max(configs_of_kind, key=lambda path: path.stat().st_mtime).parent
 
 
-def hold_lock(directory: Path, timeout_s: float = 60.0) -> IO[str]:
+def hold_lock(directory: Path, name: str = JOB_LOCK) -> IO[str]:
     """Hold a directory, because two jobs in one directory would mix their results.
 
     Args:
-        timeout_s: a process that was just killed may hold it a moment longer.
+        name: of the lock file.
 
     Returns:
         The lock file. The lock ends when it is closed or garbage-collected, and with this process.
@@ -140,13 +158,14 @@ def hold_lock(directory: Path, timeout_s: float = 60.0) -> IO[str]:
     Raises:
         CheckpointError: another process holds the directory.
     """
-    lock_file = (directory / ".lock").open("w")
-    deadline = time.monotonic() + timeout_s
+    lock_file = (directory / name).open("a")  # "w" would change the file before the directory is held
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
     while True:
         try:
             fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return lock_file
         except BlockingIOError:
             if time.monotonic() > deadline:
+                lock_file.close()
                 raise CheckpointError(f"run {directory} is in use by another job. Wait for it to end.") from None
             time.sleep(0.5)

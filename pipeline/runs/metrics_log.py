@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 
@@ -24,11 +25,20 @@ def ungraded_path(run_dir: str | Path) -> Path:
 class MetricsWriter:
     """Appends rows to ``metrics/metrics.jsonl`` and hands their numbers to trackers. One writer per run: rank 0."""
 
-    def __init__(self, run_dir: str | Path, settings: TrackingConfig = TrackingConfig()) -> None:  # noqa: B008, frozen
+    def __init__(
+        self,
+        run_dir: str | Path,
+        settings: TrackingConfig = TrackingConfig(),  # noqa: B008, frozen
+        last_step: float = math.inf,
+    ) -> None:
+        """
+        Args:
+            last_step: rows after it, of an earlier attempt, are dropped, and so is a half-written last line.
+        """
         path = metrics_path(run_dir)
         path.parent.mkdir(parents=True, exist_ok=True)
+        truncate_metrics(run_dir, last_step)
         past = read_metrics(run_dir)
-        truncate_metrics(run_dir, max((row["step"] for row in past), default=0))
         self._file = path.open("a", encoding="utf-8")
         name = settings.run_name or Path(run_dir).resolve().name
         points = [_point(row) for row in past]
@@ -40,6 +50,10 @@ class MetricsWriter:
         self._file.write(json.dumps(row, allow_nan=False) + "\n")
         self._file.flush()
         self._trackers.log(_point(row))
+
+    def sync(self) -> None:
+        """Wait until all rows are on the disk."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()
@@ -65,21 +79,21 @@ def read_metrics(run_dir: str | Path) -> list[Row]:
     return rows
 
 
-def truncate_metrics(run_dir: str | Path, last_step: int) -> int:
+def truncate_metrics(run_dir: str | Path, last_step: float) -> int:
     """Drop the rows after ``last_step``. Returns how many were dropped.
 
-    Call it before a MetricsWriter is created. A half-written last line is removed too; it is not counted.
+    A half-written last line is removed too; it is not counted.
     """
     return _truncate(metrics_path(run_dir), read_metrics(run_dir), last_step)
 
 
-def truncate_ungraded(run_dir: str | Path, last_step: int) -> int:
+def truncate_ungraded(run_dir: str | Path, last_step: float) -> int:
     """Drop the examples of ungraded completions after ``last_step`` in the same way."""
     path = ungraded_path(run_dir)
     return _truncate(path, read_jsonl(path), last_step)
 
 
-def _truncate(path: Path, rows: list[Row], last_step: int) -> int:
+def _truncate(path: Path, rows: list[Row], last_step: float) -> int:
     """Kept lines stay byte for byte as they were."""
     is_kept = [row["step"] <= last_step for row in rows]
     if path.exists():

@@ -1,8 +1,18 @@
 import json
+import os
 
 import pytest
 
-from pipeline.files import safe_name, write_json, write_jsonl
+from pipeline import files
+from pipeline.files import (
+    content_digest,
+    hidden_name,
+    remove_stale,
+    safe_name,
+    whole_directory,
+    write_json,
+    write_jsonl,
+)
 
 
 def test_json_files_are_replaced_whole(tmp_path):
@@ -50,3 +60,59 @@ def test_texts_with_other_signs_or_too_long_have_names_of_their_own(tmp_path):
     for name in names:
         assert "/" not in name
         (tmp_path / f"{name}_step_000010.jsonl").touch()
+
+
+def test_files_that_are_being_written_have_names_of_their_own_everywhere(tmp_path, monkeypatch):
+    """Containers that share a filesystem have the same process ids."""
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    assert len({hidden_name(tmp_path / "a.json") for _ in range(100)}) == 100
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_json(tmp_path / "a.json", {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_hidden_files_of_killed_processes_are_deleted_once_nobody_can_be_writing_them(tmp_path):
+    (tmp_path / "eval").mkdir()
+    old, new = hidden_name(tmp_path / "eval" / "a.json"), hidden_name(tmp_path / "b.json")
+    other = tmp_path / ".lock"
+    for path in (old, new, other):
+        path.touch()
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    remove_stale(tmp_path)
+    assert [path.exists() for path in (old, new, other)] == [False, True, True]
+
+
+def test_a_directory_appears_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "final_model"
+    with pytest.raises(KeyboardInterrupt), whole_directory(target) as hidden:
+        (hidden / "config.json").touch()
+        raise KeyboardInterrupt
+    assert not target.exists()
+    for content in ("1", "2"):
+        with whole_directory(target) as hidden:
+            assert not list(hidden.iterdir())  # what was left is gone
+            (hidden / "config.json").write_text(content)
+            assert not target.exists() or (target / "config.json").read_text() == "1"
+    assert (target / "config.json").read_text() == "2"
+    assert [path.name for path in tmp_path.iterdir()] == ["final_model"]
+
+
+def test_the_digest_of_a_large_file_covers_its_size_and_blocks_from_its_first_byte_to_its_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "WHOLE_FILE_BYTES", 100)
+    monkeypatch.setattr(files, "SAMPLED_BLOCK_BYTES", 2)
+    path, content = tmp_path / "model.safetensors", bytes(1000)
+    path.write_bytes(content)
+    before = content_digest(path)
+    for changed in (b"\1" + content[1:], content[:-1] + b"\1", content + b"\0"):
+        path.write_bytes(changed)
+        assert content_digest(path) != before
+    path.write_bytes(content)
+    assert content_digest(path) == before and len(before) == 16

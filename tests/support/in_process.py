@@ -63,7 +63,7 @@ def _train(setup: StageSetup) -> None:
         train_stage(setup)
 
 
-def _run_stages(queue: StageQueue, shared: search.SharedByTrials) -> None:
+def _run_stages(queue: StageQueue, shared: search.SharedByTrials, slots: search.Slots) -> None:
     """All stages of a search in the queue's order, one at a time."""
     while not queue.is_over:
         stage = queue.ready()[0]
@@ -71,7 +71,7 @@ def _run_stages(queue: StageQueue, shared: search.SharedByTrials) -> None:
         reported: list[dict[str, float]] = []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tune, "report", reported.append)
-            search.run_stage({"stage": {"chain": stage.chain, "index": stage.index, "slot": 0}}, shared)
+            search.run_stage({"stage": {"chain": stage.chain, "index": stage.index}, "actors": slots.actors(0)}, shared)
         queue.finish(stage.key, reported[-1]["score"])
 
 

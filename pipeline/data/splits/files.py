@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.data.splits.records import Record, SplitResult
 from pipeline.data.splits.settings import SplitSettings
 from pipeline.errors import DataError
-from pipeline.files import sha256, write_json
+from pipeline.files import hidden_name, sha256, write_json
 
 
 def write_split(settings: SplitSettings, result: SplitResult) -> None:
@@ -21,7 +21,7 @@ def write_split(settings: SplitSettings, result: SplitResult) -> None:
     """
     output = settings.output.expanduser().resolve()
     exists = output.is_dir()
-    staging = output / f".split.{os.getpid()}" if exists else output.with_name(f".{output.name}.{os.getpid()}")
+    staging = hidden_name(output / "split" if exists else output)
     try:
         staging.mkdir(parents=True)
         try:

@@ -5,15 +5,22 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import torch
 
+from actors.driver.evaluate import _plan_evaluation
 from jobs import evaluate
+from pipeline.config import EvaluationConfig, load_config
 from pipeline.evaluation.results import ResultsFile
+from pipeline.runs.checkpoints import Progress
+from pipeline.runs.directory import RunDirectory
 from tests.support.cluster import free_cpus, joining, wait_until_free
+from tests.support.evaluations import run_config
 from tests.support.in_process import Engines, evaluate_without_ray
 from tests.support.jobs import only_run, start, wait_until
 from tests.support.models import save_tiny_model
@@ -127,6 +134,18 @@ def num_rows(root: Path) -> int:
 def engine_processes() -> list[int]:
     """The engines of an evaluation, below the Ray that this process started."""
     return [p.pid for p in psutil.Process().children(recursive=True) if "ray::EvalWorker" in " ".join(p.cmdline())]
+
+
+def test_a_checkpoint_is_not_deleted_while_it_waits_for_its_turn(tiny_model, recipe, tmp_path):
+    run = RunDirectory.create(run_config(tiny_model, tmp_path))
+    first, _ = (run.checkpoints.save(Progress("sft", n, n), {"w": torch.ones(1)}, {}, None) for n in (1, 2))
+    config = load_config(recipe, [f"model={first}"], EvaluationConfig)
+    with ExitStack() as held:
+        _plan_evaluation(config, None, held)
+        run.checkpoints.prune(keep_last=1)
+        assert first.exists()
+    run.checkpoints.prune(keep_last=1)
+    assert not first.exists()
 
 
 def test_an_evaluation_cannot_be_resumed_as_another_one(reference, engines, capsys):

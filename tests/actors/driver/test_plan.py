@@ -26,6 +26,7 @@ from actors.driver.stage import learner_environment, stage_setup
 from pipeline.config import Config, LearnerConfig, validate_config, with_settings
 from pipeline.errors import ConfigError, DataError
 from pipeline.runs.directory import RunDirectory
+from pipeline.runs.inputs import Inputs
 from pipeline.types import Problem
 from tests.support.data import write_jsonl
 
@@ -167,9 +168,13 @@ def old_search(data: dict[str, Any], root: Path) -> tuple[RunPlan, RunDirectory]
 def resume(plan: RunPlan, run: RunDirectory) -> RunPlan:
     """The plan as it is carried out, and written into the directory."""
     plan = _with_recorded_keys(plan, run)
-    open_run(plan, "search", run)
-    run.unlock()
+    write_into(plan, run)
     return plan
+
+
+def write_into(plan: RunPlan, run: RunDirectory) -> None:
+    with open_run(plan, "search", Inputs({}, {}), run):
+        pass
 
 
 def keys(plan: RunPlan) -> list[tuple[str, ...]]:
@@ -204,8 +209,7 @@ def test_an_overridden_setting_gives_new_keys_to_the_stages_that_depend_on_it(da
 
 def test_a_search_of_this_version_computes_its_keys(data, tmp_path):
     plan, run = old_search(data, tmp_path)
-    open_run(plan, "search", run)
-    run.unlock()
+    write_into(plan, run)
     assert _with_recorded_keys(plan, run) is plan
 
 

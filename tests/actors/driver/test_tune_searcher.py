@@ -27,16 +27,19 @@ SCORES = {"s2": 0.2, "c2": 0.8}
 
 def run_stage(config: dict[str, Any]) -> None:
     """A stage whose weights are a hash of its parent's. Leaves one record for every time it ran."""
+    import ray
     from ray import tune
 
     directory, key = Path(config["directory"]), config["stage"]["key"]
-    started, parent = time.time(), PARENT[key]
+    started, parent, actor = time.time(), PARENT[key], ray.get(config["actors"].name.remote(), timeout=60)
     before = (directory / f"{parent}.weights").read_text()
     attempt = len(list(directory.glob(f"{key}.*.run")))
     wait_for_the_other(directory, config.get("side_by_side", []), key)
     (directory / f"{key}.weights").write_text(trained(before, key))
     ended = time.time()
-    (directory / f"{key}.{attempt}.run").write_text(json.dumps({"before": before, "started": started, "ended": ended}))
+    (directory / f"{key}.{attempt}.run").write_text(
+        json.dumps({"before": before, "started": started, "ended": ended, "actor": actor})
+    )
     if attempt < config["failures"].get(key, 0):
         raise RuntimeError(f"{key} fails")
     write_marker(directory / "markers", key, {"score": SCORES.get(key, 0.5)})
@@ -59,6 +62,38 @@ def trained(weights: str, key: str) -> str:
     return hashlib.sha256(f"{weights} {key}".encode()).hexdigest()
 
 
+class Named:
+    """An actor that says its name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def name(self) -> str:
+        return self._name
+
+
+class TwoSlots:
+    """An actor for each of two stages at a time. A replaced one is dead."""
+
+    def __init__(self) -> None:
+        import ray
+
+        self._start = ray.remote(num_cpus=0)(Named).remote
+        self._actors = [self._start("first"), self._start("second")]
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+    def actors(self, slot: int) -> Any:
+        return self._actors[slot]
+
+    def replace(self, slot: int) -> None:
+        import ray
+
+        ray.kill(self._actors[slot])
+        self._actors[slot] = self._start("replaced")
+
+
 def fit(search: StageQueue, directory: Path, **settings: Any) -> dict[str, dict[str, Any]]:
     """All trials of a search; how every stage ran, by key and attempt."""
     from ray import tune
@@ -70,7 +105,7 @@ def fit(search: StageQueue, directory: Path, **settings: Any) -> dict[str, dict[
     tuner = tune.Tuner(
         tune.with_resources(run_stage, {"CPU": 0.5}),
         param_space={"directory": str(directory), "failures": {}, **settings},
-        tune_config=tune.TuneConfig(search_alg=StageSearcher(search, num_slots=2), num_samples=-1, reuse_actors=True),
+        tune_config=tune.TuneConfig(search_alg=StageSearcher(search, TwoSlots()), num_samples=-1, reuse_actors=True),
         run_config=tune.RunConfig(name=f"tune_{time.time_ns()}", storage_path=str(directory), verbose=0),
     )
     tuner.fit()
@@ -96,6 +131,7 @@ def test_failed_stages_are_retried_and_a_chain_that_keeps_failing_ends_alone(ray
     search = StageQueue(CHAINS, max_retries=1)
     runs = fit(search, tmp_path, failures={"s1": 1, "b3": 9})
     assert {"s1.0", "s1.1", "b3.0", "b3.1"} <= set(runs)
+    assert runs["s1.0"]["actor"] == "first" and "replaced" in {run["actor"] for run in runs.values()}
     assert not {"s1.2", "b3.2", "b4.0"} & set(runs)
     assert [chain["status"] for chain in search.outcome().values()] == ["finished", "failed", "finished"]
     assert set(read_markers(tmp_path / "markers")) == KEYS - {"b3", "b4"}

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from actors.learner.ranks import Ranks
 from actors.learner.updater import PolicyUpdater
 from pipeline.config import SFTConfig, TrainerConfig
+from pipeline.errors import ModelError
 from tests.support.models import tiny_llama
 
 
@@ -21,6 +22,14 @@ def test_a_worker_without_a_process_group_is_alone():
     assert ranks.gather(["a"]) == ["a"]
     assert ranks.from_first(lambda: "made") == "made"
     ranks.barrier()
+
+
+def test_a_rank_with_other_weights_is_named(monkeypatch):
+    ranks = Ranks()
+    ranks.check_equal("a", "weights")
+    monkeypatch.setattr(ranks, "gather", lambda items: ["a", "a", "b"])
+    with pytest.raises(ModelError, match=r"must have the same weights, got other ones on ranks \[2\] than on rank 0"):
+        ranks.check_equal("a", "weights")
 
 
 def norms_after_update(model: Any, rows: torch.Tensor, ranks: Ranks) -> tuple[float, torch.Tensor]:

@@ -13,7 +13,7 @@ from actors.learner.saver import StageSaver
 from pipeline.config import Config, validate_config
 from pipeline.curriculum.replay import ReplayBuffer, ReplayItem
 from pipeline.models.policy import load_trainable
-from pipeline.runs.checkpoints import Progress
+from pipeline.runs.checkpoints import Progress, load_checkpoint
 from pipeline.runs.clock import PhaseClock
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.metrics_log import read_metrics
@@ -162,9 +162,8 @@ def test_a_checkpoint_holds_what_resuming_needs_and_old_ones_are_deleted(tmp_pat
     assert save(saver, Progress("rl", 1, 1)).num_scored == 1
     save(saver, Progress("rl", 2, 2))
     (path,) = run.checkpoints.paths()
-    checkpoint = run.checkpoints.load_latest()
-    assert path.name == "step_000002" and checkpoint is not None
-    load_trainable(tiny_llama(seed=1), checkpoint.tensors)  # names and shapes are the model's
+    assert path.name == "step_000002" and path == run.checkpoints.latest()
+    load_trainable(tiny_llama(seed=1), load_checkpoint(path).tensors)  # names and shapes are the model's
     assert not (path / "replay.json").exists()  # no curriculum
 
 
@@ -183,3 +182,20 @@ def test_only_the_last_stage_of_a_run_saves_the_final_model(tmp_path, is_last):
     saver.finish_stage(progress, tiny_tokenizer(), torch.float32)
     assert (run.final_model / "model.safetensors").exists() is is_last
     assert progress.stage_done and len(progress.ended_with) == 16
+
+
+def test_a_final_model_that_could_not_be_written_whole_is_not_there(tmp_path, monkeypatch):
+    saver, run = make_saver(tmp_path, tiny_llama(), is_last=True)
+
+    def killed(model: Any, tokenizer: Any, directory: Path, dtype: torch.dtype) -> None:
+        (directory / "config.json").touch()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("actors.learner.saver.save_final_model", killed)
+        with pytest.raises(KeyboardInterrupt):
+            saver.finish_stage(Progress("rl", 2, 2), tiny_tokenizer(), torch.float32)
+    assert not run.final_model.exists()
+    saver.finish_stage(Progress("rl", 2, 2), tiny_tokenizer(), torch.float32)
+    assert (run.final_model / "model.safetensors").exists()
+    assert not list(run.path.glob(".final_model*"))

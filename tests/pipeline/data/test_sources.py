@@ -159,6 +159,22 @@ def test_hub_data_is_read_by_its_features(monkeypatch):
         load_problems(config.model_copy(update={"fields": FieldNames(answer="gold")}), "train")
 
 
+def test_hub_data_is_pinned_to_a_commit_and_read_at_it(hub_url, tmp_path, monkeypatch):
+    use_hub(monkeypatch, hub_url, tmp_path)
+    pinned = sources.pinned_data(DataConfig(name="tiny/sums"))
+    assert pinned.revision == SHA
+    assert [problem.gold for problem in load_problems(pinned, "train")] == ["2", "4"]
+    assert sources.pinned_data(pinned) is pinned
+    with monkeypatch.context() as patch:
+        asked: list[dict[str, str | None]] = []
+        patch.setattr("datasets.load_dataset", lambda *_, **named: asked.append(named))
+        sources._hub_dataset(pinned, "train")
+    assert [named["revision"] for named in asked] == [SHA]
+    use_hub(monkeypatch, UNREACHABLE, tmp_path)
+    unreachable = DataConfig(name="tiny/sums")
+    assert sources.pinned_data(unreachable) is unreachable
+
+
 def test_unreachable_hub_data_is_a_one_line_error(tmp_path, monkeypatch):
     use_hub(monkeypatch, UNREACHABLE, tmp_path)
     for ask in (check_data, lambda config: load_problems(config, "train")):

@@ -11,7 +11,8 @@ import pytest
 
 from pipeline.config import ModelConfig
 from pipeline.errors import ModelError
-from pipeline.models.hub import check_model, local_files, resolve_model
+from pipeline.models import hub
+from pipeline.models.hub import check_model, local_files, model_files, pinned_model, resolve_model
 from tests.conftest import ROOT
 from tests.support.hub import SHA, UNREACHABLE, running_hub, use_hub
 from tests.support.models import save_tiny_model
@@ -121,3 +122,36 @@ def test_only_whole_models_on_this_machine_can_be_checked_without_a_download(hub
     assert local_files(ModelConfig(name="tiny/safe")) is None
     resolve_model(ModelConfig(name="tiny/safe"))
     assert local_files(ModelConfig(name="tiny/safe")) is None  # it has no tokenizer
+
+
+def test_a_branch_becomes_the_commit_that_it_stands_for_online_and_offline(hub_url, tmp_path, monkeypatch):
+    use_hub(monkeypatch, hub_url, tmp_path)
+    pinned = pinned_model(ModelConfig(name="tiny/safe", revision="main"))
+    assert pinned.revision == SHA and resolve_model(pinned).name == SHA
+    resolve_model(ModelConfig(name="tiny/safe"))  # the cache now knows the default branch
+    use_hub(monkeypatch, UNREACHABLE, tmp_path)
+    assert pinned_model(ModelConfig(name="tiny/safe")).revision == SHA
+    assert resolve_model(pinned).name == SHA
+
+
+def test_only_branches_and_tags_of_the_hub_are_pinned(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "hub_info", lambda *_: pytest.fail("asked the hub"))
+    local = save_tiny_model(tmp_path)
+    for settings in (
+        {"name": "embedded:smollm2-135m-instruct"},
+        {"name": str(local)},
+        {"name": "tiny/safe", "revision": SHA},
+        {"name": "tiny/safe", "hub": "modelscope"},
+    ):
+        config = ModelConfig.model_validate(settings)
+        assert pinned_model(config) is config
+
+
+def test_the_files_that_a_model_is_loaded_from_are_digested_by_name(tmp_path):
+    model = save_tiny_model(tmp_path / "model")
+    (model / "README.md").write_text("no part of it")
+    before = model_files(model)
+    assert "model.safetensors" in before and "tokenizer.json" in before and "README.md" not in before
+    (model / "config.json").write_text((model / "config.json").read_text() + " ")
+    after = model_files(model)
+    assert [name for name in before if before[name] != after[name]] == ["config.json"]

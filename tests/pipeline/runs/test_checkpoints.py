@@ -11,7 +11,15 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import CheckpointError
-from pipeline.runs.checkpoints import CheckpointStore, Progress, load_checkpoint, read_progress, verify_checkpoint
+from pipeline.runs.checkpoints import (
+    Checkpoint,
+    CheckpointStore,
+    Progress,
+    kept,
+    load_checkpoint,
+    read_progress,
+    verify_checkpoint,
+)
 
 
 @pytest.fixture
@@ -22,6 +30,12 @@ def store(tmp_path) -> CheckpointStore:
 def save(store: CheckpointStore, step: int, **progress) -> Path:
     fields = {"stage": "grpo", "stage_step": step, "step": step, **progress}
     return store.save(Progress(**fields), {"w": torch.full((2,), float(step))}, {}, None)
+
+
+def load_latest(store: CheckpointStore) -> Checkpoint:
+    path = store.latest()
+    assert path is not None
+    return load_checkpoint(path)
 
 
 def names(store: CheckpointStore) -> list[str]:
@@ -42,8 +56,7 @@ def test_a_checkpoint_comes_back_as_it_was(store):
     tensors = {"a": parameter, "b": torch.arange(6.0).view(2, 3).bfloat16().t()}
     path = store.save(progress, tensors, optimizer.state_dict(), {"a": torch.tensor([7.0, 8.0])})
     assert path == store.path / "step_000036"
-    loaded = CheckpointStore(store.path).load_latest()
-    assert loaded is not None
+    loaded = load_latest(CheckpointStore(store.path))
     assert loaded.path == path and loaded.progress == progress == store.latest_progress()
     assert loaded.tensors.keys() == tensors.keys()
     assert all(torch.equal(loaded.tensors[name], tensors[name]) for name in tensors)
@@ -74,13 +87,13 @@ def test_the_newest_checkpoint_is_the_one_with_the_most_steps(store):
 def test_a_step_can_be_saved_again(store):
     save(store, 5, score=1.0)
     save(store, 5, score=2.0)
-    loaded = store.load_latest()
+    loaded = load_latest(store)
     assert names(store) == ["step_000005"]
-    assert loaded is not None and loaded.progress.score == 2.0
+    assert loaded.progress.score == 2.0
 
 
 @pytest.mark.parametrize(
-    "killed_in", ["torch.save", "pipeline.runs.checkpoints.write_json", "pipeline.runs.checkpoints._fsync"]
+    "killed_in", ["torch.save", "pipeline.runs.checkpoints.write_json", "pipeline.runs.checkpoints.sync"]
 )
 def test_a_checkpoint_cut_short_is_never_seen_and_is_cleaned_up(store, monkeypatch, killed_in):
     def killed(*_):
@@ -92,8 +105,8 @@ def test_a_checkpoint_cut_short_is_never_seen_and_is_cleaned_up(store, monkeypat
         with pytest.raises(KeyboardInterrupt):
             save(store, 2)
     assert list(store.path.glob(".step_000002*"))  # something half-written is there
-    latest = CheckpointStore(store.path).load_latest()
-    assert names(store) == ["step_000001"] and latest is not None and latest.progress.step == 1
+    latest = load_latest(CheckpointStore(store.path))
+    assert names(store) == ["step_000001"] and latest.progress.step == 1
     save(store, 2)  # the leftovers are no obstacle
     assert names(store) == ["step_000001", "step_000002"]
     (store.path / ".step_000003.partial").mkdir()
@@ -114,7 +127,7 @@ def test_a_damaged_file_is_named(store, name, damage):
     else:
         path.unlink()
     with pytest.raises(CheckpointError, match=rf"step_000001 is corrupt \(.*{name}.*Delete "):
-        store.load_latest()
+        load_latest(store)
 
 
 @pytest.mark.parametrize("content", [None, "", "{"])
@@ -216,9 +229,30 @@ def test_a_kill_while_pruning_leaves_nothing_that_counts_as_a_checkpoint(store, 
 def test_a_reference_need_not_be_contiguous(store):
     turned = torch.arange(6.0).view(2, 3).t()
     store.save(Progress("grpo", 1, 1), {"w": turned}, {}, {"w": turned.clone()})
-    loaded = store.load_latest()
-    assert loaded is not None and loaded.reference is not None
+    loaded = load_latest(store)
+    assert loaded.reference is not None
     assert torch.equal(loaded.reference["w"], turned)
+
+
+def test_a_checkpoint_that_is_read_is_not_pruned_until_it_was_read(store):
+    first = save(store, 1)
+    for step in (2, 3):
+        save(store, step)
+    with kept(first), kept(first):  # by two readers
+        store.prune(1)
+        assert names(store) == ["step_000001", "step_000003"]
+        load_checkpoint(first)
+    store.prune(1)
+    assert names(store) == ["step_000003"]
+    with pytest.raises(CheckpointError, match="step_000001"), kept(first):
+        pass
+
+
+def test_a_reader_that_waited_while_the_checkpoint_was_deleted_is_told(store, monkeypatch):
+    first = save(store, 1)
+    monkeypatch.setattr("pipeline.runs.checkpoints.fcntl.flock", lambda *_: shutil.rmtree(first))
+    with pytest.raises(CheckpointError, match="was just deleted by its run"), kept(first):
+        pass
 
 
 # Laws --------------------------------------------------------------------------------------------
@@ -235,7 +269,7 @@ class Crash:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._calls_left = 0
         self._rmtree = shutil.rmtree
-        patch.setattr("pipeline.runs.checkpoints._fsync", lambda path: self._count_down())
+        patch.setattr("pipeline.runs.checkpoints.sync", lambda path: self._count_down())
         patch.setattr("pipeline.runs.checkpoints.shutil.rmtree", self._remove)
 
     def run(self, operation: Callable[[], object], dies_at: int) -> bool:

@@ -1,3 +1,4 @@
+import gc
 import os
 from pathlib import Path
 
@@ -5,7 +6,8 @@ import pytest
 
 from pipeline.config import Config, validate_config
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.runs.directory import RunDirectory
+from pipeline.runs import directory
+from pipeline.runs.directory import JOB_LOCK, LEARNER_LOCK, RunDirectory, hold_lock
 
 
 def config(root: Path) -> Config:
@@ -29,7 +31,7 @@ def test_a_new_run_has_its_directories_and_its_configuration(tmp_path):
     ]
     assert run.load_config() == config(tmp_path / "not" / "there" / "yet")
     assert (
-        run.checkpoints.load_latest() is None
+        run.checkpoints.latest() is None
         and run.checkpoints.latest_progress() is None
         and run.checkpoints.best() is None
     )
@@ -76,3 +78,21 @@ def test_a_run_is_resumed_by_a_job_of_its_kind(run):
     (run.path / "stages").mkdir()
     with pytest.raises(CheckpointError, match=r"must be resumed by jobs/search_replay\.py: it is a search"):
         run.require_kind("chain")
+
+
+@pytest.mark.parametrize("name", [JOB_LOCK, LEARNER_LOCK])
+def test_a_job_waits_for_another_job_and_for_a_learner(run, monkeypatch, name):
+    monkeypatch.setattr(directory, "LOCK_TIMEOUT_S", 0.0)
+    with hold_lock(run.path, name), pytest.raises(CheckpointError, match="is in use by another job"), run.locked():
+        pass
+    with run.locked():
+        run.lock_for_learner()  # the job's own learner, perhaps on another node
+        run.unlock()
+
+
+@pytest.mark.filterwarnings("error::ResourceWarning")
+def test_a_lock_that_cannot_be_had_leaves_no_open_file(run, monkeypatch):
+    monkeypatch.setattr(directory, "LOCK_TIMEOUT_S", 0.0)
+    with run.locked(), pytest.raises(CheckpointError):
+        hold_lock(run.path)
+    gc.collect()

@@ -1,4 +1,5 @@
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import CheckpointError
 from pipeline.files import append_jsonl
+from pipeline.runs import metrics_log
 from pipeline.runs.metrics_log import (
     MetricsWriter,
     metrics_path,
@@ -42,6 +44,17 @@ def test_what_is_written_is_read_back(tmp_path):
     writer.write({"step": 1, "stage": "a", "loss": 0.5, "reward/format": 1})
     assert read_metrics(tmp_path) == [{"step": 1, "stage": "a", "loss": 0.5, "reward/format": 1}]  # before close
     writer.close()
+
+
+def test_rows_are_on_the_disk_after_a_sync(tmp_path, monkeypatch):
+    writer = MetricsWriter(tmp_path)
+    writer.write({"step": 1})
+    synced: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+        writer.sync()
+    writer.close()
+    assert synced == [metrics_path(tmp_path).stat().st_ino]
 
 
 def test_nan_and_infinity_become_null(tmp_path):
@@ -79,6 +92,19 @@ def test_cutting_back_drops_later_rows_and_returns_their_number(tmp_path):
     assert truncate_metrics(tmp_path, 3) == 2
     assert steps(tmp_path) == [1, 2, 3]
     assert [path.name for path in metrics_path(tmp_path).parent.glob("*.jsonl*")] == ["metrics.jsonl"]
+
+
+def test_a_writer_cuts_back_to_a_step_in_one_pass(tmp_path, monkeypatch):
+    write_steps(tmp_path, range(1, 6))
+    cuts: list[float] = []
+
+    def truncate(run_dir: Path, last_step: float) -> int:
+        cuts.append(last_step)
+        return truncate_metrics(run_dir, last_step)
+
+    monkeypatch.setattr(metrics_log, "truncate_metrics", truncate)
+    MetricsWriter(tmp_path, last_step=3).close()
+    assert steps(tmp_path) == [1, 2, 3] and cuts == [3]
 
 
 def test_ungraded_examples_are_cut_back_like_metrics(tmp_path):

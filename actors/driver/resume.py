@@ -1,0 +1,79 @@
+"""Before a run starts: fixes the commits of what comes from a hub, and compares a resumed run with what it was."""
+
+from collections.abc import Sequence
+
+from actors.driver.plan import RunPlan, decide_dtype
+from pipeline.config import Config
+from pipeline.config.resuming import refusals
+from pipeline.curriculum.stages import StageSpec
+from pipeline.data.sources import pinned_data
+from pipeline.errors import CheckpointError
+from pipeline.models.hub import pinned_model, resolve_model
+from pipeline.runs.checkpoints import Progress
+from pipeline.runs.directory import RunDirectory
+from pipeline.runs.inputs import INPUTS_FILE, Inputs
+
+
+def pinned(config: Config) -> Config:
+    """The configuration with the hub's commits as revisions: actors on any node, and resumed runs, use these.
+
+    Raises:
+        GradusError: the model or the data set does not exist.
+    """
+    pins = {"model": pinned_model(config.model), "data": pinned_data(config.data)}
+    return config.model_copy(update=pins)
+
+
+def inputs_of(plan: RunPlan) -> Inputs:
+    """Digests of the model, which is downloaded if needed, and of the data of all chains."""
+    return Inputs.of(plan.config.model, resolve_model(plan.config.model), [chain.spec.config for chain in plan.chains])
+
+
+def check_inputs(run: RunDirectory, inputs: Inputs) -> list[str]:
+    """One line for each file and data set that is no longer what the run started with. Warns if that is not known."""
+    recorded = Inputs.read(run.path)
+    if recorded is None:
+        print(
+            f"warning: {run.path} has no {INPUTS_FILE}, because an earlier version started it: its model's files and "
+            "its data cannot be compared with what they were.",
+            flush=True,
+        )
+        return []
+    return recorded.differences(inputs)
+
+
+def check_resumed(run: RunDirectory, config: Config, inputs: Inputs, left: Sequence[StageSpec]) -> None:
+    """Compare a resumed run of one chain with how it was started. Changes nothing.
+
+    Args:
+        config: as it would go on.
+        left: its stages that are not done.
+
+    Raises:
+        CheckpointError: lists every setting, file and data set that must not differ.
+    """
+    has_inputs = (run.path / INPUTS_FILE).exists()
+    before = decide_dtype(run.load_config())
+    lines = refusals(
+        before if has_inputs else pinned(before),
+        config,
+        [stage.settings for stage in left],
+        fixed_steps=[stage.settings for stage in left[:1] if _has_mixed(stage, run.checkpoints.latest_progress())],
+        compares_content=has_inputs,
+    )
+    refuse(run, [*lines, *check_inputs(run, inputs)])
+
+
+def refuse(run: RunDirectory, lines: Sequence[str]) -> None:
+    """Raises CheckpointError if there are lines."""
+    if lines:
+        raise CheckpointError(
+            f"run {run.path} must be resumed as it was started, but differs:\n  " + "\n  ".join(lines) + "\n"
+            "Nothing was changed. Leave these as they were (docs/run_directory.md says what may change), or start a "
+            "new run, with model.name=RUN/final_model to go on from its result."
+        )
+
+
+def _has_mixed(stage: StageSpec, progress: Progress | None) -> bool:
+    """The stage has begun to mix in replayed problems, at places that depend on its number of steps."""
+    return stage.replay is not None and progress is not None and progress.stage == stage.name

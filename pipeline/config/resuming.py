@@ -1,0 +1,192 @@
+"""Which settings may change when a run is resumed. docs/run_directory.md shows the table.
+
+Every setting of a training job is in the table; tests/pipeline/config/test_resuming.py fails until a new one is.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipeline.config.job import Config
+from pipeline.config.training import GRPOConfig, SFTConfig
+
+Rule = Literal["fixed", "content", "product", "steps", "free"]
+
+_SETTINGS: dict[Rule, dict[str, str]] = {
+    "free": {
+        "model": "device device_map attn_implementation gradient_checkpointing",
+        "sft": "learning_rate lr_schedule warmup_ratio weight_decay adam_beta1 adam_beta2 max_grad_norm "
+        "max_skipped_updates packing pad_to_multiple_of",
+        "grpo": "learning_rate lr_schedule warmup_ratio weight_decay adam_beta1 adam_beta2 max_grad_norm "
+        "max_skipped_updates",
+        "rollout": "num_workers num_cpus num_gpus memory_gib num_threads tensor_parallel_size gpu_memory_utilization "
+        "kv_cache_gib enforce_eager prompts_per_chunk",
+        "reward": "timeout_s num_children memory_limit_mib num_workers num_cpus memory_gib",
+        "learner": "num_cpus num_gpus memory_gib num_threads tokens_per_micro_batch max_failures",
+        "eval": "problems_per_level problems_per_level_at_end max_completion_length total_eval_times "
+        "early_stopping_patience load_best_model_at_end",
+        "checkpoint": "every_steps every_minutes keep_last",
+        "output": "root samples_every_steps save_final_model",
+        "tracking": "backends online project run_name mlflow_uri",
+        "limits": "placement_s engine_s reward_s store_s",
+        "": "search",  # a run of one chain has no use for it; a search compares the keys of its stages
+    },
+    "steps": {"sft": "num_train_epochs max_steps", "grpo": "num_iterations num_steps"},
+    "product": {"sft": "per_device_train_batch_size gradient_accumulation_steps", "learner": "num_workers"},
+    "content": {"model": "name hub revision", "data": "name hub revision"},
+    "fixed": {
+        "": "seed curriculum",
+        "model": "dtype master_dtype trust_remote_code lora",
+        "model.lora": "r alpha dropout target_modules use_rslora init",
+        "data": "layout subset train_split eval_split fields task_name answer_format prompt_template system_prompt "
+        "arithmetic",
+        "trainer": "name refactor_every warmup_steps cooldown_steps mode lambda_start damping floor first_moments "
+        "layers min_layer_params max_layer_params",
+        "stages": "name kind each_level problems carry replay_ratio",
+        "curriculum": "level_order levels max_train_samples_per_level replay_ratio buffer_capacity buffer_sampling "
+        "promotion",
+        "curriculum.promotion": "threshold patience max_repeats every_steps",
+        "sft": "max_length too_long loss_on",
+        "grpo": "batch_size num_generations mu epsilon epsilon_high beta normalize_std loss_aggregation "
+        "drop_zero_variance_groups mask_ungraded mask_truncated",
+        "rollout": "temperature top_p top_k max_prompt_length max_completion_length",
+        "reward": "functions",
+        "eval": "at_start metric_for_best_model greater_is_better",
+    },
+}
+MEANING: dict[Rule, str] = {
+    "free": "acts from the step that the run continues with",
+    "steps": "acts in stages that are not done; not in one that has begun and replays problems",
+    "product": "may change if the batch over all learners stays as large",
+    "content": "may change if the files or the problems stay the same: a model or data set that was moved",
+    "fixed": "refused",
+}
+"""What happens to a change."""
+RULES: dict[str, Rule] = {
+    f"{section}.{name}".removeprefix("."): rule
+    for rule, sections in _SETTINGS.items()
+    for section, names in sections.items()
+    for name in names.split()
+}
+"""By dotted key. A section's key stands for all of its settings that have no key of their own."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting that differs."""
+
+    setting: str
+    """As an override would name it."""
+    rule: Rule
+    before: Any
+    now: Any
+    kind: str = ""
+    """The kind of stage that the setting is for; empty if it is for the whole run."""
+    key: str = ""
+    """Its name in the settings of that kind."""
+
+    def __str__(self) -> str:
+        return f"{self.setting}: was {self.before!r:.80}, is {self.now!r:.80}"
+
+
+def rule_of(path: str) -> Rule:
+    """The rule of a setting, or of the nearest section around it that has one."""
+    while path not in RULES:
+        path, dot, _ = path.rpartition(".")
+        if not dot:
+            raise KeyError(path)
+    return RULES[path]
+
+
+def refusals(
+    before: Config,
+    now: Config,
+    left: Sequence[SFTConfig | GRPOConfig],
+    *,
+    fixed_steps: Sequence[SFTConfig | GRPOConfig] = (),
+    compares_content: bool = True,
+) -> list[str]:
+    """One line for each change that a resumed run does not accept.
+
+    Args:
+        left: settings of the stages that are not done.
+        fixed_steps: of the one among them that has begun and whose number of steps must stay.
+        compares_content: files and problems are compared elsewhere. False: their names must be the same.
+    """
+    found: dict[str, None] = {}  # in order, each once
+    for change in changes(before, now):
+        reason = _refusal(change, left, fixed_steps, compares_content)
+        if reason is not None:
+            found[f"{change}{reason}"] = None
+    return list(found)
+
+
+def _refusal(
+    change: Change,
+    left: Sequence[SFTConfig | GRPOConfig],
+    fixed_steps: Sequence[SFTConfig | GRPOConfig],
+    compares_content: bool,
+) -> str | None:
+    """What to add to the line of a change that is refused; None for one that is accepted."""
+    if change.rule == "fixed":
+        return ""
+    if change.rule == "content":
+        return None if compares_content else ""
+    if not left and change.setting != "output.root":
+        return " (every stage is done)"
+    if change.kind and not _acts(change, left):
+        return " (every stage that it is for is done)"
+    if change.rule == "steps" and _acts(change, fixed_steps):
+        return " (its stage has begun, and spreads its replayed problems over all steps)"
+    return None
+
+
+def _acts(change: Change, stages: Sequence[SFTConfig | GRPOConfig]) -> bool:
+    kinds = {"sft": SFTConfig, "grpo": GRPOConfig}
+    return any(isinstance(s, kinds[change.kind]) and getattr(s, change.key) == change.now for s in stages)
+
+
+def changes(before: Config, now: Config) -> Iterator[Change]:
+    """Everything that differs, except that stages may be added after the last one."""
+    per_stage = {"stages", "sft", "grpo", "search"}
+    yield from _compared("", before.model_dump(exclude=per_stage), now.model_dump(exclude=per_stage))
+    old, new = ([stage.name for stage in config.stages] for config in (before, now))
+    if old != new[: len(old)]:
+        yield Change("stages", "fixed", old, new)
+        return
+    for index in range(len(old)):
+        yield from _stage_changes(index, before, now)
+
+
+def _stage_changes(index: int, before: Config, now: Config) -> Iterator[Change]:
+    old, new = before.stages[index], now.stages[index]
+    own = {"settings"}
+    yield from _compared(f"stages.{index}", old.model_dump(exclude=own), new.model_dump(exclude=own), "stages")
+    if old.kind != new.kind:
+        return
+    old_settings, new_settings = before.stage_settings(old), now.stage_settings(new)
+    for change in _compared(new.kind, old_settings.model_dump(), new_settings.model_dump()):
+        key = change.setting.partition(".")[2]
+        is_own = key in old.settings or key in new.settings
+        name = f"stages.{index}.settings.{key}" if is_own else change.setting
+        if change.rule != "product":
+            yield Change(name, change.rule, change.before, change.now, new.kind, key)
+    sizes = before.batch_size(old_settings), now.batch_size(new_settings)
+    if new.kind == "sft" and sizes[0] != sizes[1]:
+        factors = "per_device_train_batch_size x gradient_accumulation_steps x learner.num_workers"
+        yield Change(f"sft.{factors}", "fixed", *sizes)
+
+
+def _compared(path: str, before: Any, now: Any, rule_path: str | None = None) -> Iterator[Change]:
+    """The values that differ, each with the rule of its key.
+
+    Args:
+        rule_path: the key in RULES, if it is not the path.
+    """
+    rule_path = path if rule_path is None else rule_path
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in {**before, **now}:
+            below = (f"{part}.{key}".removeprefix(".") for part in (path, rule_path))
+            yield from _compared(next(below), before.get(key), now.get(key), next(below))
+    elif before != now:
+        yield Change(path, rule_of(rule_path), before, now)

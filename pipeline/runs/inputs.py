@@ -1,0 +1,82 @@
+"""``inputs.json``: digests of the model's files and of the data that a run started with. Resuming compares them."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Config, DataConfig, ModelConfig
+from pipeline.data.sources import source_digest, split_expression
+from pipeline.errors import CheckpointError
+from pipeline.files import write_json
+from pipeline.models.hub import model_files
+from pipeline.types import SplitName
+
+INPUTS_FILE = "inputs.json"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything from outside the run directory that a run's results depend on."""
+
+    model: dict[str, Any]
+    """Name, hub and resolved revision, and ``files``: digest by name."""
+    data: dict[str, dict[str, str]]
+    """By use, ``train`` or ``eval``: source by digest, for a search all that its chains use."""
+
+    @classmethod
+    def of(cls, model: ModelConfig, model_path: Path, configs: Sequence[Config]) -> "Inputs":
+        """
+        Args:
+            configs: of all chains.
+
+        Raises:
+            DataError: the data cannot be read.
+        """
+        described = model.model_dump(include={"name", "hub", "revision"})
+        evaluated = [config.data for config in configs if config.eval.problems_per_level]
+        return cls(
+            described | {"files": model_files(model_path)},
+            {"train": _digests([config.data for config in configs], "train"), "eval": _digests(evaluated, "eval")},
+        )
+
+    @classmethod
+    def read(cls, run_path: Path) -> "Inputs | None":
+        """What the run started with; None for a run of an earlier version, which did not record it."""
+        path = run_path / INPUTS_FILE
+        try:
+            return cls(**json.loads(path.read_text()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}.") from None
+
+    def write(self, run_path: Path) -> None:
+        write_json(run_path / INPUTS_FILE, asdict(self))
+
+    def differences(self, now: "Inputs") -> list[str]:
+        """One line for each file and data set that is no longer what it was."""
+        return [*_file_differences(self.model["files"], now.model["files"]), *self._data_differences(now)]
+
+    def _data_differences(self, now: "Inputs") -> Iterator[str]:
+        """A source may have another name, and a search more of them."""
+        for use, before in self.data.items():
+            present = now.data[use] or before  # evaluation may have been turned off
+            for digest in before.keys() - present.keys():
+                yield f"{use} data {before[digest]}: was {digest}, is {', '.join(present)}"
+
+
+def _file_differences(before: dict[str, str], now: dict[str, str]) -> Iterator[str]:
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            yield f"model file {name}: was {before.get(name, 'missing')}, is {now.get(name, 'missing')}"
+
+
+def _digests(configs: Sequence[DataConfig], split: SplitName) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for config in {config.model_dump_json(): config for config in configs}.values():
+        digest = hashlib.sha256(source_digest(config, split).encode()).hexdigest()[:16]
+        found[digest] = ", ".join(filter(None, (config.name, config.subset, split_expression(config, split))))
+    return found
