@@ -216,9 +216,13 @@ def kept(path: Path) -> Iterator[None]:
     except OSError as error:
         raise corrupt_checkpoint(path, str(error)) from None
     with manifest:
-        fcntl.flock(manifest, fcntl.LOCK_SH)
+        deleted = CheckpointError(f"checkpoint {path} was just deleted by its run. Name a newer one.")
+        try:
+            fcntl.flock(manifest, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise deleted from None
         if not path.exists():
-            raise CheckpointError(f"checkpoint {path} was just deleted by its run. Name a newer one.")
+            raise deleted
         yield
 
 

@@ -187,7 +187,7 @@ def test_only_the_last_stage_of_a_run_saves_the_final_model(tmp_path, is_last):
 def test_a_final_model_that_could_not_be_written_whole_is_not_there(tmp_path, monkeypatch):
     saver, run = make_saver(tmp_path, tiny_llama(), is_last=True)
 
-    def killed(model: Any, tokenizer: Any, directory: Path, dtype: torch.dtype) -> None:
+    def killed(model: Any, tokenizer: Any, directory: Path, *_: Any) -> None:
         (directory / "config.json").touch()
         raise KeyboardInterrupt
 
