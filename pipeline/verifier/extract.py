@@ -6,6 +6,7 @@ from collections import deque
 from pipeline.verifier.places.boxes import last_boxes, last_closed_boxes
 from pipeline.verifier.places.phrases import after_hashes, after_phrase, tidy
 from pipeline.verifier.places.sections import split_sections
+from pipeline.verifier.places.special_tokens import without_special_tokens
 
 _NUMBER = re.compile(
     r"(?<![\w)])[-−]?[$€£]?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+|(?=\.[0-9]))"
@@ -48,7 +49,7 @@ def extract(completion: str, *, fallback: bool = True) -> str | None:
 
 def find_answer(completion: str, *, fallback: bool = True) -> str | None:
     """The same as ``extract``, hedges included."""
-    sections = split_sections(completion)
+    sections = split_sections(without_special_tokens(completion))
     if sections.answer is not None:
         return _from_section(sections.answer)
     answer = _from_text(sections.outside, fallback=fallback)
@@ -82,7 +83,7 @@ def is_hedge(answer: str) -> bool:
 
 def _from_section(section: str) -> str | None:
     """An answer section may contain a box, hashes or a phrase."""
-    section = section.strip()
+    section = without_special_tokens(section).strip()
     if not section:
         return None
     marked = marked_answer(section)

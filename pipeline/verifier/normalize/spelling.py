@@ -15,7 +15,7 @@ _SYMBOLS = {
     **dict.fromkeys("×✕✖", r"\times "),
     **dict.fromkeys("·⋅∙•", r"\cdot "),
     **dict.fromkeys("‘’ʼ′", "'"),
-    **dict.fromkeys("“”„«»", '"'),
+    **dict.fromkeys("“”„«»「」『』", '"'),
     **dict.fromkeys("⟨〈", r"\langle "),
     **dict.fromkeys("⟩〉", r"\rangle "),
     **dict.fromkeys("∅⌀", r"\emptyset "),
