@@ -2,7 +2,9 @@
 
 import re
 from collections import deque
+from typing import NamedTuple
 
+from pipeline.verifier.places.bare import is_bare_answer, one_line
 from pipeline.verifier.places.boxes import last_boxes, last_closed_boxes
 from pipeline.verifier.places.phrases import after_hashes, after_phrase, tidy
 from pipeline.verifier.places.sections import split_sections
@@ -36,27 +38,37 @@ _CHOICE_LINE = re.compile(r"(?:^|\n)\s*\(?([A-J])\)?[.:)]?\s*$")
 _MAX_HEDGE_CHARS = 500
 
 
+class Found(NamedTuple):
+    """What a completion holds outside its reasoning."""
+
+    answer: str | None
+    """The final answer, hedges included."""
+    line: str = ""
+    """All of the text, if it is one short line and no answer section."""
+
+
 def extract(completion: str, *, fallback: bool = True) -> str | None:
     """The final answer as the policy wrote it, or None if there is no answer or only a hedge ("42 or 43", "not 42").
 
     The last complete ``<answer>`` section; if there is one, nothing else counts. Otherwise, outside the reasoning and
     in this order: ``\\boxed{}`` (several side by side are a list), ``#### n``, "the answer is n" (or "final answer: n",
-    also in other languages), the last bold or code span, and, with ``fallback``, the last formula or number.
+    also in other languages), the whole text if it is nothing but an answer (``x = 3``), the last bold or code span, and
+    the last formula or number. Without ``fallback``, only what is marked as the answer counts.
     """
-    answer = find_answer(completion, fallback=fallback)
+    answer = find(completion, fallback=fallback).answer
     return None if answer is None or is_hedge(answer) else answer
 
 
-def find_answer(completion: str, *, fallback: bool = True) -> str | None:
-    """The same as ``extract``, hedges included."""
+def find(completion: str, *, fallback: bool = True) -> Found:
     sections = split_sections(without_special_tokens(completion))
     if sections.answer is not None:
-        return _from_section(sections.answer)
-    answer = _from_text(sections.outside, fallback=fallback)
+        return Found(_from_section(sections.answer))
+    line = one_line(sections.outside)
+    answer = _from_text(sections.outside, line, fallback=fallback)
     if answer is None and not sections.outside.strip():
         reasoning = sections.reasoning
         answer = last_boxes(reasoning) or after_hashes(reasoning) or after_phrase(reasoning)
-    return answer
+    return Found(answer, line)
 
 
 def marked_answer(text: str) -> str | None:
@@ -92,9 +104,11 @@ def _from_section(section: str) -> str | None:
     return marked or tidy(section)
 
 
-def _from_text(text: str, *, fallback: bool) -> str | None:
-    answer = last_boxes(text) or after_hashes(text) or after_phrase(text) or _last_marked(text)
-    return answer or (_last_formula_or_number(text) if fallback else None)
+def _from_text(text: str, line: str, *, fallback: bool) -> str | None:
+    announced = last_boxes(text) or after_hashes(text) or after_phrase(text)
+    if announced or not fallback:
+        return announced or _last_marked(text)
+    return line if is_bare_answer(line) else _last_marked(text) or _last_formula_or_number(text)
 
 
 def _last_marked(text: str) -> str | None:

@@ -1,0 +1,79 @@
+"""A completion that is nothing but an answer: one line, all of which reads as an expression, a list or a choice."""
+
+import re
+
+from pipeline.verifier.normalize.quantity import read_quantity
+from pipeline.verifier.normalize.spelling import TEXT_CLOSE, TEXT_OPEN, clean, without_delimiters
+from pipeline.verifier.normalize.units import Unit, is_measure, read_unit, take_scale
+from pipeline.verifier.normalize.words import choice_letter
+from pipeline.verifier.places.phrases import tidy
+from pipeline.verifier.reading.texts import tree_of
+from pipeline.verifier.reading.tree import Node
+
+_MAX_CHARS = 1000
+_MAX_WORDS = 4
+_DOUBT = re.compile(r"\b(?:not|maybe|perhaps|possibly|probably|either|neither)\b|\?$", re.IGNORECASE)
+_SIGN_BEFORE = re.compile(r"(?:=|\\approx|negative (?=[a-z\\])|minus )\s*")
+_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mbox|operatorname)\s*\{[^{}]{1,60}\}")
+_CONDITION = re.compile(r" (?:when|where|if|for|at) ")
+_OPERATION = re.compile(r" (?:times|plus|minus|over|divided by|out of|of|to|remainder) ")
+
+
+def one_line(text: str) -> str:
+    """The text without the marks around it, if it is one line that is short enough for an answer; else empty."""
+    text = text.strip()
+    if len(text) > _MAX_CHARS or "\n" in without_delimiters(text).strip():
+        return ""
+    return tidy(text)
+
+
+def is_bare_answer(line: str) -> bool:
+    """True if the line is nothing but an answer; False for prose, even for a sentence with a number in it."""
+    if not line or _DOUBT.search(line):
+        return False
+    if _TEXT_COMMAND.fullmatch(line.strip("$ ")):
+        return True
+    text = clean(line)
+    return _is_choice(text) or _is_expression(text) or _is_phrase(text)
+
+
+def _is_choice(text: str) -> bool:
+    """``C``, ``(C)``, ``C. 12`` and ``C: a few words``."""
+    choice = choice_letter(text)
+    if choice is None or not choice[0].isupper():
+        return False
+    words = choice[1].split()
+    return not words or _is_expression(choice[1]) or (len(words) <= _MAX_WORDS and all(map(str.isalpha, words)))
+
+
+def _is_expression(text: str) -> bool:
+    text = text[sign.end() :] if (sign := _SIGN_BEFORE.match(text)) else text
+    quantity = read_quantity(text)
+    if quantity is not None and is_measure(quantity.unit):
+        return True
+    return _is_mathematics(tree_of(text))
+
+
+def _is_mathematics(node: Node) -> bool:
+    """True without words. A unit of measurement, or one word after a number as in ``3 eggs``, is not prose."""
+    if node.head == "words":
+        return False
+    if node.head == "unit" and not _is_unit(node.args[1]):
+        return False
+    return all(_is_mathematics(arg) for arg in node.args if isinstance(arg, Node))
+
+
+def _is_unit(text: str) -> bool:
+    words = text.replace(TEXT_OPEN, " ").replace(TEXT_CLOSE, " ").split()
+    if len(words) <= 1:
+        return True
+    try:
+        return is_measure(read_unit(take_scale(" ".join(words).lower())[1]))
+    except ValueError:
+        return False
+
+
+def _is_phrase(text: str) -> bool:
+    """``3 when x = 2`` and ``5 out of 6``: expressions with a word between them, which no reader knows as one."""
+    parts = _CONDITION.split(text) if "=" in text else _OPERATION.split(text)
+    return 1 < len(parts) <= _MAX_WORDS and all(map(_is_expression, parts))
