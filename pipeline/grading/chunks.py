@@ -129,7 +129,7 @@ def _as_text(value: Any, name: str, where: str) -> str:
 
 def _parse_line(line: bytes, number: int, settings: GradeSettings) -> dict[str, Any]:
     try:
-        row = json.loads(line.decode("utf-8-sig"))
+        row = json.loads(line.decode("utf-8-sig"), parse_int=_integer)
     except UnicodeDecodeError:
         raise DataError(f"line {number} must be UTF-8.") from None
     except (ValueError, RecursionError) as error:
@@ -138,6 +138,11 @@ def _parse_line(line: bytes, number: int, settings: GradeSettings) -> dict[str, 
         raise DataError(f"line {number} must be a JSON object, got {type(row).__name__}.")
     _check_fields(row, settings, f"line {number} ")
     return row
+
+
+def _integer(digits: str) -> int | Decimal:
+    """Every digit of an integer, however many: Python refuses to turn more than 4,300 into an int."""
+    return int(digits) if len(digits) <= 4000 else Decimal(digits)
 
 
 def _check_fields(names: Iterable[str], settings: GradeSettings, where: str) -> None:

@@ -4,14 +4,14 @@ import re
 from collections import deque
 from typing import NamedTuple
 
-from pipeline.verifier.places.bare import is_bare_answer, one_line
+from pipeline.verifier.places.bare import bare_answer, one_line
 from pipeline.verifier.places.boxes import last_boxes, last_closed_boxes
 from pipeline.verifier.places.phrases import after_hashes, after_phrase, tidy
 from pipeline.verifier.places.sections import split_sections
 from pipeline.verifier.places.special_tokens import without_special_tokens
 
 _NUMBER = re.compile(
-    r"(?<![\w)])[-−]?[$€£]?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+|(?=\.[0-9]))"
+    r"(?<![\w)])[-−]?[$€£]?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}(?![0-9])|[0-9]+|(?=\.[0-9]))"
     r"(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?(?:(?:/|:(?=[0-9]))[0-9]+)*\s?%?"
     r"|[0-9]+(?:\.[0-9]+)?"
 )
@@ -105,10 +105,9 @@ def _from_section(section: str) -> str | None:
 
 
 def _from_text(text: str, line: str, *, fallback: bool) -> str | None:
-    announced = last_boxes(text) or after_hashes(text) or after_phrase(text)
-    if announced or not fallback:
-        return announced or _last_marked(text)
-    return line if is_bare_answer(line) else _last_marked(text) or _last_formula_or_number(text)
+    answer = last_boxes(text) or after_hashes(text) or after_phrase(text)
+    answer = answer or (bare_answer(line) if fallback else None) or _last_marked(text)
+    return answer or (_last_formula_or_number(text) if fallback else None)
 
 
 def _last_marked(text: str) -> str | None:

@@ -7,7 +7,7 @@ from pipeline.verifier.normalize.spelling import TEXT_CLOSE, TEXT_OPEN
 
 _CHOICE = re.compile(
     r"(?:(?:option|choice|answer)\s*)?"
-    r"(?:\{?\s*\(\s*([A-J])\s*\)[\s}.:]*|\(?\s*([A-J])(?:\s*$|\s*[.:)]\s*|\s+-\s+(?=[^\W\d_]{3})))"
+    r"(?:\{?\s*\(\s*([A-J])\s*\)[\s}.:]*+|\(?\s*([A-J])(?:\s*$|\s*[.:)]\s*+|\s+-\s+(?=[^\W\d_]{3})))"
     r"(?![\^_+*/=<>,&]|-(?![0-9.\\])|(?:and|or)\b|\(?[A-J]\b)(.*)",
     re.DOTALL | re.IGNORECASE,
 )

@@ -4,11 +4,11 @@ import re
 
 from pipeline.verifier.normalize.quantity import read_quantity
 from pipeline.verifier.normalize.spelling import TEXT_CLOSE, TEXT_OPEN, clean, without_delimiters
-from pipeline.verifier.normalize.units import Unit, is_measure, read_unit, take_scale
+from pipeline.verifier.normalize.units import is_measure, read_unit, take_scale
 from pipeline.verifier.normalize.words import choice_letter
 from pipeline.verifier.places.phrases import tidy
 from pipeline.verifier.reading.texts import tree_of
-from pipeline.verifier.reading.tree import Node
+from pipeline.verifier.reading.tree import Node, has_variable
 
 _MAX_CHARS = 1000
 _MAX_WORDS = 4
@@ -27,14 +27,25 @@ def one_line(text: str) -> str:
     return tidy(text)
 
 
-def is_bare_answer(line: str) -> bool:
-    """True if the line is nothing but an answer; False for prose, even for a sentence with a number in it."""
+def bare_answer(line: str) -> str | None:
+    """The line, if it is nothing but an answer, or what a sum comes to: ``7`` of ``3 + 4 = 7``.
+
+    None for prose, even for a sentence with a number in it.
+    """
     if not line or _DOUBT.search(line):
-        return False
+        return None
     if _TEXT_COMMAND.fullmatch(line.strip("$ ")):
-        return True
+        return line
     text = clean(line)
-    return _is_choice(text) or _is_expression(text) or _is_phrase(text)
+    if not (_is_choice(text) or _is_expression(text) or _is_phrase(text)):
+        return None
+    if "=" in text and _is_worked_out(tree_of(text)):
+        return tidy(without_delimiters(line).rpartition("=")[2])
+    return line
+
+
+def _is_worked_out(node: Node) -> bool:
+    return node.head == "relation" and set(node.args[0]) == {"="} and not any(map(has_variable, node.args[1:]))
 
 
 def _is_choice(text: str) -> bool:

@@ -25,10 +25,8 @@ _PHRASE = re.compile(
     + r"|(?:故|应|應|因此|所以)[选選][择擇项項]?(?=[^\w\n]*[A-J](?![a-zA-Z]))",
     re.IGNORECASE,
 )
-_ANSWER_LINE = re.compile(
-    rf"(?:[\s*_>]|{_COLON})*(?:——+\s*|[—–-]\s+)?[*_]*(?:```[a-z]*\n\s*)?(?:\$\$|\\\[)?\s*"
-)
-_OPENING, _CLOSING = "「『“„«‘《\"", "」』”»’》\""
+_ANSWER_LINE = re.compile(rf"(?:[\s*_>]|{_COLON})*(?:——+\s*|[—–-]\s+)?[*_]*(?:```[a-z]*\n\s*)?(?:\$\$|\\\[)?\s*")
+_OPENING, _CLOSING = '「『“„«‘《"', '」』”»’》"'
 _QUOTED = re.compile(
     rf"[*_]*[{_OPENING}]([^{_OPENING}{_CLOSING}\n]+)[{_CLOSING}](?![^\n]*(?:[0-9{_OPENING}]|\bor\b|或))"
 )

@@ -10,8 +10,8 @@ class Node(NamedTuple):
 
     Heads: number (value, decimals), based (digits, base, value), symbol, add, mul, div, pow, neg, pm, mp,
     call (name, *args), group (open, close, *items), list (separators, *items), relation (operators, *operands), union,
-    intersection, setminus, set_of (relation), ratio, unit (expression, text), matrix (*rows), words,
-    time (hour, minute, second, "a" or "p" or "").
+    intersection, setminus, set_of (relation), ratio, residue (value, modulus), unit (expression, text),
+    matrix (*rows), words, time (hour, minute, second, "a" or "p" or "").
     """
 
     head: str
@@ -81,7 +81,7 @@ def name_and_value(node: Node) -> tuple[str, Node]:
     if node.head != "relation":
         return "", node
     operators, first, *rest = node.args
-    if operators == ("in",):
+    if operators == ("in",) or (operators == ("mod",) and name_of(first)):
         return name_of(first), rest[0]
     if set(operators) != {"="}:
         return "", node
@@ -96,6 +96,27 @@ def name_and_value(node: Node) -> tuple[str, Node]:
 def same_name(answer: str, gold: str) -> bool:
     """True if two names can mean the same: ``f`` is not ``g``, but ``f(x)`` may be called ``area``."""
     return answer.lower() == gold.lower() or (len(answer) != len(gold) and min(len(answer), len(gold)) > 1)
+
+
+# Residue classes ---------------------------------------------------------------------------------------
+
+
+def as_residue(node: Node) -> Node:
+    """``3 mod 7``, read as an operation, as the class of 3 modulo 7; any other node as it is."""
+    if node.head == "call" and node.args[0] == "mod":
+        return Node("residue", node.args[1:])
+    return node
+
+
+def with_shared_modulus(items: list[Node]) -> list[Node]:
+    r"""``x \equiv 1, 4 \pmod 5``: the modulus after the last item holds for the items before it."""
+    last = as_residue(items[-1])
+    if last.head != "residue" or items[0].head != "relation" or items[0].args[0] != ("mod",):
+        return items
+    modulus = last.args[1]
+    (_, name, value), *between = items[0].args, *items[1:-1]
+    first = Node("relation", (("mod",), name, Node("residue", (value, modulus))))
+    return [first, *(Node("residue", (item, modulus)) for item in between), last]
 
 
 # Plus-minus --------------------------------------------------------------------------------------------
