@@ -8,11 +8,11 @@ from pipeline.verifier.normalize.units import is_measure, read_unit, take_scale
 from pipeline.verifier.normalize.words import choice_letter
 from pipeline.verifier.places.phrases import tidy
 from pipeline.verifier.reading.texts import tree_of
-from pipeline.verifier.reading.tree import Node, has_variable
+from pipeline.verifier.reading.tree import Node, has_variable, nodes_of
 
 _MAX_CHARS = 1000
 _MAX_WORDS = 4
-_DOUBT = re.compile(r"\b(?:not|maybe|perhaps|possibly|probably|either|neither)\b|\?$", re.IGNORECASE)
+_PROSE = re.compile(r"^(?:or|and)\b|\b(?:not|maybe|perhaps|possibly|probably|either|neither)\b|\?$", re.IGNORECASE)
 _SIGN_BEFORE = re.compile(r"(?:=|\\approx|negative (?=[a-z\\])|minus )\s*")
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mbox|operatorname)\s*\{[^{}]{1,60}\}")
 _CONDITION = re.compile(r" (?:when|where|if|for|at) ")
@@ -32,7 +32,7 @@ def bare_answer(line: str) -> str | None:
 
     None for prose, even for a sentence with a number in it.
     """
-    if not line or _DOUBT.search(line):
+    if not line or _PROSE.search(line):
         return None
     if _TEXT_COMMAND.fullmatch(line.strip("$ ")):
         return line
@@ -45,7 +45,7 @@ def bare_answer(line: str) -> str | None:
 
 
 def _is_worked_out(node: Node) -> bool:
-    return node.head == "relation" and set(node.args[0]) == {"="} and not any(map(has_variable, node.args[1:]))
+    return node.head == "relation" and set(node.args[0]) == {"="} and not has_variable(node)
 
 
 def _is_choice(text: str) -> bool:
@@ -65,18 +65,17 @@ def _is_expression(text: str) -> bool:
     return _is_mathematics(tree_of(text))
 
 
-def _is_mathematics(node: Node) -> bool:
+def _is_mathematics(tree: Node) -> bool:
     """True without words. A unit of measurement, or one word after a number as in ``3 eggs``, is not prose."""
-    if node.head == "words":
-        return False
-    if node.head == "unit" and not _is_unit(node.args[1]):
-        return False
-    return all(_is_mathematics(arg) for arg in node.args if isinstance(arg, Node))
+    for node in nodes_of(tree):
+        if node.head == "words" or (node.head == "unit" and not _is_unit(node.args[1], has_variable(node.args[0]))):
+            return False
+    return True
 
 
-def _is_unit(text: str) -> bool:
+def _is_unit(text: str, after_variable: bool) -> bool:
     words = text.replace(TEXT_OPEN, " ").replace(TEXT_CLOSE, " ").split()
-    if len(words) <= 1:
+    if len(words) <= 1 and not after_variable:
         return True
     try:
         return is_measure(read_unit(take_scale(" ".join(words).lower())[1]))

@@ -6,7 +6,7 @@ from collections import deque
 _HASHES = re.compile(r"#{4,}[ \t]*([^\n]*)")
 _HEADING = re.compile(r"\s*(?:step|part|solution|explanation|conclusion|final|summary|note|answer)\b.*", re.IGNORECASE)
 ANNOUNCED = {
-    "English": (r"\b(?:final\s+)?answers?", r"(?:is|are|would be|should be|must be|comes? (?:out )?to|equals?)\b"),
+    "English": (r"\banswers?", r"(?:is|are|would be|should be|must be|comes? (?:out )?to|equals?)\b"),
     "German": (r"\b(?:antwort|lösung|ergebnis)", r"(?:ist|lautet|beträgt)\b"),
     "French": (r"\br[ée]ponse(?:\s+finale)?", r"est\b"),
     "Spanish": (r"\brespuesta(?:\s+final)?", r"es\b"),
@@ -25,6 +25,11 @@ _PHRASE = re.compile(
     + r"|(?:故|应|應|因此|所以)[选選][择擇项項]?(?=[^\w\n]*[A-J](?![a-zA-Z]))",
     re.IGNORECASE,
 )
+_STEMS = (
+    "answer", "antwort", "lösung", "ergebnis", "ponse", "respuesta", "resposta", "risposta", "ответ", "答", "正", "답",
+    "选", "選",
+)  # fmt: skip
+"""One of these is in every phrase. To look for them first is ten times faster than the pattern."""
 _ANSWER_LINE = re.compile(rf"(?:[\s*_>]|{_COLON})*(?:——+\s*|[—–-]\s+)?[*_]*(?:```[a-z]*\n\s*)?(?:\$\$|\\\[)?\s*")
 _OPENING, _CLOSING = '「『“„«‘《"', '」』”»’》"'
 _QUOTED = re.compile(
@@ -55,7 +60,10 @@ def after_hashes(text: str) -> str | None:
 
 def after_phrase(text: str) -> str | None:
     """The text after the last "the answer is", to the end of the sentence; on the next line if nothing follows."""
-    last = deque(_PHRASE.finditer(text), maxlen=1)
+    lower = text.lower()
+    stems = [place for stem in _STEMS if (place := lower.find(stem)) >= 0]
+    first = min(stems, default=len(text)) if len(lower) == len(text) else 0
+    last = deque(_PHRASE.finditer(text, first and first - 1), maxlen=1)
     if not last:
         return None
     skipped = _ANSWER_LINE.match(text, last[0].end())

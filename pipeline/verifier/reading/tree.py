@@ -1,6 +1,6 @@
 """The tree of an answer as it was written, and questions about it that need no mathematics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -39,6 +39,15 @@ def items_of(node: Node) -> tuple[Node, ...]:
     return node.args[2:] if node.head == "group" else (node,)
 
 
+def nodes_of(tree: Node) -> Iterator[Node]:
+    """Every node of a tree. A loop, because a product of many factors is deeper than the stack."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting += [arg for arg in node.args if isinstance(arg, Node)]
+
+
 def is_equation(node: Node) -> bool:
     return node.head == "relation" and node.args[0] == ("=",)
 
@@ -54,9 +63,7 @@ def reversed_relation(node: Node) -> Node:
 
 
 def has_variable(node: Node) -> bool:
-    if node.head == "symbol":
-        return node.args[0] not in _CONSTANTS
-    return any(has_variable(arg) for arg in node.args if isinstance(arg, Node))
+    return any(each.head == "symbol" and each.args[0] not in _CONSTANTS for each in nodes_of(node))
 
 
 def name_of(node: Node) -> str:
