@@ -89,7 +89,7 @@ def is_hedge(answer: str) -> bool:
     if _HEDGE.search(answer):
         return True
     parts = _OR.split(answer)
-    is_choice = len(parts) > 1 and all(_CANDIDATE.search(part.strip(" $*")) for part in parts)
+    is_choice = len(parts) > 1 and all(_CANDIDATE.search(part.strip(' $*"“”')) for part in parts)
     return is_choice and not all(_NAMED.search(part) for part in parts)
 
 

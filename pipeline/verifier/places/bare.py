@@ -22,9 +22,8 @@ _OPERATION = re.compile(r" (?:times|plus|minus|over|divided by|out of|of|to|rema
 def one_line(text: str) -> str:
     """The text without the marks around it, if it is one line that is short enough for an answer; else empty."""
     text = text.strip()
-    if len(text) > _MAX_CHARS or "\n" in without_delimiters(text).strip():
-        return ""
-    return tidy(text)
+    is_long = len(text) > _MAX_CHARS or "\n" in text.strip("$\\[] \n")
+    return "" if is_long else tidy(text)
 
 
 def bare_answer(line: str) -> str | None:

@@ -20,7 +20,7 @@ ANNOUNCED = {
 """Nouns that announce an answer, and the verbs after them. A noun without a verb needs a mark such as a colon."""
 _COLON = r"(?:[:：=＝→⇒]|[-=]>)"
 _PHRASE = re.compile(
-    "|".join(rf"{noun}[\s*_]*(?:{verbs}|{_COLON}|—|[–-](?=\s))" for noun, verbs in ANNOUNCED.values())
+    "|".join(rf"{noun}[\s*_]*(?:{verbs}|{_COLON}|—+|[–-](?=\s))" for noun, verbs in ANNOUNCED.values())
     + r"|\banswer\s*\n+"
     + r"|(?:故|应|應|因此|所以)[选選][择擇项項]?(?=[^\w\n]*[A-J](?![a-zA-Z]))",
     re.IGNORECASE,
@@ -29,7 +29,7 @@ _STEMS = (
     "answer", "antwort", "lösung", "ergebnis", "ponse", "respuesta", "resposta", "risposta", "ответ", "答", "正", "답",
     "选", "選",
 )  # fmt: skip
-"""One of these is in every phrase. To look for them first is ten times faster than the pattern."""
+"""One of these is in every phrase, at most three characters after its start. Looking for them first saves time."""
 _ANSWER_LINE = re.compile(rf"(?:[\s*_>]|{_COLON})*(?:——+\s*|[—–-]\s+)?[*_]*(?:```[a-z]*\n\s*)?(?:\$\$|\\\[)?\s*")
 _OPENING, _CLOSING = '「『“„«‘《"', '」』”»’》"'
 _QUOTED = re.compile(
@@ -63,7 +63,7 @@ def after_phrase(text: str) -> str | None:
     lower = text.lower()
     stems = [place for stem in _STEMS if (place := lower.find(stem)) >= 0]
     first = min(stems, default=len(text)) if len(lower) == len(text) else 0
-    last = deque(_PHRASE.finditer(text, first and first - 1), maxlen=1)
+    last = deque(_PHRASE.finditer(text, max(0, first - 3)), maxlen=1)
     if not last:
         return None
     skipped = _ANSWER_LINE.match(text, last[0].end())
