@@ -103,7 +103,7 @@ def _same_value(answer: Node, gold: Node, leaf: Same) -> bool:
         return same_items(answer, gold, same, is_repeat=partial(_same, leaf=scalars.exact))
     if "relation" in heads:
         return answer.head == gold.head and _same_relation(answer, gold, leaf)
-    if heads & {"residue", "call"} and "residue" in {as_residue(answer).head, as_residue(gold).head}:
+    if "residue" in heads or as_residue(answer).head == as_residue(gold).head == "residue":
         return _same_residue(as_residue(answer), as_residue(gold), leaf)
     if "ratio" in heads:
         return _same_ratio(answer, gold, leaf)

@@ -31,6 +31,7 @@ def test_every_spelling_of_a_residue_class_is_the_same(spelling):
         ("3 mod 8", "3 mod 7"),
         ("y \\equiv 3 \\pmod 7", "x \\equiv 3 \\pmod 7"),
         ("10", "x \\equiv 3 \\pmod 7"),
+        ("17", "17 mod 7"),
         ("x \\not\\equiv 3 \\pmod 7", "x \\equiv 3 \\pmod 7"),
         ("x \\equiv 1 \\pmod 5", "x \\equiv 1, 4 \\pmod 5"),
     ],
