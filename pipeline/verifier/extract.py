@@ -60,6 +60,7 @@ def extract(completion: str, *, fallback: bool = True) -> str | None:
 
 
 def find(completion: str, *, fallback: bool = True) -> Found:
+    """The answer as ``extract`` finds it, but hedges included, and the line that the completion consists of."""
     sections = split_sections(without_special_tokens(completion))
     if sections.answer is not None:
         return Found(_from_section(sections.answer))

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import sympy
 from sympy import Expr, Integer, Rational, Symbol
 
+Values = Iterator[tuple[Expr | None, Expr | None]]
+"""Of the left and the right expression, at one point after another."""
 DIGITS = 60
 _AGREE = 40
 """Numbers are evaluated to ``DIGITS`` digits, and are equal when ``_AGREE`` of them agree."""
@@ -105,9 +107,6 @@ def _equal_at_points(left: Expr, right: Expr, symbols: set[Symbol]) -> bool:
             return False
         num_agreed += 1
     return num_agreed >= 2
-
-
-Values = Iterator[tuple[Expr | None, Expr | None]]
 
 
 def _values(left: Expr, right: Expr, symbols: set[Symbol]) -> Values:
