@@ -2,13 +2,16 @@
 
 import re
 from collections import deque
+from typing import NamedTuple
 
+from pipeline.verifier.places.bare import bare_answer, one_line
 from pipeline.verifier.places.boxes import last_boxes, last_closed_boxes
 from pipeline.verifier.places.phrases import after_hashes, after_phrase, tidy
 from pipeline.verifier.places.sections import split_sections
+from pipeline.verifier.places.special_tokens import without_special_tokens
 
 _NUMBER = re.compile(
-    r"(?<![\w)])[-−]?[$€£]?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+|(?=\.[0-9]))"
+    r"(?<![\w)])[-−]?[$€£]?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}(?![0-9])|[0-9]+|(?=\.[0-9]))"
     r"(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?(?:(?:/|:(?=[0-9]))[0-9]+)*\s?%?"
     r"|[0-9]+(?:\.[0-9]+)?"
 )
@@ -35,27 +38,38 @@ _CHOICE_LINE = re.compile(r"(?:^|\n)\s*\(?([A-J])\)?[.:)]?\s*$")
 _MAX_HEDGE_CHARS = 500
 
 
+class Found(NamedTuple):
+    """What a completion holds outside its reasoning."""
+
+    answer: str | None
+    """The final answer, hedges included."""
+    line: str = ""
+    """All of the text, if it is one short line and no answer section."""
+
+
 def extract(completion: str, *, fallback: bool = True) -> str | None:
     """The final answer as the policy wrote it, or None if there is no answer or only a hedge ("42 or 43", "not 42").
 
     The last complete ``<answer>`` section; if there is one, nothing else counts. Otherwise, outside the reasoning and
     in this order: ``\\boxed{}`` (several side by side are a list), ``#### n``, "the answer is n" (or "final answer: n",
-    also in other languages), the last bold or code span, and, with ``fallback``, the last formula or number.
+    also in other languages), the whole text if it is nothing but an answer (``x = 3``), the last bold or code span, and
+    the last formula or number. Without ``fallback``, only what is marked as the answer counts.
     """
-    answer = find_answer(completion, fallback=fallback)
+    answer = find(completion, fallback=fallback).answer
     return None if answer is None or is_hedge(answer) else answer
 
 
-def find_answer(completion: str, *, fallback: bool = True) -> str | None:
-    """The same as ``extract``, hedges included."""
-    sections = split_sections(completion)
+def find(completion: str, *, fallback: bool = True) -> Found:
+    """The answer as ``extract`` finds it, but hedges included, and the line that the completion consists of."""
+    sections = split_sections(without_special_tokens(completion))
     if sections.answer is not None:
-        return _from_section(sections.answer)
-    answer = _from_text(sections.outside, fallback=fallback)
+        return Found(_from_section(sections.answer))
+    line = one_line(sections.outside)
+    answer = _from_text(sections.outside, line, fallback=fallback)
     if answer is None and not sections.outside.strip():
         reasoning = sections.reasoning
         answer = last_boxes(reasoning) or after_hashes(reasoning) or after_phrase(reasoning)
-    return answer
+    return Found(answer, line)
 
 
 def marked_answer(text: str) -> str | None:
@@ -76,13 +90,13 @@ def is_hedge(answer: str) -> bool:
     if _HEDGE.search(answer):
         return True
     parts = _OR.split(answer)
-    is_choice = len(parts) > 1 and all(_CANDIDATE.search(part.strip(" $*")) for part in parts)
+    is_choice = len(parts) > 1 and all(_CANDIDATE.search(part.strip(' $*"“”')) for part in parts)
     return is_choice and not all(_NAMED.search(part) for part in parts)
 
 
 def _from_section(section: str) -> str | None:
     """An answer section may contain a box, hashes or a phrase."""
-    section = section.strip()
+    section = without_special_tokens(section).strip()
     if not section:
         return None
     marked = marked_answer(section)
@@ -91,8 +105,9 @@ def _from_section(section: str) -> str | None:
     return marked or tidy(section)
 
 
-def _from_text(text: str, *, fallback: bool) -> str | None:
-    answer = last_boxes(text) or after_hashes(text) or after_phrase(text) or _last_marked(text)
+def _from_text(text: str, line: str, *, fallback: bool) -> str | None:
+    answer = last_boxes(text) or after_hashes(text) or after_phrase(text)
+    answer = answer or (bare_answer(line) if fallback else None) or _last_marked(text)
     return answer or (_last_formula_or_number(text) if fallback else None)
 
 

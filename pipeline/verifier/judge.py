@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pipeline.verifier.extract import extract, find_answer, is_hedge, marked_answer
+from pipeline.verifier.extract import extract, find, is_hedge, marked_answer
 from pipeline.verifier.normalize.quantity import (
     Quantity,
     close_quantity,
@@ -17,8 +17,9 @@ from pipeline.verifier.normalize.quantity import (
     read_quantity,
     same_quantity,
 )
-from pipeline.verifier.normalize.spelling import clean, compact
-from pipeline.verifier.normalize.words import choice_letter, looks_like_words, same_choice, same_words
+from pipeline.verifier.normalize.spelling import TEXT_CLOSE, TEXT_OPEN, clean, compact
+from pipeline.verifier.normalize.words import choice_letter, looks_like_words, same_words
+from pipeline.verifier.reading.tokens import is_word
 from pipeline.verifier.verdict import Comparison, Job, Method, Outcome, Verdict
 
 MAX_MATH_CHARS = 4000
@@ -34,9 +35,11 @@ class Gold:
     compact: str
     clean: str
     quantity: Quantity | None
-    is_choice: bool
+    choice: tuple[str, str] | None
+    """The letter and the text of a multiple-choice answer."""
     is_usable: bool
     is_list: bool
+    is_words: bool
 
 
 @lru_cache(20_000)
@@ -44,15 +47,16 @@ def read_gold(text: str) -> Gold:
     """The parsed gold answer. Repeated golds are read once."""
     text = _stated_value(text)
     tidy = clean(text) if len(text) <= MAX_MATH_CHARS else ""
-    letter = choice_letter(tidy)
+    choice = choice_letter(tidy)
     return Gold(
         text=text,
         compact=compact(text),
         clean=tidy,
         quantity=read_quantity(tidy),
-        is_choice=letter is not None and tidy.strip("( ")[:1].isupper(),
+        choice=choice if choice and choice[0].isupper() else None,
         is_usable=bool(set(compact(text)) - set(string.punctuation)) or "∅" in text,
         is_list="," in tidy or " or " in tidy or "\\pm" in tidy,
+        is_words=_is_prose(tidy),
     )
 
 
@@ -65,6 +69,12 @@ def _stated_value(gold: str) -> str:
         return marked_answer(gold) or gold
     match = _SENTENCE.fullmatch(gold)
     return match[1] if match else gold.replace("\\approx", " ", gold.lstrip("$ ").startswith("\\approx"))
+
+
+def _is_prose(text: str) -> bool:
+    """True if the text consists of words, at least one of which cannot be a product of variables."""
+    words = text.replace(TEXT_OPEN, " ").replace(TEXT_CLOSE, " ").split()
+    return all(map(str.isalpha, words)) and any(map(is_word, words))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,25 +91,47 @@ def begin(completion: str, gold_text: str, *, all_methods: bool = False) -> Verd
     gold = read_gold(gold_text)
     if not gold.is_usable:
         return Verdict("bad_gold", answer=extract(completion))
-    answer = find_answer(completion)
+    answer, line = find(completion)
+    if line and _says(line, gold):
+        answer = line
     if answer is None or (is_hedge(answer) and not gold.is_list and not same_words(answer, gold.clean)):
         return Verdict("unparsed")
     strict = compact(answer) == gold.compact
     if strict and not all_methods:
         return Verdict("correct", "exact", answer)
+    decided: Comparison | Job
     if len(answer) > MAX_MATH_CHARS or not gold.clean:
-        decided: Comparison | None = Comparison(strict, strict, None if gold.clean else "bad_gold")
+        decided = Comparison(strict, strict, None if gold.clean else "bad_gold")
     else:
-        decided = _decide(clean(answer), gold)
-    if decided is None:
-        return Pending(answer, strict, Job(clean(answer), gold.clean, all_methods))
+        decided = _decide_choice(clean(answer), gold, all_methods)
+    if isinstance(decided, Job):
+        return Pending(answer, strict, decided)
     return conclude(answer, strict, decided, all_methods=all_methods)
 
 
+def _says(line: str, gold: Gold) -> bool:
+    """True if a whole line is literally the gold answer, or the words of one: nothing has to announce "Tuesday"."""
+    return compact(line) == gold.compact or (gold.is_words and same_words(line, gold.clean))
+
+
+def _decide_choice(answer: str, gold: Gold, all_methods: bool) -> Comparison | Job:
+    """Compares the letters of a multiple-choice answer, then what both sides say: their texts, or text and gold."""
+    choice = choice_letter(answer)
+    if choice is None or gold.choice is None:
+        if gold.choice and gold.choice[1]:
+            gold = read_gold(gold.choice[1])
+        elif choice and choice[1] and choice[0].isupper() and choice[0] not in gold.clean:
+            answer = choice[1]
+        return _decide(answer, gold) or Job(answer, gold.clean, all_methods)
+    is_same = choice[0].upper() == gold.choice[0]
+    if not is_same or not (choice[1] and gold.choice[1]) or same_words(choice[1], gold.choice[1]):
+        return Comparison(is_same, is_same)
+    answer, gold = choice[1], read_gold(gold.choice[1])
+    return _decide(answer, gold) or Job(answer, gold.clean, all_methods)
+
+
 def _decide(answer: str, gold: Gold) -> Comparison | None:
-    """Compares choices, plain numbers and words, which need no mathematics. None: ask a child."""
-    if gold.is_choice and (same := same_choice(answer, gold.clean)) is not None:
-        return Comparison(same, same)
+    """Compares plain numbers and words, which need no mathematics. None: ask a child."""
     if gold.quantity is not None:
         quantity = read_quantity(answer, prose=True)
         if quantity is None and (decimal := european_decimal(answer)):

@@ -1,12 +1,18 @@
 """Equality of two sympy expressions: exact for rationals, else to many digits.
 
 Expressions with variables are equal when they agree to 30 digits at fixed points. That is quicker than simplifying
-their difference, and more reliable.
+their difference, and more reliable. With roots, fractional powers or logarithms of variables, only points count where
+all of them are real: ``\\sqrt{1/k}`` is ``1/\\sqrt k``, and ``\\sqrt{x^2}`` is not ``x``.
 """
+
+import itertools
+from collections.abc import Iterator
 
 import sympy
 from sympy import Expr, Integer, Rational, Symbol
 
+Values = Iterator[tuple[Expr | None, Expr | None]]
+"""Of the left and the right expression, at one point after another."""
 DIGITS = 60
 _AGREE = 40
 """Numbers are evaluated to ``DIGITS`` digits, and are equal when ``_AGREE`` of them agree."""
@@ -15,7 +21,8 @@ _POINT_DIGITS = 50
 _POINT_AGREE = 30
 _RATIO_AGREE = 20
 _MAX_VARIABLES = 12
-_PIECEWISE = (sympy.Abs, sympy.sign, sympy.Max, sympy.Min, sympy.floor, sympy.ceiling)
+_STEPS = (sympy.Max, sympy.Min, sympy.floor, sympy.ceiling)
+_PIECEWISE = (sympy.Abs, sympy.sign, *_STEPS)
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
 
 
@@ -55,8 +62,9 @@ def constant_ratio(left: Expr, right: Expr) -> Expr | None:
     left = _with_names_of(left, right)
     if left.free_symbols != right.free_symbols or not right.free_symbols:
         return None
-    values = [(_at(left, point), _at(right, point)) for point in _points(right.free_symbols)]
-    ratios = [above / below for above, below in values if above is not None and below is not None and not below.is_zero]
+    values = _values(left, right, right.free_symbols)
+    pairs = [(above, below) for above, below in values if above is not None and below is not None]
+    ratios = [(above / below).evalf(_POINT_DIGITS) for above, below in pairs if not below.is_zero]
     if len(ratios) < 2 or ratios[0].is_zero or not all(_agree(ratio, ratios[0], _RATIO_AGREE) for ratio in ratios):
         return None
     return ratios[0]
@@ -94,19 +102,57 @@ def _is_number(value: Expr) -> bool:
 def _equal_at_points(left: Expr, right: Expr, symbols: set[Symbol]) -> bool:
     """Equal wherever both have a value, at two points at least."""
     num_agreed = 0
-    points = _points(symbols)
-    if left.has(*_PIECEWISE) or right.has(*_PIECEWISE):  # |x + 1| is x + 1 near 0
-        points += [
-            {name: scale * value for name, value in point.items()} for point in points for scale in (1000, -1000)
-        ]
-    for point in points:
-        left_value, right_value = _at(left, point), _at(right, point)
-        if left_value is None or right_value is None:
-            continue
-        if not _agree(left_value, right_value, _POINT_AGREE):
+    for left_value, right_value in _values(left, right, symbols):
+        if left_value is None or right_value is None or not _agree(left_value, right_value, _POINT_AGREE):
             return False
         num_agreed += 1
     return num_agreed >= 2
+
+
+def _values(left: Expr, right: Expr, symbols: set[Symbol]) -> Values:
+    """Both values at the points where both have one; where both are real, if that leaves two points."""
+    guarded = _roots_and_logarithms(left), _roots_and_logarithms(right)
+    if any(guarded) and not (left.has(*_STEPS) or right.has(*_STEPS)):  # steps agree at many real points
+        real = _real_values(left, right, guarded, symbols)
+        first = list(itertools.islice(real, 2))
+        if len(first) == 2:
+            return itertools.chain(first, real)
+    points = _points(symbols)
+    if left.has(*_PIECEWISE) or right.has(*_PIECEWISE):  # |x + 1| is x + 1 near 0
+        points += _scaled(points, 1000, -1000)
+    values = ((_at(left, point), _at(right, point)) for point in points)
+    return (pair for pair in values if None not in pair)
+
+
+def _real_values(left: Expr, right: Expr, guarded: tuple[list[Expr], list[Expr]], symbols: set[Symbol]) -> Values:
+    """Both values where both are real. With an absolute value in one, also where the other is not, as None.
+
+    So ``\\ln |x|`` is not ``\\ln x``, but ``\\ln x^2`` is ``2 \\ln x``.
+    """
+    has_one_absolute = left.has(sympy.Abs) != right.has(sympy.Abs)
+    for point in _real_points(symbols):
+        pair = _real_at(left, guarded[0], point), _real_at(right, guarded[1], point)
+        if pair.count(None) < (2 if has_one_absolute else 1):
+            yield pair
+
+
+def _roots_and_logarithms(expression: Expr) -> list[Expr]:
+    """What must not be negative for the expression to be real: radicands, and the arguments of logarithms."""
+    powers = [power.base for power in expression.atoms(sympy.Pow) if power.exp.is_Rational and not power.exp.is_Integer]
+    inside = [*powers, *(logarithm.args[0] for logarithm in expression.atoms(sympy.log))]
+    return [each for each in inside if each.free_symbols]
+
+
+def _real_at(expression: Expr, guarded: list[Expr], point: dict[Symbol, Expr]) -> Expr | None:
+    if not all(_is_positive_at(each, point) for each in guarded):
+        return None
+    value = _at(expression, point)
+    return value if value is not None and value.is_real else None
+
+
+def _is_positive_at(expression: Expr, point: dict[Symbol, Expr]) -> bool:
+    value = _at(expression, point)
+    return value is not None and bool(value.is_positive)
 
 
 def _at(expression: Expr, point: dict[Symbol, Expr]) -> Expr | None:
@@ -127,6 +173,21 @@ def _points(symbols: set[Symbol]) -> list[dict[Symbol, Expr]]:
         points.append(point)
     integer = {name: Integer(index + 3) for index, name in enumerate(names)}  # for factorials and (-1)^n
     return [*points, integer]
+
+
+def _scaled(points: list[dict[Symbol, Expr]], *scales: int) -> list[dict[Symbol, Expr]]:
+    return [{name: scale * value for name, value in point.items()} for point in points for scale in scales]
+
+
+def _real_points(symbols: set[Symbol]) -> list[dict[Symbol, Expr]]:
+    """More points, for roots are real on a part of the line only: larger ones, or with one negative or large name."""
+    points = _points(symbols)
+    first, second = points[:2]
+    points += _scaled([first], 10, 1000, -1, -10)
+    if len(symbols) > 1:
+        changes = [(first, -1), (first, 100), (second, 100)]
+        points += [point | {name: scale * point[name]} for name in first for point, scale in changes]
+    return points
 
 
 def _with_names_of(answer: Expr, gold: Expr) -> Expr:

@@ -91,8 +91,12 @@ def _is_huge_power(base: Expr, exponent: Expr) -> bool:
 def _root(radicand: Expr, index: Expr) -> Expr:
     if index == 0:
         raise Unknown
-    if radicand.is_negative and index.is_Integer and index % 2 == 1:
-        return -sympy.Pow(-radicand, 1 / index)  # the real root
+    if index.is_Integer and index % 2 == 1:  # the real root
+        if radicand.is_negative:
+            return -sympy.Pow(-radicand, 1 / index)
+        if radicand.free_symbols:
+            sign = sympy.sign(radicand)
+            return sign * sympy.Pow(sign * radicand, 1 / index)
     return sympy.Pow(radicand, 1 / index)
 
 

@@ -21,6 +21,7 @@ from pipeline.verifier.reading.tree import (
     REALS,
     Node,
     Same,
+    as_residue,
     expand_signs,
     has_variable,
     is_equation,
@@ -56,9 +57,11 @@ def _same_text(answer: str, gold: str, gold_node: Node, leaf: Same) -> bool:
     """Compares the readings of two texts; ``1,234`` has two, and so have ``3,14`` and "about 5"."""
     if gold_node.head == "words" and same_words(answer, gold):
         return True
-    if _same(tree_of(answer), gold_node, leaf):
+    answer_node = tree_of(answer)
+    if _same(answer_node, gold_node, leaf):
         return True
-    if "," in answer and "," in gold:
+    is_list = "list" in (answer_node.head, gold_node.head)
+    if ("," in answer and "," in gold) or (is_list and "," in answer + gold):
         return _same(tree_of(answer, thousands=False), tree_of(gold, thousands=False), leaf)
     if decimal := european_decimal(answer):
         return gold_node.head in ("number", "unit") and _same(tree_of(decimal), gold_node, leaf)
@@ -100,6 +103,8 @@ def _same_value(answer: Node, gold: Node, leaf: Same) -> bool:
         return same_items(answer, gold, same, is_repeat=partial(_same, leaf=scalars.exact))
     if "relation" in heads:
         return answer.head == gold.head and _same_relation(answer, gold, leaf)
+    if "residue" in heads or as_residue(answer).head == as_residue(gold).head == "residue":
+        return _same_residue(as_residue(answer), as_residue(gold), leaf)
     if "ratio" in heads:
         return _same_ratio(answer, gold, leaf)
     return leaf(answer, gold)
@@ -167,6 +172,19 @@ def _same_ratio(answer: Node, gold: Node, leaf: Same) -> bool:
         (Node("mul", (left[index], right[0])), Node("mul", (right[index], left[0]))) for index in range(1, len(left))
     ]
     return all(leaf(*pair) for pair in products)
+
+
+def _same_residue(answer: Node, gold: Node, leaf: Same) -> bool:
+    """``10 mod 7`` and ``3 mod 7`` are one class. A number is a class when it is the residue, as written or reduced."""
+    if answer.head == gold.head:
+        return leaf(answer.args[1], gold.args[1]) and leaf(_reduced(answer), _reduced(gold))
+    if answer.head == "residue":
+        return any(leaf(value, gold) for value in (answer.args[0], _reduced(answer)))
+    return any(leaf(answer, value) for value in (gold.args[0], _reduced(gold)))
+
+
+def _reduced(residue: Node) -> Node:
+    return Node("call", ("mod", *residue.args))
 
 
 # Relations ---------------------------------------------------------------------------------------------

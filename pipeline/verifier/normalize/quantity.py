@@ -18,7 +18,10 @@ RELATIVE_TOLERANCE = Fraction(1, 100_000)
 MIN_DIGITS = 4
 """A decimal counts as an approximation if it has this many digits after the point."""
 
-_INT = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[1-9][0-9]{0,2}(?:[ '][0-9]{3})+(?![0-9])|[0-9]+)"
+_INT = (
+    r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}(?![0-9])"  # 1,234,567 and 12,34,567
+    r"|[1-9][0-9]{0,2}(?:[ '][0-9]{3})+(?![0-9])|[0-9]+)"
+)
 _TEXT = f"[{TEXT_OPEN}{TEXT_CLOSE} ]*"
 _POWER_OF_TEN = (
     r"\s*(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*(?:\{\s*(?P<power>[-+]?[0-9]{1,3})\s*\}|(?P<power1>[-+]?[0-9]{1,3}))"

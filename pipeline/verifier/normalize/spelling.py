@@ -15,7 +15,7 @@ _SYMBOLS = {
     **dict.fromkeys("×✕✖", r"\times "),
     **dict.fromkeys("·⋅∙•", r"\cdot "),
     **dict.fromkeys("‘’ʼ′", "'"),
-    **dict.fromkeys("“”„«»", '"'),
+    **dict.fromkeys("“”„«»「」『』", '"'),
     **dict.fromkeys("⟨〈", r"\langle "),
     **dict.fromkeys("⟩〉", r"\rangle "),
     **dict.fromkeys("∅⌀", r"\emptyset "),
@@ -25,7 +25,7 @@ _SYMBOLS = {
     "∩": r"\cap ", "∞": r"\infty ", "∧": r"\land ", "∨": r"\lor ", "°": r"^\circ ", "º": r"^\circ ", "⌊": r"\lfloor ",
     "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "∖": r"\setminus ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
     "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}",
-    "∣": "|", "∶": ":", "：": ":", "，": ",", "、": ",", "。": ".",
+    "∣": "|", "∶": ":", "：": ":", "，": ",", "、": ",", "。": ".", "≢": r"\not\equiv ",
     "→": r"\to ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "δ": r"\delta ", "ε": r"\epsilon ",
     "θ": r"\theta ", "ϑ": r"\theta ", "λ": r"\lambda ", "μ": r"\mu ", "π": r"\pi ", "ρ": r"\rho ", "σ": r"\sigma ",
     "τ": r"\tau ", "φ": r"\phi ", "ϕ": r"\phi ", "ω": r"\omega ", "Δ": r"\Delta ", "Ω": r"\Omega ",
@@ -44,6 +44,7 @@ _WRAPPER = re.compile(
 )
 _PLAIN_WRAPPERS = frozenset({"boxed", "fbox", "boldsymbol", "bm", "mathbf", "mathit", "underline", "ensuremath", "emph",
                              "mathord", "displaystyle"})  # fmt: skip
+_MODULO = re.compile(r"\s*\(\s*mod\b")
 _SIZE = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|middle|rm|bf|it|normalsize|boxed|fbox)"
     r"(?![A-Za-z])\.?"
@@ -145,6 +146,6 @@ def _escaped_dollars(text: str) -> str:
 
 
 def _unwrap(match: re.Match[str]) -> str:
-    if match[1] in _PLAIN_WRAPPERS:
+    if match[1] in _PLAIN_WRAPPERS or _MODULO.match(match[2]):
         return f" {match[2]} " if not match[2].isalpha() else match[2]
     return f"{TEXT_OPEN}{match[2]}{TEXT_CLOSE}"

@@ -58,6 +58,7 @@ _GENERIC = frozenset(("unit", "total", "in total", "altogether", "in all", "exac
 _FILLER = re.compile(r"\b(?:of|the|a|an|in total|total|altogether|in all|exactly|each|left|now|more|away|long|old)\b")
 _SCALES = {
     "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
+    "lakh": 10**5, "crore": 10**7,
 }  # fmt: skip
 _SCALE = re.compile(rf"({'|'.join(_SCALES)})s?\b\s*")
 _POWER = re.compile(r"\s*\^?\s*\{?\s*([23])\s*\}?$")
@@ -145,6 +146,11 @@ def _known(text: str) -> Unit | None:
 def _singular(word: str) -> str:
     word = word.strip(".,;:()'\"")
     return word[:-1] if len(word) > 2 and word.endswith("s") and not word.endswith("ss") else word
+
+
+def is_measure(unit: Unit) -> bool:
+    """True for a unit of the tables, and for no unit; False for a word that is its own dimension, such as "apple"."""
+    return all(what in _TABLE for what, _ in unit.dimensions)
 
 
 def compatible(answer: Unit, gold: Unit) -> bool:

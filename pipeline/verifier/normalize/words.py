@@ -6,9 +6,12 @@ import unicodedata
 from pipeline.verifier.normalize.spelling import TEXT_CLOSE, TEXT_OPEN
 
 _CHOICE = re.compile(
-    rf"(?:option|choice|answer)?\s*[({TEXT_OPEN}]*\s*\(?\s*([A-Ja-j])\s*\)?\s*[){TEXT_CLOSE}]*\s*(?:(?:[.:)]|\s-)\s*(.*)|)",
+    r"(?:(?:option|choice|answer)\s*)?"
+    r"(?:\{?\s*\(\s*([A-J])\s*\)[\s}.:]*+|\(?\s*([A-J])(?:\s*$|\s*[.:)]\s*+|\s+-\s+(?=[^\W\d_]{3})))"
+    r"(?![\^_+*/=<>,&]|-(?![0-9.\\])|(?:and|or)\b|\(?[A-J]\b)(.*)",
     re.DOTALL | re.IGNORECASE,
 )
+"""A letter, and the text after it. A second letter or an operator after it makes it a list or a formula."""
 _NOISE = re.compile(rf"[{TEXT_OPEN}{TEXT_CLOSE}\"'.,;:!?*_`()\\~-]+")
 _ARTICLE = re.compile(r"^(?:the|a|an|it is|it's|they are|there are|there is)\s+")
 _SYNONYMS = {
@@ -40,19 +43,5 @@ def looks_like_words(text: str) -> bool:
 
 def choice_letter(text: str) -> tuple[str, str] | None:
     """The letter and the text of a multiple-choice answer: ``B``, ``(B)``, ``B. 42``, ``B: language family``."""
-    match = _CHOICE.fullmatch(text.strip())
-    return (match[1].upper(), (match[2] or "").strip()) if match else None
-
-
-def same_choice(answer: str, gold: str) -> bool | None:
-    """Compares choices by letter. None if the gold answer is not a choice, or the answer names no letter."""
-    reference = choice_letter(gold)
-    if reference is None:
-        return None
-    letter, text = reference
-    chosen = choice_letter(answer)
-    if chosen is None:
-        return same_words(answer, text) if text else None
-    if chosen[0] != letter:
-        return False
-    return not (text and chosen[1]) or same_words(chosen[1], text)
+    match = _CHOICE.fullmatch(text.replace(TEXT_OPEN, " ").replace(TEXT_CLOSE, " ").strip())
+    return (match[1] or match[2], match[3].strip()) if match else None

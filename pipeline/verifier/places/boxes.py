@@ -49,7 +49,7 @@ def _closed_boxes(text: str) -> list[tuple[int, int]]:
     """Start and end of the contents of the outermost boxes whose braces close, in order."""
     boxes: list[tuple[int, int]] = []
     open_starts: list[int | None] = []  # where the content of a box starts, None for other braces
-    for token in _BOX_OR_BRACE.finditer(text):
+    for token in _BOX_OR_BRACE.finditer(text, _first_box(text)):
         if token.group().endswith("{") and token.group() != "\\{":
             open_starts.append(token.end() if len(token.group()) > 1 else None)
         elif token.group() == "}" and open_starts:
@@ -59,3 +59,9 @@ def _closed_boxes(text: str) -> list[tuple[int, int]]:
                     boxes.pop()
                 boxes.append((start, token.start()))
     return boxes
+
+
+def _first_box(text: str) -> int:
+    r"""The place of the first box, or the end of the text. Braces before it do not matter; ``\\\\boxed`` is no box."""
+    places = [place for command in ("\\boxed", "\\fbox") if (place := text.find(command)) >= 0]
+    return len(text[: min(places)].rstrip("\\")) if places else len(text)

@@ -5,20 +5,38 @@ from collections import deque
 
 _HASHES = re.compile(r"#{4,}[ \t]*([^\n]*)")
 _HEADING = re.compile(r"\s*(?:step|part|solution|explanation|conclusion|final|summary|note|answer)\b.*", re.IGNORECASE)
+ANNOUNCED = {
+    "English": (r"\banswers?", r"(?:is|are|would be|should be|must be|comes? (?:out )?to|equals?)\b"),
+    "German": (r"\b(?:antwort|lösung|ergebnis)", r"(?:ist|lautet|beträgt)\b"),
+    "French": (r"\br[ée]ponse(?:\s+finale)?", r"est\b"),
+    "Spanish": (r"\brespuesta(?:\s+final)?", r"es\b"),
+    "Portuguese": (r"\bresposta(?:\s+final)?", r"é\b"),
+    "Italian": (r"\brisposta(?:\s+finale)?", r"è\b"),
+    "Russian": (r"\bответ", r"равен\b"),
+    "Chinese": (r"(?:答案|正[确確][选選][项項])", r"(?:[应應]?[为為]|是|选|選|等[于於])"),
+    "Japanese": (r"(?:答え|解答|正解)", r"は"),
+    "Korean": (r"정?답", r"은"),
+}
+"""Nouns that announce an answer, and the verbs after them. A noun without a verb needs a mark such as a colon."""
+_COLON = r"(?:[:：=＝→⇒]|[-=]>)"
 _PHRASE = re.compile(
-    r"\b(?:answers?\s+(?:is|are|would be|should be|must be|comes? (?:out )?to|equals?)\b"
-    r"|(?:final\s+)?answers?[\s*_]*[:=]"
-    r"|answer\s*\n+"
-    r"|(?:antwort|lösung|ergebnis)\s+(?:ist|lautet|beträgt)\b|(?:antwort|lösung|ergebnis)\s*:"
-    r"|r[ée]ponse\s+(?:finale\s+)?est\b|r[ée]ponse(?:\s+finale)?\s*:"
-    r"|respuesta\s+(?:final\s+)?es\b|respuesta(?:\s+final)?\s*:"
-    r"|resposta\s+(?:final\s+)?é\b|resposta(?:\s+final)?\s*:|risposta\s+(?:finale\s+)?è|risposta(?:\s+finale)?\s*:"
-    r"|ответ\s*[:—-]|ответ\s+равен)"
-    r"|(?:答案(?:是|为|為|：|:)|答えは|答え[:：]|정답은|답은|답[:：])",
+    "|".join(rf"{noun}[\s*_]*(?:{verbs}|{_COLON}|—+|[–-](?=\s))" for noun, verbs in ANNOUNCED.values())
+    + r"|\banswer\s*\n+"
+    + r"|(?:故|应|應|因此|所以)[选選][择擇项項]?(?=[^\w\n]*[A-J](?![a-zA-Z]))",
     re.IGNORECASE,
 )
-_ANSWER_LINE = re.compile(r"[\s:=*_>]*(?:-\s)?(?:```[a-z]*\n\s*)?(?:\$\$|\\\[)?\s*")
-_ASIDE = re.compile(r"([-−$€£0-9][^,]*),\s+(?!(?:and|or|und|et|y|e|o|oder|ou)\b)[^\W\d_]{3,}")
+_STEMS = (
+    "answer", "antwort", "lösung", "ergebnis", "ponse", "respuesta", "resposta", "risposta", "ответ", "答", "正", "답",
+    "选", "選",
+)  # fmt: skip
+"""One of these is in every phrase, at most three characters after its start. Looking for them first saves time."""
+_ANSWER_LINE = re.compile(rf"(?:[\s*_>]|{_COLON})*(?:——+\s*|[—–-]\s+)?[*_]*(?:```[a-z]*\n\s*)?(?:\$\$|\\\[)?\s*")
+_OPENING, _CLOSING = '「『“„«‘《"', '」』”»’》"'
+_QUOTED = re.compile(
+    rf"[*_]*[{_OPENING}]([^{_OPENING}{_CLOSING}\n]+)[{_CLOSING}](?![^\n]*(?:[0-9{_OPENING}]|\bor\b|或))"
+)
+_COPULA = re.compile(r"\s*(?:です|である|になります|となります|입니다|이다)$")
+_ASIDE = re.compile(r"([-−$€£0-9][^,，]*)(?:,\s+|，\s*(?![和或]))(?!(?:and|or|und|et|y|e|o|oder|ou)\b)[^\W\d_]{3,}")
 _CUT = re.compile(
     r"\.(?=\s|$|\*)|[;?](?=\s|$)|(?<=[A-Za-z])!(?=\s|$)|。|\n|\s+—\s"
     r"|,?\s+(?:because|since|as we|which|so that|so the|so we|where|when|but|after|given|and the|and we|and so|due to"
@@ -42,7 +60,10 @@ def after_hashes(text: str) -> str | None:
 
 def after_phrase(text: str) -> str | None:
     """The text after the last "the answer is", to the end of the sentence; on the next line if nothing follows."""
-    last = deque(_PHRASE.finditer(text), maxlen=1)
+    lower = text.lower()
+    stems = [place for stem in _STEMS if (place := lower.find(stem)) >= 0]
+    first = min(stems, default=len(text)) if len(lower) == len(text) else 0
+    last = deque(_PHRASE.finditer(text, max(0, first - 3)), maxlen=1)
     if not last:
         return None
     skipped = _ANSWER_LINE.match(text, last[0].end())
@@ -51,7 +72,9 @@ def after_phrase(text: str) -> str | None:
     if skipped and ("$$" in skipped[0] or "\\[" in skipped[0]):
         rest = re.split(r"\$\$|\\\]", rest)[0]
         return tidy(rest.split("\n\n")[0].replace("\n", " ")) or None
-    sentence = tidy(_sentence(rest).lstrip(":"))
+    sentence = _COPULA.sub("", tidy(_sentence(rest)))
+    if quoted := _QUOTED.match(sentence):
+        return tidy(quoted[1]) or None
     sentence = re.sub(r"^(?:that|indeed|simply|clearly|then|now)\s+", "", sentence)
     sentence = sentence.removeprefix("option ").removeprefix("Option ").strip(" :*")
     if aside := _ASIDE.match(sentence):

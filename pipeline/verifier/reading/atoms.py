@@ -28,7 +28,7 @@ from pipeline.verifier.reading.tree import EMPTY_SET, Node, number
 _MAX_NUMBER_CHARS = 4000
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{([a-zA-Z]*)\*?\}")
 _ENDS_IN_A_TRIPLE = re.compile(r"\.\d*(\d)\1\1$")
-_THOUSANDS_GROUP = re.compile(r"\d{3}(\.\d+)?")
+_MORE_GROUPS = re.compile(r"(?:(?:,\d{3})+|(?:,\d{2})+,\d{3})(?!\d)(?:\.\d+)?")
 _OVERLINE = re.compile(r"\\(?:overline|bar|dot)")
 _INVERTIBLE = ("sin", "cos", "tan")
 _INVERSE = Node("neg", (number(1),))
@@ -104,7 +104,7 @@ def _number(cursor: Cursor, token: Token) -> Node:
     if len(text) > _MAX_NUMBER_CHARS:
         raise ReadError("number too long")
     if cursor.thousands and cursor.num_brackets == 0 and text.isdigit() and len(text) <= 3 and text[0] != "0":
-        text += _more_thousands(cursor, token.end)
+        text += _more_thousands(cursor, text, token.end)
     digits, _, power_of_ten = text.lower().partition("e")
     value = Fraction(digits) * Fraction(10) ** int(power_of_ten or 0)
     decimals = len(digits.partition(".")[2])
@@ -116,21 +116,17 @@ def _number(cursor: Cursor, token: Token) -> Node:
     return Node("number", (value, decimals))
 
 
-def _more_thousands(cursor: Cursor, end: int) -> str:
-    """The digits of ``,234,567`` after a number that ends at ``end``."""
-    more = ""
-    while cursor.peek() == ",":
-        comma, group = cursor.token(), cursor.token(1)
-        if comma is None or group is None or comma.start != end or group.start != comma.end:
-            break
-        if not _THOUSANDS_GROUP.fullmatch(group.text):
-            break
-        more += group.text
-        end = group.end
-        cursor.position += 2
-        if "." in group.text:
-            break
-    return more
+def _more_thousands(cursor: Cursor, digits: str, end: int) -> str:
+    """The digits of ``,234,567`` or, after one or two digits, ``,34,567`` behind a number that ends at ``end``."""
+    more = cursor.match(_MORE_GROUPS, end)
+    if more is None or (more[0][3:4] == "," and len(digits) == 3):
+        return ""
+    num_tokens = 2 * more[0].count(",")
+    last = cursor.token(num_tokens - 1)
+    if last is None or last.end != more.end():
+        return ""
+    cursor.position += num_tokens
+    return more[0].replace(",", "")
 
 
 def _based(cursor: Cursor, written: str | Fraction) -> Node:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -66,6 +67,10 @@ class Cursor:
         if self.peek() != "^":
             return False
         return self.peek(1) == "\\circ" or (self.peek(1) == "{" and self.peek(2) == "\\circ")
+
+    def match(self, pattern: re.Pattern[str], start: int) -> re.Match[str] | None:
+        """The pattern in the text at a position."""
+        return pattern.match(self._text, start)
 
     def text_from(self, first: int) -> str:
         """The text from a token, by its position, to the last one taken."""

@@ -8,6 +8,7 @@ One function for each level of binding, from lists (here) down to atoms (``atoms
 
 import re
 
+from pipeline.verifier.normalize.spelling import TEXT_CLOSE, TEXT_OPEN
 from pipeline.verifier.reading.atoms import atom, exponent, with_marks
 from pipeline.verifier.reading.cursor import Cursor, Grammar
 from pipeline.verifier.reading.tokens import (
@@ -28,7 +29,7 @@ from pipeline.verifier.reading.tokens import (
     is_unit_word,
     starts_factor,
 )
-from pipeline.verifier.reading.tree import Node, number
+from pipeline.verifier.reading.tree import Node, as_residue, number, with_shared_modulus
 
 __all__ = ["ReadError", "read"]
 
@@ -65,7 +66,7 @@ def _list(cursor: Cursor) -> Node:
             break
         separators.append(separator)
         items.append(_relation(cursor))
-    return items[0] if len(items) == 1 else Node("list", (tuple(separators), *items))
+    return items[0] if len(items) == 1 else Node("list", (tuple(separators), *with_shared_modulus(items)))
 
 
 def _separators(cursor: Cursor) -> str | None:
@@ -82,7 +83,7 @@ def _relation(cursor: Cursor) -> Node:
     operators, operands = [], [first]
     while operator := _relation_sign(cursor):
         operators.append(operator)
-        operands.append(_operand(cursor))
+        operands.append(as_residue(_operand(cursor)) if operator.endswith("mod") else _operand(cursor))
     if any(each.head == "unit" and _CONDITION.search(each.args[1]) for each in operands[:-1]):
         raise ReadError("a condition")  # y = 3 when x = 2
     return Node("relation", (tuple(operators), *operands)) if operators else first
@@ -102,8 +103,10 @@ def _relation_sign(cursor: Cursor) -> str | None:
 
 
 def _operand(cursor: Cursor) -> Node:
-    """One side of a relation: a set, a ratio, or a sum with its unit."""
+    """One side of a relation: a set, a ratio, a residue class, or a sum with its unit."""
     left = _with_unit(cursor)
+    if _take_modulo(cursor):
+        return Node("residue", (left, _modulus(cursor)))
     while operator := SET_OPERATORS.get(cursor.peek() or ""):
         cursor.next()
         left = Node(operator, (left, _with_unit(cursor)))
@@ -117,6 +120,27 @@ def _operand(cursor: Cursor) -> Node:
     while cursor.take(":"):
         parts.append(_sum(cursor))
     return Node("ratio", tuple(parts))
+
+
+def _take_modulo(cursor: Cursor) -> bool:
+    r"""Takes ``\pmod``, or ``mod`` after an opening bracket, up to the modulus."""
+    if cursor.peek() == "(" and _is_modulo(cursor.peek(1)):
+        cursor.next()
+        return True
+    return cursor.peek() == "\\pmod"
+
+
+def _is_modulo(token: str | None) -> bool:
+    return (token or "").strip(f"{TEXT_OPEN}{TEXT_CLOSE} ") in MODULO
+
+
+def _modulus(cursor: Cursor) -> Node:
+    """The modulus after its sign, with the closing bracket of ``(mod 7)``."""
+    if cursor.next().text == "\\pmod":
+        return _power(cursor)
+    modulus = _sum(cursor)
+    cursor.expect(")")
+    return modulus
 
 
 # Units -------------------------------------------------------------------------------------------------
@@ -198,7 +222,7 @@ def _at_factor(cursor: Cursor) -> bool:
     token = cursor.token()
     if token is None or cursor.separator():
         return False
-    if token.text in ("U", "u") and cursor.peek(1) in OPENING:
+    if (token.text in ("U", "u") and cursor.peek(1) in OPENING) or (token.text == "(" and _is_modulo(cursor.peek(1))):
         return False
     return starts_factor(token) or (token.text == "|" and cursor.num_bars == 0)
 

@@ -91,14 +91,14 @@ RELATIONS = {
     "\\neq": "!=", "\\approx": "=", "\\simeq": "=", "\\equiv": "mod", "\\in": "in", "\\to": "to", "\\mapsto": "to",
     "\\rightarrow": "to", "\\subset": "subset", "\\subseteq": "subset", "\\sim": "=", "\\cong": "=", "\\coloneqq": "=",
 }  # fmt: skip
-NEGATED = {"=": "!=", "in": "notin"}
+NEGATED = {"=": "!=", "in": "notin", "mod": "notmod"}
 SET_OPERATORS = {"\\cup": "union", "\\cap": "intersection", "\\setminus": "setminus", "\\bigcup": "union"}
 SUMS = {"+": "add", "-": "sub", "\\pm": "pm", "\\mp": "mp"}
 PRODUCTS = {
     "*": "mul", "/": "div", "\\cdot": "mul", "\\times": "mul", "\\div": "div", "\\ast": "mul", "\\bullet": "mul",
 }  # fmt: skip
 POWERS = ("^", "**")
-MODULO = ("mod", "\\bmod", "\\mod")
+MODULO = ("mod", "\\bmod", "\\mod", "modulo")
 OPENING = {"(": "(", "[": "[", "\\{": "{", "\\langle": "<", "\\lparen": "(", "\\lbrack": "["}
 CLOSING = {")": ")", "]": "]", "\\}": "}", "\\rangle": ">", "\\rparen": ")", "\\rbrack": "]"}
 ROUNDING = {"\\lfloor": ("\\rfloor", "floor"), "\\lceil": ("\\rceil", "ceil")}

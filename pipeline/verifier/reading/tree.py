@@ -1,6 +1,6 @@
 """The tree of an answer as it was written, and questions about it that need no mathematics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -10,8 +10,8 @@ class Node(NamedTuple):
 
     Heads: number (value, decimals), based (digits, base, value), symbol, add, mul, div, pow, neg, pm, mp,
     call (name, *args), group (open, close, *items), list (separators, *items), relation (operators, *operands), union,
-    intersection, setminus, set_of (relation), ratio, unit (expression, text), matrix (*rows), words,
-    time (hour, minute, second, "a" or "p" or "").
+    intersection, setminus, set_of (relation), ratio, residue (value, modulus), unit (expression, text),
+    matrix (*rows), words, time (hour, minute, second, "a" or "p" or "").
     """
 
     head: str
@@ -39,6 +39,15 @@ def items_of(node: Node) -> tuple[Node, ...]:
     return node.args[2:] if node.head == "group" else (node,)
 
 
+def nodes_of(tree: Node) -> Iterator[Node]:
+    """Every node of a tree. A loop, because a product of many factors is deeper than the stack."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting += [arg for arg in node.args if isinstance(arg, Node)]
+
+
 def is_equation(node: Node) -> bool:
     return node.head == "relation" and node.args[0] == ("=",)
 
@@ -54,9 +63,7 @@ def reversed_relation(node: Node) -> Node:
 
 
 def has_variable(node: Node) -> bool:
-    if node.head == "symbol":
-        return node.args[0] not in _CONSTANTS
-    return any(has_variable(arg) for arg in node.args if isinstance(arg, Node))
+    return any(each.head == "symbol" and each.args[0] not in _CONSTANTS for each in nodes_of(node))
 
 
 def name_of(node: Node) -> str:
@@ -81,7 +88,7 @@ def name_and_value(node: Node) -> tuple[str, Node]:
     if node.head != "relation":
         return "", node
     operators, first, *rest = node.args
-    if operators == ("in",):
+    if operators == ("in",) or (operators == ("mod",) and name_of(first)):
         return name_of(first), rest[0]
     if set(operators) != {"="}:
         return "", node
@@ -96,6 +103,27 @@ def name_and_value(node: Node) -> tuple[str, Node]:
 def same_name(answer: str, gold: str) -> bool:
     """True if two names can mean the same: ``f`` is not ``g``, but ``f(x)`` may be called ``area``."""
     return answer.lower() == gold.lower() or (len(answer) != len(gold) and min(len(answer), len(gold)) > 1)
+
+
+# Residue classes ---------------------------------------------------------------------------------------
+
+
+def as_residue(node: Node) -> Node:
+    """``3 mod 7``, read as an operation, as the class of 3 modulo 7; any other node as it is."""
+    if node.head == "call" and node.args[0] == "mod":
+        return Node("residue", node.args[1:])
+    return node
+
+
+def with_shared_modulus(items: list[Node]) -> list[Node]:
+    r"""``x \equiv 1, 4 \pmod 5``: the modulus after the last item holds for the items before it."""
+    last = as_residue(items[-1])
+    if last.head != "residue" or items[0].head != "relation" or items[0].args[0] != ("mod",):
+        return items
+    modulus = last.args[1]
+    (_, name, value), *between = items[0].args, *items[1:-1]
+    first = Node("relation", (("mod",), name, Node("residue", (value, modulus))))
+    return [first, *(Node("residue", (item, modulus)) for item in between), last]
 
 
 # Plus-minus --------------------------------------------------------------------------------------------

@@ -177,3 +177,40 @@ def test_labels_bytes_and_small_floats_of_parquet_are_read_as_those_of_training_
     columns = {"completion": ["7"], "gold": [["7", "8"]]}
     with pytest.raises(DataError, match=r"^row 1: field gold must be one text or number, got a list of 2\.$"):
         grade(Path(write_parquet(tmp_path / "d.parquet", columns)))
+
+
+@pytest.mark.parametrize("digits", ["1208925819614629174706176", "-" + "7" * 400, "9" * 5000])
+def test_an_integer_of_json_keeps_every_digit(digits, tmp_path):
+    same, other = digits, digits[:-1] + "0"
+    (tmp_path / "c.jsonl").write_text(
+        f'{{"completion": "so \\\\boxed{{{same}}}", "gold": {same}}}\n'
+        f'{{"completion": {other}, "gold": {same}}}\n'
+        f'{{"completion": {same}, "gold": {same}}}\n'
+    )
+    _, output = grade(tmp_path / "c.jsonl")
+    rows = [json.loads(line, parse_int=str) for line in output.read_text().splitlines()]
+    assert [row["outcome"] == "correct" for row in rows] == [True, False, True]
+
+
+CASES = [
+    ("答案是：12。", "12"),
+    ("最终答案是：$12$。", "12"),
+    ("答えは「12」です。", "12"),
+    ("The answer is：12", "12"),
+    ("故选：B", "B"),
+    (r"So it is \boxed{\sqrt{\frac{1}{k}}}.", r"\frac{1}{\sqrt{k}}"),
+    (r"So it is \boxed{2\ln x}.", r"\ln(x^2)"),
+    (r"So it is \boxed{C}.", r"\textbf{(C)}\ \frac{1}{2}"),
+    (r"So it is \boxed{x≡7 (mod 13)}.", r"x \equiv 7 \pmod{13}"),
+    (r"So it is \boxed{672}.", r"\[ N \equiv 672 \pmod{1000} \]"),
+    (r"So it is \boxed{12,34,567}.", 1234567),
+    ("The answer is 8<|im_end|>", 8),
+    ("√2", r"\sqrt{2}"),
+]
+
+
+def test_languages_notations_and_bare_answers_are_read_from_a_file_as_they_are_anywhere(tmp_path):
+    rows = [{"completion": completion, "gold": gold} for completion, gold in CASES]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    tally, _ = grade(tmp_path / "c.jsonl")
+    assert tally.outcomes == {"correct": len(CASES)}

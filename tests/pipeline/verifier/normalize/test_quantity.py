@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,3 +71,24 @@ def test_a_close_number_is_within_the_tolerance_and_no_integer(digits, decimals,
     if close_quantity(answer, gold):
         assert abs(answer.value - gold.value) <= abs(gold.value) / 100_000
         assert answer.value.denominator > 1 and gold.value.denominator > 1 and decimals >= 4
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("12,34,567", 1234567),
+        ("1,00,000", 100000),
+        ("1,23,45,678", 12345678),
+        ("-12,34,567.50", Fraction("-1234567.5")),
+        ("₹12{,}34{,}567", 1234567),
+        ("5 lakh", 500000),
+        ("2 crore rupees", 20000000),
+    ],
+)
+def test_indian_digit_groups(text, value):
+    assert quantity(text).value == value
+
+
+@pytest.mark.parametrize("text", ["1,00", "1,00,00", "123,45,678", "0,12,345", "12,34,5678", "12, 34, 567"])
+def test_other_groups_are_no_number(text):
+    assert read_quantity(clean(text), prose=True) is None

@@ -23,6 +23,10 @@ X, Y, ONE, TWO, THREE = Node("symbol", ("x",)), Node("symbol", ("y",)), number(1
     ("text", "tree"),
     [
         ("1,234", number(1234)),
+        ("12,34,567", number(1234567)),
+        ("1,23,4", Node("list", ((",", ","), ONE, number(23), number(4)))),
+        ("x \\equiv 1 \\pmod{3}", Node("relation", (("mod",), X, Node("residue", (ONE, THREE))))),
+        ("1 (mod x + 1)", Node("residue", (ONE, Node("add", (X, ONE))))),
         ("0.25", Node("number", (Fraction(1, 4), 2))),
         ("0.333...", number(Fraction(1, 3))),
         ("0.1\\overline{6}", number(Fraction(1, 6))),
