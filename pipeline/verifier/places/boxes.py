@@ -62,6 +62,6 @@ def _closed_boxes(text: str) -> list[tuple[int, int]]:
 
 
 def _first_box(text: str) -> int:
-    r"""The place of the first box, or the end of the text. Braces before it do not matter; ``\\\\boxed`` is no box."""
+    r"""The place of the first box, or the end of the text. Braces before it do not matter; ``\\boxed`` is no box."""
     places = [place for command in ("\\boxed", "\\fbox") if (place := text.find(command)) >= 0]
     return len(text[: min(places)].rstrip("\\")) if places else len(text)
