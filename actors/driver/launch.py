@@ -3,10 +3,8 @@
 A stage is one TorchTrainer; engines and graders stay up from the first stage to the last.
 """
 
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Literal
 
 from actors.driver.checks import check_plan
@@ -20,6 +18,7 @@ from pipeline.config import Config
 from pipeline.files import remove_stale, write_json
 from pipeline.models.hub import resolve_model
 from pipeline.report import write_report
+from pipeline.runs.background import in_background
 from pipeline.runs.directory import RunDirectory, make_directory
 from pipeline.runs.eta import PlannedStage
 from pipeline.runs.inputs import INPUTS_FILE, Inputs
@@ -53,7 +52,8 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
             run_directory = held.enter_context(open_run(plan, "chain", inputs, run_directory))
             run_directory.checkpoints.refresh_links()
             num_done = count_done(chain.stages, run_directory)
-            with notices_shown(run_directory.path), _progress_shown(run_directory.path, chain):
+            progress = in_background(follow_progress, run_directory.path, planned_stages(chain))
+            with notices_shown(run_directory.path), progress:
                 if num_done < len(chain.stages):
                     _train(plan, chain, num_done, run_directory)
         write_report(run_directory.path)
@@ -101,15 +101,3 @@ def planned_stages(chain: PlannedChain) -> list[PlannedStage]:
     held_out = chain.spec.config.eval
     num_evals = held_out.total_eval_times + (held_out.problems_per_level > 0)
     return [PlannedStage(stage.spec.name, stage.spec.kind, stage.num_steps, num_evals) for stage in chain.stages]
-
-
-@contextmanager
-def _progress_shown(run_path: Path, chain: PlannedChain) -> Iterator[None]:
-    stop = threading.Event()
-    thread = threading.Thread(target=follow_progress, args=(run_path, planned_stages(chain), stop), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(timeout=5)

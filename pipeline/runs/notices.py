@@ -3,10 +3,10 @@
 import logging
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from pipeline.runs.background import in_background
 from pipeline.runs.tail import Tail
 
 logger = logging.getLogger(__name__)
@@ -27,25 +27,17 @@ def notify(text: str) -> None:
     logger.warning(line)
 
 
-@contextmanager
-def notices_shown(run_path: Path, poll_s: float = 1.0) -> Iterator[None]:
+def notices_shown(run_path: Path, poll_s: float = 1.0) -> AbstractContextManager[None]:
     """Show on this process's console what the other processes of a run notify, within the block.
 
     Args:
         run_path: of a run, or of a search, whose stages have logs of their own. Entered before the run's processes
             start: what is in the logs already is history.
     """
-    feed, stop = _Feed(run_path), threading.Event()
-    thread = threading.Thread(target=_follow, args=(feed, stop, poll_s), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(timeout=5)
+    return in_background(_follow, _Feed(run_path), poll_s)
 
 
-def _follow(feed: "_Feed", stop: threading.Event, poll_s: float) -> None:
+def _follow(feed: "_Feed", poll_s: float, stop: threading.Event) -> None:
     is_stopping = False
     while not is_stopping:
         is_stopping = stop.wait(poll_s)
