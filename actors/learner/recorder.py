@@ -13,11 +13,14 @@ from pipeline.files import append_jsonl, sync, write_json, write_jsonl
 from pipeline.runs.checkpoints import Progress
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.metrics_log import MetricsWriter, truncate_ungraded, ungraded_path
+from pipeline.runs.notices import notify
 from pipeline.training.rollout_metrics import sample_rows, ungraded_rows
 from pipeline.training.spectral import SpectralReport
 from pipeline.types import RolloutGroup
 
 logger = logging.getLogger(__name__)
+SMALL_FRAC = 0.5
+"""A visible share of the update below this is warned about, once a stage."""
 
 
 class StepRecorder:
@@ -30,6 +33,7 @@ class StepRecorder:
         truncate_ungraded(run.path, progress.step)
         self._metrics = MetricsWriter(run.path, setup.config.tracking, progress.step)
         self._gauges = Gauges(run.path.name)
+        self._has_warned = False
 
     def data(self, examples: StageExamples) -> None:
         """Record how many of its problems the stage uses, and warn if some are too long."""
@@ -61,6 +65,16 @@ class StepRecorder:
             row["rollout_tokens_per_s"] = rollout_tokens / seconds["rollout_s"]
         self._metrics.write(row)
         self._gauges.set(row)
+        self._warn_of_rounding(row.get("visible_update_frac", 1.0))
+
+    def _warn_of_rounding(self, visible_frac: float) -> None:
+        if visible_frac < SMALL_FRAC and not self._has_warned:
+            self._has_warned = True
+            notify(
+                f"stage {self._stage.name}: {visible_frac:.1%} of the update so far survives rounding, in engines and "
+                "in the learner's own forward passes. It adds up in the master weights; if the share stays small, raise "
+                "the learning rate"
+            )
 
     def groups(self, groups: Sequence[RolloutGroup], step: int) -> None:
         """Record all completions of some steps and, for every step, some that could not be graded.

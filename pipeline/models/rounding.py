@@ -5,7 +5,6 @@ update would be lost. Rounded up or down at random, it arrives on average (docs/
 Without adapters weights are rounded to the nearest, as the learner's own forward passes round them.
 """
 
-import logging
 from typing import Any
 
 import torch
@@ -14,11 +13,8 @@ from torch import Tensor, nn
 from pipeline.models.pissa import delta_weight, lora_layers
 from pipeline.seeds import derive_seed
 
-logger = logging.getLogger(__name__)
 NUM_MATRICES, NUM_ROWS = 8, 64
 """The sample: evenly spaced matrices that train, and evenly spaced rows of each."""
-SMALL = 0.5
-"""A visible share below this is warned about, once a stage."""
 
 
 def rounding_seed(run_seed: int, step: int) -> int:
@@ -49,22 +45,11 @@ class UpdateSample:
         matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
         self._matrices = [] if self._layers else _spread(matrices)
         self._starts = [_rows(matrix).float().clone() for matrix in self._matrices]
-        self._has_warned = False
 
     def metrics(self, dtype: torch.dtype, seed: int) -> dict[str, float]:
         """``visible_update_frac`` if ``dtype`` rounds and there is an update."""
         frac = None if dtype == torch.float32 else self.visible_frac(dtype, seed)
-        if frac is None:
-            return {}
-        if frac < SMALL and not self._has_warned:
-            self._has_warned = True
-            logger.warning(
-                "%.1f %% of the update so far survives rounding to %s, in engines and in the learner's own forward "
-                "passes. It adds up in the master weights; if the share stays small, raise the learning rate",
-                100 * frac,
-                str(dtype).removeprefix("torch."),
-            )
-        return {"visible_update_frac": frac}
+        return {} if frac is None else {"visible_update_frac": frac}
 
     def record(self, dtype: torch.dtype, seed: int) -> dict[str, str | float | None]:
         """What rounding did to the weights that are handed over with this seed."""

@@ -69,6 +69,14 @@ def test_a_row_holds_the_metrics_rates_and_seconds_of_a_step(tmp_path, gauges):
     assert [shown["loss"] for shown in gauges] == [0.5]
 
 
+def test_an_update_that_rounding_hides_is_said_once_on_the_console(tmp_path, gauges, capsys):
+    record = make_recorder(*make_run(tmp_path))
+    for step, frac in enumerate((0.9, 0.2, 0.1), 1):
+        record.step(Progress("rl", step, step), {"visible_update_frac": frac, "learner_tokens": 1}, dict(SECONDS))
+    record.close()
+    assert capsys.readouterr().out.count("of the update so far survives rounding") == 1
+
+
 def test_rows_after_the_last_checkpoint_are_removed(tmp_path, gauges):
     _, run = given = make_run(tmp_path)
     record = make_recorder(*given)

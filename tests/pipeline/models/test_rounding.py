@@ -1,5 +1,3 @@
-import logging
-
 import pytest
 import torch
 from torch import nn
@@ -85,14 +83,3 @@ def test_without_adapters_the_share_is_that_of_the_nearest_values(update, visibl
     assert sample.metrics(torch.bfloat16, 0) == {"visible_update_frac": pytest.approx(visible)}
     assert sample.metrics(torch.float32, 0) == {}  # nothing is rounded
     assert sample.record(torch.bfloat16, 0)["rounding"] == "nearest"
-
-
-def test_a_small_share_is_warned_about_once(caplog):
-    model = nn.Linear(3, 2, bias=False)
-    nn.init.ones_(model.weight)
-    sample = UpdateSample(model)
-    model.weight.data += ULP / 4
-    with caplog.at_level(logging.WARNING):
-        for _ in range(2):
-            sample.metrics(torch.bfloat16, 0)
-    assert [record.getMessage()[:26] for record in caplog.records] == ["0.0 % of the update so far"]
