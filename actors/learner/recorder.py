@@ -72,7 +72,7 @@ class StepRecorder:
             self._has_warned = True
             notify(
                 f"stage {self._stage.name}: {visible_frac:.1%} of the update so far survives rounding, in engines and "
-                "in the learner's own forward passes. It adds up in the master weights; if the share stays small, raise "
+                "in the learner's own forward passes. It adds up in the master weights; if it stays small, raise "
                 "the learning rate"
             )
 
