@@ -60,9 +60,11 @@ def test_engines_see_an_adapter_that_is_smaller_than_the_precision_of_the_weight
         return sum((a * u).sum().item() for a, u in pairs) / sum((u * u).sum().item() for _, u in pairs)
 
     assert visible(None) < 0.25
-    assert visible(0) == pytest.approx(1, abs=0.15)
     assert sample.visible_frac(torch.bfloat16, None) == pytest.approx(visible(None), abs=0.1)
-    assert sample.visible_frac(torch.bfloat16, 0) == pytest.approx(1, abs=0.15)
+    seeds = range(16)  # one alone has a standard deviation of up to 0.2
+    assert sum(map(visible, seeds)) / len(seeds) == pytest.approx(1, abs=0.2)
+    fracs = [sample.visible_frac(torch.bfloat16, seed) for seed in seeds]
+    assert sum(frac or 0.0 for frac in fracs) / len(seeds) == pytest.approx(1, abs=0.2)
 
 
 def test_only_weights_with_an_adapter_are_rounded_at_random(tmp_path):
