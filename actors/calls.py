@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import ray
 import ray.exceptions
@@ -24,15 +24,23 @@ class NoAnswerError(ClusterError):
     """No call was answered in time."""
 
 
+class Limit(NamedTuple):
+    """How long a wait may last."""
+
+    seconds: float
+    setting: str
+    """Where it is set."""
+
+
 def wait_for(
-    calls: Mapping[Ref[T], object], what: str, limit_s: float, check: Callable[[], None] | None = None
+    calls: Mapping[Ref[T], object], what: str, limit: Limit, check: Callable[[], None] | None = None
 ) -> list[Ref[T]]:
     """The calls that are answered, at least one of them. Reports every minute what it is waiting for.
 
     Args:
         calls: each with its actor, or None.
         what: ``completions``.
-        limit_s: maximum seconds. After that the actors are restarted, so that they answer whoever calls next.
+        limit: after it the actors are restarted, so that they answer whoever calls next.
         check: called every minute; raises if waiting is in vain.
 
     Raises:
@@ -40,30 +48,33 @@ def wait_for(
     """
     started = time.monotonic()
     while True:
-        left_s = started + limit_s - time.monotonic()
+        left_s = started + limit.seconds - time.monotonic()
         ready, pending = ray.wait(list(calls), num_returns=1, timeout=min(REPORT_EVERY_S, max(left_s, 0.0)))
         if ready:
             return list(ready)
         waited_s = time.monotonic() - started
-        if waited_s >= limit_s:
+        if waited_s >= limit.seconds:
             _restart(calls.values())
-            raise NoAnswerError(f"{what} must arrive within {limit_s:g} s, got none of {len(pending)}")
-        report_wait(f"{what} ({len(pending)} calls unanswered)", waited_s, limit_s)
+            raise NoAnswerError(
+                f"{what} must arrive within {limit.seconds:g} s, got none of {len(pending)}. See the logs; if it is "
+                f"only slow, raise {limit.setting}"
+            )
+        report_wait(f"{what} ({len(pending)} calls unanswered)", waited_s, limit.seconds)
         if check:
             check()
 
 
 def results_of(
-    calls: Mapping[Ref[T], object], what: str, who: str, limit_s: float, check: Callable[[], None] | None = None
+    calls: Mapping[Ref[T], object], what: str, who: str, limit: Limit, check: Callable[[], None] | None = None
 ) -> list[T]:
     """The results of all calls, in order. Arguments and errors as of ``wait_for`` and ``result_of``.
 
     Args:
-        limit_s: maximum seconds without any new answer.
+        limit: of the time without any new answer.
     """
     pending = dict(calls)
     while pending:
-        for ref in wait_for(pending, what, limit_s, check):
+        for ref in wait_for(pending, what, limit, check):
             del pending[ref]
     return [result_of(ref, who) for ref in calls]
 
@@ -90,9 +101,8 @@ def result_of(ref: Ref[T], who: str) -> T:
 
 
 def _restart(actors: Iterable[object]) -> None:
-    for actor in actors:
-        if actor is not None:
-            ray.kill(actor, no_restart=False)
+    for actor in set(actors) - {None}:
+        ray.kill(actor, no_restart=False)
 
 
 def describe_error(error: BaseException) -> str:

@@ -8,6 +8,14 @@ import ray
 
 from pipeline.errors import ClusterError
 
+PRIVATE = "GRADUS_PRIVATE_RAY"
+"""Set in the environment of a private Ray, and so in all of its workers."""
+
+
+def never_grows() -> bool:
+    """True in all processes of a private Ray: what it lacks at its start it will always lack."""
+    return PRIVATE in os.environ
+
 
 def joins_cluster() -> bool:
     """True if the job was submitted to a cluster; otherwise it starts a private Ray."""
@@ -24,6 +32,8 @@ def connect(**options: Any) -> None:
         ClusterError: the cluster cannot be reached, or refuses us.
     """
     joins = joins_cluster()
+    if not joins:
+        os.environ[PRIVATE] = "1"
     try:
         ray.init(
             address=None if joins else "local",

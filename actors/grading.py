@@ -8,13 +8,14 @@ from pathlib import Path
 import ray
 
 import pipeline
-from actors.calls import results_of, wait_for
+from actors.calls import Limit, results_of, wait_for
 from actors.connection import connect, joins_cluster
 from actors.handles import Ref
 from pipeline.grading.chunks import CHUNK_LIMIT_S, CHUNKS_PER_WORKER, GradedChunk, GradeSettings, grade_chunk
 from pipeline.grading.tables import Chunk
 
 _CHUNKS = "graded chunks"
+_LIMIT = Limit(CHUNK_LIMIT_S, "pipeline.grading.chunks.CHUNK_LIMIT_S")
 
 
 def over_ray(
@@ -36,7 +37,7 @@ def over_ray(
     try:
         for chunk in chunks:
             if len(busy) == limit:
-                for ref in wait_for(dict.fromkeys(busy), _CHUNKS, CHUNK_LIMIT_S):
+                for ref in wait_for(dict.fromkeys(busy), _CHUNKS, _LIMIT):
                     busy.remove(ref)
             ref = task.remote(settings, chunk)
             waiting.append(ref)
@@ -59,5 +60,5 @@ def _connect(num_workers: int | None) -> None:
 
 
 def _result(ref: Ref[GradedChunk]) -> GradedChunk:
-    (graded,) = results_of({ref: None}, _CHUNKS, "the cluster", CHUNK_LIMIT_S)
+    (graded,) = results_of({ref: None}, _CHUNKS, "the cluster", _LIMIT)
     return graded

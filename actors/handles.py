@@ -76,3 +76,5 @@ class ActorHandles:
     weight_store: WeightStoreHandle
     placement: PlacementGroup | None = None
     """The room of engines and graders."""
+    learner_room: str | None = None
+    """Name under which the room of the learners is held while no stage trains."""

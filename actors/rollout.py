@@ -13,7 +13,9 @@ from typing import Any
 
 from actors.weights import PackedWeights, Probe
 from pipeline.config import ModelConfig, RolloutConfig
+from pipeline.errors import ModelError, first_line
 from pipeline.models.tokenizer import end_of_turn_id
+from pipeline.runs.notices import notify
 from pipeline.types import Completion, PromptRequest, WeightId
 
 logger = logging.getLogger(__name__)
@@ -102,7 +104,8 @@ class RolloutWorker:
             with self._inside_engine():
                 weights.verify()
                 self._load(weights)
-                probe_diff = self._report.probe_diff if self._report else self._prove(weights.probe)
+                probe_diff = self._report.probe_diff if self._report else self._compare(weights.probe)
+            _check_probe(probe_diff)
             self._report = SyncReport(weights.checksum, probe_diff)
             self._weight_id = weight_id
         return self._report
@@ -147,9 +150,8 @@ class RolloutWorker:
             )
         return list(outputs)
 
-    def _prove(self, probe: Probe | None) -> float | None:
-        """Compare the engine with what the learner says about the probe. Raises EngineError if they differ: the engine
-        then has other weights than it was given."""
+    def _compare(self, probe: Probe | None) -> float | None:
+        """Mean absolute difference between the engine's and the learner's log-probabilities of the probe."""
         from vllm import SamplingParams
 
         if probe is None:
@@ -161,11 +163,6 @@ class RolloutWorker:
         differences = [abs(step[token].logprob - expected) for step, token, expected in steps]
         mean: float = sum(differences) / len(differences)
         logger.info("the engine's log-probabilities of the probe differ by %.3g from the learner's", mean)
-        if not mean <= PROBE_LIMIT:
-            raise EngineError(
-                f"the engine must answer with the weights it loaded: its log-probabilities may differ by {PROBE_LIMIT} "
-                f"from the learner's, got {mean:.3g}"
-            )
         return mean
 
     @contextmanager
@@ -175,10 +172,12 @@ class RolloutWorker:
         try:
             yield
         except Exception as error:
-            logger.critical("the engine failed, so its process ends and is replaced", exc_info=True)
+            logger.critical("the engine failed", exc_info=True)
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            notify(f"an engine failed, so its process ends and is replaced: {reason}")
             if self._end_process:
                 self._end_process()
-            raise EngineError(f"{type(error).__name__}: {error}") from error
+            raise EngineError(reason) from error
 
     def _load(self, weights: PackedWeights) -> None:
         with warnings.catch_warnings():
@@ -211,6 +210,15 @@ class EvalWorker(RolloutWorker):
         start = time.perf_counter()
         completions = self.generate(None, requests, decoding)
         return completions, time.perf_counter() - start
+
+
+def _check_probe(difference: float | None) -> None:
+    """Raises ModelError if the engine has other weights than it was given. A new engine would have them too."""
+    if difference is not None and not difference <= PROBE_LIMIT:
+        raise ModelError(
+            f"engines must answer with the weights they loaded: log-probabilities may differ by {PROBE_LIMIT} from the "
+            f"learner's, got {difference:.3g}. Engine and learner read this model differently: choose another one."
+        )
 
 
 def _completion(output: Any) -> Completion:
@@ -260,6 +268,8 @@ def _start_engine(config: RolloutConfig, model: ModelConfig, max_model_len: int,
         trust_remote_code=model.trust_remote_code,
         enforce_eager=config.enforce_eager,
         tensor_parallel_size=config.tensor_parallel_size,
+        # In a placement group vLLM would ask Ray for its shards, one GPU per bundle: they are processes of this actor.
+        distributed_executor_backend="mp" if config.tensor_parallel_size > 1 else None,
         gpu_memory_utilization=config.gpu_memory_utilization,
         max_model_len=max_model_len,
         max_num_seqs=max_num_seqs,

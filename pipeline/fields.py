@@ -100,7 +100,9 @@ def parse_line(line: bytes, place: object) -> dict[str, Any]:
         raise DataError(f"{place} must be UTF-8, got {byte}. Convert the file to UTF-8.") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{place} must be a JSON object: {error.msg} at column {error.colno}.") from None
-    except (ValueError, ArithmeticError, RecursionError) as error:
+    except ArithmeticError:
+        raise DataError(f"{place} must hold numbers that fit into memory, got an exponent that does not.") from None
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{place} must be a JSON object: {first_line(error)}.") from None
     if not isinstance(row, dict):
         raise DataError(f"{place} must be a JSON object, got {_kind(row)}. Write one object per line.")

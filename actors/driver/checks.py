@@ -1,9 +1,10 @@
-"""Everything that would stop a planned job only once its actors are up, checked before: by the job and by --dry-run.
+"""Checks of everything that would otherwise stop a job after its actors have started. Jobs and --dry-run run them.
 
 Reads files of the model, but no weights, and downloads nothing.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from itertools import chain as chained
 from itertools import islice
@@ -17,6 +18,7 @@ from actors.driver.actor_plan import engine_limits, plan_actors
 from actors.driver.plan import PlannedChain, RunPlan, StagePlan
 from pipeline.config import Config, GRPOConfig, SFTConfig
 from pipeline.curriculum.examples import shortened
+from pipeline.data.problems import question_alone
 from pipeline.data.table import ProblemTable
 from pipeline.data.tokens import encode_problems
 from pipeline.errors import ConfigError, DataError, ModelError
@@ -67,6 +69,25 @@ def check_plan(plan: RunPlan, model: Path | None) -> None:
         _check_held_out(chain, tokenizer)
         if wanted_by := _wants_tags(chain):
             check_tags(tokenizer, wanted_by)
+
+
+def check_without_data(config: Config, model: Path | None) -> None:
+    """As ``check_plan``, of a job whose data is not on this machine yet: everything that a made-up problem shows.
+
+    Raises:
+        GradusError: the job would fail.
+    """
+    asks_alone = config.data.prompt_template is None
+    problem = replace(question_alone("What is 1 + 1?", config.data), gold="2") if asks_alone else None
+    if problem and any(stage.kind == "grpo" for stage in config.stages):
+        try_rewards(config.reward.functions, problem, config.grpo.num_generations)
+    if model is None:
+        return
+    check_weights(model, config.model.name)
+    check_policy(config, model, read_model_config(model, trust_remote_code=config.model.trust_remote_code))
+    tokenizer = load_tokenizer(model, config.model, chat=config.data.uses_chat_template)
+    if problem:
+        check_prompt(tokenizer, problem, config.model.name)
 
 
 def check_policy(config: Config, model: Path, described: Any) -> None:

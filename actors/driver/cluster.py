@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup, get_placement_group, placement_group, remove_placement_group
 
 from actors.calls import REPORT_EVERY_S
-from actors.connection import connect, joins_cluster
+from actors.connection import connect, joins_cluster, never_grows
 from actors.driver.actor_plan import ActorPlan, bundles, needed_resources
 from pipeline.errors import ClusterError
 from pipeline.runs.waits import report_wait
@@ -38,25 +38,55 @@ def connected_ray() -> Iterator[None]:
         ray.shutdown()
 
 
-def wait_for_room(actors: Sequence[ActorPlan], limit_s: float) -> None:
+def wait_for_room(actors: Sequence[ActorPlan], limit_s: float, held: str | None = None) -> None:
     """Wait until all actors fit on the cluster's nodes together, whoever uses them now. Nothing stays reserved.
 
     They are asked for in one placement group: it takes all or nothing, and a cluster that grows sees what is missing.
+
+    Args:
+        held: name of a group that holds this room, or was asked to.
 
     Raises:
         ClusterError: there is still no room, or a private Ray, which never grows, is too small. Names what is missing.
     """
     if not bundles(actors):
         return
-    if not joins_cluster() and _missing(ray.cluster_resources(), actors):
+    if never_grows() and _missing(ray.cluster_resources(), actors):
         raise ClusterError(_no_room(actors, 0.0))
-    group = placement_group(bundles(actors))
+    group = _held_group(held) or placement_group(bundles(actors))
     try:
-        _wait(
-            lambda: group.wait(POLL_S), "room on the cluster for all actors", limit_s, lambda: _no_room(actors, limit_s)
-        )
+        _wait_for_group(group, actors, "room on the cluster for all actors", limit_s)
     finally:
         remove_placement_group(group)
+
+
+@contextmanager
+def lent_room(actors: Sequence[ActorPlan], limit_s: float, held: str | None) -> Iterator[None]:
+    """Within the block, room that is held under a name is free for actors that are placed otherwise, such as Ray
+    Train's learners. After the block it is held again, as soon as they are gone.
+
+    Raises:
+        ClusterError: as ``wait_for_room``.
+    """
+    wait_for_room(actors, limit_s, held)
+    try:
+        yield
+    finally:
+        if held:
+            placement_group(bundles(actors), name=held)
+
+
+def give_back(held: str) -> None:
+    """Let go of room that is held under a name."""
+    if group := _held_group(held):
+        remove_placement_group(group)
+
+
+def _held_group(name: str | None) -> PlacementGroup | None:
+    try:
+        return get_placement_group(name) if name else None
+    except ValueError:  # there is none of this name
+        return None
 
 
 def has_room(actors: Sequence[ActorPlan]) -> bool:
@@ -68,15 +98,18 @@ def has_room(actors: Sequence[ActorPlan]) -> bool:
         remove_placement_group(group)
 
 
-def reserve(actors: Sequence[ActorPlan], others: Sequence[ActorPlan], limit_s: float) -> PlacementGroup | None:
-    """Room for actors that start now, once there is room for others too, which start later.
+def reserve(
+    actors: Sequence[ActorPlan], limit_s: float, others: Sequence[ActorPlan] = (), held: str = ""
+) -> PlacementGroup | None:
+    """Room for actors that start now, and for others that start later.
 
-    Jobs are admitted one by one. So of two jobs for which the cluster has no room together, one gets all it needs; if
-    each had its engines and neither its learners, both would wait forever.
+    Jobs are admitted one by one, and only if there is room for all of their actors. So of two jobs that do not fit
+    together, one gets all it needs; if each had its engines and neither its learners, both would wait.
 
     Args:
         actors: of each kind, in order: their places are the group's bundles.
-        others: the learners, which Ray Train places in a group of its own.
+        others: the learners, which Ray Train places in a group of its own: see ``lent_room``.
+        held: the name under which the room of the others is held.
 
     Returns:
         None if the actors reserve nothing.
@@ -84,12 +117,18 @@ def reserve(actors: Sequence[ActorPlan], others: Sequence[ActorPlan], limit_s: f
     Raises:
         ClusterError: as ``wait_for_room``.
     """
-    if not bundles(actors):
-        return None
     with _admitted(limit_s):
         wait_for_room([*actors, *others], limit_s)
+        if others:
+            placement_group(bundles(others), name=held)
+        if not bundles(actors):
+            return None
         group = placement_group(bundles(actors))
-        _wait_for_group(group, actors, "room for engines and graders", limit_s)
+        try:
+            _wait_for_group(group, actors, "room for engines and graders", limit_s)
+        except ClusterError:
+            remove_placement_group(group)
+            raise
         return group
 
 

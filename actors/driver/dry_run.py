@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 from actors.driver.actor_plan import ActorPlan, plan_actors, plan_engines
-from actors.driver.checks import check_plan, check_policy
+from actors.driver.checks import check_plan, check_without_data
 from actors.driver.package import package_listing
 from actors.driver.plan import RunPlan, checked, count_done, plan_run, plan_search
-from actors.driver.resume import check_resumed, inputs_of
+from actors.driver.resume import check_inputs, check_resumed, inputs_of, pinned, refuse
 from pipeline.cli import JobArguments, read_arguments
 from pipeline.config import Config, DataConfig
 from pipeline.config.evaluation import EvaluationConfig
@@ -20,7 +20,6 @@ from pipeline.evaluation.datasets import Loaded, load_data_set
 from pipeline.evaluation.models import EvalModel, find_model, loading_config, unique_labels
 from pipeline.evaluation.record import check_settings
 from pipeline.evaluation.registry import DATA_SETS
-from pipeline.models.context import read_model_config
 from pipeline.models.hub import check_model, local_files
 from pipeline.models.memory import plan_memory
 from pipeline.runs.directory import Kind, RunDirectory
@@ -108,11 +107,14 @@ def _check(plan: RunPlan | None, config: Config, kind: Kind, run_directory: RunD
         stages = plan.chains[0].stages
         left = stages[count_done(stages, run_directory) :]
         if model:
-            check_resumed(run_directory, plan.config, inputs_of(plan), [stage.spec for stage in left])
+            now = pinned(plan.config, run_directory)
+            check_resumed(run_directory, now, inputs_of(plan), [stage.spec for stage in left])
+    elif plan and run_directory and model:
+        refuse(run_directory, check_inputs(run_directory, inputs_of(plan)))
     if plan:
         check_plan(plan, model)
-    elif model:
-        check_policy(config, model, read_model_config(model, trust_remote_code=config.model.trust_remote_code))
+    else:
+        check_without_data(config, model)
 
 
 def _plan(config: Config, kind: Kind, cache: Path) -> RunPlan | None:

@@ -96,15 +96,17 @@ def run_evaluation(config: EvaluationConfig, directory: Path | None = None) -> P
                     write_evaluation_report(directory)
                 if not isinstance(error, ClusterError):
                     raise
+                reason = str(error).rstrip(".")
                 raise ClusterError(
-                    f"{error}. The full traceback is in {directory / 'logs'}; --resume continues from there."
+                    f"{reason}. The full traceback is in {directory / 'logs'}; --resume continues from there."
                 ) from error
         write_evaluation_report(directory)
     return directory
 
 
 def _plan_evaluation(config: EvaluationConfig, directory: Path | None, held: ExitStack) -> EvaluationPlan:
-    """
+    """Find models and data, and split the problems into chunks.
+
     Args:
         held: keeps the runs of the models from deleting their checkpoints.
     """

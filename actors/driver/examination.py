@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from actors.calls import result_of, wait_for
+from actors.calls import Limit, result_of, wait_for
 from actors.driver.actor_plan import plan_engines
 from actors.driver.cluster import reserve
 from actors.driver.start import end_process, engine_options, make_actor, places
@@ -69,14 +69,17 @@ class Examination:
             tokenizer = load_tokenizer(path, settings, chat=False)
             all_requests = [self._requests(tokenizer, chunk) for chunk in chunks]
             max_length = self._max_length(path, all_requests)
-            placement = reserve(plan_engines(self._config), [], self._config.limits.placement_s)
-            workers = self._start(settings, max_length, placement)
+            placement = reserve(plan_engines(self._config), self._config.limits.placement_s)
+            workers: list[EvalHandle] = []
             try:
+                workers = self._start(settings, max_length, placement)
                 remaining, remaining_chunks = all_requests[num_done:], chunks[num_done:]
                 fitting = [[request for request in requests if self._fits(request)] for requests in remaining]
                 decodings = [self._decoding(chunk) for chunk in remaining_chunks]
                 watch = PlacementWatch(placement, self._config.limits.placement_s)
-                answers = _in_order(workers, fitting, decodings, self._config.limits.engine_s, watch)
+                answers = _in_order(
+                    workers, fitting, decodings, Limit(self._config.limits.engine_s, "limits.engine_s"), watch
+                )
                 for chunk, requests, (completions, seconds) in zip(remaining_chunks, remaining, answers, strict=True):
                     results.append(self._rows(tokenizer, chunk, requests, self._filled(requests, completions), seconds))
                     advance(len(chunk.problems))
@@ -196,7 +199,7 @@ def _in_order(
     workers: Sequence[EvalHandle],
     chunks: Sequence[list[PromptRequest]],
     decodings: Sequence[Decoding],
-    limit_s: float,
+    limit: Limit,
     check: Callable[[], None],
 ) -> Iterator[Answers]:
     """Answers of every chunk, in order. An engine gets its next chunk when it has answered one."""
@@ -210,7 +213,7 @@ def _in_order(
                 worker = free.pop(0)
                 pending[worker.answer.remote(requests, decoding)] = index, worker
             calls = {ref: worker for ref, (_, worker) in pending.items()}
-            ready = wait_for(calls, "completions", limit_s, check)[0]
+            ready = wait_for(calls, "completions", limit, check)[0]
             index, worker = pending.pop(ready)
             answered[index] = result_of(ready, "an engine")
             free.append(worker)

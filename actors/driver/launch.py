@@ -21,7 +21,7 @@ from pipeline.report import write_report
 from pipeline.runs.background import in_background
 from pipeline.runs.directory import RunDirectory, make_directory
 from pipeline.runs.eta import PlannedStage
-from pipeline.runs.inputs import INPUTS_FILE, Inputs
+from pipeline.runs.inputs import Inputs
 from pipeline.runs.logs import log_to_file
 from pipeline.runs.notices import notices_shown
 from pipeline.runs.progress import follow_progress
@@ -39,7 +39,7 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
     """
     if run_directory:
         run_directory.require_kind("chain")
-    plan = plan_run(pinned(config))
+    plan = plan_run(pinned(config, run_directory))
     (chain,) = plan.chains
     inputs = inputs_of(plan)
     if run_directory:
@@ -75,8 +75,8 @@ def open_run(
 
 
 def _write_plan(plan: RunPlan, kind: str, inputs: Inputs, run_directory: RunDirectory) -> None:
-    if not (run_directory.path / INPUTS_FILE).exists():
-        inputs.write(run_directory.path)
+    before = Inputs.read(run_directory.path)
+    (before.joined(inputs) if before else inputs).write(run_directory.path)
     if plan.config.curriculum:
         chains = {"chains": [chain.record() for chain in plan.chains]}
         record = {"kind": kind, "keys_depend_on_code": plan.keys_depend_on_code, **chains}

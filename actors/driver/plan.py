@@ -4,8 +4,8 @@ A run of one chain and a search share it: a search has many chains, whose stages
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -16,9 +16,11 @@ from pipeline.curriculum.keys import problems_digest, stage_keys
 from pipeline.curriculum.stages import StageSpec, stage_specs, total_steps
 from pipeline.data import load_problems
 from pipeline.data.selection import choose_problems, natural_order, select_problems
+from pipeline.data.sources import pinned_data
 from pipeline.data.table import ProblemTable, data_cache, heads, load_table
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.models.device import choose_dtype
+from pipeline.models.hub import own_revision
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.trackers import check_trackers
 from pipeline.training.rewards import resolve
@@ -125,7 +127,7 @@ def plan_search(config: Config, cache: Path | None = None) -> RunPlan:
     config = checked(config)
     chains = []
     loaded: dict[str, tuple[ProblemTable, list[Problem]]] = {}  # once, not for every chain
-    for spec in chain_specs(config):
+    for spec in _pinned_chains(config):
         _check_chain(spec, config)
         data = spec.config.data.model_dump_json()
         if data not in loaded:
@@ -133,6 +135,15 @@ def plan_search(config: Config, cache: Path | None = None) -> RunPlan:
             loaded[data] = problems, load_problems(spec.config.data, "eval")
         chains.append(_plan_chain(spec, *loaded[data], with_keys=True))
     return RunPlan(config, tuple(chains))
+
+
+def _pinned_chains(config: Config) -> Iterator[ChainSpec]:
+    """The chains of a search. One with another data set than the search's has the commit of its own."""
+    for spec in chain_specs(config):
+        data = own_revision(spec.config.data, config.data)
+        if data is not spec.config.data:
+            spec = replace(spec, config=spec.config.model_copy(update={"data": pinned_data(data)}))
+        yield spec
 
 
 def checked(config: Config) -> Config:

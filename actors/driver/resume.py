@@ -8,19 +8,24 @@ from pipeline.config.resuming import refusals
 from pipeline.curriculum.stages import StageSpec
 from pipeline.data.sources import pinned_data
 from pipeline.errors import CheckpointError
-from pipeline.models.hub import pinned_model, resolve_model
+from pipeline.models.hub import own_revision, pinned_model, resolve_model
 from pipeline.runs.checkpoints import Progress
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.inputs import INPUTS_FILE, Inputs
 
 
-def pinned(config: Config) -> Config:
+def pinned(config: Config, run: RunDirectory | None = None) -> Config:
     """The configuration with the hub's commits as revisions: actors on any node, and resumed runs, use these.
+
+    Args:
+        run: the one that is resumed. Its commits are not those of another model or data set.
 
     Raises:
         GradusError: the model or the data set does not exist.
     """
-    pins = {"model": pinned_model(config.model), "data": pinned_data(config.data)}
+    before = run.load_config() if run else config
+    model, data = own_revision(config.model, before.model), own_revision(config.data, before.data)
+    pins = {"model": pinned_model(model), "data": pinned_data(data)}
     return config.model_copy(update=pins)
 
 

@@ -13,7 +13,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from actors.calls import describe_error
 from actors.driver.actor_plan import plan_learners
-from actors.driver.cluster import wait_for_room
+from actors.driver.cluster import lent_room
 from actors.driver.plan import PlannedChain
 from actors.handles import ActorHandles
 from actors.learner.grpo_loop import grpo_loop
@@ -29,8 +29,6 @@ from pipeline.runs.notices import notify
 from pipeline.runs.starvation import watch_starvation
 
 logger = logging.getLogger(__name__)
-COLLECTIVE_S = 6 * 3600
-"""Maximum seconds that learners wait for each other. Rank 0 evaluates and saves while the others wait."""
 START_RETRIES = 3
 """Ray Train waits a minute for room each time. There was room just before: something else took it."""
 
@@ -89,9 +87,9 @@ def fit_stage(setup: StageSetup) -> None:
     config, num_failures = setup.config, 0
     while True:
         reached = checkpoints.latest_progress()
-        wait_for_room([plan_learners(config)], config.limits.placement_s)
         try:
-            _trainer(setup).fit()
+            with lent_room([plan_learners(config)], config.limits.placement_s, setup.actors.learner_room):
+                _trainer(setup).fit()
             return
         except (TrainingFailedError, ray.exceptions.RayError) as error:
             logger.exception("stage %s failed", setup.stage.name)
@@ -123,7 +121,7 @@ def _trainer(setup: StageSetup) -> TorchTrainer:
     return TorchTrainer(
         _run_learner,
         train_loop_config={"setup": setup},
-        torch_config=TorchConfig(timeout_s=COLLECTIVE_S),
+        torch_config=TorchConfig(timeout_s=int(setup.config.limits.collective_s)),
         scaling_config=ScalingConfig(
             num_workers=learner.num_workers, use_gpu=learner.num_gpus > 0, resources_per_worker=resources
         ),
@@ -162,6 +160,6 @@ def _stage_error(setup: StageSetup, error: Exception) -> GradusError:
     failure = failures[0] if failures else error
     reason = str(failure) if isinstance(failure, ClusterError) else describe_error(failure)
     return ClusterError(
-        f"stage {setup.stage.name} failed: {reason}. The full traceback is in {setup.run_path / 'logs'}; --resume "
-        "continues from the last checkpoint."
+        f"stage {setup.stage.name} failed: {reason.rstrip('.')}. The full traceback is in {setup.run_path / 'logs'}; "
+        "--resume continues from the last checkpoint."
     )

@@ -10,9 +10,9 @@ import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.calls import results_of
+from actors.calls import Limit, results_of
 from actors.driver.actor_plan import engine_limits, plan_actors
-from actors.driver.cluster import reserve
+from actors.driver.cluster import give_back, reserve
 from actors.handles import ActorHandles, WeightStoreHandle
 from actors.reward import RewardWorker
 from actors.rollout import RolloutWorker, engine_environment
@@ -37,11 +37,13 @@ def start_actors(config: Config, run_path: Path, slot: int = 0) -> ActorHandles:
     """
     rollout, reward = config.rollout, config.reward
     plans = {plan.name: plan for plan in plan_actors(config)}
-    placement = reserve([plans["rollout"], plans["reward"]], [plans["learner"]], config.limits.placement_s)
+    tag = f"_{slot}" if slot else ""
+    learner_room = f"learners-{run_path.name}{tag}"
+    served = [plans["rollout"], plans["reward"]]
+    placement = reserve(served, config.limits.placement_s, [plans["learner"]], learner_room)
     place = places(placement)
     # Engines find the store by name: an actor with handles among its constructor arguments restarts only while
     # whoever created it still holds them.
-    tag = f"_{slot}" if slot else ""
     store_name = f"weights-{run_path.name}{tag}"
     store_options = RESTARTS | {"name": store_name, "num_cpus": 0}
     store = make_actor(WeightStore, run_path, f"weight_store{tag}", **store_options).remote()
@@ -61,6 +63,7 @@ def start_actors(config: Config, run_path: Path, slot: int = 0) -> ActorHandles:
         ),
         weight_store=store,
         placement=placement,
+        learner_room=learner_room,
     )
 
 
@@ -70,6 +73,8 @@ def stop_actors(actors: ActorHandles) -> None:
         ray.kill(actor)
     if actors.placement:
         remove_placement_group(actors.placement)
+    if actors.learner_room:
+        give_back(actors.learner_room)
 
 
 def places(placement: PlacementGroup | None) -> Iterator[dict[str, Any]]:
@@ -110,8 +115,9 @@ def make_actor(worker: type, run_path: Path, log_name: str, **options: Any) -> A
 
 def _pull_weights(store_name: str, limit_s: float, weight_id: WeightId) -> PackedWeights:
     store: WeightStoreHandle = ray.get_actor(store_name)
-    ((held, (ref,)),) = results_of({store.locate.remote(): store}, "the weight store", "the weight store", limit_s)
+    limit = Limit(limit_s, "limits.store_s")
+    ((held, (ref,)),) = results_of({store.locate.remote(): store}, "the weight store", "the weight store", limit)
     if held != weight_id:
         raise LookupError(f"the store must hold weights {weight_id}, got {held}")
-    (weights,) = results_of({ref: None}, f"weights {weight_id}", "the object store", limit_s)
+    (weights,) = results_of({ref: None}, f"weights {weight_id}", "the object store", limit)
     return weights

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from ray.tune.search import Searcher
 
 from pipeline.curriculum.stage_queue import StageQueue
+from pipeline.errors import ClusterError
+from pipeline.runs.notices import notify
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,8 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         super().__init__(metric="score", mode="max")
         self._queue, self._slots = queue, slots
         self._free = list(range(len(slots)))
+        self._lost = 0
+        """Slots without actors."""
         self._failed: set[int] = set()
         """Slots whose last stage failed."""
         self._running: dict[str, tuple[str, int, str]] = {}
@@ -51,14 +55,27 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         if not ready or not self._free:
             return None
         stage, slot = ready[0], self._free.pop(0)
-        if slot in self._failed:
-            self._slots.replace(slot)
-            self._failed.remove(slot)
+        if slot in self._failed and not self._replaced(slot):
+            return None
         self._queue.start(stage.key)
         self._running[trial_id] = stage.key, slot, f"{stage.chain} stage {stage.index + 1}"
         logger.info("trial %s: stage %d of %s, %s", trial_id, stage.index + 1, stage.chain, stage.key)
         described = {"key": stage.key, "chain": stage.chain, "index": stage.index, "slot": slot}
         return {"stage": described, "actors": self._slots.actors(slot)}
+
+    def _replaced(self, slot: int) -> bool:
+        """Give a slot new actors. Without room for them the search goes on without the slot, and ends without its last
+        one."""
+        try:
+            self._slots.replace(slot)
+        except ClusterError as error:
+            self._lost += 1
+            if self._lost == len(self._slots):
+                raise
+            notify(f"the search goes on with one stage less at a time: {error}")
+            return False
+        self._failed.remove(slot)
+        return True
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if trial_id not in self._running:

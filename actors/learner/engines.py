@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from actors.calls import NoAnswerError, result_of, results_of, wait_for
+from actors.calls import Limit, NoAnswerError, result_of, results_of, wait_for
 from actors.handles import ActorHandles, Ref, RewardHandle, RolloutHandle
 from actors.learner.ranks import Ranks
 from actors.placement import PlacementWatch
@@ -30,8 +30,11 @@ class Engines:
 
     def __init__(self, actors: ActorHandles, config: Config, ranks: Ranks) -> None:
         self._actors, self._ranks = actors, ranks
-        self._config, self._reward, self._limits = config.rollout, config.reward, config.limits
-        self._check_room = PlacementWatch(actors.placement, config.limits.placement_s)
+        self._config, self._reward, limits = config.rollout, config.reward, config.limits
+        self._engine_limit = Limit(limits.engine_s, "limits.engine_s")
+        self._reward_limit = Limit(limits.reward_s, "limits.reward_s")
+        self._store_limit = Limit(limits.store_s, "limits.store_s")
+        self._check_room = PlacementWatch(actors.placement, limits.placement_s)
         self._weight_id: WeightId | None = None
         self._synced: dict[str, Any] = {}
         self.start_attempt()
@@ -62,7 +65,7 @@ class Engines:
             self._ask_store(self._actors.weight_store.publish.remote(weight_id, packed))
             workers = self._actors.rollout_workers
             refs = {worker.sync.remote(weight_id): worker for worker in workers}
-            reports = results_of(refs, "loaded weights", _ENGINE, self._limits.engine_s, self._check_room)
+            reports = results_of(refs, "loaded weights", _ENGINE, self._engine_limit, self._check_room)
             self._synced = _sync_metrics(packed, reports)
         self._weight_id = weight_id
         self._ranks.barrier()
@@ -85,7 +88,7 @@ class Engines:
         with clock("rollout"):
             grading = self._grade_as_written(prompts, seeds)
         with clock("reward"), self._plug_ins_blamed():
-            scored = results_of(grading, "rewards", _GRADER, self._limits.reward_s, self._check_room)
+            scored = results_of(grading, "rewards", _GRADER, self._reward_limit, self._check_room)
             return [group for groups in scored for group in groups]
 
     def _grade_as_written(
@@ -105,7 +108,7 @@ class Engines:
         order = {ref: index for index, ref in enumerate(writing)}
         grading: dict[int, tuple[Ref[list[RolloutGroup]], RewardHandle]] = {}
         while writing:
-            for ref in wait_for(writing, "completions", self._limits.engine_s, self._check_room):
+            for ref in wait_for(writing, "completions", self._engine_limit, self._check_room):
                 del writing[ref]
                 grader = self._turn(self._actors.reward_workers, order[ref])
                 groups = self._groups(chunks[ref], result_of(ref, _ENGINE))
@@ -131,12 +134,12 @@ class Engines:
         for index, chunk in enumerate(chunks):
             worker, requests = workers[index % len(workers)], [PromptRequest(ids, (0,)) for ids in chunk]
             refs[worker.generate.remote(self.weight_id, requests, decoding)] = worker
-        answers = results_of(refs, "held-out answers", _ENGINE, self._limits.engine_s, self._check_room)
+        answers = results_of(refs, "held-out answers", _ENGINE, self._engine_limit, self._check_room)
         return [completion for chunk in answers for (completion,) in chunk]
 
     def _ask_store(self, ref: Ref[T]) -> T:
         store = self._actors.weight_store
-        (answer,) = results_of({ref: store}, "the weight store", "the weight store", self._limits.store_s)
+        (answer,) = results_of({ref: store}, "the weight store", "the weight store", self._store_limit)
         return answer
 
     @contextmanager
@@ -148,8 +151,8 @@ class Engines:
         except NoAnswerError as error:
             if plug_ins := plug_in_names(self._reward):
                 raise RewardError(
-                    f"{error}: one of the reward functions {', '.join(plug_ins)} blocks. Give what it waits for a time "
-                    "limit of its own, or raise limits.reward_s."
+                    f"{error}: one of the reward functions {', '.join(plug_ins)} blocks, or is slow. Give "
+                    "what it waits for a time limit of its own."
                 ) from error
             raise
 

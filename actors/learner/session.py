@@ -13,6 +13,7 @@ from actors.learner.engines import Engines
 from actors.learner.held_out import HeldOutEvaluator
 from actors.learner.ranks import Ranks
 from actors.learner.recorder import StepRecorder
+from actors.learner.restore import restore
 from actors.learner.saver import StageSaver
 from actors.learner.setup import StageSetup
 from actors.learner.updater import PolicyUpdater
@@ -23,11 +24,11 @@ from pipeline.curriculum.schedule import StageSchedule
 from pipeline.models.attention import use_causal_sdpa
 from pipeline.models.device import peak_memory_gib, pick_device, torch_dtype
 from pipeline.models.hub import model_files, resolve_model
-from pipeline.models.policy import load_policy, merged_weights, turn_off_dropout, weight_specs, weights_digest
+from pipeline.models.policy import load_policy, merged_weights, turn_off_dropout, weight_specs
 from pipeline.models.rounding import rounding_seed
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.models.weight_names import check_weight_names
-from pipeline.runs.checkpoints import Checkpoint, Progress, load_checkpoint
+from pipeline.runs.checkpoints import load_checkpoint
 from pipeline.runs.clock import PHASES, PhaseClock
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.logs import log_to_file
@@ -62,7 +63,7 @@ class LearnerSession:
         if self.ranks.is_first:
             self._run.lock_for_learner()
         self.engines = Engines(setup.actors, self.config, self.ranks)
-        self.progress = self._restore()
+        self.progress = restore(setup, self._run, self.policy, self.ranks)
         self.schedule = StageSchedule(
             self.progress, self.stage.settings, self.examples.num_steps, self.config.eval, self.stage.promotion
         )
@@ -81,26 +82,6 @@ class LearnerSession:
             self.ranks,
             self.recorder,
         )
-
-    def _restore(self) -> Progress:
-        """The progress to continue from. Rank 0 names the checkpoint: others may not see the newest one yet."""
-        path = self.ranks.from_first(lambda: self._run.checkpoints.latest() or self._setup.parent)
-        progress = self._restore_from(load_checkpoint(path)) if path else Progress(self.stage.name)
-        if self.ranks.size > 1 or progress.stage_step == 0:
-            digest = weights_digest(self.model)
-            self.ranks.check_equal(digest, "weights")
-            if progress.stage_step == 0:
-                progress.started_from = digest
-        return progress
-
-    def _restore_from(self, checkpoint: Checkpoint) -> Progress:
-        logger.info("rank %d continues from %s", self.ranks.rank, checkpoint.path)
-        before = checkpoint.progress
-        if before.stage == self.stage.name:
-            self.policy.restore(checkpoint)
-            return before
-        self.policy.carry_over(checkpoint, self.stage.carry)
-        return Progress(self.stage.name, step=before.step, reward_history=before.reward_history)
 
     def begin(self) -> None:
         """Give the engines the weights to start from. A new run evaluates them first."""
@@ -248,7 +229,7 @@ def _load_model(config: Config, ranks: Ranks, *, with_dropout: bool) -> tuple[nn
     weights."""
     path = resolve_model(config.model)
     if ranks.size > 1:  # the weights that train are compared later, but frozen ones are not
-        ranks.check_equal(str(model_files(path)), "model files")
+        ranks.check_equal(str(model_files(path, with_code=config.model.trust_remote_code)), "model files")
     tokenizer = load_tokenizer(path, config.model, chat=config.data.uses_chat_template)
     model = load_policy(path, config.model)
     check_weight_names(model, path, config.model.name)

@@ -16,5 +16,7 @@ class LimitsConfig(StrictModel):
     within this time too."""
     reward_s: float = Field(1800.0, gt=0)
     """For an answer of any grader. A reward function of your own that blocks ends the run after this long."""
+    collective_s: float = Field(6 * 3600.0, ge=1)
+    """For other learners. They wait while the first one evaluates and saves, so it covers the longest evaluation."""
     store_s: float = Field(600.0, gt=0)
     """For the weight store, and for weights to travel from it."""

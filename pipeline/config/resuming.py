@@ -28,7 +28,7 @@ _SETTINGS: dict[Rule, dict[str, str]] = {
         "checkpoint": "every_steps every_minutes keep_last",
         "output": "root samples_every_steps save_final_model",
         "tracking": "backends online project run_name mlflow_uri",
-        "limits": "placement_s engine_s reward_s store_s",
+        "limits": "placement_s engine_s reward_s collective_s store_s",
         "": "search",  # a run of one chain has no use for it; a search compares the keys of its stages
     },
     "steps": {"sft": "num_train_epochs max_steps", "grpo": "num_iterations num_steps"},
@@ -56,7 +56,7 @@ _SETTINGS: dict[Rule, dict[str, str]] = {
 }
 MEANING: dict[Rule, str] = {
     "free": "acts from the step that the run continues with",
-    "steps": "acts in stages that are not done; not in one that has begun and replays problems",
+    "steps": "acts in unfinished stages, except one that has begun to mix in replayed problems",
     "product": "may change if the batch over all learners stays as large",
     "content": "may change if the files or the problems stay the same: a model or data set that was moved",
     "fixed": "refused",

@@ -6,7 +6,7 @@ import logging
 import re
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pipeline.config import DataConfig, ModelConfig
 from pipeline.errors import DataError, ModelError, first_line
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import DatasetInfo, ModelInfo
 
 logger = logging.getLogger(__name__)
+Hubbed = TypeVar("Hubbed", ModelConfig, DataConfig)
 
 CHECK_TIMEOUT_S = 2.0
 """Seconds that the quick checks wait for a hub."""
@@ -24,7 +25,7 @@ _ALLOW = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"
 # Subfolders hold other formats; "consolidated" is a second copy of the weights.
 _IGNORE = ["*/*", "consolidated*"]
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
-_SUFFIXES = {".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken", ".py"}
+_SUFFIXES = {".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken"}
 
 
 def resolve_model(config: ModelConfig) -> Path:
@@ -64,14 +65,22 @@ def pinned_model(config: ModelConfig) -> ModelConfig:
     return config.model_copy(update={"revision": commit})
 
 
+def own_revision(config: Hubbed, other: Hubbed) -> Hubbed:
+    """The settings without the other's revision, if it is not the same repository."""
+    is_other = (config.name, config.hub) != (other.name, other.hub)
+    return config.model_copy(update={"revision": None}) if is_other and config.revision == other.revision else config
+
+
 def may_move(config: ModelConfig | DataConfig) -> bool:
     """The revision is a branch or tag of the Hugging Face hub, not a commit."""
     return config.hub == "huggingface" and not re.fullmatch("[0-9a-f]{40}", config.revision or "")
 
 
-def model_files(path: Path) -> dict[str, str]:
-    """Digests of the files that a model is loaded from, by name: weights, configuration, tokenizer, its code."""
-    files = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file())
+def model_files(path: Path, *, with_code: bool = False) -> dict[str, str]:
+    """Digests of the files that a model is loaded from, by name: weights, configuration, tokenizer and, with
+    ``trust_remote_code``, its code."""
+    suffixes = _SUFFIXES | ({".py"} if with_code else set())
+    files = sorted(file for file in path.iterdir() if file.suffix in suffixes and file.is_file())
     return {file.name: content_digest(file) for file in files}
 
 
@@ -122,8 +131,7 @@ def check_weights(path: Path, name: str) -> None:
     """Raises ModelError if a file of weights is missing or damaged. Reads their headers only."""
     from safetensors import SafetensorError, safe_open
 
-    index = path / "model.safetensors.index.json"
-    shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
+    shards = weight_map(path).values()
     for file in sorted({*path.glob("*.safetensors"), *(path / shard for shard in shards)}):
         try:
             with safe_open(file, "pt"):
@@ -133,6 +141,21 @@ def check_weights(path: Path, name: str) -> None:
                 f"model {name} must have all of its weights, and {file.name} is missing or damaged "
                 f"({first_line(error)}): maybe a pointer of Git LFS. Download it again."
             ) from None
+
+
+def weight_map(path: Path) -> dict[str, str]:
+    """File by weight, of a model in several files; empty for others. Raises ModelError if its index is damaged."""
+    index = path / "model.safetensors.index.json"
+    if not index.is_file():
+        return {}
+    try:
+        files: dict[str, str] = json.loads(index.read_text())["weight_map"]
+        return dict(files)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"model {path} must have a readable {index.name}, got {type(error).__name__}: {first_line(error)}: maybe a "
+            "pointer of Git LFS. Download it again."
+        ) from None
 
 
 def hub_info(

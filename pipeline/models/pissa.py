@@ -5,6 +5,7 @@ difference is rounded, so that training would not start from the model (relative
 is and a frozen copy of the start is subtracted in the adapter: W x + s (B A - B_0 A_0) x. The gradients are the same.
 """
 
+import hashlib
 from typing import Any, cast
 
 import torch
@@ -31,6 +32,19 @@ def restore_bases(model: nn.Module, bases: dict[str, Tensor]) -> None:
         layer.register_buffer("start_a", layer.lora_A["default"].weight.detach().clone(), persistent=False)
         layer.register_buffer("start_b", layer.lora_B["default"].weight.detach().clone(), persistent=False)
         layer.lora_variant["default"] = _LessItsStart
+
+
+def start_digest(model: nn.Module) -> str:
+    """16 hex digits over the frozen starts; empty without PiSSA. They are computed again on every load."""
+    starts = [start for layer in lora_layers(model).values() if hasattr(layer, "start_a") for start in _start(layer)]
+    digest = hashlib.sha256()
+    for start in starts:
+        digest.update(start.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16] if starts else ""
+
+
+def _start(layer: Any) -> tuple[Tensor, Tensor]:
+    return layer.start_a, layer.start_b
 
 
 def delta_weight(layer: Any, rows: slice = slice(None)) -> Tensor:

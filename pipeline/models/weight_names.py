@@ -1,6 +1,5 @@
 """Compares what is handed over to engines and the final model with the model's files, by name."""
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from safetensors import safe_open
 from torch import nn
 
 from pipeline.errors import ModelError
+from pipeline.models.hub import weight_map
 from pipeline.models.policy import weight_specs, without_peft
 
 
@@ -43,9 +43,9 @@ def check_weight_names(model: nn.Module, path: Path, name: str) -> None:
 
 def saved_names(path: Path) -> set[str] | None:
     """Names of the weights in a model's files; None if they are not where transformers writes them."""
-    index, single = path / "model.safetensors.index.json", path / "model.safetensors"
-    if index.exists():
-        return set(json.loads(index.read_text())["weight_map"])
+    if names := weight_map(path):
+        return set(names)
+    single = path / "model.safetensors"
     if not single.exists():
         return None
     with safe_open(single, framework="pt") as file:

@@ -51,6 +51,8 @@ class Progress:
     eval_scores: list[float | None] = field(default_factory=list)
     """``eval.metric_for_best_model`` of each evaluation since ``pass_start``, signed so that higher is better. None: it
     was not finite."""
+    frozen_start: str = ""
+    """Digest of what PiSSA's adapters subtract; empty without PiSSA."""
     skipped_in_a_row: int = 0
     """Optimizer updates skipped since the last one that was made."""
 

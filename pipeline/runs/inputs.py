@@ -38,7 +38,7 @@ class Inputs:
         described = model.model_dump(include={"name", "hub", "revision"})
         evaluated = [config.data for config in configs if config.eval.problems_per_level]
         return cls(
-            described | {"files": model_files(model_path)},
+            described | {"files": model_files(model_path, with_code=model.trust_remote_code)},
             {"train": _digests([config.data for config in configs], "train"), "eval": _digests(evaluated, "eval")},
         )
 
@@ -55,6 +55,10 @@ class Inputs:
 
     def write(self, run_path: Path) -> None:
         write_json(run_path / INPUTS_FILE, asdict(self))
+
+    def joined(self, now: "Inputs") -> "Inputs":
+        """With the data that a resumed run uses besides."""
+        return Inputs(self.model, {use: {**before, **now.data[use]} for use, before in self.data.items()})
 
     def differences(self, now: "Inputs") -> list[str]:
         """One line for each file and data set that is no longer what it was."""

@@ -34,11 +34,13 @@ def text_logprobs(model: nn.Module, token_ids: Sequence[int], dtype: torch.dtype
     device, training = next(model.parameters()).device, model.training
     text = TokenSequence(tuple(token_ids[:1]), tuple(token_ids[1:]))
     (batch,) = micro_batches([text], len(text), device)
-    model.eval()
+    if training:  # otherwise there is no dropout, and layers that checkpoint gradients must stay as they are
+        model.eval()
     try:
         logits = next_token_logits(model, batch, dtype)
     finally:
-        model.train(training)
+        if training:
+            model.train()
     return tuple(token_logprobs(logits, batch.targets)[0].tolist())
 
 

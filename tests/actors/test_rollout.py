@@ -11,6 +11,7 @@ from actors import rollout
 from actors.rollout import Decoding, EngineError, RolloutWorker, SyncReport
 from actors.weights import PackedWeights, Probe, pack_weights
 from pipeline.config import ModelConfig, RolloutConfig
+from pipeline.errors import ModelError
 from pipeline.types import PromptRequest, WeightId
 from tests.support.models import tiny_tokenizer
 
@@ -83,12 +84,13 @@ def test_an_engine_stops_where_the_template_ends_a_turn(parts):
     assert [params.stop_token_ids for params in parts.engine.asked[0]] == [[end_of_turn]] * 3
 
 
-def test_an_exception_inside_the_engine_ends_the_process_after_a_log_line(parts, caplog):
+def test_an_exception_inside_the_engine_ends_the_process_after_a_log_line(parts, caplog, capsys):
     parts.engine.failure = RuntimeError("no blocks")
     with pytest.raises(EngineError, match="RuntimeError: no blocks"):
         parts.worker.generate(FIRST, REQUESTS, Decoding(1.0))
     assert parts.ended == [True]
-    assert "the engine failed, so its process ends" in caplog.text and "no blocks" in caplog.text
+    assert "the engine failed" in caplog.text and "Traceback" in caplog.text
+    assert "an engine failed, so its process ends and is replaced: RuntimeError: no blocks" in capsys.readouterr().out
 
 
 def test_answers_are_counted_against_prompts(parts):
@@ -126,6 +128,7 @@ def test_an_engine_proves_once_that_it_answers_with_the_weights_it_loaded(parts)
 
 def test_an_engine_with_other_weights_than_it_was_given_never_answers(parts):
     parts.weights[FIRST] = packed(1.0, Probe((1, 2, 3), (-4.0, -5.0)))
-    with pytest.raises(EngineError, match=r"may differ by 0.5 from the learner's, got 3.5"):
-        parts.worker.sync(FIRST)
-    assert parts.ended == [True]
+    for _ in range(2):
+        with pytest.raises(ModelError, match=r"may differ by 0.5 from the learner's, got 3.5"):
+            parts.worker.generate(FIRST, REQUESTS, Decoding(1.0))
+    assert not parts.ended  # a new engine would be no better

@@ -11,10 +11,10 @@ import ray
 from actors import connection, placement
 from actors.driver import cluster
 from actors.driver.actor_plan import ActorPlan, bundles
-from actors.driver.cluster import has_room, reserve, wait_for_room
+from actors.driver.cluster import give_back, has_room, lent_room, reserve, wait_for_room
 from actors.placement import PlacementWatch
 from pipeline.errors import ClusterError
-from tests.support.cluster import free_cpus
+from tests.support.cluster import free_cpus, wait_until_free
 
 
 def actors(name: str, count: int, num_cpus: float, memory_gib: float = 0.01) -> ActorPlan:
@@ -58,7 +58,7 @@ def test_what_is_missing_is_named(full, monkeypatch):
 
 
 def test_a_private_ray_never_grows_so_nothing_is_waited_for(full, monkeypatch):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv(connection.PRIVATE, "1")
     with pytest.raises(ClusterError, match="must have 9 CPUs free for all actors, got 8 in 0 s"):
         wait_for_room([actors("learner", 3, 3)], 1e9)
 
@@ -90,19 +90,21 @@ def test_of_two_jobs_one_gets_all_it_needs_and_the_other_holds_nothing(ray_addre
     monkeypatch.setenv("RAY_ADDRESS", ray_address)
     size = free_cpus() / 3  # engines and learners of one job take two thirds
     engines, learners = [actors("rollout", 1, size)], [actors("learner", 1, size)]
-    first = reserve(engines, learners, 60.0)
+    free = free_cpus()
+    first = reserve(engines, 60.0, learners, "learners of the first")
     assert first is not None
-    learning = ray.util.placement_group(bundles(learners))
-    assert learning.wait(60)
-    before = free_cpus()
-    with pytest.raises(ClusterError, match="CPUs free for all actors"):
-        reserve(engines, learners, 3.0)  # its engines alone would fit
-    deadline = time.monotonic() + 60
-    while free_cpus() < before - 1e-6:
-        assert time.monotonic() < deadline, "the job that was refused holds something"
-        time.sleep(0.1)
-    for group in (first, learning):
-        ray.util.remove_placement_group(group)
+    for _ in range(2):  # a stage after the other
+        wait_until_free(free - 2 * size)
+        with pytest.raises(ClusterError, match="CPUs free for all actors"):
+            reserve(engines, 3.0, learners, "learners of the second")  # its engines alone would fit
+        wait_until_free(free - 2 * size)  # it holds nothing
+        with lent_room(learners, 60.0, "learners of the first"):
+            wait_until_free(free - size)
+            learning = ray.util.placement_group(bundles(learners))  # as Ray Train asks for it
+            assert learning.wait(60)
+            ray.util.remove_placement_group(learning)
+    ray.util.remove_placement_group(first)
+    give_back("learners of the first")
     wait_for_room([*engines, *learners], 60.0)
     assert has_room(engines)
 

@@ -136,7 +136,7 @@ def test_every_step_proves_that_the_engines_had_its_weights(survivor):
 
 def test_the_engine_that_raised_says_why_in_its_log(survivor, ray_actors):
     logs = {path.name: path.read_text() for path in log_directory(ray_actors).glob("engine_*.log")}
-    assert any("the engine failed, so its process ends" in text and "injected" in text for text in logs.values())
+    assert any("an engine failed, so its process ends" in text and "injected" in text for text in logs.values())
 
 
 def log_directory(ray_actors: Any) -> Path:

@@ -1,5 +1,6 @@
 """A stage whose workers fail: when they are restarted, and the error it ends with."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,9 +58,14 @@ class Attempts:
         config = SimpleNamespace(learner=SimpleNamespace(max_failures=2), limits=SimpleNamespace(placement_s=1.0))
         monkeypatch.setattr(stage, "RunDirectory", lambda path: SimpleNamespace(checkpoints=checkpoints))
         monkeypatch.setattr(stage, "plan_learners", lambda config: None)
-        monkeypatch.setattr(stage, "wait_for_room", lambda actors, limit_s: None)
+        monkeypatch.setattr(stage, "lent_room", lambda actors, limit_s, held: nullcontext())
         monkeypatch.setattr(stage, "_trainer", lambda setup: self)
-        self.setup: Any = SimpleNamespace(stage=SimpleNamespace(name="rl"), run_path=Path("/runs/exp_1"), config=config)
+        self.setup: Any = SimpleNamespace(
+            stage=SimpleNamespace(name="rl"),
+            run_path=Path("/runs/exp_1"),
+            config=config,
+            actors=SimpleNamespace(learner_room=None),
+        )
 
     def fit(self) -> None:
         self.step, error = self.remaining.pop(0)
