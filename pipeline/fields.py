@@ -17,6 +17,9 @@ ABSENT = object()
 """The value of a field that a row does not have."""
 _MAX_EXPONENT = 1000
 """Numbers beyond 10 to this power stay in exponent form: written out, ``1e999999999`` would fill the memory."""
+_MAX_EXACT = 2**53
+"""Up to here a whole number has all its digits in any float. Beyond, and in fractions, only the shortest digits that
+mean the same float are known to be meant: 1e23 is not 99999999999999991611392."""
 _BOM = "\ufeff"
 
 
@@ -63,7 +66,7 @@ def _number_text(value: float | Decimal) -> str:
     if isinstance(value, float):
         if math.isinf(value):
             return str(value)
-        value = Decimal(int(value)) if value.is_integer() else Decimal(repr(value))
+        value = Decimal(repr(value))
     if not value:
         return "0"  # also of -0 and 0.00
     text = str(value)
@@ -136,14 +139,15 @@ def columns_of(names: Sequence[str] | None, columns: Sequence[str]) -> list[str]
 def table_columns(
     data: "pa.RecordBatch | pa.Table", names: Sequence[str], features: Mapping[str, Any], place: object
 ) -> list[list[Any]]:
-    """The values of Arrow columns: class labels by name, float32 as the shortest number that rounds to it.
+    """The values of Arrow columns: class labels by name, float32 as the shortest number that rounds to it, whole
+    numbers up to 2^53 as they are.
 
     Args:
         features: of the datasets library, by column; may be empty.
         place: the rows, for the error message.
 
     Raises:
-        DataError: a text is not UTF-8, or a name stands for several columns.
+        DataError: a text is not UTF-8, a date or a duration is beyond Python's, or a name stands for several columns.
     """
     columns = []
     for name in names:
@@ -154,16 +158,32 @@ def table_columns(
             values = column.to_pylist()
         except UnicodeDecodeError as error:
             raise DataError(f"{place}: field {name} must be UTF-8: {error.reason}.") from None
+        except (ValueError, OverflowError) as error:
+            raise DataError(
+                f"{place}: field {name} must hold dates from the year 1 to 9999 and durations below 2,739,000 years, "
+                f"got another {column.type}: {first_line(error).rstrip('.')}."
+            ) from None
         restore = _restorer(column.type, features.get(name))
         columns.append([restore(value) for value in values] if restore else values)
     return columns
 
 
-def stored_features(schema: "pa.Schema") -> Mapping[str, Any]:
-    """The features that the datasets library wrote into a file's schema; empty if another program wrote the file."""
-    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features: dict[str, Any] = (metadata.get("info") or {}).get("features") or {}
-    return features
+def stored_features(schema: "pa.Schema", place: object) -> Mapping[str, Any]:
+    """The features that the datasets library wrote into a file's schema; empty if another program wrote the file.
+
+    Raises:
+        DataError: they are not JSON objects.
+    """
+    try:
+        found = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        for name in ("info", "features"):
+            found = found.get(name) or {}
+        return dict(found.items())
+    except (ValueError, RecursionError, AttributeError):
+        raise DataError(
+            f"{place}: the metadata 'huggingface' must be a JSON object with info.features, got something else. Write "
+            "the file again, without it."
+        ) from None
 
 
 def _restorer(type: "pa.DataType", feature: Any) -> Callable[[Any], Any] | None:
@@ -172,11 +192,11 @@ def _restorer(type: "pa.DataType", feature: Any) -> Callable[[Any], Any] | None:
     import pyarrow as pa
 
     feature = feature if isinstance(feature, dict) else {}
-    if feature.get("_type") == "ClassLabel":
+    if feature.get("_type") == "ClassLabel" and isinstance(feature.get("names"), list):
         return lambda value: _label(value, feature["names"])
     if pa.types.is_float32(type) or pa.types.is_float16(type):
         kind = np.float32 if pa.types.is_float32(type) else np.float16
-        return lambda value: None if value is None else float(str(kind(value)))
+        return lambda value: value if value is None or _is_exact(value) else float(str(kind(value)))
     if pa.types.is_dictionary(type):
         return _restorer(type.value_type, feature)
     if pa.types.is_list(type) or pa.types.is_large_list(type) or pa.types.is_fixed_size_list(type):
@@ -185,6 +205,10 @@ def _restorer(type: "pa.DataType", feature: Any) -> Callable[[Any], Any] | None:
     if pa.types.is_struct(type):
         return _struct_restorer({field.name: _restorer(field.type, feature.get(field.name)) for field in type})
     return None
+
+
+def _is_exact(value: float) -> bool:
+    return value.is_integer() and abs(value) <= _MAX_EXACT
 
 
 def _struct_restorer(fields: Mapping[str, Callable[[Any], Any] | None]) -> Callable[[Any], Any] | None:

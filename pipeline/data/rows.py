@@ -164,7 +164,7 @@ def _parquet_rows(file: Path, names: Sequence[str] | None, start: int, stop: int
                 return
             skipped = max(start - first, 0)
             part = batch.slice(skipped, max(stop - first - skipped, 0))
-            yield from table_rows(part, columns, stored_features(schema), file.name, first + skipped)
+            yield from table_rows(part, columns, stored_features(schema, file.name), file.name, first + skipped)
             first += batch.num_rows
 
 

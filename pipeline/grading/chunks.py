@@ -75,7 +75,7 @@ def _grade_batch(settings: GradeSettings, first: int, batch: "pa.RecordBatch") -
 
     names = batch.schema.names
     columns = columns_of((settings.completion_field, settings.gold_field), names)
-    features = stored_features(batch.schema)
+    features = stored_features(batch.schema, "the file")
     values = zip(*table_columns(batch, columns, features, f"rows from {first} on"), strict=True)
     rows = [
         (number, *_fields(dict(zip(columns, row, strict=True)), settings, f"row {number} ", names))

@@ -30,7 +30,7 @@ DIGITS = "7" * 5000
         (True, "True"),
         (10.0, "10"),
         (-0.0, "0"),
-        (2.0**80, "1208925819614629174706176"),
+        (2.0**80, "1208925819614629200000000"),
         (1e20, "100000000000000000000"),
         (2.5, "2.5"),
         (1e-7, "0.0000001"),
@@ -146,8 +146,10 @@ LABELS = {"_type": "ClassLabel", "names": ["easy", "hard"]}
     ("array", "feature", "texts"),
     [
         (pa.array([0.1, 2.0, NAN, None, 1e20], pa.float32()), None, ["0.1", "2", "", "", "100000000000000000000"]),
-        (pa.array([0.1, 2.0], pa.float16()), None, ["0.1", "2"]),
+        (pa.array([0.1, 2.0, 65504.0], pa.float16()), None, ["0.1", "2", "65504"]),
+        (pa.array([2.0**27, -(2.0**53), 1e23], pa.float32()), None, ["134217728", "-9007199254740992", f"1{'0' * 23}"]),
         (pa.array([0.1, 1e16, NAN], pa.float64()), None, ["0.1", "10000000000000000", ""]),
+        (pa.array([1e23, 2.0**53]), None, [f"1{'0' * 23}", "9007199254740992"]),
         (pa.array([2**63 - 1, -1], pa.int64()), None, ["9223372036854775807", "-1"]),
         (pa.array([2**64 - 1], pa.uint64()), None, ["18446744073709551615"]),
         (pa.array([Decimal("1.50"), Decimal("7.00")], pa.decimal128(5, 2)), None, ["1.5", "7"]),
@@ -167,7 +169,7 @@ def test_arrow_values_are_the_texts_that_are_meant(array, feature, texts):
     if feature:
         schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": {"x": feature}}})})
     batch = pa.record_batch([array], schema=schema)
-    [values] = table_columns(batch, ["x"], stored_features(batch.schema), "rows")
+    [values] = table_columns(batch, ["x"], stored_features(batch.schema, "a.parquet"), "rows")
     assert [as_text(value, "x", "row 1") for value in values] == texts
 
 
@@ -184,3 +186,20 @@ def test_text_that_is_not_utf8_and_columns_of_one_name_are_refused():
     twice = pa.record_batch([pa.array([1]), pa.array([2])], names=["x", "x"])
     with pytest.raises(DataError, match="field x must be one column, got 2"):
         table_columns(twice, ["x"], {}, "rows")
+
+
+@pytest.mark.parametrize(
+    "metadata", ["not JSON", "[1]", "7", '{"info": [1]}', '{"info": {"features": ["a"]}}', "[" * 100_000]
+)
+def test_metadata_that_is_no_object_is_a_user_error(metadata):
+    schema = pa.schema([("x", pa.int64())]).with_metadata({"huggingface": metadata})
+    with pytest.raises(DataError, match=r"^a\.parquet: the metadata 'huggingface' must be a JSON object"):
+        stored_features(schema, "a.parquet")
+
+
+@pytest.mark.parametrize("type", [pa.timestamp("s"), pa.duration("s"), pa.timestamp("us", "UTC")])
+def test_dates_and_durations_beyond_python_are_a_user_error(type):
+    batch = pa.record_batch({"x": pa.array([2**62], pa.int64()).cast(type)})
+    with pytest.raises(DataError, match=r"^rows: field x must hold dates from the year 1 to 9999") as caught:
+        table_columns(batch, ["x"], {}, "rows")
+    assert "\n" not in str(caught.value)

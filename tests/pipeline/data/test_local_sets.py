@@ -100,6 +100,90 @@ def test_the_readme_can_give_any_file_a_split_and_a_subset(tmp_path, subset, exp
     assert splits(tmp_path, "2025-I.jsonl", "2025-II.jsonl", readme=STATED, subset=subset) == expected
 
 
+def readme(*stated: str, config: str = "default") -> str:
+    """The README of a data set with one configuration, by ``split: pattern``."""
+    files = "".join(f"  - {{split: {item.split(': ')[0]}, path: '{item.split(': ')[1]}'}}\n" for item in stated)
+    return f"---\nconfigs:\n- config_name: {config}\n  data_files:\n{files}---\n# A data set\n"
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize("config", ["default", "main"])
+def test_a_split_that_the_readme_states_has_no_other_files(tmp_path, line_end, config):
+    stated = readme("train: foo.jsonl", config=config).replace("\n", line_end)
+    found = splits(tmp_path, "foo.jsonl", "train.jsonl", "test.jsonl", readme=stated)
+    assert found["train"] == ["foo.jsonl"]
+    assert config == "main" or found["test"] == ["test.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("data/**/*.jsonl", ["data/a.jsonl", "data/sub/b.jsonl"]),
+        ("**/a.jsonl", ["data/a.jsonl"]),
+        ("data/**", ["data/a.jsonl", "data/sub/b.jsonl"]),
+        ("data/*", ["data/a.jsonl"]),
+        ("./*.jsonl", ["c.jsonl"]),
+        ("[!a-b].jsonl", ["c.jsonl"]),
+        ("data/sub/?.jsonl", ["data/sub/b.jsonl"]),
+    ],
+)
+def test_only_two_stars_of_a_pattern_cross_folders(tmp_path, pattern, expected):
+    files = ["data/a.jsonl", "data/sub/b.jsonl", "c.jsonl"]
+    assert splits(tmp_path, *files, readme=readme(f"chosen: {pattern}"))["chosen"] == expected
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "\ufeff---\n",
+        "---\ntitle: a --- b\n",
+        "---  \nrule: |\n  ---\n",
+        "---\ndate: 2024-02-30\n",
+    ],
+)
+def test_the_header_of_a_readme_is_read_whatever_else_it_holds(tmp_path, header):
+    stated = readme("train: foo.jsonl").replace("---\n", header, 1)
+    assert splits(tmp_path, "foo.jsonl", "train.jsonl", readme=stated) == {"train": ["foo.jsonl"]}
+
+
+@pytest.mark.parametrize("subset", [None, "main"])
+@pytest.mark.parametrize("pattern", ["foo.jsonl", "data/train-*", "notes.txt"])
+@pytest.mark.parametrize("config", ["default", "main"])
+def test_a_file_that_the_readme_names_must_exist(tmp_path, pattern, config, subset):
+    stated = readme("test: test.jsonl", f"train: {pattern}", config=config)
+    with pytest.raises(DataError, match=r"README\.md must name .* files that exist, got [fdn].*\. Get the file"):
+        splits(tmp_path, "test.jsonl", "train.jsonl", "notes.txt", readme=stated, subset=subset)
+
+
+def test_subsets_that_are_not_used_need_not_be_there(tmp_path):
+    stated = STATED.replace("2025-II", "2025-III")
+    assert splits(tmp_path, "2025-I.jsonl", readme=stated) == {"test": ["2025-I.jsonl"]}
+    with pytest.raises(DataError, match=r"got 2025-III\.jsonl"):
+        local_splits(tmp_path, "II")
+
+
+@pytest.mark.parametrize("stated", ["", readme("train: data/train-*")])
+@pytest.mark.parametrize(
+    "shards",
+    [
+        ["00000-of-00002"],
+        ["00001-of-00002", "00002-of-00002"],
+        ["00000-of-00002-aa", "00000-of-00002-bb"],
+        ["00000-of-00002", "00001-of-00003"],
+    ],
+)
+def test_every_shard_must_be_there_once(tmp_path, stated, shards):
+    with pytest.raises(DataError, match=r"split train of .* must have all its [23] files, each once, got"):
+        splits(tmp_path, *(f"data/train-{shard}.jsonl" for shard in shards), readme=stated)
+
+
+def test_files_in_deep_folders_are_read_or_refused(tmp_path):
+    deep = "data/main/en/train.jsonl"
+    assert splits(tmp_path, deep, "data/train.jsonl", subset="main/en") == {"train": [deep]}
+    with pytest.raises(DataError, match=r"must have at most 8 folders inside each other, got 0/1/2/3/4/5/6/7/8"):
+        splits(tmp_path, "0/1/2/3/4/5/6/7/8/train.jsonl")
+
+
 @pytest.mark.parametrize("readme", ["---\n: [\n---\n", "---\n- a\n---\n", "---\nconfigs: 7\n---\n", "# Title\n---\n"])
 def test_a_readme_without_a_header_says_nothing(tmp_path, readme):
     assert splits(tmp_path, "train.jsonl", readme=readme) == {"train": ["train.jsonl"]}
@@ -112,7 +196,7 @@ def test_a_readme_without_a_header_says_nothing(tmp_path, readme):
         (["data/train.jsonl", "train.jsonl"], r"got data/train\.jsonl and train\.jsonl"),
         (["train.parquet", SHARDS[0], SHARDS[1]], r"got train-00001-of-00002\.parquet and train\.parquet"),
         (["train/a.jsonl", "train/b.parquet"], r"got train/a\.jsonl and train/b\.parquet"),
-        (SHARDS[1:], r"split train of .* must have all its 2 files, got 1"),
+        (SHARDS[1:], r"split train of .* must have all its 2 files, each once, got 1: train-00001-of-00002"),
         (["train.json", "test.csv"], r"must hold \.parquet or \.jsonl files, got README\.md, test\.csv, train\.json"),
     ],
 )
