@@ -4,7 +4,8 @@ python jobs/grade.py --completions FILE [--completion-field completion] [--gold-
 
 FILE is JSONL or parquet. Its rows are written, in order, to FILE.graded.jsonl or .parquet with three new fields:
 outcome (correct, incorrect, unparsed, timeout, bad_gold), method (exact, symbolic, numeric) and answer (as extracted
-from the completion). A new field whose name is taken is prefixed with graded_.
+from the completion). A new field whose name is taken in the first row is prefixed with graded_ in
+all rows; a later row that has a field of a new name is an error.
 """
 
 import argparse

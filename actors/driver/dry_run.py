@@ -16,6 +16,7 @@ from pipeline.cli import JobArguments, read_arguments
 from pipeline.config import Config, DataConfig
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.data import check_data
+from pipeline.data.sources import local_path
 from pipeline.evaluation.datasets import Loaded, load_data_set
 from pipeline.evaluation.models import EvalModel, find_model, loading_config, unique_labels
 from pipeline.evaluation.record import check_settings
@@ -119,7 +120,7 @@ def _check(plan: RunPlan | None, config: Config, kind: Kind, run_directory: RunD
 
 def _plan(config: Config, kind: Kind, cache: Path) -> RunPlan | None:
     """None if the data would have to be downloaded."""
-    if not Path(config.data.name).expanduser().exists() and not config.data.name.startswith("embedded:"):
+    if not config.data.name.startswith("embedded:") and not local_path(config.data.name):
         return None
     return plan_search(config, cache) if kind == "search" else plan_run(config, cache)
 

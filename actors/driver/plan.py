@@ -3,6 +3,7 @@
 A run of one chain and a search share it: a search has many chains, whose stages have keys. Needs no Ray.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from pipeline.curriculum.stages import StageSpec, stage_specs, total_steps
 from pipeline.data import load_problems
 from pipeline.data.selection import choose_problems, natural_order, select_problems
 from pipeline.data.sources import pinned_data
-from pipeline.data.table import ProblemTable, data_cache, heads, load_table
+from pipeline.data.table import ProblemTable, data_cache, heads, load_table, num_shared
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.models.device import choose_dtype
 from pipeline.models.hub import own_revision
@@ -25,6 +26,8 @@ from pipeline.runs.directory import RunDirectory
 from pipeline.runs.trackers import check_trackers
 from pipeline.training.rewards import resolve
 from pipeline.types import Problem
+
+logger = logging.getLogger(__name__)
 
 Problems = TypeVar("Problems", bound=Sequence[Problem])
 
@@ -108,11 +111,8 @@ def plan_run(config: Config, cache: Path | None = None) -> RunPlan:
             is not in the data.
     """
     config = checked(config)
-    problems = load_table(config.data, "train", cache or data_cache(config))
-    evaluates = config.eval.problems_per_level > 0
-    all_held_out = load_problems(config.data, "eval") if evaluates else []
     spec = ChainSpec("chain", "default", config.seed, False, {}, config)
-    chain = _plan_chain(spec, problems, all_held_out)
+    chain = _plan_chain(spec, *_load(config, cache or data_cache(config)))
     return RunPlan(config, (chain,))
 
 
@@ -131,10 +131,22 @@ def plan_search(config: Config, cache: Path | None = None) -> RunPlan:
         _check_chain(spec, config)
         data = spec.config.data.model_dump_json()
         if data not in loaded:
-            problems = load_table(spec.config.data, "train", cache or data_cache(config))
-            loaded[data] = problems, load_problems(spec.config.data, "eval")
+            loaded[data] = _load(spec.config, cache or data_cache(config))
         chains.append(_plan_chain(spec, *loaded[data], with_keys=True))
     return RunPlan(config, tuple(chains))
+
+
+def _load(config: Config, cache: Path) -> tuple[ProblemTable, list[Problem]]:
+    """Training problems, and held-out problems unless evaluation is off. Warns if they overlap."""
+    problems, data = load_table(config.data, "train", cache), config.data
+    held_out = load_problems(data, "eval") if config.eval.problems_per_level else []
+    if shared := num_shared(problems, held_out):
+        logger.warning(
+            "%s: %d of %d held-out problems (%s) are also training problems (%s): accuracy on them says little about "
+            "new ones",
+            *(data.name, shared, len(held_out), data.eval_split, data.train_split),
+        )
+    return problems, held_out
 
 
 def _pinned_chains(config: Config) -> Iterator[ChainSpec]:

@@ -15,7 +15,8 @@ def read_answer(text: str, config: DataConfig) -> tuple[str, str]:
         reasoning, mark, gold = text.rpartition("The answer is:")
         return re.sub(r"####[^\n]*\s*$", "", reasoning).strip(), gold.strip() if mark else ""
     reasoning, mark, gold = text.rpartition("####")
-    return re.sub(r"<<[^<>]*>>", "", reasoning).strip(), gold.strip() if mark else ""
+    gold = gold.strip().splitlines()[0] if mark and gold.strip() else ""
+    return re.sub(r"<<[^<>]*>>", "", reasoning).strip(), gold.strip()
 
 
 def last_boxed(text: str) -> str | None:

@@ -175,7 +175,7 @@ def _problem(
 ) -> Problem | None:
     fields = config.fields
     messages = None if template else row.messages(fields.question)
-    question = messages[-1]["content"] if messages else row.text(fields.question)
+    question = messages[-1]["content"] if messages else row.question(fields.question)
     reasoning, gold = read_answer(row.text(fields.answer), config)
     if not question.strip() or not gold:
         return None

@@ -1,5 +1,6 @@
 """Rows of data sets, read from files one at a time."""
 
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SUFFIXES = (".parquet", ".jsonl")
+_MESSAGES_AS_TEXT = re.compile(r"""\s*\[?\s*\{\s*["'](role|content)["']\s*:""")
+"""The start of messages that were written as a text: JSON, or Python's own form."""
 
 
 class Place(NamedTuple):
@@ -52,6 +55,16 @@ class Row:
         """As ``text``, but of a list the first item."""
         value = lookup(self._values, name)
         return self._utf8(as_text(value[:1] if isinstance(value, list) else value, name, self._place), name)
+
+    def question(self, name: str) -> str:
+        """As ``text``, of a problem. Raises DataError also for chat messages that were written as a text."""
+        text = self.text(name)
+        if _MESSAGES_AS_TEXT.match(text):
+            raise DataError(
+                f"{self._place}: field {name} must be a question or a list of messages, got messages written as a "
+                "text. Store them as a list."
+            )
+        return text
 
     def messages(self, name: str) -> tuple[Message, ...] | None:
         """The chat messages of a field that is a list of them, as they are; None for any other field.

@@ -183,11 +183,18 @@ def local_path(name: str) -> Path | None:
     """The file or directory; None for a name that can only be a hub data set's.
 
     Raises:
-        DataError: the name is a path that does not exist.
+        DataError: the name is empty, or a path that does not exist or cannot be one.
     """
-    path = Path(name).expanduser()
-    if path.exists():
-        return path
+    if not name.strip():
+        raise DataError("data.name must name a file, a directory or a data set, got an empty text.")
+    try:
+        path = Path(name).expanduser()
+        if path.exists():
+            return path
+    except (OSError, RuntimeError) as error:  # the name is too long, or ~user is unknown
+        reason = getattr(error, "strerror", None) or first_line(error).rstrip(".")
+        shown = name if len(name) <= 80 else f"{name[:80]}..."
+        raise DataError(f"data file or directory {shown} cannot be read: {reason}. Check the path.") from None
     if looks_like_path(name) or path.suffix in SUFFIXES:
         raise DataError(f"data file or directory {name} does not exist. Check the path.")
     return None

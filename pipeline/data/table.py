@@ -15,6 +15,7 @@ from typing import Any, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import fields, templates
 from pipeline.config import Config, DataConfig
@@ -25,7 +26,7 @@ from pipeline.data.arrow_files import ROWS_PER_BATCH, ArrowRows, code_digest, ma
 from pipeline.data.problems import iter_problems
 from pipeline.data.sources import source_digest, split_expression
 from pipeline.errors import ConfigError
-from pipeline.types import Problem, ProblemHead, SplitName
+from pipeline.types import Message, Problem, ProblemHead, SplitName
 
 Problems = TypeVar("Problems", bound=Sequence[Problem])
 
@@ -107,6 +108,22 @@ def take(problems: Problems, rows: Sequence[int]) -> Problems:
     if isinstance(problems, ProblemTable):
         return problems.take(rows)  # type: ignore[return-value]
     return type(problems)(problems[row] for row in rows)  # type: ignore[call-arg]
+
+
+def num_shared(problems: ProblemTable, held_out: Sequence[Problem]) -> int:
+    """The number of held-out problems whose prompt is also a training problem's."""
+    questions = pa.array({problem.question for problem in held_out}, pa.string())
+    shared: set[tuple[tuple[str, str], ...]] = set()
+    for batch in ArrowRows(problems.path).batches(problems.rows, ["prompt"]):
+        prompts = batch["prompt"]
+        ends = np.cumsum(prompts.value_lengths().to_numpy()) - 1  # of each prompt, the last message is the question
+        is_asked = pc.is_in(prompts.flatten().field("content").take(pa.array(ends)), questions)
+        shared.update(map(_prompt_key, prompts.filter(is_asked).to_pylist()))
+    return sum(_prompt_key(problem.prompt) in shared for problem in held_out)
+
+
+def _prompt_key(prompt: Sequence[Message]) -> tuple[tuple[str, str], ...]:
+    return tuple((message["role"], message["content"]) for message in prompt)
 
 
 def data_cache(config: Config) -> Path:

@@ -3,13 +3,15 @@ brace."""
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.errors import DataError
 from pipeline.fields import ABSENT, as_text, columns_of, lookup, parse_line, stored_features, table_columns
-from pipeline.grading.tables import Chunk, shorten
+from pipeline.grading.tables import Chunk, read_chunks, shorten
 from pipeline.grading.tally import Tally
 from pipeline.verifier import Grader
 
@@ -35,6 +37,8 @@ class GradeSettings:
     """Also write ``strict``, ``symbolic`` and ``numeric``."""
     timeout_s: float = 2.0
     memory_limit_mib: int = 512
+    names: tuple[str, ...] = ()
+    """The new columns' names in a JSONL file, by ``with_names``. Empty: ``columns``."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -49,6 +53,16 @@ class GradedChunk(NamedTuple):
     tally: Tally
 
 
+def with_names(settings: GradeSettings, path: Path) -> GradeSettings:
+    """The settings with names for the new columns that are free in the first row of a JSONL file."""
+    if path.suffix != ".jsonl":
+        return settings
+    with closing(read_chunks(path)) as chunks:
+        lines = (line.strip() for chunk in chunks for line in chunk.data)
+        number, line = next(((number, line) for number, line in enumerate(lines, 1) if line), (1, b"{}"))
+    return replace(settings, names=tuple(_free_names(settings.columns, parse_line(line, f"line {number}"))))
+
+
 def grade_chunk(settings: GradeSettings, chunk: Chunk) -> GradedChunk:
     """Raises DataError if a row cannot be graded."""
     if isinstance(chunk.data, list):
@@ -61,11 +75,14 @@ def grade_chunk(settings: GradeSettings, chunk: Chunk) -> GradedChunk:
 def _grade_lines(settings: GradeSettings, first: int, lines: list[bytes]) -> tuple[list[bytes], Tally]:
     numbered = [(number, line.strip()) for number, line in enumerate(lines, first)]
     parsed = [(number, line, parse_line(line, f"line {number}")) for number, line in numbered if line]
+    names = settings.names or settings.columns
+    for number, _, row in parsed:
+        _check_free(names, row, number)
     rows = [(number, *_fields(row, settings, f"line {number} ")) for number, _, row in parsed]
     values, tally = _grade_rows(settings, "line", rows)
     graded = [
-        line[:-1] + b", " + _dump(dict(zip(_free_names(settings.columns, row), new, strict=True)))[1:] + b"\n"
-        for (_, line, row), new in zip(parsed, values, strict=True)
+        line[:-1] + b", " + _dump(dict(zip(names, new, strict=True)))[1:] + b"\n"
+        for (_, line, _), new in zip(parsed, values, strict=True)
     ]
     return graded, tally
 
@@ -140,6 +157,14 @@ def _free_names(columns: Iterable[str], taken: Iterable[str]) -> list[str]:
             name = f"graded_{name}"
         names.append(name)
     return names
+
+
+def _check_free(names: Iterable[str], row: Mapping[str, Any], number: int) -> None:
+    if taken := [name for name in names if name in row]:
+        raise DataError(
+            f"line {number} must not have a field {taken[0]!r}: the first row has none, so it is the name of a new "
+            "field. Rename it, or give it to the first row too."
+        )
 
 
 def _dump(row: dict[str, Any]) -> bytes:

@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 from pipeline.errors import DataError
-from pipeline.grading.chunks import GradedChunk, GradeSettings
+from pipeline.grading.chunks import GradedChunk, GradeSettings, with_names
 from pipeline.grading.tables import SUFFIXES, Chunk, open_output, read_chunks
 from pipeline.grading.tally import Tally
 
@@ -40,16 +40,17 @@ def grade_file(
 ) -> Tally:
     """Write the rows of ``path``, in order, with their verdicts to ``output``, which appears once it is complete.
 
-    A new column whose name is taken is prefixed with ``graded_``, in JSONL row by row.
+    A new column whose name is taken is prefixed with ``graded_``. In JSONL the first row decides for the whole file.
 
     Args:
         on_progress: called with the number of rows graded so far and the share of the file read.
 
     Raises:
-        DataError: a file cannot be read or written, or a row cannot be graded; the message gives its number.
+        DataError: a file cannot be read or written, or a row cannot be graded, or has a field of a new
+            column's name although the first row has not; the message gives its number.
         ClusterError: the workers have died.
     """
-    total = Tally()
+    total, settings = Tally(), with_names(settings, path)
     with open_output(output) as write, closing(spread(settings, read_chunks(path))) as graded:
         for chunk in graded:
             write(chunk.data)

@@ -1,7 +1,7 @@
 """Reads and writes JSONL and parquet files chunk by chunk. Rows are not parsed here."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
@@ -29,12 +29,12 @@ class Chunk(NamedTuple):
     """Share of the file read so far, this chunk included."""
 
 
-def read_chunks(path: Path) -> Iterator[Chunk]:
+def read_chunks(path: Path) -> Generator[Chunk, None, None]:
     """The chunks of a file, by its suffix. Raises DataError if it cannot be read."""
     return _lines(path) if path.suffix == ".jsonl" else _batches(path)
 
 
-def _lines(path: Path) -> Iterator[Chunk]:
+def _lines(path: Path) -> Generator[Chunk, None, None]:
     number = 1
     try:
         with path.open("rb") as file:
@@ -46,7 +46,7 @@ def _lines(path: Path) -> Iterator[Chunk]:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
-def _batches(path: Path) -> Iterator[Chunk]:
+def _batches(path: Path) -> Generator[Chunk, None, None]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -30,9 +30,9 @@ def check_nothing_is_shared(train: list[Record], test: list[Record]) -> None:
     assert not {normalized(record.problem) for record in train} & {normalized(record.problem) for record in test}
 
 
-def write_parquet(path: Path, columns: dict[str, Any], features: dict[str, Any] | None = None) -> str:
+def write_parquet(path: Path, columns: dict[str, Any] | pa.Table, features: dict[str, Any] | None = None) -> str:
     """Writes columns, with features of the datasets library if there are any, and returns the file's name."""
-    table = pa.table(columns)
+    table = columns if isinstance(columns, pa.Table) else pa.table(columns)
     if features:
         table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     path.parent.mkdir(parents=True, exist_ok=True)

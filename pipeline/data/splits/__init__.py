@@ -33,7 +33,7 @@ def prepare_split(settings: SplitSettings) -> SplitResult:
             f"data {settings.data} cannot be split: of {len(records)} usable rows none can be held out without "
             "emptying a level or putting the same problem on both sides. Give more rows."
         )
-    result = SplitResult(train, test, left_out, _one_sided(train, test))
+    result = SplitResult(train, test, left_out, [*_contradictions(records), *_one_sided(train, test)])
     write_split(settings, result)
     return result
 
@@ -48,6 +48,20 @@ def _capped(records: list[Record], max_per_level: int, seed: int, left_out: Left
         else:
             left_out.add("beyond --max-per-level", f"id {record.id}")
     return kept
+
+
+def _contradictions(records: list[Record]) -> list[str]:
+    """A note on the problems that have several answers, if there are any."""
+    counts = Counter(record.problem for record in records)  # of records with the same answer only one was kept
+    repeated = {problem: count for problem, count in counts.items() if count > 1}
+    if not repeated:
+        return []
+    first = next(record for record in records if record.problem in repeated)
+    noun, verb = ("problem", "has") if len(repeated) == 1 else ("problems", "have")
+    return [
+        f"{len(repeated):,} {noun} {verb} different answers, in {sum(repeated.values()):,} rows that are all kept "
+        f"(the first: id {first.id})"
+    ]
 
 
 def _one_sided(train: list[Record], test: list[Record]) -> list[str]:

@@ -63,7 +63,7 @@ class SplitResult(NamedTuple):
     test: list[Record]
     left_out: LeftOut
     notes: list[str]
-    """A line for every level that is on one side only."""
+    """A line on problems with several answers, and one for every level that is on one side only."""
 
     def counts(self, key: Callable[[Record], str | None]) -> dict[str, dict[str, int]]:
         """Level or type -> rows in train and test, in natural order."""
@@ -121,7 +121,7 @@ def _sources(settings: SplitSettings, config: DataConfig) -> Iterator[tuple[str,
 def _record(row: Row, config: DataConfig, source: str) -> Record | str:
     """A record without an id, or the reason why the row is unusable."""
     names = config.fields
-    problem, level = row.text(names.question), row.text(names.level)
+    problem, level = row.question(names.question), row.text(names.level)
     solution, answer = read_answer(row.text(names.answer), config)
     if names.solution:
         solution = row.text(names.solution)

@@ -33,6 +33,9 @@ def test_last_boxed(text, gold):
     [
         ("plain", "#### 7", "", "#### 7"),
         ("hash", "48/2 = <<48/2=24>>24.\n#### 2,000 ", "48/2 = 24.", "2,000"),
+        ("hash", "a #### 5\nNote: blah", "a", "5"),
+        ("hash", "a ####\r\n5 \r\nNote", "a", "5"),
+        ("hash", "a #### ", "a", ""),
         ("hash", "It is 5.", "", ""),
         ("boxed", r"so \boxed{1}", r"so \boxed{1}", "1"),
         ("boxed", r"so \boxed{}", r"so \boxed{}", ""),

@@ -282,3 +282,67 @@ def test_messages_do_not_fit_into_a_plain_prompt(tmp_path):
     name = write_jsonl(tmp_path / "a.jsonl", {"prompt": TURNS, "answer": "2"})
     with pytest.raises(DataError, match=r"a\.jsonl line 1: field prompt must be one text or number, got a list of 3"):
         load_problems(data(name, fields={"question": "prompt"}, prompt_template="Q: {prompt}"), "train")
+
+
+@pytest.mark.parametrize(
+    "text", ['[{"role": "user", "content": "1+1?"}]', "[{'content': '1+1?', 'role': 'user'}]", '{"role": "user"}']
+)
+@pytest.mark.parametrize("settings", [{"layout": "verl"}, {"fields": VERL, "prompt_template": "Q: {prompt} A:"}])
+def test_messages_written_as_a_text_are_no_question(tmp_path, text, settings):
+    name = write_jsonl(tmp_path / "a.jsonl", {"prompt": text, "reward_model": {"ground_truth": "2"}, "level": 1})
+    refusal = r"a\.jsonl line 1: field prompt must be .*, got messages written as a text"
+    with pytest.raises(DataError, match=refusal):
+        load_problems(data(name, **settings), "train")
+    settings = SplitSettings(
+        name, tmp_path / "out", question_field="prompt", answer_format="plain", answer_field="level"
+    )
+    with pytest.raises(DataError, match=refusal):
+        read_records(settings)
+
+
+def test_a_question_about_lists_stays_a_question(tmp_path):
+    text = '[{"a": 1}] has how many items?'
+    name = write_jsonl(tmp_path / "a.jsonl", {"question": text, "answer": "1"})
+    assert [problem.question for problem in load_problems(data(name), "train")] == [text]
+
+
+# Names -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", r"^data\.name must name .*, got an empty text\.$"),
+        (" ", "got an empty text"),
+        ("a" * 5000, r"^data file or directory a{80}\.\.\. cannot be read: File name too long\. Check the path\.$"),
+        ("~no-such-user/data", "cannot be read: Could not determine home directory"),
+    ],
+)
+def test_a_name_that_cannot_be_a_path_is_one_message(name, message):
+    check_refused(message, name)
+
+
+def test_the_home_directory_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_jsonl(tmp_path / "set" / "train.jsonl", {"question": "1+1?", "answer": "2", "level": 1})
+    assert golds("~/set") == golds("~/set/train.jsonl") == ["2"]
+    records, _ = read_records(
+        SplitSettings(
+            "~/set",
+            tmp_path / "out",
+            question_field="question",
+            answer_format="plain",
+            solution_field="",
+            type_field="",
+        )
+    )
+    assert [record.source for record in records] == ["set/train.jsonl"]
+
+
+def test_broken_metadata_and_dates_beyond_python_are_one_message(tmp_path):
+    table = pa.table({"question": ["a?"], "answer": pa.array([2**50], pa.timestamp("s"))})
+    check_refused(
+        r"a\.parquet rows from 1 on: field answer must hold dates", write_parquet(tmp_path / "a.parquet", table)
+    )
+    table = pa.table({"question": ["a?"], "answer": ["2"]}).replace_schema_metadata({"huggingface": "[]"})
+    check_refused(r"^b\.parquet: the metadata 'huggingface' must be", write_parquet(tmp_path / "b.parquet", table))

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from pipeline.curriculum.replay import ReplayBuffer, ReplayItem
 from pipeline.data import load_problems
 from pipeline.data import table as tables
 from pipeline.data.selection import choose_problems
-from pipeline.data.table import ProblemTable, data_cache, heads, load_table
+from pipeline.data.table import ProblemTable, data_cache, heads, load_table, num_shared
 from pipeline.errors import ConfigError, DataError
 
 STAGE = {"name": "a", "kind": "sft"}
@@ -132,6 +133,23 @@ def test_stages_choose_the_same_problems_from_a_table_and_from_a_list(tmp_path):
         assert isinstance(chosen[1], ProblemTable) and list(chosen[1]) == chosen[0]
     buffer = ReplayBuffer(5).add(ReplayItem(problem.id, problem.level) for problem in problems)
     assert list(buffer.pick(table)) == buffer.pick(problems)
+
+
+@pytest.mark.parametrize(
+    ("splits", "shared"),
+    [(("train", "train"), 39), (("train[:90%]", "train[80%:]"), 4), (("train[:20]", "train[20:]"), 0)],
+)
+def test_held_out_problems_that_are_trained_on_are_counted(tmp_path, splits, shared):
+    changes = dict(zip(("train_split", "eval_split"), splits, strict=True))
+    config = write(tmp_path / "a.jsonl").model_copy(update=changes)
+    assert num_shared(load_table(config, "train", tmp_path / "cache"), load_problems(config, "eval")) == shared
+
+
+def test_conversations_with_the_same_last_message_are_not_the_same(tmp_path):
+    config = write(tmp_path / "a.jsonl", 10, question=TURNS)
+    table, [first, *_] = load_table(config, "train", tmp_path / "cache"), load_problems(config, "train")
+    other = replace(first, prompt=({"role": "user", "content": "0?"}, *first.prompt))
+    assert num_shared(table, [first, other]) == 1 and num_shared(table, []) == 0
 
 
 def test_an_output_root_that_is_a_file_is_a_user_error(tmp_path):

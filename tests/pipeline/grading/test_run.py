@@ -60,14 +60,25 @@ def test_lines_are_kept_byte_for_byte(tmp_path):
     lines = [
         b'\xef\xbb\xbf{"completion":"\\boxed{\\\\sqrt2}" , "gold":"\xe2\x88\x9a2", "n": 1.10, "big": 1e400}\r\n',
         b"  \n",
-        b'{"gold": "\\ud800", "completion": "<answer>\\ud800</answer>", "outcome": "mine"}',
+        b'{"gold": "\\ud800", "completion": "<answer>\\ud800</answer>"}',
     ]
     (tmp_path / "c.jsonl").write_bytes(b"".join(lines))
     _, output = grade(tmp_path / "c.jsonl")
     first, second = output.read_bytes().splitlines()
     assert first.startswith(lines[0].rstrip()[:-1] + b", ")
-    assert second.startswith(lines[2][:-1] + b', "graded_outcome": ') and json.loads(second)["outcome"] == "mine"
-    assert json.loads(second)["answer"] == "\ud800"
+    assert second.startswith(lines[2][:-1] + b', "outcome": ') and json.loads(second)["answer"] == "\ud800"
+
+
+def test_the_first_row_of_a_jsonl_file_names_the_new_fields_of_all(tmp_path):
+    pair = {"completion": "<answer>7</answer>", "gold": "7"}
+    path = Path(write_jsonl(tmp_path / "a.jsonl", pair | {"outcome": "mine"}, pair, pair | {"outcome": None}))
+    _, output = grade(path)
+    assert [row["graded_outcome"] for row in read_lines(output)] == ["correct"] * 3
+    assert [row.get("outcome", "none") for row in read_lines(output)] == ["mine", "none", None]
+    path = Path(write_jsonl(tmp_path / "b.jsonl", pair, pair, pair | {"method": "mine"}))
+    with pytest.raises(DataError, match=r"^line 3 must not have a field 'method': the first row has none"):
+        grade(path)
+    assert not default_output(path).exists()
 
 
 values = st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=8), st.lists(st.integers(), max_size=2))
@@ -79,6 +90,7 @@ rows_of_a_file = st.lists(st.tuples(others, st.integers(0, 3), st.integers(0, 3)
 @given(rows_of_a_file, st.integers(1, 200), st.booleans())
 def test_any_jsonl_file_comes_back_with_verdicts_whatever_its_chunks(rows, chunk_bytes, escapes):
     sources = [other | {"completion": f"<answer>{a}</answer>", "gold": str(gold)} for other, a, gold in rows]
+    sources = [row for row in sources if not row.keys() & {"outcome", "answer"} - sources[0].keys()]
     lines = [json.dumps(row, ensure_ascii=escapes).encode(errors="replace") for row in sources]
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(tables, "CHUNK_BYTES", chunk_bytes)
@@ -87,10 +99,10 @@ def test_any_jsonl_file_comes_back_with_verdicts_whatever_its_chunks(rows, chunk
         tally, output = grade(path)
         graded = output.read_bytes().split(b"\n")[:-1]
     assert [new.startswith(old[:-1] + b", ") for new, old in zip(graded, lines, strict=True)] == [True] * len(lines)
-    names = ["graded_outcome" if "outcome" in row else "outcome" for row in sources]
-    expected = ["correct" if a == gold else "incorrect" for _, a, gold in rows]
-    assert [json.loads(line)[name] for line, name in zip(graded, names, strict=True)] == expected
-    assert (tally.outcomes["correct"], tally.outcomes.total()) == (expected.count("correct"), len(rows))
+    name = "graded_outcome" if "outcome" in sources[0] else "outcome"
+    expected = ["correct" if row["completion"] == f"<answer>{row['gold']}</answer>" else "incorrect" for row in sources]
+    assert [json.loads(line)[name] for line in graded] == expected
+    assert (tally.outcomes["correct"], tally.outcomes.total()) == (expected.count("correct"), len(sources))
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])

@@ -35,6 +35,16 @@ def test_all_files_of_a_directory_are_pooled_and_split(tmp_path):
     assert len(only.train + only.test) == 20
 
 
+def test_problems_with_several_answers_are_kept_and_counted(tmp_path):
+    rows = [math_row(f"p{number}", solution=rf"\boxed{{{number}}}") for number in range(20)]
+    other = [math_row(f"p{number}", solution=r"\boxed{99}") for number in (3, 3, 4)]
+    split = prepare_split(SplitSettings(write_jsonl(tmp_path / "a.jsonl", *rows, *other), tmp_path / "out"))
+    [note] = split.notes
+    assert note.startswith("2 problems have different answers, in 4 rows that are all kept (the first: id ")
+    assert len(split.train + split.test) == 22
+    assert json.loads((tmp_path / "out" / "split.json").read_text())["notes"] == [note]
+
+
 def test_the_files_can_be_read_by_a_recipe_and_say_how_they_were_made(tmp_path):
     rows = [math_row(f"p{number}", f"Level {1 + number % 5}", type="AB"[number % 2]) for number in range(100)]
     name = write_jsonl(tmp_path / "set.jsonl", *[*rows, math_row("last", "Level 6"), math_row("no", "Level ?")])
