@@ -160,8 +160,8 @@ def table_columns(
             raise DataError(f"{place}: field {name} must be UTF-8: {error.reason}.") from None
         except (ValueError, OverflowError) as error:
             raise DataError(
-                f"{place}: field {name} must hold dates from the year 1 to 9999 and durations below 2,739,000 years, "
-                f"got another {column.type}: {first_line(error).rstrip('.')}."
+                f"{place}: field {name} must hold dates of the years 1 to 9999, and durations of at most a billion "
+                f"days, got another {column.type}: {first_line(error).rstrip('.')}."
             ) from None
         restore = _restorer(column.type, features.get(name))
         columns.append([restore(value) for value in values] if restore else values)

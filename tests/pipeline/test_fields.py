@@ -200,6 +200,6 @@ def test_metadata_that_is_no_object_is_a_user_error(metadata):
 @pytest.mark.parametrize("type", [pa.timestamp("s"), pa.duration("s"), pa.timestamp("us", "UTC")])
 def test_dates_and_durations_beyond_python_are_a_user_error(type):
     batch = pa.record_batch({"x": pa.array([2**62], pa.int64()).cast(type)})
-    with pytest.raises(DataError, match=r"^rows: field x must hold dates from the year 1 to 9999") as caught:
+    with pytest.raises(DataError, match=r"^rows: field x must hold dates of the years 1 to 9999") as caught:
         table_columns(batch, ["x"], {}, "rows")
     assert "\n" not in str(caught.value)

@@ -55,6 +55,16 @@ def data(tmp_path) -> dict[str, Any]:
     return {"name": str(tmp_path), "answer_format": "hash", "fields": {"level": "level"}}
 
 
+def test_held_out_problems_that_are_trained_on_are_said_once(data, tmp_path, caplog):
+    plan_run(make(data=data, stages=[EACH]), tmp_path / "cache")
+    assert "held-out" not in caplog.text
+    overlapping = data | {"train_split": "train[:75%]", "eval_split": "train[25%:]"}
+    plan_run(make(data=overlapping, stages=[EACH]), tmp_path / "cache")
+    assert caplog.text.count("8 of 12 held-out problems (train[25%:]) are also training problems (train[:75%])") == 1
+    plan_run(make(data=overlapping, stages=[EACH], eval={"problems_per_level": 0}), tmp_path / "cache")
+    assert caplog.text.count("held-out") == 1
+
+
 def test_a_run_is_planned_with_all_its_stages_problems_and_actors(data, tmp_path):
     stages = [EACH, {"name": "rl", "kind": "grpo", "problems": {"levels": ["2"]}}]
     sft = {"per_device_train_batch_size": 4, "num_train_epochs": 3}
