@@ -18,6 +18,7 @@ from actors.driver.actor_plan import engine_limits, plan_actors
 from actors.driver.plan import PlannedChain, RunPlan, StagePlan
 from pipeline.config import Config, GRPOConfig, SFTConfig
 from pipeline.curriculum.examples import shortened
+from pipeline.data.arrow_files import ArrowRows, list_lengths
 from pipeline.data.problems import question_alone
 from pipeline.data.table import ProblemTable
 from pipeline.data.tokens import encode_problems
@@ -132,9 +133,26 @@ def _future_pairs(policy: nn.Module, targets: Sequence[str]) -> Iterator[Adapter
 
 
 def _check_stage(stage: StagePlan[ProblemTable], config: Config, described: Any, tokenizer: Tokenizer) -> None:
-    check_prompt(tokenizer, stage.problems[0], config.model.name)
+    for problem in _one_of_each(stage.problems):
+        check_prompt(tokenizer, problem, config.model.name)
     _check_vocabulary(described, tokenizer, stage.problems[0], config)
     _check_lengths(stage, tokenizer, config, context_length(described))
+
+
+def _one_of_each(problems: ProblemTable) -> Iterator[Problem]:
+    """The first problem of every sequence of roles, which is what chat templates are particular about."""
+    first: dict[tuple[str, ...], int] = {}
+    row = 0
+    for batch in ArrowRows(problems.path).batches(problems.rows, ["prompt"]):
+        roles = iter(batch["prompt"].flatten().field("role").to_pylist())
+        for num_messages in list_lengths(batch["prompt"]).tolist():
+            first.setdefault(tuple(islice(roles, num_messages)), row)
+            row += 1
+    return (problems[row] for row in first.values())
+
+
+def _roles(problem: Problem) -> tuple[str, ...]:
+    return tuple(message["role"] for message in problem.prompt)
 
 
 def _wants_tags(chain: PlannedChain) -> str | None:
@@ -185,6 +203,8 @@ def _check_held_out(chain: PlannedChain, tokenizer: Tokenizer) -> None:
     config, limit = chain.spec.config, chain.spec.config.rollout.max_prompt_length
     if not chain.held_out:
         return
+    for problem in {_roles(problem): problem for problem in chain.held_out}.values():
+        check_prompt(tokenizer, problem, config.model.name)
     groups: dict[str | None, list[Problem]] = {}
     promoted = config.curriculum and config.curriculum.promotion
     for problem in chain.held_out:

@@ -1,7 +1,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -85,6 +85,8 @@ SETTINGS = {
     "a reward of too few values": (["reward.functions=[{name: '%s:one_value'}]"], "must return 4 values"),
     "a reward that is no number": (["reward.functions=[{name: '%s:text'}]"], "must return one number per completion"),
     "a reward of nan": (["reward.functions=[{name: '%s:nan'}]"], "must return values that are finite"),
+    "a reward that ends its process": (["reward.functions=[{name: '%s:leaves'}]"], "got SystemExit: 3"),
+    "a reward that fails when its values are read": (["reward.functions=[{name: '%s:yields'}]"], "got KeyError"),
     "a reward that blocks": (["reward.functions=[{name: '%s:blocks'}]"], "must return, got nothing in 0.2 s"),
     "a place that is a file": (["output.root={tmp}/train.jsonl/runs"], "output.root must be writable"),
 }
@@ -116,6 +118,14 @@ def text(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[str]:
 
 def nan(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
     return [float("nan") for _ in verdicts]
+
+
+def leaves(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
+    sys.exit(3)
+
+
+def yields(group: RolloutGroup, verdicts: Sequence[Verdict]) -> Iterator[float]:
+    yield {"a": 1.0}["b"]
 
 
 def blocks(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
@@ -161,6 +171,10 @@ MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda model: with_tokenizer(model, "Solve it."),
         "must have a chat template that takes the problems: it leaves out",
     ),
+    "its template does not ask for an answer": (
+        lambda model: with_tokenizer(model, CHAT_TEMPLATE.replace("if add_generation_prompt", "if false")),
+        r"heeds add_generation_prompt.* an answer comes after '.*start\|>assistant'",
+    ),
     "it has no template": (lambda model: with_tokenizer(model, None), "must have a chat template"),
     "it has no tokenizer": (lambda model: (model / "tokenizer.json").unlink(), "must have a tokenizer"),
     "tags are special tokens": (
@@ -185,6 +199,36 @@ def test_a_model_that_cannot_be_trained_is_refused(recipe, tmp_path, spoil, mess
     spoil(tmp_path / "model")
     with pytest.raises(GradusError, match=message):
         check(recipe, "data.system_prompt=Be brief.")
+
+
+ALTERNATING = (
+    "{% for message in messages %}{% if (message.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}" + CHAT_TEMPLATE
+)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("roles", [["user", "user"], ["system", "user"]])
+def test_a_template_that_refuses_only_later_problems_is_found(recipe, tmp_path, split, roles):
+    with_tokenizer(tmp_path / "model", ALTERNATING)
+    check(recipe)
+    chats = [["user"], ["user"], roles]
+    rows = ({"question": chat(*chats[n]), "answer": "so #### 2", "level": "1"} for n in range(3))
+    write_jsonl(tmp_path / f"{split}.jsonl", *rows)
+    with pytest.raises(ModelError, match=f"roles must alternate.*problem [a-z0-9-]+ \\(roles: {', '.join(roles)}\\)"):
+        check(recipe)
+
+
+def chat(*roles: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": f"What is {n} + 1?"} for n, role in enumerate(roles)]
+
+
+@pytest.mark.parametrize("inst", ["[INST]{{ message.content }}[/INST]", "{{ message.content }}\n"])
+def test_a_template_without_a_header_for_answers_asks_for_one(recipe, tmp_path, inst):
+    """Mistral's has none: an answer comes right after ``[/INST]``."""
+    body = f"{{% if message.role == 'user' %}}{inst}{{% else %}}{{{{ message.content }}}}{{% endif %}}"
+    with_tokenizer(tmp_path / "model", f"{{% for message in messages %}}{body}{{% endfor %}}")
+    check(recipe)
 
 
 def test_a_run_that_cannot_be_resumed_is_refused(recipe, tmp_path):
