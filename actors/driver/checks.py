@@ -27,6 +27,7 @@ from pipeline.models.context import context_length, read_model_config
 from pipeline.models.hub import check_weights
 from pipeline.models.policy import empty_policy
 from pipeline.models.tokenizer import Tokenizer, batch_token_ids, check_prompt, end_of_turn_id, load_tokenizer
+from pipeline.models.weight_names import check_weight_names
 from pipeline.training.batching import TokenSequence
 from pipeline.training.rewards import check_tags, try_rewards
 from pipeline.training.spectral import AdapterPair, select_pairs
@@ -98,10 +99,12 @@ def check_policy(config: Config, model: Path, described: Any) -> None:
         described: its configuration, from ``read_model_config``.
 
     Raises:
-        GradusError: adapters, attention, shards or lengths do not fit the model.
+        GradusError: adapters, attention, shards or lengths do not fit the model, or its weights its configuration.
     """
-    if config.model.lora or config.model.attn_implementation != "sdpa":  # else the seconds are saved
+    asks = config.model.lora or config.model.attn_implementation != "sdpa"
+    if asks or not config.model.trust_remote_code:  # code of one's own may need real weights
         policy = empty_policy(model, config.model)
+        check_weight_names(policy, model, config.model.name)
         if config.trainer.name == "SpectralRefactor" and config.model.lora:
             select_pairs(list(_future_pairs(policy, config.model.lora.target_modules)), config.trainer)
     if {actor.name: actor.count for actor in plan_actors(config)}["rollout"]:

@@ -152,6 +152,11 @@ def cut_shard(model: Path) -> None:
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+def edit_config(model: Path, **settings: object) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | settings))
+
+
 def need_code(model: Path) -> None:
     (model / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "code.Config"}}))
 
@@ -190,6 +195,18 @@ MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
         "model.safetensors is missing or damaged",
     ),
     "a shard is missing": (cut_shard, "model-00002-of-00002.safetensors is missing or damaged"),
+    "its configuration has a layer more than its weights": (
+        lambda model: edit_config(model, num_hidden_layers=3),
+        r"9 added \['model.layers.2",
+    ),
+    "its configuration has other shapes than its weights": (
+        lambda model: edit_config(model, intermediate_size=80),
+        "must have weights of the shapes that its config.json says",
+    ),
+    "its configuration has a text for a number": (
+        lambda model: edit_config(model, hidden_size="x"),
+        "must have a config.json that can be used",
+    ),
     "it needs code": (need_code, "trust_remote_code|custom code"),
 }
 
