@@ -37,7 +37,8 @@ def recipe(tmp_path) -> Path:
     """SFT, then GRPO, on a tiny model of 1024 positions."""
     model = save_tiny_model(tmp_path / "model")
     for split in ("train", "test"):
-        rows = ({"question": f"{n} + {n}?", "answer": f"so #### {2 * n}", "level": "1"} for n in range(3))
+        shared = {"level": "1", "empty": "so #### ?"}
+        rows = ({"question": f"{n} + {n}?", "answer": f"so #### {2 * n}", **shared} for n in range(3))
         write_jsonl(tmp_path / f"{split}.jsonl", *rows)
     stages = [{"name": "sft", "kind": "sft"}, {"name": "rl", "kind": "grpo"}]
     settings = tiny_settings(model, tmp_path, curriculum=None, stages=stages, output={"root": str(tmp_path / "runs")})
@@ -51,9 +52,10 @@ def check(recipe: Path, *overrides: str, resume: Path | None = None, kind: Kind 
 def test_a_job_that_will_start_is_valid(recipe, tmp_path, capsys):
     check(recipe, "data.system_prompt=Be brief.", LORA, "trainer.name=SpectralRefactor")
     run = RunDirectory.create(load_config(recipe))
+    check(recipe, "reward.functions=[{name: correctness}]")
     check(recipe, resume=run.path)
     shown = capsys.readouterr().out
-    assert shown.count(": valid") == shown.count("nothing was started") == 2
+    assert shown.count(": valid") == shown.count("nothing was started") == 3
     assert not (tmp_path / "runs" / "data_cache").exists()
 
 
@@ -74,6 +76,24 @@ SETTINGS = {
     "shards that cannot share heads": (
         ["rollout.tensor_parallel_size=4", "rollout.num_gpus=4"],
         "tensor_parallel_size must divide the 2 attention heads",
+    ),
+    "a GPU for a learner that has none": (["model.device=cuda"], "learner.num_gpus must be above 0 for model.device"),
+    "a GPU for a learner on the CPU": (
+        ["learner.num_gpus=1"],
+        "learner.num_gpus must be 0 for model.device=cpu, got 1",
+    ),
+    "attention of GPUs on a CPU": (
+        ["model.attn_implementation=flash_attention_2"],
+        "learner.num_gpus must be above 0 for model.attn_implementation=flash_attention_2",
+    ),
+    "a cache larger than the engine": (
+        ["rollout.kv_cache_gib=8"],
+        "must be above rollout.kv_cache_gib for CPU engines",
+    ),
+    "no time to grade": (["reward.timeout_s=0.001"], "reward.timeout_s: "),
+    "golds that cannot be compared": (
+        ["data.fields.answer=empty", "reward.functions=[{name: correctness}]"],
+        "stage rl must have gold answers that can be compared, got none in 3 problems",
     ),
     "no prompt fits": (["rollout.max_prompt_length=5"], "rollout.max_prompt_length=5"),
     "no worked solution fits": (["sft.max_length=8"], "stage sft must have a worked solution that fits into"),
@@ -236,6 +256,17 @@ def test_a_template_that_refuses_only_later_problems_is_found(recipe, tmp_path, 
         check(recipe)
 
 
+def test_most_problems_too_long_and_tags_that_no_prompt_names_are_warned_of(recipe, tmp_path, caplog):
+    check(recipe)
+    assert "too long" not in caplog.text and "format" not in caplog.text
+    rows = ({"question": f"{'x' * 100 * (n > 0)}{n}?", "answer": "so #### 2", "level": "1"} for n in range(3))
+    write_jsonl(tmp_path / "train.jsonl", *rows)
+    check(recipe, "sft.max_length=110", "data.prompt_template={question}", NO_EVAL)
+    assert "stage sft: 2 of 3 problems are too long and would be left out: raise sft.max_length" in caplog.text
+    assert "stage rl: 2 of 3 problems are too long and would be left out: raise rollout.max_prompt" in caplog.text
+    assert "reward 'format' counts <reasoning>, " in caplog.text
+
+
 def chat(*roles: str) -> list[dict[str, str]]:
     return [{"role": role, "content": f"What is {n} + 1?"} for n, role in enumerate(roles)]
 
@@ -274,6 +305,7 @@ def test_a_search_without_its_section_is_refused(recipe):
 
 
 EVALUATIONS = {
+    "a cache larger than the engine": (["rollout.kv_cache_gib=8"], CHAT_TEMPLATE, "must be above rollout.kv_cache_gib"),
     "no template": (["prompt.style=chat"], None, "must have a chat template"),
     "too long": (["rollout.max_completion_length=2000"], CHAT_TEMPLATE, "rollout.max_completion_length must fit"),
 }
