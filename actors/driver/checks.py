@@ -201,8 +201,8 @@ def _check_lengths(stage: StagePlan[ProblemTable], tokenizer: Tokenizer, config:
                 f"stage {name} must have problems that fit into rollout.max_prompt_length="
                 f"{config.rollout.max_prompt_length}, got none. Raise it."
             )
-        sample = list(_fitting(_spread(stage.problems, EXAMPLES), tokenizer, config.rollout.max_prompt_length))
-        return _warn_of_long(name, sample.count(False), len(sample), "rollout.max_prompt_length")
+        fits = list(_fitting(_spread(stage.problems, EXAMPLES), tokenizer, config.rollout.max_prompt_length))
+        return _warn_of_long(name, fits.count(False), len(fits), "rollout.max_prompt_length")
     examples = (shortened(example, settings) for example in _examples(stage.problems, tokenizer) if example.completion)
     sample = [shortened(e, settings) for e in _examples(_spread(stage.problems, EXAMPLES), tokenizer) if e.completion]
     _warn_of_long(name, sample.count(None), len(sample), "sft.max_length")

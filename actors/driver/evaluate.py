@@ -186,7 +186,8 @@ def checked_prompters(
         tokenizer = load_tokenizer(path, engine_model(path, config.loading), chat=chat)
         limit = context_length(read_model_config(path, trust_remote_code=config.loading.trust_remote_code))
         for prompter, data in own:
-            prompter.check(tokenizer, data.problems[0], model.name)
+            for problem in {tuple(m["role"] for m in p.messages): p for p in data.problems}.values():
+                prompter.check(tokenizer, problem, model.name)
             num_tokens = len(prompter.token_ids(tokenizer, data.problems[0]))
             if num_tokens <= config.rollout.max_prompt_length:
                 check_length(config, model.label, num_tokens, limit)

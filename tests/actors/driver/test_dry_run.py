@@ -307,6 +307,7 @@ def test_a_search_without_its_section_is_refused(recipe):
 EVALUATIONS = {
     "a cache larger than the engine": (["rollout.kv_cache_gib=8"], CHAT_TEMPLATE, "must be above rollout.kv_cache_gib"),
     "no template": (["prompt.style=chat"], None, "must have a chat template"),
+    "roles that do not alternate": (["prompt.style=chat"], ALTERNATING, r"alternate.* \(roles: user, user\)"),
     "too long": (["rollout.max_completion_length=2000"], CHAT_TEMPLATE, "rollout.max_completion_length must fit"),
 }
 
@@ -315,7 +316,8 @@ EVALUATIONS = {
 def test_an_evaluation_that_cannot_work_is_refused(tmp_path, overrides, template, message):
     model = save_tiny_model(tmp_path / "model")
     with_tokenizer(model, template)
-    write_jsonl(tmp_path / "test.jsonl", {"question": "1 + 1?", "answer": "2"})
+    rows = [{"question": chat(*roles), "answer": "2"} for roles in (["user"], ["user", "user"], ["user"])]
+    write_jsonl(tmp_path / "test.jsonl", *(rows if template == ALTERNATING else [{"question": "1?", "answer": "2"}]))
     overrides = [f"model={model}", f"dataset={tmp_path / 'test.jsonl'}", "data.eval_split=train", *overrides]
     config = load_config(CONFIGS / "evaluate.yaml", overrides, EvaluationConfig)
     with pytest.raises((ConfigError, ModelError), match=message):
