@@ -36,7 +36,7 @@ def parse_job_arguments(description: str, default_config: str, argv: Sequence[st
     parser.add_argument("--resume", metavar="RUN_DIR", help="continue this run; latest: the newest one")
     parser.add_argument("--dry-run", action="store_true", help="check everything, show what would start, start nothing")
     for argument in sys.argv[1:] if argv is None else argv:
-        if not argument.isascii() and argument.encode(errors="replace").decode() != argument:
+        if argument.encode(errors="replace").decode() != argument:
             parser.error(f"arguments must be UTF-8, got {argument!a}")
     return JobArguments(**vars(parser.parse_intermixed_args(argv)))
 

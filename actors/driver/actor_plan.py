@@ -71,7 +71,7 @@ def check_cache(rollout: RolloutConfig) -> None:
     """Raises ConfigError if a CPU engine's key-value cache is larger than all of its memory."""
     if not rollout.num_gpus and rollout.kv_cache_gib > rollout.memory_gib:
         raise ConfigError(
-            f"rollout.memory_gib must be above rollout.kv_cache_gib for CPU engines, got {rollout.memory_gib:g} and "
+            f"rollout.memory_gib must be at least rollout.kv_cache_gib for CPU engines, got {rollout.memory_gib:g} and "
             f"{rollout.kv_cache_gib:g}: it holds the cache and the weights. Raise it, or lower the cache."
         )
 

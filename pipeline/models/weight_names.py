@@ -57,7 +57,7 @@ def saved_shapes(path: Path) -> dict[str, tuple[int, ...]] | None:
     for name in sorted(set(files.values())) or ["model.safetensors"]:
         with safe_open(path / name, framework="pt") as file:
             shapes |= {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    return {name: shapes[name] for name in files} if files else shapes
+    return shapes
 
 
 def _tied_names(plain: Any) -> dict[str, set[str]]:

@@ -88,7 +88,7 @@ SETTINGS = {
     ),
     "a cache larger than the engine": (
         ["rollout.kv_cache_gib=8"],
-        "must be above rollout.kv_cache_gib for CPU engines",
+        "must be at least rollout.kv_cache_gib for CPU engines",
     ),
     "no time to grade": (["reward.timeout_s=0.001"], "reward.timeout_s: "),
     "golds that cannot be compared": (
@@ -305,7 +305,11 @@ def test_a_search_without_its_section_is_refused(recipe):
 
 
 EVALUATIONS = {
-    "a cache larger than the engine": (["rollout.kv_cache_gib=8"], CHAT_TEMPLATE, "must be above rollout.kv_cache_gib"),
+    "a cache larger than the engine": (
+        ["rollout.kv_cache_gib=8"],
+        CHAT_TEMPLATE,
+        "must be at least rollout.kv_cache_gib",
+    ),
     "no template": (["prompt.style=chat"], None, "must have a chat template"),
     "roles that do not alternate": (["prompt.style=chat"], ALTERNATING, r"alternate.* \(roles: user, user\)"),
     "too long": (["rollout.max_completion_length=2000"], CHAT_TEMPLATE, "rollout.max_completion_length must fit"),

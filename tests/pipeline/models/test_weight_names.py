@@ -78,7 +78,7 @@ def test_weights_that_are_left_out_or_made_up_are_named(tmp_path):
 
 def test_shapes_are_read_from_all_of_several_files(tmp_path):
     assert saved_shapes(tmp_path) is None
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "1", "b": "2"}}))
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "1", "b": "2", "c": "2"}}))
     save_file({"a": torch.zeros(2, 3)}, tmp_path / "1")
     save_file({"b": torch.zeros(4)}, tmp_path / "2")
     assert saved_shapes(tmp_path) == {"a": (2, 3), "b": (4,)}
