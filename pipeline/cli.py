@@ -1,6 +1,7 @@
 """The command line of training, search and evaluation jobs. Imports little, so that ``--help`` answers at once."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import ConfigError, GradusError
+from pipeline.errors import ConfigError, GradusError, first_line
 
 if TYPE_CHECKING:
     from pipeline.config import Config, EvaluationConfig
@@ -34,6 +35,9 @@ def parse_job_arguments(description: str, default_config: str, argv: Sequence[st
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as grpo.learning_rate=5e-6")
     parser.add_argument("--resume", metavar="RUN_DIR", help="continue this run; latest: the newest one")
     parser.add_argument("--dry-run", action="store_true", help="check everything, show what would start, start nothing")
+    for argument in sys.argv[1:] if argv is None else argv:
+        if argument.encode(errors="replace").decode() != argument:
+            parser.error(f"arguments must be UTF-8, got {argument!a}")
     return JobArguments(**vars(parser.parse_intermixed_args(argv)))
 
 
@@ -74,8 +78,12 @@ def check_output_root(root: str) -> None:
             f"output.root must be an absolute path in a submitted job, got {root}: the job runs in a copy of the "
             "package that Ray deletes. Add output.root=/absolute/path."
         )
-    path = Path(root).expanduser().absolute()
-    place = next(place for place in (path, *path.parents) if place.exists())
+    try:
+        path = Path(root).expanduser().resolve()
+        place = next(place for place in (path, *path.parents) if place.exists())
+    except (OSError, RuntimeError, ValueError) as error:  # too long, of an unknown user, with a NUL
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise ConfigError(f"output.root must be writable, got {root!r:.200}: {reason}.") from None
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         reason = "this user may not write there" if place.is_dir() else "it is a file"
         raise ConfigError(f"output.root must be writable, got {root}: {place}: {reason}.")
@@ -95,6 +103,11 @@ def user_errors(interrupted: str = "interrupted.") -> Iterator[None]:
         yield
     except GradusError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        print(f"error: the path {str(error.filename)[:60]}... cannot be used: {error.strerror}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from actors.rollout import EVAL_CHUNK
-from pipeline.config import Config, EvaluationConfig, GRPOConfig
+from pipeline.config import Config, EvaluationConfig, GRPOConfig, RolloutConfig
+from pipeline.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,37 @@ def plan_engines(config: EvaluationConfig) -> tuple[ActorPlan, ...]:
     """All actors of an evaluation job."""
     rollout = config.rollout
     return (ActorPlan("rollout", rollout.num_workers, rollout.num_cpus, rollout.num_gpus, rollout.memory_gib),)
+
+
+def check_devices(config: Config) -> None:
+    """Raises ConfigError if the learners' device does not fit their GPUs, or the engines' cache their memory."""
+    device, num_gpus, attention = config.model.device, config.learner.num_gpus, config.model.attn_implementation
+    if device == "cuda" and not num_gpus:
+        raise ConfigError(
+            "learner.num_gpus must be above 0 for model.device=cuda, got 0: Ray shows learners only the GPUs that they "
+            "reserve. Set learner.num_gpus=1, or model.device=cpu."
+        )
+    if device == "cpu" and num_gpus:
+        raise ConfigError(
+            f"learner.num_gpus must be 0 for model.device=cpu, got {num_gpus:g}: the GPU would be reserved and unused. "
+            "Set model.device=cuda, or learner.num_gpus=0."
+        )
+    if "flash" in attention and not num_gpus:
+        raise ConfigError(
+            f"learner.num_gpus must be above 0 for model.attn_implementation={attention}, got 0: it runs on GPUs only. "
+            "Use sdpa."
+        )
+    if {actor.name: actor.count for actor in plan_actors(config)}["rollout"]:
+        check_cache(config.rollout)
+
+
+def check_cache(rollout: RolloutConfig) -> None:
+    """Raises ConfigError if a CPU engine's key-value cache is larger than all of its memory."""
+    if not rollout.num_gpus and rollout.kv_cache_gib > rollout.memory_gib:
+        raise ConfigError(
+            f"rollout.memory_gib must be at least rollout.kv_cache_gib for CPU engines, got {rollout.memory_gib:g} and "
+            f"{rollout.kv_cache_gib:g}: it holds the cache and the weights. Raise it, or lower the cache."
+        )
 
 
 def needed_resources(actors: Sequence[ActorPlan]) -> dict[str, float]:

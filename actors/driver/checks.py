@@ -3,6 +3,7 @@
 Reads files of the model, but no weights, and downloads nothing.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -18,6 +19,7 @@ from actors.driver.actor_plan import engine_limits, plan_actors
 from actors.driver.plan import PlannedChain, RunPlan, StagePlan
 from pipeline.config import Config, GRPOConfig, SFTConfig
 from pipeline.curriculum.examples import shortened
+from pipeline.data.arrow_files import ArrowRows, list_lengths
 from pipeline.data.problems import question_alone
 from pipeline.data.table import ProblemTable
 from pipeline.data.tokens import encode_problems
@@ -26,15 +28,22 @@ from pipeline.models.context import context_length, read_model_config
 from pipeline.models.hub import check_weights
 from pipeline.models.policy import empty_policy
 from pipeline.models.tokenizer import Tokenizer, batch_token_ids, check_prompt, end_of_turn_id, load_tokenizer
+from pipeline.models.weight_names import check_weight_names
 from pipeline.training.batching import TokenSequence
-from pipeline.training.rewards import check_tags, try_rewards
+from pipeline.training.rewards import TAGS, check_tags, try_rewards
 from pipeline.training.spectral import AdapterPair, select_pairs
 from pipeline.types import Problem
+from pipeline.verifier import Verdict
+from pipeline.verifier.judge import begin
+
+logger = logging.getLogger(__name__)
 
 ROWS_AT_ONCE = 16
 """Problems that are encoded together to find one that fits."""
 EXAMPLES = 128
-"""Examples of SFT whose lengths are compared with the model's."""
+"""Examples of SFT whose lengths are compared with the model's, and problems whose prompts are."""
+GOLDS = 50
+"""Gold answers of a stage that are tried."""
 
 
 def check_plan(plan: RunPlan, model: Path | None) -> None:
@@ -46,6 +55,7 @@ def check_plan(plan: RunPlan, model: Path | None) -> None:
     Raises:
         GradusError: the job would fail.
     """
+    _warn_of_format(plan.config)
     for stage in (stage for chain in plan.chains for stage in chain.stages):
         if isinstance(stage.spec.settings, GRPOConfig):
             try_rewards(plan.config.reward.functions, stage.problems[0], stage.spec.settings.num_generations)
@@ -77,6 +87,7 @@ def check_without_data(config: Config, model: Path | None) -> None:
     Raises:
         GradusError: the job would fail.
     """
+    _warn_of_format(config)
     asks_alone = config.data.prompt_template is None
     problem = replace(question_alone("What is 1 + 1?", config.data), gold="2") if asks_alone else None
     if problem and any(stage.kind == "grpo" for stage in config.stages):
@@ -97,10 +108,12 @@ def check_policy(config: Config, model: Path, described: Any) -> None:
         described: its configuration, from ``read_model_config``.
 
     Raises:
-        GradusError: adapters, attention, shards or lengths do not fit the model.
+        GradusError: adapters, attention, shards or lengths do not fit the model, or its weights its configuration.
     """
-    if config.model.lora or config.model.attn_implementation != "sdpa":  # else the seconds are saved
+    asks = config.model.lora or config.model.attn_implementation != "sdpa"
+    if asks or not config.model.trust_remote_code:  # code of one's own may need real weights
         policy = empty_policy(model, config.model)
+        check_weight_names(policy, model, config.model.name)
         if config.trainer.name == "SpectralRefactor" and config.model.lora:
             select_pairs(list(_future_pairs(policy, config.model.lora.target_modules)), config.trainer)
     if {actor.name: actor.count for actor in plan_actors(config)}["rollout"]:
@@ -132,20 +145,41 @@ def _future_pairs(policy: nn.Module, targets: Sequence[str]) -> Iterator[Adapter
 
 
 def _check_stage(stage: StagePlan[ProblemTable], config: Config, described: Any, tokenizer: Tokenizer) -> None:
-    check_prompt(tokenizer, stage.problems[0], config.model.name)
+    for problem in _one_of_each(stage.problems):
+        check_prompt(tokenizer, problem, config.model.name)
     _check_vocabulary(described, tokenizer, stage.problems[0], config)
     _check_lengths(stage, tokenizer, config, context_length(described))
+
+
+def _one_of_each(problems: ProblemTable) -> Iterator[Problem]:
+    """The first problem of every sequence of roles, which is what chat templates are particular about."""
+    first: dict[tuple[str, ...], int] = {}
+    row = 0
+    for batch in ArrowRows(problems.path).batches(problems.rows, ["prompt"]):
+        roles = iter(batch["prompt"].flatten().field("role").to_pylist())
+        for num_messages in list_lengths(batch["prompt"]).tolist():
+            first.setdefault(tuple(islice(roles, num_messages)), row)
+            row += 1
+    return (problems[row] for row in first.values())
+
+
+def _roles(problem: Problem) -> tuple[str, ...]:
+    return tuple(message["role"] for message in problem.prompt)
 
 
 def _wants_tags(chain: PlannedChain) -> str | None:
     """What counts completions by their tags."""
     config = chain.spec.config
-    samples = any(stage.kind == "grpo" for stage in config.stages)
-    if samples and any(term.name == "format" for term in config.reward.functions):
+    if _counts_tags(config):
         return "reward 'format'"
     if config.curriculum and config.curriculum.promotion:
         return "curriculum.promotion"
     return "the score of a search" if chain.keys else None
+
+
+def _counts_tags(config: Config) -> bool:
+    samples = any(stage.kind == "grpo" for stage in config.stages)
+    return samples and any(term.name == "format" for term in config.reward.functions)
 
 
 def _check_vocabulary(described: Any, tokenizer: Tokenizer, problem: Problem, config: Config) -> None:
@@ -161,13 +195,17 @@ def _check_vocabulary(described: Any, tokenizer: Tokenizer, problem: Problem, co
 def _check_lengths(stage: StagePlan[ProblemTable], tokenizer: Tokenizer, config: Config, context: int | None) -> None:
     name, settings = stage.spec.name, stage.spec.settings
     if not isinstance(settings, SFTConfig):
+        _check_golds(stage, config)
         if not any(_fitting(stage.problems, tokenizer, config.rollout.max_prompt_length)):
             raise DataError(
                 f"stage {name} must have problems that fit into rollout.max_prompt_length="
                 f"{config.rollout.max_prompt_length}, got none. Raise it."
             )
-        return
-    examples = (shortened(example, settings) for example in _examples(stage, tokenizer) if example.completion)
+        fits = list(_fitting(_spread(stage.problems, EXAMPLES), tokenizer, config.rollout.max_prompt_length))
+        return _warn_of_long(name, fits.count(False), len(fits), "rollout.max_prompt_length")
+    examples = (shortened(example, settings) for example in _examples(stage.problems, tokenizer) if example.completion)
+    sample = [shortened(e, settings) for e in _examples(_spread(stage.problems, EXAMPLES), tokenizer) if e.completion]
+    _warn_of_long(name, sample.count(None), len(sample), "sft.max_length")
     lengths = [len(example.prompt) + len(example.completion) for example in islice(filter(None, examples), EXAMPLES)]
     if not lengths:
         raise DataError(
@@ -181,10 +219,48 @@ def _check_lengths(stage: StagePlan[ProblemTable], tokenizer: Tokenizer, config:
         )
 
 
+def _check_golds(stage: StagePlan[ProblemTable], config: Config) -> None:
+    if all(term.name != "correctness" for term in config.reward.functions):
+        return
+    golds = [problem.gold for problem in _spread(stage.problems, GOLDS)]
+    if all(_is_bad(gold) for gold in golds):
+        raise DataError(
+            f"stage {stage.spec.name} must have gold answers that can be compared, got none in {len(golds)} problems, "
+            f"such as {golds[0]!r:.80}: no completion would be correct. "
+            "Check data.fields.answer and data.answer_format."
+        )
+
+
+def _is_bad(gold: str) -> bool:
+    """True if the gold answer itself would not be graded as an answer."""
+    verdict = begin(f"<answer>{gold}</answer>", gold)
+    return isinstance(verdict, Verdict) and verdict.outcome in ("bad_gold", "unparsed")
+
+
+def _warn_of_long(stage: str, num_long: int, num_tried: int, setting: str) -> None:
+    if 2 * num_long > num_tried:
+        text = "stage %s: %d of %d problems are too long and would be left out: raise %s"
+        logger.warning(text, stage, num_long, num_tried, setting)
+
+
+def _warn_of_format(config: Config) -> None:
+    template = config.data.prompt_template
+    if template and _counts_tags(config) and any(tag not in template for tag in TAGS):
+        text = "reward 'format' counts %s, and data.prompt_template does not ask for them: name or drop them"
+        logger.warning(text, ", ".join(TAGS))
+
+
+def _spread(problems: ProblemTable, count: int) -> ProblemTable:
+    """At most so many problems, from the whole table."""
+    return problems[:: -(-len(problems) // count)]
+
+
 def _check_held_out(chain: PlannedChain, tokenizer: Tokenizer) -> None:
     config, limit = chain.spec.config, chain.spec.config.rollout.max_prompt_length
     if not chain.held_out:
         return
+    for problem in {_roles(problem): problem for problem in chain.held_out}.values():
+        check_prompt(tokenizer, problem, config.model.name)
     groups: dict[str | None, list[Problem]] = {}
     promoted = config.curriculum and config.curriculum.promotion
     for problem in chain.held_out:
@@ -204,8 +280,8 @@ def _fitting(problems: Sequence[Problem], tokenizer: Tokenizer, limit: int) -> I
         yield from (len(prompt) <= limit for prompt in batch_token_ids(tokenizer, part))
 
 
-def _examples(stage: StagePlan[ProblemTable], tokenizer: Tokenizer) -> Iterator[TokenSequence]:
-    encoded = (encode_problems(tokenizer, part).to_pylist() for part in _parts(stage.problems))
+def _examples(problems: ProblemTable, tokenizer: Tokenizer) -> Iterator[TokenSequence]:
+    encoded = (encode_problems(tokenizer, part).to_pylist() for part in _parts(problems))
     return (TokenSequence(row["prompt"], row["completion"]) for row in chained.from_iterable(encoded))
 
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from actors.driver.actor_plan import plan_engines
+from actors.driver.actor_plan import check_cache, plan_engines
 from actors.driver.cluster import connected_ray, wait_for_room
 from actors.driver.examination import Examination, check_length, engine_model
 from actors.driver.training_guard import TrainingGuard
@@ -173,8 +173,10 @@ def checked_prompters(
     failed later, the others' answers would not be reported.
 
     Raises:
-        GradusError: a model does not fit its base, or its tokenizer, chat template or length does not fit a prompt.
+        GradusError: a model does not fit its base, its tokenizer, chat template or length does not fit a prompt, or the
+            engines' cache does not fit their memory.
     """
+    check_cache(config.rollout)
     prompters = {(m.label, d.name): make_prompter(d, config, m.run_config()) for m in models for d in loaded}
     for model in models:
         check_fit(model, config.loading)
@@ -184,7 +186,8 @@ def checked_prompters(
         tokenizer = load_tokenizer(path, engine_model(path, config.loading), chat=chat)
         limit = context_length(read_model_config(path, trust_remote_code=config.loading.trust_remote_code))
         for prompter, data in own:
-            prompter.check(tokenizer, data.problems[0], model.name)
+            for problem in {tuple(m["role"] for m in p.messages): p for p in data.problems}.values():
+                prompter.check(tokenizer, problem, model.name)
             num_tokens = len(prompter.token_ids(tokenizer, data.problems[0]))
             if num_tokens <= config.rollout.max_prompt_length:
                 check_length(config, model.label, num_tokens, limit)

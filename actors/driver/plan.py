@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from actors.driver.actor_plan import ActorPlan, engine_limits, plan_actors
+from actors.driver.actor_plan import ActorPlan, check_devices, engine_limits, plan_actors
 from pipeline.config import Config, ProblemFilter
 from pipeline.curriculum.grid import ChainSpec, chain_specs
 from pipeline.curriculum.keys import problems_digest, stage_keys
@@ -162,8 +162,9 @@ def checked(config: Config) -> Config:
     """The configuration with its dtype decided.
 
     Raises:
-        GradusError: a reward or a tracker that it names is unavailable.
+        GradusError: a reward or a tracker that it names is unavailable, or its devices do not fit together.
     """
+    check_devices(config)
     for term in config.reward.functions:
         resolve(term.name)
     check_trackers(config.tracking)

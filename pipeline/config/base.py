@@ -32,7 +32,8 @@ def describe_error(item: ErrorDetails, model: type[BaseModel]) -> str:
 
 def is_text_setting(model: type[BaseModel], key: str) -> bool:
     """True for a dotted key whose value can only be a text, or null."""
-    name = ".".join(part for part in key.split(".") if not part.isdecimal())
+    parts = key.replace("[", ".").replace("]", "").split(".")
+    name = ".".join(part for part in parts if not part.isdecimal())
     return any(name == other and {annotation, *get_args(annotation)} <= _TEXT for other, annotation in _settings(model))
 
 

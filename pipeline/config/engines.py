@@ -62,8 +62,9 @@ class RewardTerm(StrictModel):
 class GradingConfig(StrictModel):
     """The killable child processes that compare answers."""
 
-    timeout_s: float = Field(2.0, gt=0)
-    """Seconds to grade one completion. After that the child is killed, and the outcome is a timeout."""
+    timeout_s: float = Field(2.0, ge=0.01)
+    """Seconds to grade one completion, at least 0.01: less is a timeout whatever it says. After that the child is
+    killed, and the outcome is a timeout."""
     num_children: int = Field(1, ge=1)
     """Child processes of each grader, for answers that are not decided by comparing text and plain numbers."""
     memory_limit_mib: int = Field(512, ge=256)

@@ -21,6 +21,7 @@ from pipeline.config.job import Config
 from pipeline.errors import ConfigError, first_line
 
 Settings = TypeVar("Settings", bound=StrictModel)
+_OLD_NUMBER = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 
 
 @overload
@@ -35,8 +36,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), model: type[Any
             may have ``presets`` (name -> settings) and ``preset`` (the chosen name). A ``.json`` file, such as a run's
             ``experiment_config.json``, means exactly what it says.
         overrides: ``dotted.key=value``, with values typed as in YAML. A value that YAML would shorten or refuse is the
-            text as given, and so is ``{text}`` or ``[text]`` for a setting that is a text. ``${text}`` is only that
-            text. List items by index: ``stages.0.name=warmup``.
+            text as given, and so is any value but null of a setting that is a text: ``007``, ``no``, ``[text]``.
+            ``${text}`` is only that text. List items by index: ``stages.0.name=warmup``.
         model: the class of the configuration.
 
     Raises:
@@ -95,7 +96,10 @@ def with_settings(config: Config, settings: dict[str, Any]) -> Config:
 def _read_file(path: Path) -> dict[Any, Any]:
     is_json = path.suffix == ".json"
     try:
-        settings = json.loads(path.read_text("utf-8")) if is_json else OmegaConf.to_container(OmegaConf.load(path))
+        text = path.read_text("utf-8")
+        settings = json.loads(text) if is_json else OmegaConf.to_container(OmegaConf.load(path))
+        if not is_json:
+            _refuse_old_numbers(text, f"config file {path}")
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(f"config file {path} cannot be read: {reason}. Recipes are in configs/.") from None
@@ -134,9 +138,22 @@ def _parse_override(item: str, model: type[StrictModel]) -> tuple[str, Any]:
     if not separator or not key:
         raise ConfigError(f"override must be key=value, got {item!r}.")
     try:
-        return key, _read_value(text, is_text=is_text_setting(model, key))
+        value = _read_value(text, is_text=is_text_setting(model, key))
     except (YAMLError, OmegaConfBaseException):
         return key, text
+    if not isinstance(value, str):
+        _refuse_old_numbers(text.strip(), key)
+    return key, value
+
+
+def _refuse_old_numbers(text: str, place: object) -> None:
+    """Raises ConfigError for numbers that YAML 1.1 reads to other bases than people do: 020 is 16, 1:20 is 80."""
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and _OLD_NUMBER.fullmatch(event.value):
+            raise ConfigError(
+                f"{place} must hold numbers without leading zeros and colons, got {event.value}: YAML reads it as "
+                "octal, or to the base 60. Write the number in decimal, or a text in quotes."
+            )
 
 
 def _read_value(text: str, *, is_text: bool) -> Any:
@@ -152,7 +169,7 @@ def _read_value(text: str, *, is_text: bool) -> Any:
     if isinstance(node, yaml.ScalarNode):
         if node.style is None:
             value = OmegaConf.create(f"value: {whole}").value if node.value == whole else text
-            return text if isinstance(value, str) else value
+            return text if isinstance(value, str) or (is_text and value is not None) else value
         return node.value if node.style == whole[0] in "'\"" and "\n" not in whole else text
     if is_text or whole[0] not in "[{" or not (isinstance(node, yaml.CollectionNode) and node.flow_style):
         return text
@@ -193,6 +210,8 @@ def _merged(old: Mapping[Any, Any], new: Mapping[Any, Any]) -> dict[Any, Any]:
 def _apply_preset(raw: dict[Any, Any], pairs: list[tuple[str, Any]]) -> dict[Any, Any]:
     """Apply the chosen preset. ``preset`` and ``presets`` are not settings: both are removed from raw and pairs."""
     presets = raw.pop("presets", {}) or {}
+    if not isinstance(presets, dict) or not all(isinstance(item, dict | None) for item in presets.values()):
+        raise ConfigError(f"presets must hold settings by name for each preset, got {presets!r:.100}.")
     chosen = raw.pop("preset", None)
     for key, value in [pair for pair in pairs if pair[0] == "preset"]:
         chosen = value

@@ -9,6 +9,7 @@ from pipeline.evaluation.models import EvalModel, checkpoint_config, loading_con
 from pipeline.models.device import torch_dtype
 from pipeline.models.policy import ADAPTER_FILE, empty_policy, load_policy, load_trainable, save_final_model
 from pipeline.models.tokenizer import load_tokenizer
+from pipeline.models.weight_names import check_weight_names
 from pipeline.runs.checkpoints import load_checkpoint
 
 Shapes = dict[str, tuple[int, ...]]
@@ -41,11 +42,15 @@ def load_directory(model: EvalModel, loading: LoadingConfig, scratch: Path) -> P
 
 
 def check_fit(model: EvalModel, loading: LoadingConfig) -> None:
-    """Raises ModelError if an adapter does not fit its base. Compares names and shapes; loads no weights."""
-    if model.kind != "adapter" or model.base is None:
+    """Raises ModelError if an adapter does not fit its base, or a base its own configuration. Compares names and
+    shapes; loads no weights."""
+    if model.base is None or (model.kind != "adapter" and loading.trust_remote_code):  # its code may need real weights
         return
-    stored = _stored_shapes(model)
-    expected = _expected_shapes(model, empty_policy(model.base, loading_config(str(model.base), loading)))
+    base = empty_policy(model.base, loading_config(str(model.base), loading))
+    check_weight_names(base, model.base, str(model.base))
+    if model.kind != "adapter":
+        return
+    stored, expected = _stored_shapes(model), _expected_shapes(model, base)
     if wrong := sorted(name for name in stored.keys() | expected.keys() if stored.get(name) != expected.get(name)):
         got, needed = (shapes.get(wrong[0], "none") for shapes in (stored, expected))
         raise ModelError(_other_base(model, f"{len(wrong)} tensors differ ({wrong[0]}: {got}, base: {needed})"))

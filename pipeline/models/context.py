@@ -1,5 +1,7 @@
 """The longest text that a model can read, from its configuration alone."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,29 @@ def read_model_config(path: Path, *, trust_remote_code: bool) -> Any:
     """The transformers library's configuration of the model in a directory. Raises ModelError if it cannot be read."""
     from transformers import AutoConfig
 
-    try:
+    with loading_errors(str(path)):
         return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+
+
+@contextmanager
+def loading_errors(name: str) -> Iterator[None]:
+    """Turns what the transformers library raises for a model's files into a ModelError."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        yield
     except (OSError, ValueError, ImportError) as error:
-        raise ModelError(f"model {path} cannot be loaded: {first_line(error)}") from None
+        raise ModelError(f"model {name} cannot be loaded: {first_line(error)}") from None
+    except (StrictDataclassError, LookupError, ArithmeticError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise ModelError(f"model {name} must have a config.json that can be used, got {reason}.") from None
+    except RuntimeError as error:
+        if "mismatch" not in str(error):  # out of memory, for one
+            raise
+        raise ModelError(
+            f"model {name} must have weights of the shapes that its config.json says, and some differ: they were "
+            "not made together. Download it again."
+        ) from None
 
 
 def context_length(config: Any) -> int | None:

@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.config import LoraConfig, ModelConfig
-from pipeline.errors import ModelError, first_line
+from pipeline.errors import ModelError
 from pipeline.files import write_json
+from pipeline.models.context import loading_errors
 from pipeline.models.device import pick_device, torch_dtype
 from pipeline.models.pissa import delta_weight, lora_layers, restore_bases
 from pipeline.models.rounding import rounded_to
@@ -39,7 +40,7 @@ def load_policy(path: Path, config: ModelConfig) -> nn.Module:
     base_dtype = config.dtype if config.lora else config.master_dtype
     device = pick_device(config)
     check_attention(config)
-    try:
+    with loading_errors(config.name):
         model: nn.Module = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=torch_dtype(base_dtype),
@@ -48,8 +49,6 @@ def load_policy(path: Path, config: ModelConfig) -> nn.Module:
             trust_remote_code=config.trust_remote_code,
             use_safetensors=True,
         )
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelError(f"model {config.name} cannot be loaded: {first_line(error)}") from None
     if config.device_map is None:
         model = model.to(device)
     if config.gradient_checkpointing:
@@ -74,12 +73,10 @@ def empty_policy(path: Path, config: ModelConfig) -> nn.Module:
     code = {"trust_remote_code": config.trust_remote_code}
     # Whether flash attention is there can only be seen on a machine with a GPU, which this one need not be.
     attention = "eager" if "flash" in config.attn_implementation else config.attn_implementation
-    try:
+    with loading_errors(config.name):
         settings = AutoConfig.from_pretrained(path, **code)
         with torch.device("meta"):
             model: nn.Module = AutoModelForCausalLM.from_config(settings, attn_implementation=attention, **code)
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelError(f"model {config.name} cannot be loaded: {first_line(error)}") from None
     if config.lora:
         check_lora_targets(model, config.lora)
     return model

@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.config import ModelConfig
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, first_line
 from pipeline.types import Message, Problem
+
+_END_OF_PROMPT = 20
+"""Characters at the end of a prompt that are compared with what comes before an answer."""
 
 
 class Tokenizer(Protocol):
@@ -71,15 +74,34 @@ def prompt_token_ids(tokenizer: Tokenizer, problem: Problem) -> tuple[int, ...]:
 
 
 def batch_token_ids(tokenizer: Tokenizer, problems: Sequence[Problem]) -> list[list[int]]:
-    """``prompt_token_ids`` of each problem, but faster. Either all problems are chats or all are plain text."""
+    """``prompt_token_ids`` of each problem, but faster. Either all problems are chats or all are plain text.
+
+    Raises:
+        ModelError: the chat template refuses a problem.
+    """
     token_ids: list[list[int]]
     if problems[0].prompt_text is None:
-        chats = [list(problem.prompt) for problem in problems]
-        token_ids = tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=False)
-        return token_ids
+        return _chat_token_ids(tokenizer, problems)
     num_after = _num_tokens_after(tokenizer)
     token_ids = tokenizer([problem.prompt_text or "" for problem in problems])["input_ids"]
     return [ids[: len(ids) - num_after] for ids in token_ids]
+
+
+def _chat_token_ids(tokenizer: Tokenizer, problems: Sequence[Problem]) -> list[list[int]]:
+    from jinja2 import TemplateError
+
+    chats = [list(problem.prompt) for problem in problems]
+    try:
+        token_ids: list[list[int]] = tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=False)
+    except (TemplateError, TypeError, ValueError) as error:
+        refusals = ((problem, _refusal(tokenizer, problem.prompt)) for problem in problems)
+        problem, refused = next((pair for pair in refusals if pair[1]), (problems[0], first_line(error)))
+        raise ModelError(f"the model must have a chat template that takes {_described(problem)}: {refused}.") from None
+    return token_ids
+
+
+def _described(problem: Problem) -> str:
+    return f"problem {problem.id} (roles: {', '.join(message['role'] for message in problem.prompt)})"
 
 
 def _num_tokens_after(tokenizer: Tokenizer) -> int:
@@ -119,23 +141,45 @@ def check_prompt(tokenizer: Tokenizer, problem: Problem, model: str) -> None:
     """Ask one problem.
 
     Raises:
-        ModelError: the chat template refuses or leaves out one of the messages.
+        ModelError: the chat template refuses or leaves out one of the messages, or does not ask for an answer.
     """
     if problem.prompt_text is not None:
         return
     refused = _refusal(tokenizer, problem.prompt)
     if refused is None:
-        return
+        return _check_answer_is_asked_for(tokenizer, problem.prompt, model)
     without_system = [message for message in problem.prompt if message["role"] != "system"]
     if len(without_system) < len(problem.prompt) and _refusal(tokenizer, without_system) is None:
         raise ModelError(
             f"data.system_prompt must be empty for model {model}, whose chat template takes no system message: "
-            f"{refused}. Add data.system_prompt='' (to an evaluation: prompt.system_prompt='')."
+            f"{refused}. Add data.system_prompt='' (to an evaluation: prompt.system_prompt=''), and leave system "
+            f"messages out of the data. It is {_described(problem)}."
         )
     raise ModelError(
-        f"model {model} must have a chat template that takes the problems: {refused}. Use another model, or set "
-        "data.prompt_template."
+        f"model {model} must have a chat template that takes the problems: {refused}. It is {_described(problem)}. "
+        "Use another model, or set data.prompt_template."
     )
+
+
+def _check_answer_is_asked_for(tokenizer: Tokenizer, messages: Sequence[Message], model: str) -> None:
+    """Raises ModelError if the policy would have to write the header of its own turn, ``<|im_start|>assistant``."""
+    from jinja2 import TemplateError
+
+    chat, answer = list(messages), "The answer is 2."
+    prompt = str(tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
+    if prompt != str(tokenizer.apply_chat_template(chat, tokenize=False)):
+        return
+    try:
+        answered = tokenizer.apply_chat_template([*chat, {"role": "assistant", "content": answer}], tokenize=False)
+    except (TemplateError, TypeError, ValueError):  # nothing to compare with
+        return
+    before = str(answered).rpartition(answer)[0].rstrip()
+    if not before.endswith(prompt.rstrip()[-_END_OF_PROMPT:]):
+        raise ModelError(
+            f"model {model} must have a chat template that heeds add_generation_prompt, got the same prompt with and "
+            f"without it, where an answer comes after {before[-_END_OF_PROMPT:]!r}: the policy would have to begin its "
+            "own turn. Mend the template, use another model, or set data.prompt_template."
+        )
 
 
 def _refusal(tokenizer: Tokenizer, messages: Sequence[Message]) -> str | None:

@@ -1,4 +1,4 @@
-"""Compares what is handed over to engines and the final model with the model's files, by name."""
+"""Compares what is handed over to engines and the final model with the model's files, by name and shape."""
 
 import re
 from collections.abc import Iterable
@@ -22,12 +22,13 @@ def check_weight_names(model: nn.Module, path: Path, name: str) -> None:
         name: for the error.
 
     Raises:
-        ModelError: some names differ.
+        ModelError: some names or shapes differ.
     """
-    saved, plain = saved_names(path), without_peft(model)
-    if saved is None:
+    shapes, plain = saved_shapes(path), without_peft(model)
+    if shapes is None:
         return
-    handed_over = {spec[0] for spec in weight_specs(model, torch.float32)}
+    own_shapes = {spec[0]: spec[2] for spec in weight_specs(model, torch.float32)}
+    saved, handed_over = shapes.keys(), own_shapes.keys()
     tied = _tied_names(plain)
     unused = [*(plain._keys_to_ignore_on_load_unexpected or ()), r"rotary_emb\.inv_freq$"]
     made = plain._keys_to_ignore_on_load_missing or ()
@@ -37,19 +38,26 @@ def check_weight_names(model: nn.Module, path: Path, name: str) -> None:
         raise ModelError(
             f"model {name} must hand over the weights in its files and nothing else, got {len(left_out)} left out "
             f"{sorted(left_out)[:3]} and {len(added)} added {sorted(added)[:3]}: engines and the final model would not "
-            "be the model that is trained. Choose another model."
+            "be the model that is trained. Maybe its config.json is another model's. Choose another model."
+        )
+    if differ := sorted(n for n in saved & handed_over if shapes[n] != own_shapes[n]):
+        raise ModelError(
+            f"model {name} must have weights of the shapes that its config.json says, got {len(differ)} others: "
+            f"{differ[0]} is {list(shapes[differ[0]])} in its files, not {list(own_shapes[differ[0]])}. "
+            "They were not made together. Download it again."
         )
 
 
-def saved_names(path: Path) -> set[str] | None:
-    """Names of the weights in a model's files; None if they are not where transformers writes them."""
-    if names := weight_map(path):
-        return set(names)
-    single = path / "model.safetensors"
-    if not single.exists():
+def saved_shapes(path: Path) -> dict[str, tuple[int, ...]] | None:
+    """Shapes of the weights in a model's files, by name; None if they are not where transformers writes them."""
+    files = weight_map(path)
+    if not files and not (path / "model.safetensors").exists():
         return None
-    with safe_open(single, framework="pt") as file:
-        return set(file.keys())
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in sorted(set(files.values())) or ["model.safetensors"]:
+        with safe_open(path / name, framework="pt") as file:
+            shapes |= {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    return shapes
 
 
 def _tied_names(plain: Any) -> dict[str, set[str]]:

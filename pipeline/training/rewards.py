@@ -11,7 +11,7 @@ import difflib
 import importlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, cast
 
 import numpy as np
@@ -67,7 +67,7 @@ def resolve(name: str) -> RewardFunction:
         raise RewardError(f"unknown reward {name!r}. Did you mean {' or '.join(near)}? A plug-in is module:function.")
     try:
         function: object = getattr(importlib.import_module(module_name), function_name)
-    except Exception as error:  # importing a plug-in can raise anything
+    except (Exception, SystemExit) as error:  # importing a plug-in can raise anything, and a script may end itself
         reason = " ".join(str(error).split())
         raise RewardError(f"reward {name!r} cannot be imported: {type(error).__name__}: {reason}") from error
     if not callable(function):
@@ -158,7 +158,8 @@ def _call(name: str, group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[f
     function = resolve(name)
     try:
         result = function(group, verdicts)
-    except Exception as error:  # a plug-in can raise anything
+        result = list(result) if isinstance(result, Iterator) else result  # a generator fails only now
+    except (Exception, SystemExit) as error:  # a plug-in can raise anything
         logger.exception("reward %s failed", name)
         raise RewardError(
             f"reward {name!r} must score a group of {len(verdicts)} completions, got {type(error).__name__}: "

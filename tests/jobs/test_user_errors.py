@@ -104,7 +104,9 @@ def test_what_the_cluster_lacks_is_named_and_the_process_ends_with_code_2(tmp_pa
     """A process of its own, with a Ray of its own."""
     root, env = tmp_path / "runs", {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     command = [sys.executable, "jobs/demo.py", "--config", "configs/demo.yaml", "learner.num_gpus=3"]
-    done = subprocess.run([*command, f"output.root={root}"], cwd=ROOT, capture_output=True, text=True, env=env)
+    done = subprocess.run(
+        [*command, "model.device=cuda", f"output.root={root}"], cwd=ROOT, capture_output=True, text=True, env=env
+    )
     assert done.returncode == 2 and "the cluster must have 3 GPUs free for all actors, got 0" in done.stderr
     assert "Traceback" not in done.stderr and no_run(tmp_path)
 

@@ -36,7 +36,7 @@ def tiny_settings(model: Path, data: Path, **sections: Any) -> dict[str, Any]:
         "grpo": {"batch_size": 4, "num_generations": 4, "num_steps": 4, "mu": 2, "beta": 0.02}
         | {"learning_rate": 3e-3, "epsilon": 0.1},
         "rollout": {"max_prompt_length": MAX_PROMPT_LENGTH, "max_completion_length": MAX_COMPLETION_LENGTH}
-        | {"prompts_per_chunk": 2, "num_threads": 1, **actor},
+        | {"prompts_per_chunk": 2, "num_threads": 1, "kv_cache_gib": 0.3, **actor},
         "reward": {"functions": REWARDS, **actor},
         "learner": {"tokens_per_micro_batch": 256, "num_threads": 1, **actor},
         "eval": {"problems_per_level": 4, "max_completion_length": MAX_COMPLETION_LENGTH},
@@ -125,7 +125,7 @@ def evaluation_recipe(models: dict[str, Path], directory: Path, *, num_problems:
         "prompt": {"template": "{question} "},
         "loading": {"dtype": "float32"},
         "rollout": {"num_samples": 2, "temperature": 1.0, "max_prompt_length": 64, "max_completion_length": 24}
-        | {"prompts_per_chunk": 8, "num_threads": 1, "kv_cache_gib": 1.0, "memory_gib": 0.3, "num_cpus": 0.1},
+        | {"prompts_per_chunk": 8, "num_threads": 1, "kv_cache_gib": 0.3, "memory_gib": 0.3, "num_cpus": 0.1},
         "seed": 5,
     }
     return save_recipe(directory, settings)

@@ -1,7 +1,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -37,7 +37,8 @@ def recipe(tmp_path) -> Path:
     """SFT, then GRPO, on a tiny model of 1024 positions."""
     model = save_tiny_model(tmp_path / "model")
     for split in ("train", "test"):
-        rows = ({"question": f"{n} + {n}?", "answer": f"so #### {2 * n}", "level": "1"} for n in range(3))
+        shared = {"level": "1", "empty": "so #### ?"}
+        rows = ({"question": f"{n} + {n}?", "answer": f"so #### {2 * n}", **shared} for n in range(3))
         write_jsonl(tmp_path / f"{split}.jsonl", *rows)
     stages = [{"name": "sft", "kind": "sft"}, {"name": "rl", "kind": "grpo"}]
     settings = tiny_settings(model, tmp_path, curriculum=None, stages=stages, output={"root": str(tmp_path / "runs")})
@@ -51,9 +52,10 @@ def check(recipe: Path, *overrides: str, resume: Path | None = None, kind: Kind 
 def test_a_job_that_will_start_is_valid(recipe, tmp_path, capsys):
     check(recipe, "data.system_prompt=Be brief.", LORA, "trainer.name=SpectralRefactor")
     run = RunDirectory.create(load_config(recipe))
+    check(recipe, "reward.functions=[{name: correctness}]")
     check(recipe, resume=run.path)
     shown = capsys.readouterr().out
-    assert shown.count(": valid") == shown.count("nothing was started") == 2
+    assert shown.count(": valid") == shown.count("nothing was started") == 3
     assert not (tmp_path / "runs" / "data_cache").exists()
 
 
@@ -75,6 +77,24 @@ SETTINGS = {
         ["rollout.tensor_parallel_size=4", "rollout.num_gpus=4"],
         "tensor_parallel_size must divide the 2 attention heads",
     ),
+    "a GPU for a learner that has none": (["model.device=cuda"], "learner.num_gpus must be above 0 for model.device"),
+    "a GPU for a learner on the CPU": (
+        ["learner.num_gpus=1"],
+        "learner.num_gpus must be 0 for model.device=cpu, got 1",
+    ),
+    "attention of GPUs on a CPU": (
+        ["model.attn_implementation=flash_attention_2"],
+        "learner.num_gpus must be above 0 for model.attn_implementation=flash_attention_2",
+    ),
+    "a cache larger than the engine": (
+        ["rollout.kv_cache_gib=8"],
+        "must be at least rollout.kv_cache_gib for CPU engines",
+    ),
+    "no time to grade": (["reward.timeout_s=0.001"], "reward.timeout_s: "),
+    "golds that cannot be compared": (
+        ["data.fields.answer=empty", "reward.functions=[{name: correctness}]"],
+        "stage rl must have gold answers that can be compared, got none in 3 problems",
+    ),
     "no prompt fits": (["rollout.max_prompt_length=5"], "rollout.max_prompt_length=5"),
     "no worked solution fits": (["sft.max_length=8"], "stage sft must have a worked solution that fits into"),
     "a reward with one argument": (
@@ -85,6 +105,8 @@ SETTINGS = {
     "a reward of too few values": (["reward.functions=[{name: '%s:one_value'}]"], "must return 4 values"),
     "a reward that is no number": (["reward.functions=[{name: '%s:text'}]"], "must return one number per completion"),
     "a reward of nan": (["reward.functions=[{name: '%s:nan'}]"], "must return values that are finite"),
+    "a reward that ends its process": (["reward.functions=[{name: '%s:leaves'}]"], "got SystemExit: 3"),
+    "a reward that fails when its values are read": (["reward.functions=[{name: '%s:yields'}]"], "got KeyError"),
     "a reward that blocks": (["reward.functions=[{name: '%s:blocks'}]"], "must return, got nothing in 0.2 s"),
     "a place that is a file": (["output.root={tmp}/train.jsonl/runs"], "output.root must be writable"),
 }
@@ -118,6 +140,14 @@ def nan(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
     return [float("nan") for _ in verdicts]
 
 
+def leaves(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
+    sys.exit(3)
+
+
+def yields(group: RolloutGroup, verdicts: Sequence[Verdict]) -> Iterator[float]:
+    yield {"a": 1.0}["b"]
+
+
 def blocks(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
     time.sleep(5)
     return []
@@ -142,6 +172,11 @@ def cut_shard(model: Path) -> None:
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+def edit_config(model: Path, **settings: object) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | settings))
+
+
 def need_code(model: Path) -> None:
     (model / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "code.Config"}}))
 
@@ -161,6 +196,10 @@ MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda model: with_tokenizer(model, "Solve it."),
         "must have a chat template that takes the problems: it leaves out",
     ),
+    "its template does not ask for an answer": (
+        lambda model: with_tokenizer(model, CHAT_TEMPLATE.replace("if add_generation_prompt", "if false")),
+        r"heeds add_generation_prompt.* an answer comes after '.*start\|>assistant'",
+    ),
     "it has no template": (lambda model: with_tokenizer(model, None), "must have a chat template"),
     "it has no tokenizer": (lambda model: (model / "tokenizer.json").unlink(), "must have a tokenizer"),
     "tags are special tokens": (
@@ -176,6 +215,18 @@ MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
         "model.safetensors is missing or damaged",
     ),
     "a shard is missing": (cut_shard, "model-00002-of-00002.safetensors is missing or damaged"),
+    "its configuration has a layer more than its weights": (
+        lambda model: edit_config(model, num_hidden_layers=3),
+        r"9 added \['model.layers.2",
+    ),
+    "its configuration has other shapes than its weights": (
+        lambda model: edit_config(model, intermediate_size=80),
+        "must have weights of the shapes that its config.json says",
+    ),
+    "its configuration has a text for a number": (
+        lambda model: edit_config(model, hidden_size="x"),
+        "must have a config.json that can be used",
+    ),
     "it needs code": (need_code, "trust_remote_code|custom code"),
 }
 
@@ -185,6 +236,47 @@ def test_a_model_that_cannot_be_trained_is_refused(recipe, tmp_path, spoil, mess
     spoil(tmp_path / "model")
     with pytest.raises(GradusError, match=message):
         check(recipe, "data.system_prompt=Be brief.")
+
+
+ALTERNATING = (
+    "{% for message in messages %}{% if (message.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}" + CHAT_TEMPLATE
+)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("roles", [["user", "user"], ["system", "user"]])
+def test_a_template_that_refuses_only_later_problems_is_found(recipe, tmp_path, split, roles):
+    with_tokenizer(tmp_path / "model", ALTERNATING)
+    check(recipe)
+    chats = [["user"], ["user"], roles]
+    rows = ({"question": chat(*chats[n]), "answer": "so #### 2", "level": "1"} for n in range(3))
+    write_jsonl(tmp_path / f"{split}.jsonl", *rows)
+    with pytest.raises(ModelError, match=f"roles must alternate.*problem [a-z0-9-]+ \\(roles: {', '.join(roles)}\\)"):
+        check(recipe)
+
+
+def test_most_problems_too_long_and_tags_that_no_prompt_names_are_warned_of(recipe, tmp_path, caplog):
+    check(recipe)
+    assert "too long" not in caplog.text and "format" not in caplog.text
+    rows = ({"question": f"{'x' * 100 * (n > 0)}{n}?", "answer": "so #### 2", "level": "1"} for n in range(3))
+    write_jsonl(tmp_path / "train.jsonl", *rows)
+    check(recipe, "sft.max_length=110", "data.prompt_template={question}", NO_EVAL)
+    assert "stage sft: 2 of 3 problems are too long and would be left out: raise sft.max_length" in caplog.text
+    assert "stage rl: 2 of 3 problems are too long and would be left out: raise rollout.max_prompt" in caplog.text
+    assert "reward 'format' counts <reasoning>, " in caplog.text
+
+
+def chat(*roles: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": f"What is {n} + 1?"} for n, role in enumerate(roles)]
+
+
+@pytest.mark.parametrize("inst", ["[INST]{{ message.content }}[/INST]", "{{ message.content }}\n"])
+def test_a_template_without_a_header_for_answers_asks_for_one(recipe, tmp_path, inst):
+    """Mistral's has none: an answer comes right after ``[/INST]``."""
+    body = f"{{% if message.role == 'user' %}}{inst}{{% else %}}{{{{ message.content }}}}{{% endif %}}"
+    with_tokenizer(tmp_path / "model", f"{{% for message in messages %}}{body}{{% endfor %}}")
+    check(recipe)
 
 
 def test_a_run_that_cannot_be_resumed_is_refused(recipe, tmp_path):
@@ -213,7 +305,13 @@ def test_a_search_without_its_section_is_refused(recipe):
 
 
 EVALUATIONS = {
+    "a cache larger than the engine": (
+        ["rollout.kv_cache_gib=8"],
+        CHAT_TEMPLATE,
+        "must be at least rollout.kv_cache_gib",
+    ),
     "no template": (["prompt.style=chat"], None, "must have a chat template"),
+    "roles that do not alternate": (["prompt.style=chat"], ALTERNATING, r"alternate.* \(roles: user, user\)"),
     "too long": (["rollout.max_completion_length=2000"], CHAT_TEMPLATE, "rollout.max_completion_length must fit"),
 }
 
@@ -222,7 +320,8 @@ EVALUATIONS = {
 def test_an_evaluation_that_cannot_work_is_refused(tmp_path, overrides, template, message):
     model = save_tiny_model(tmp_path / "model")
     with_tokenizer(model, template)
-    write_jsonl(tmp_path / "test.jsonl", {"question": "1 + 1?", "answer": "2"})
+    rows = [{"question": chat(*roles), "answer": "2"} for roles in (["user"], ["user", "user"], ["user"])]
+    write_jsonl(tmp_path / "test.jsonl", *(rows if template == ALTERNATING else [{"question": "1?", "answer": "2"}]))
     overrides = [f"model={model}", f"dataset={tmp_path / 'test.jsonl'}", "data.eval_split=train", *overrides]
     config = load_config(CONFIGS / "evaluate.yaml", overrides, EvaluationConfig)
     with pytest.raises((ConfigError, ModelError), match=message):

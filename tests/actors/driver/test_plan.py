@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
-from actors.driver.actor_plan import needed_resources, plan_actors
+from actors.driver.actor_plan import check_cache, check_devices, needed_resources, plan_actors
 from actors.driver.launch import open_run, planned_stages
 from actors.driver.plan import (
     RunPlan,
@@ -23,11 +24,12 @@ from actors.driver.plan import (
 )
 from actors.driver.search import _with_recorded_keys
 from actors.driver.stage import learner_environment, stage_setup
-from pipeline.config import Config, LearnerConfig, validate_config, with_settings
+from pipeline.config import Config, EvaluationConfig, LearnerConfig, load_config, validate_config, with_settings
 from pipeline.errors import ConfigError, DataError
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.inputs import Inputs
 from pipeline.types import Problem
+from tests.conftest import CONFIGS
 from tests.support.data import write_jsonl
 
 ANY: Any = None
@@ -221,6 +223,16 @@ def test_a_search_of_this_version_computes_its_keys(data, tmp_path):
     plan, run = old_search(data, tmp_path)
     write_into(plan, run)
     assert _with_recorded_keys(plan, run) is plan
+
+
+def test_the_devices_of_all_recipes_fit_together():
+    check_cache(load_config(CONFIGS / "evaluate.yaml", [], EvaluationConfig).rollout)
+    paths = [path for path in CONFIGS.glob("*.yaml") if path.name != "evaluate.yaml"]
+    assert paths
+    for path in paths:
+        names = yaml.safe_load(path.read_text()).get("presets", {})
+        for overrides in ([], *([f"preset={name}"] for name in names)):
+            check_devices(load_config(path, overrides))
 
 
 OLD_CPU, NEW_CPU, ARM = {"avx512_f": True, "avx512_bf16": False}, {"avx512_bf16": True}, {"bf16": True}

@@ -90,6 +90,7 @@ def test_presets_lie_between_the_file_and_the_overrides(recipe):
         ("data.name=/tmp/a b.jsonl", "data", "name", "/tmp/a b.jsonl"),
         ("data.train_split=train[:1000]", "data", "train_split", "train[:1000]"),
         ("data.name='5'", "data", "name", "5"),
+        ("data.subset=null", "data", "subset", None),
     ],
 )
 def test_overrides_are_typed_as_in_yaml(recipe, override, section, key, value):
@@ -120,6 +121,14 @@ AS_TYPED = [
     "${question}",
     "\\${question} \\\\${x}",
     "costs ${5",
+    "no",
+    "0123456",
+    "007",
+    "2024",
+    "1:20",
+    "true",
+    "1e5",
+    "2024-01-01",
     "${oc.env:HOME}",
 ]
 
@@ -222,9 +231,9 @@ def test_dotted_overrides_mean_the_same_as_nested_yaml(recipe, settings, order):
 
 def test_overrides_reach_into_lists_and_missing_sections(recipe):
     loaded = recipe(
-        {}, "stages.0.name=first", "stages.0.problems.levels=['1','2']", "model.lora.r=8", "grpo.mu=2", "grpo.mu=3"
+        {}, "stages[0].name=1", "stages.0.problems.levels=['1','2']", "model.lora.r=8", "grpo.mu=2", "grpo.mu=3"
     )
-    assert loaded.stages[0].name == "first" and loaded.stages[0].problems.levels == ["1", "2"]
+    assert loaded.stages[0].name == "1" and loaded.stages[0].problems.levels == ["1", "2"]
     assert loaded.model.lora is not None and loaded.model.lora.r == 8
     assert loaded.grpo.mu == 3  # the last one wins
     assert recipe({"model": {"lora": {"r": 4}}}, "model.lora=null").model.lora is None
@@ -259,7 +268,12 @@ WRONG = [
     (["grpo.mu=true"], r"^grpo\.mu: .*integer, got True\.$"),
     (["grpo.normalize_std=1"], r"^grpo\.normalize_std: .*boolean, got 1\.$"),
     (["grpo.beta=null"], r"^grpo\.beta: .*number, got None\.$"),
-    (["data.name=5"], r"^data\.name: .*string, got 5\.$"),
+    (["data.name=null"], r"^data\.name: .*string, got None\.$"),
+    (["grpo.batch_size=020"], r"^grpo\.batch_size must hold numbers without leading zeros and colons, got 020: "),
+    (["seed=010"], r"^seed must hold numbers without leading zeros and colons, got 010: "),
+    (["grpo.batch_size=1:20"], r"^grpo\.batch_size must hold numbers without leading zeros and colons, got 1:20: "),
+    (["grpo.beta=-1:20.5"], r"^grpo\.beta must hold numbers without leading zeros and colons, got -1:20\.5: "),
+    (["grpo={mu: 010}"], r"^grpo must hold numbers without leading zeros and colons, got 010: "),
     (["grpo.epsilon=1.5"], r"^grpo\.epsilon: .*less than 1, got 1\.5\.$"),
     (["grpo.num_generations=1"], r"^grpo\.num_generations: .*greater than or equal to 2, got 1\.$"),
     (["grpo.learning_rate=0"], r"^grpo\.learning_rate: .*greater than 0, got 0\.$"),
@@ -316,6 +330,9 @@ def test_a_recipe_without_stages_says_so(tmp_path):
         (b"grpo: {}\ngrpo: {}\n", r"nothing\.yaml must be YAML: .*duplicate key"),
         (b"a: ${no.such.key}\n", r"nothing\.yaml.*no\.such\.key.*write a backslash"),
         (b"- a\n- b\n", r"nothing\.yaml"),
+        (b"seed: 010\n", r"nothing\.yaml must hold numbers without leading zeros .*got 010"),
+        (b"presets: [a]\npreset: a\n", r"presets must hold settings by name for each preset, got \['a'\]"),
+        (b"presets: {a: 5}\npreset: a\n", r"presets must hold settings by name .*got \{'a': 5\}"),
         pytest.param(b"5\n", r"nothing\.yaml (?!.*None)"),
         pytest.param(b"seed: \xff\xfe\n", r"nothing\.yaml"),
     ],

@@ -82,3 +82,18 @@ def test_an_adapter_of_another_shape_or_other_layers_is_an_error(base, tmp_path)
             check_fit(model, FLOAT)
     path.write_text(json.dumps(settings))
     check_fit(find_model("a", str(tmp_path / "adapter"), FLOAT), FLOAT)
+
+
+@pytest.mark.parametrize("kind", ["adapter", "checkpoint"])
+def test_a_base_with_fewer_layers_than_its_configuration_is_an_error(tmp_path, kind):
+    """Transformers would make up the third."""
+    base = save_tiny_model(tmp_path / "base")
+    config = run_config(base, tmp_path, {"r": 4})
+    run, policy = RunDirectory.create(config), _trained(config, base)
+    run.checkpoints.save(Progress("sft", 1, 1), trainable_tensors(policy), {}, None)
+    save_adapter(policy, config.model, tmp_path / "adapter")
+    settings = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(settings | {"num_hidden_layers": 3}))
+    path = tmp_path / "adapter" if kind == "adapter" else run.checkpoints.path / "checkpoint_last"
+    with pytest.raises(ModelError, match=r"9 added \['model\.layers\.2\."):
+        load_directory(find_model("m", str(path), FLOAT), FLOAT, tmp_path / "merged")

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.config import LoraConfig, ModelConfig
 from pipeline.errors import ModelError
-from pipeline.models.policy import load_policy, merged_weights, save_final_model, weight_specs
-from pipeline.models.weight_names import check_weight_names, saved_names
+from pipeline.models.policy import empty_policy, load_policy, merged_weights, save_final_model, weight_specs
+from pipeline.models.weight_names import check_weight_names, saved_shapes
 from tests.support.models import save_tiny_model, save_tiny_moe, tiny_tokenizer
 
 LORA = LoraConfig(r=2, alpha=4, target_modules=["q_proj"])
@@ -76,7 +76,52 @@ def test_weights_that_are_left_out_or_made_up_are_named(tmp_path):
         check_weight_names(model, path, "tiny")
 
 
-def test_names_are_read_from_the_index_of_several_files(tmp_path):
-    assert saved_names(tmp_path) is None
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "1", "b": "2"}}))
-    assert saved_names(tmp_path) == {"a", "b"}
+def test_shapes_are_read_from_all_of_several_files(tmp_path):
+    assert saved_shapes(tmp_path) is None
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "1", "b": "2", "c": "2"}}))
+    save_file({"a": torch.zeros(2, 3)}, tmp_path / "1")
+    save_file({"b": torch.zeros(4)}, tmp_path / "2")
+    assert saved_shapes(tmp_path) == {"a": (2, 3), "b": (4,)}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"num_hidden_layers": 3}, r"0 left out \[\] and 9 added \['model\.layers\.2\."),
+        ({"num_hidden_layers": 1}, r"9 left out \['model\.layers\.1\."),
+        ({"intermediate_size": 80}, r"got 6 others: .*down_proj\.weight is \[64, 96\] in its files, not \[64, 80\]"),
+    ],
+)
+@pytest.mark.parametrize("tied", [False, True])
+def test_weights_that_do_not_fit_the_configuration_are_named_without_loading_them(tmp_path, tied, setting, message):
+    path = save_tiny_model(tmp_path, tie_word_embeddings=tied)
+    check_weight_names(empty_policy(path, ModelConfig(name="tiny")), path, "tiny")
+    configure(path, setting)
+    with pytest.raises(ModelError, match=message):
+        check_weight_names(empty_policy(path, ModelConfig(name="tiny")), path, "tiny")
+
+
+def test_a_mixture_of_experts_fits_its_files_without_loading_them(moe):
+    check_weight_names(empty_policy(moe, ModelConfig(name="tiny")), moe, "tiny")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"intermediate_size": 80}, "weights of the shapes that its config.json says"),
+        ({"hidden_size": "x"}, "got StrictDataclassFieldValidationError: .*'hidden_size' expected int"),
+        ({"num_attention_heads": 3}, "not a multiple of the number of attention heads"),
+        ({"num_attention_heads": 0}, "got ZeroDivisionError"),
+        ({"hidden_act": "foo"}, "got KeyError: 'foo'"),
+    ],
+)
+def test_a_configuration_that_cannot_be_loaded_is_an_error_of_the_model(tmp_path, setting, message):
+    path = save_tiny_model(tmp_path)
+    configure(path, setting)
+    with pytest.raises(ModelError, match=message):
+        load(path)
+
+
+def configure(path: Path, setting: dict[str, object]) -> None:
+    file = path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | setting))
