@@ -1,0 +1,153 @@
+"""Words around a number that change it, in the languages in which an answer can be announced.
+
+Chinese, Japanese and Korean words stand directly beside the number, others with a blank between.
+"""
+
+import re
+
+_MARKS = r"[\s*_${}\\]"
+_MINUS = r"minus|negative|moins|menos|meno|минус"
+_MINUS_ASIAN = r"负|負|マイナス|마이너스|零下|氷点下|영하"
+_SIGN = re.compile(
+    rf"(?:^|(?<=[=(,])|(?<=[=(,] ))(?:(?:{_MINUS})\s+|(?:{_MINUS_ASIAN})\s*)(?=[$€£¥₹]?[0-9.\\])", re.IGNORECASE
+)
+_ENDS_IN_A_SIGN = re.compile(
+    rf"(?<![0-9] )(?<![^\W\d_])(?:{_MINUS}){_MARKS}+$|(?:{_MINUS_ASIAN}){_MARKS}*$", re.IGNORECASE
+)
+_BELOW_ZERO = re.compile(
+    r"([0-9][^=<>]*?)\s+(?:below zero|unter null|(?:sous|au-dessous de|en dessous de) zéro|bajo cero|abaixo de zero"
+    r"|sotto (?:lo )?zero|ниже нуля)",
+    re.IGNORECASE,
+)
+_BEFORE = (
+    r"at (?:least|most)|(?:more|less|fewer|greater|larger|smaller|bigger|higher|lower) than(?: or equal to)?"
+    r"|exceed(?:s|ing)?|all (?:but|except)|anything but|other than|multiples? of|half of|max\.?"
+    r"|(?:wrong|incorrect|false) (?:final )?answers? (?:is|are|was|would be)",
+    r"nicht|keine?|(?:mehr|weniger|größer|kleiner|höher|niedriger) als|mindestens|höchstens|maximal|minimal"
+    r"|alle außer|(?:hälfte|vielfache[ns]?) von",
+    r"pas|plus (?:grande? |petite? )?(?:de|que)|moins (?:de|que)|au (?:moins|plus)|(?:supérieure?|inférieure?)s? à"
+    r"|moitié de|multiples? de|sauf",
+    r"no (?:es|son)|(?:más|menos) (?:de|que)|(?:mayor|menor)(?:es)? (?:que|a)|(?:al|por lo) menos"
+    r"|como (?:máximo|mínimo)|a lo sumo|mitad de|múltiplos? de|todos menos|excepto",
+    r"não(?: é| são)?|(?:mais|maior|maiores|menor|menores) (?:de|que|do que)|menos do que|pelo menos"
+    r"|no (?:máximo|mínimo)|metade de|exceto",
+    r"non(?: è| sono)?|(?:più|meno|maggiore|minore) di|più grande di|almeno|al (?:massimo|minimo|più|meno)|metà di"
+    r"|multipl[io] di|tranne",
+    r"не|(?:больше|меньше|более|менее)(?: чем)?|минимум|максимум|свыше|половин[аыу](?: от)?|кратн\w+|кроме",
+)
+_BEFORE_ASIAN = (
+    r"不是|不等[于於]|[并並]?非|不|[大小多少高低][于於]|超[过過]|不足|至[少多]|最[多少]|除了"
+    r"|少なくとも|多くとも|最[大小]で?|最低でも?|적어도|많아야|최[소대]"
+)
+_CHANGED_BEFORE = re.compile(
+    rf"(?:(?<![^\W\d_])(?:{'|'.join(_BEFORE)}){_MARKS}+|(?:{_BEFORE_ASIAN}){_MARKS}*)$", re.IGNORECASE
+)
+_AFTER = (
+    r"at (?:most|least)|or (?:more|less|fewer|greater|higher|lower|above|below)|(?<!the )max(?:imum)?\W*$"
+    r"|in (?:hundreds|thousands|millions|billions|dozens)|(?:is |are |was )?(?:wrong|incorrect|false)"
+    r"|(?:(?:is|are|was) not|isn't)(?: the)? (?:correct|right|true|answer)",
+    r"oder (?:mehr|weniger)|mindestens|höchstens|maximal|falsch",
+    r"ou (?:plus|moins)|au (?:moins|plus|maximum|minimum)|faux|fausse",
+    r"o (?:más|menos)|como (?:máximo|mínimo)|(?:al|por lo|pelo) menos|incorrect[oa]",
+    r"ou (?:mais|menos)|no (?:máximo|mínimo)|incorret[oa]|errad[oa]",
+    r"o (?:più|meno)|al (?:massimo|minimo)|almeno|sbagliat[oa]",
+    r"(?:или|и) (?:больше|меньше|более|менее)|неверно|максимум|минимум",
+)
+_AFTER_ASIAN = (
+    r"以上|以下|以内|以外|未[満满]|では?(?:ない|なく|ありません)|じゃない|不[是对對]|[错錯]|より|を超"
+    r"|[的の](?:倍数|倍數|一半|半分)|이상|이하|미만|초과|아니|아닙|아닌|보다|의 ?(?:배수|절반)"
+)
+_CHANGED_AFTER = re.compile(rf"(?<![^\W\d_])(?:{'|'.join(_AFTER)})(?!\w)|{_AFTER_ASIAN}", re.IGNORECASE)
+_NOT = re.compile(r"\b(?:not|nicht|pas|não|non|не)\b")
+_DIRECTLY_AFTER = re.compile(rf"[\s*_$}})(]*(?:[^\W\d_]+\s+)?(?:{_CHANGED_AFTER.pattern})", re.IGNORECASE)
+_FIRST_NUMBER = re.compile(r"[^0-9]{1,60}(?=[0-9])")
+_SCALES = {
+    r"hundreds?|hundert": 100,
+    r"thousands?|tausend|mil|mille|mila|тысяч[аиу]?|тыс\.?": 10**3,
+    r"lakhs?": 10**5,
+    r"millions?|millionen|mio\.?|millón|millones|milhão|milhões|milione|milioni|миллион(?:а|ов)?|млн\.?": 10**6,
+    r"crores?": 10**7,
+    r"billions?|milliarden?|mrd\.?|milliards?|bilhão|bilhões|miliard[oi]|миллиард(?:а|ов)?|млрд\.?": 10**9,
+    r"trillions?|billionen|billón|billones|триллион(?:а|ов)?": 10**12,
+    r"dozens?|dutzend|douzaines?|docenas?|dúzias?|dozzin[ae]|дюжин[аы]?": 12,
+    r"score": 20,
+    r"gross": 144,
+}
+_ASIAN_SCALES = {
+    r"百(?!分)|백": 100,
+    r"千(?![米克瓦卡])|천": 10**3,
+    r"[万萬만]": 10**4,
+    r"百[万萬]|백만": 10**6,
+    r"[亿億억]": 10**8,
+    r"兆|조(?![^\W\d_])": 10**12,
+    r"ダース": 12,
+}
+_SIZES = (*_SCALES.values(), *_ASIAN_SCALES.values())
+_SCALE = re.compile(
+    "".join(
+        (
+            "|".join(rf"({words})(?!\w)\s*" for words in _SCALES),
+            "|",
+            "|".join(rf"({words})\s*" for words in _ASIAN_SCALES),
+        )
+    )
+)
+NO_SOLUTION = (
+    "no solution exists", "no solutions exist", "no real solution exists", "keine lösung", "es gibt keine lösung",
+    "pas de solution", "aucune solution", "sin solución", "no hay solución", "no tiene solución", "sem solução",
+    "não há solução", "nessuna soluzione", "нет решений", "нет решения", "решений нет", "无解", "無解", "没有解",
+    "解なし", "해가 없다", "해 없음", "해가 없음",
+)  # fmt: skip
+PERCENT = (
+    "prozent", "pour cent", "pourcent", "por ciento", "por cento", "per cento", "процент", "процента", "процентов",
+    "パーセント", "퍼센트",
+)  # fmt: skip
+_LIST_END = re.compile(r"((?:-?[0-9./]+, )+-?[0-9./]+),? (?:et|und|y|e|ed|и) (-?[0-9./]+)", re.IGNORECASE)
+
+
+def in_signs(text: str) -> str:
+    """Words for signs as signs: ``moins 5`` and ``5 below zero`` are ``-5``, ``1, 2 et 3`` is ``1, 2 and 3``."""
+    if not text[:1].isdigit() or "=" in text:
+        text = _SIGN.sub("-", text)
+    if text[-1:].isalpha() and (below := _BELOW_ZERO.fullmatch(text)):
+        return f"-{below[1]}"
+    if text.endswith(" gross") and text.startswith(("$", "€", "£")):
+        return text.removesuffix(" gross")  # before taxes, not 144
+    if "," in text and (listed := _LIST_END.fullmatch(text)):
+        return f"{listed[1]} and {listed[2]}"
+    return text
+
+
+def ends_in_a_sign(before: str) -> bool:
+    """True if the text before a number ends in a word for minus."""
+    return bool(_ENDS_IN_A_SIGN.search(before))
+
+
+def changes_next_number(before: str) -> bool:
+    """True if text ends in words that deny or bound the number after them: "more than", ``nicht``, ``至少``."""
+    return bool(_CHANGED_BEFORE.search(before))
+
+
+def changes_last_number(after: str) -> bool:
+    """True if the text after a number begins with such words, at most one word away: "72 days at most", ``以上``."""
+    return bool(_DIRECTLY_AFTER.match(after))
+
+
+def changes_first_number(answer: str) -> bool:
+    """True if an answer begins with words that deny or bound its number."""
+    first = _FIRST_NUMBER.match(answer)
+    return bool(first and changes_next_number(first[0]))
+
+
+def is_about_the_number(unit: str) -> bool:
+    """True if words after a number deny or bound it, and so are no unit."""
+    return bool(_CHANGED_AFTER.search(unit) or _NOT.search(unit))
+
+
+def take_scale(text: str) -> tuple[int, str]:
+    """``million dollars`` -> (1000000, ``dollars``)."""
+    scale = 1
+    while match := _SCALE.match(text):
+        scale *= _SIZES[(match.lastindex or 1) - 1]
+        text = text[match.end() :]
+    return scale, text
