@@ -5,9 +5,10 @@ from collections import deque
 from typing import NamedTuple
 
 from pipeline.verifier.normalize.languages import (
+    begins_with_a_bound,
     changes_first_number,
     changes_last_number,
-    changes_next_number,
+    denies_next_number,
     ends_in_a_sign,
 )
 from pipeline.verifier.places.bare import bare_answer, one_line
@@ -114,7 +115,7 @@ def _from_section(section: str) -> str | None:
 def _from_text(text: str, line: str, *, fallback: bool) -> str | None:
     answer = last_boxes(text) or after_hashes(text) or after_phrase(text)
     answer = answer or (bare_answer(line) if fallback else None) or _last_marked(text)
-    return answer or (_last_formula_or_number(text) if fallback else None)
+    return answer or (_last_formula_or_number(text) if fallback and not begins_with_a_bound(line) else None)
 
 
 def _last_marked(text: str) -> str | None:
@@ -141,7 +142,7 @@ def _last_formula_or_number(text: str) -> str | None:
     if formula and (not number or number[0].end() <= formula[0].end()):
         content = next(group for group in formula[0].groups() if group)
         value = content.rpartition("=")[2].strip(" .,")
-        return None if _is_changed(text, *formula[0].span()) else value or None
+        return None if _is_changed(text, *formula[0].span(), worked="=" in content) else value or None
     letter = _CHOICE_LINE.search(text[-200:])
     if letter:
         return letter[1]
@@ -153,7 +154,11 @@ def _last_formula_or_number(text: str) -> str | None:
     return ("-" if ends_in_a_sign(before) else "") + number[0].group().strip()
 
 
-def _is_changed(text: str, start: int, end: int) -> bool:
-    """True if the words around a formula or number deny or bound it."""
+def _is_changed(text: str, start: int, end: int, *, worked: bool = False) -> bool:
+    """True if the words around a formula or number deny it. Those before a sum that is ``worked`` out are about it.
+
+    In a sentence, "at most 7" answers how many there can be; alone it is no number.
+    """
     before = text[max(0, start - 40) : start]
-    return bool(_NOT_BEFORE.search(before)) or changes_next_number(before) or changes_last_number(text[end : end + 40])
+    is_denied = bool(_NOT_BEFORE.search(before)) or (not worked and denies_next_number(before))
+    return is_denied or changes_last_number(text[end : end + 40])

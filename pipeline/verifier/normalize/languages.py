@@ -19,46 +19,50 @@ _BELOW_ZERO = re.compile(
     r"|sotto (?:lo )?zero|ниже нуля)",
     re.IGNORECASE,
 )
+_BOUNDS = (
+    r"at (?:least|most)|max\.?|mindestens|höchstens|maximal|minimal|au (?:moins|plus)|(?:al|por lo|pelo) menos"
+    r"|(?:como|no) (?:máximo|mínimo)|a lo sumo|almeno|al (?:massimo|minimo|più|meno)|минимум|максимум"
+)
+_BOUNDS_ASIAN = r"至[少多]|最[多少]|少なくとも|多くとも|最[大小]で?|最低でも?|적어도|많아야|최[소대]"
 _BEFORE = (
-    r"at (?:least|most)|(?:more|less|fewer|greater|larger|smaller|bigger|higher|lower) than(?: or equal to)?"
-    r"|exceed(?:s|ing)?|all (?:but|except)|anything but|other than|multiples? of|half of|max\.?"
+    r"(?:more|less|fewer|greater|larger|smaller|bigger|higher|lower) than(?: or equal to)?|exceed(?:s|ing)?"
+    r"|all (?:but|except)|anything but|other than|multiples? of|half of"
     r"|(?:wrong|incorrect|false) (?:final )?answers? (?:is|are|was|would be)",
-    r"nicht|keine?|(?:mehr|weniger|größer|kleiner|höher|niedriger) als|mindestens|höchstens|maximal|minimal"
-    r"|alle außer|(?:hälfte|vielfache[ns]?) von",
-    r"pas|plus (?:grande? |petite? )?(?:de|que)|moins (?:de|que)|au (?:moins|plus)|(?:supérieure?|inférieure?)s? à"
-    r"|moitié de|multiples? de|sauf",
-    r"no (?:es|son)|(?:más|menos) (?:de|que)|(?:mayor|menor)(?:es)? (?:que|a)|(?:al|por lo) menos"
-    r"|como (?:máximo|mínimo)|a lo sumo|mitad de|múltiplos? de|todos menos|excepto",
-    r"não(?: é| são)?|(?:mais|maior|maiores|menor|menores) (?:de|que|do que)|menos do que|pelo menos"
-    r"|no (?:máximo|mínimo)|metade de|exceto",
-    r"non(?: è| sono)?|(?:più|meno|maggiore|minore) di|più grande di|almeno|al (?:massimo|minimo|più|meno)|metà di"
-    r"|multipl[io] di|tranne",
-    r"не|(?:больше|меньше|более|менее)(?: чем)?|минимум|максимум|свыше|половин[аыу](?: от)?|кратн\w+|кроме",
+    r"nicht|keine?|(?:mehr|weniger|größer|kleiner|höher|niedriger) als|alle außer|(?:hälfte|vielfache[ns]?) von",
+    r"pas|plus (?:grande? |petite? )?(?:de|que)|moins (?:de|que)|(?:supérieure?|inférieure?)s? à|moitié de"
+    r"|multiples? de|sauf",
+    r"no (?:es|son)|(?:más|menos) (?:de|que)|(?:mayor|menor)(?:es)? (?:que|a)|mitad de|múltiplos? de|todos menos"
+    r"|excepto",
+    r"não(?: é| são)?|(?:mais|maior|maiores|menor|menores) (?:de|que|do que)|menos do que|metade de|exceto",
+    r"non(?: è| sono)?|(?:più|meno|maggiore|minore) di|più grande di|metà di|multipl[io] di|tranne",
+    r"не|(?:больше|меньше|более|менее)(?: чем)?|свыше|половин[аыу](?: от)?|кратн\w+|кроме",
 )
-_BEFORE_ASIAN = (
-    r"不是|不等[于於]|[并並]?非|不|[大小多少高低][于於]|超[过過]|不足|至[少多]|最[多少]|除了"
-    r"|少なくとも|多くとも|最[大小]で?|最低でも?|적어도|많아야|최[소대]"
-)
-_CHANGED_BEFORE = re.compile(
+_BEFORE_ASIAN = r"不是|不等[于於]|[并並]?非|不|[大小多少高低][于於]|超[过過]|不足|除了"
+_DENIED_BEFORE = re.compile(
     rf"(?:(?<![^\W\d_])(?:{'|'.join(_BEFORE)}){_MARKS}+|(?:{_BEFORE_ASIAN}){_MARKS}*)$", re.IGNORECASE
 )
+_BOUNDED_BEFORE = re.compile(rf"(?:(?<![^\W\d_])(?:{_BOUNDS}){_MARKS}+|(?:{_BOUNDS_ASIAN}){_MARKS}*)$", re.IGNORECASE)
 _AFTER = (
-    r"at (?:most|least)|or (?:more|less|fewer|greater|higher|lower|above|below)|(?<!the )max(?:imum)?\W*$"
-    r"|in (?:hundreds|thousands|millions|billions|dozens)|(?:is |are |was )?(?:wrong|incorrect|false)"
-    r"|(?:(?:is|are|was) not|isn't)(?: the)? (?:correct|right|true|answer)",
-    r"oder (?:mehr|weniger)|mindestens|höchstens|maximal|falsch",
-    r"ou (?:plus|moins)|au (?:moins|plus|maximum|minimum)|faux|fausse",
-    r"o (?:más|menos)|como (?:máximo|mínimo)|(?:al|por lo|pelo) menos|incorrect[oa]",
-    r"ou (?:mais|menos)|no (?:máximo|mínimo)|incorret[oa]|errad[oa]",
-    r"o (?:più|meno)|al (?:massimo|minimo)|almeno|sbagliat[oa]",
-    r"(?:или|и) (?:больше|меньше|более|менее)|неверно|максимум|минимум",
+    r"at (?:least|most)|or (?:more|less|fewer|greater|higher|lower|above|below)|(?<!the )max(?:imum)?\W*$",
+    r"in (?:hundreds|thousands|millions|billions|dozens)",
+    r"(?:is|was) (?:wrong|incorrect|false|not (?:the )?(?:correct|right|true|answer))|\((?:wrong|incorrect|false)\)",
+    r"oder (?:mehr|weniger)|mindestens|höchstens|maximal",
+    r"ou (?:plus|moins)|au (?:moins|plus|maximum|minimum)",
+    r"o (?:más|menos)|como (?:máximo|mínimo)|(?:al|por lo|pelo) menos",
+    r"ou (?:mais|menos)|no (?:máximo|mínimo)",
+    r"o (?:più|meno)|al (?:massimo|minimo)|almeno",
+    r"(?:или|и) (?:больше|меньше|более|менее)|максимум|минимум",
 )
 _AFTER_ASIAN = (
-    r"以上|以下|以内|以外|未[満满]|では?(?:ない|なく|ありません)|じゃない|不[是对對]|[错錯]|より|を超"
+    r"以上|以下|以内|以外|未[満满]|では?(?:ない|なく|ありません)|じゃない|不[是对對]|より|を超"
     r"|[的の](?:倍数|倍數|一半|半分)|이상|이하|미만|초과|아니|아닙|아닌|보다|의 ?(?:배수|절반)"
 )
 _CHANGED_AFTER = re.compile(rf"(?<![^\W\d_])(?:{'|'.join(_AFTER)})(?!\w)|{_AFTER_ASIAN}", re.IGNORECASE)
-_NOT = re.compile(r"\b(?:not|nicht|pas|não|non|не)\b")
+_DENIED_AFTER = re.compile(
+    r"(?:(?:is|was|ist|est|n'est|es|é|è) )?(?:wrong|incorrect|false|falsch|faux|fausse|incorrect[oa]|incorret[oa]"
+    r"|errad[oa]|sbagliat[oa]|неверно|(?:not|nicht|pas|não|non|не|no es|não é|non è)(?: \w+)?)|是?[错錯][误誤]?的?",
+    re.IGNORECASE,
+)
 _DIRECTLY_AFTER = re.compile(rf"[\s*_$}})(]*(?:[^\W\d_]+\s+)?(?:{_CHANGED_AFTER.pattern})", re.IGNORECASE)
 _FIRST_NUMBER = re.compile(r"[^0-9]{1,60}(?=[0-9])")
 _SCALES = {
@@ -123,9 +127,21 @@ def ends_in_a_sign(before: str) -> bool:
     return bool(_ENDS_IN_A_SIGN.search(before))
 
 
+def denies_next_number(before: str) -> bool:
+    """True if text ends in words that deny the number after them, or compare with it: ``nicht``, "more than"."""
+    return bool(_DENIED_BEFORE.search(before))
+
+
 def changes_next_number(before: str) -> bool:
-    """True if text ends in words that deny or bound the number after them: "more than", ``nicht``, ``至少``."""
-    return bool(_CHANGED_BEFORE.search(before))
+    """The same, or in words that bound it: "at least", ``至少``."""
+    return denies_next_number(before) or bool(_BOUNDED_BEFORE.search(before))
+
+
+def begins_with_a_bound(answer: str) -> bool:
+    """True if nothing but such a bound stands before the first number."""
+    first = _FIRST_NUMBER.match(answer)
+    bound = first and _BOUNDED_BEFORE.search(first[0])
+    return bool(bound and bound.start() == 0)
 
 
 def changes_last_number(after: str) -> bool:
@@ -141,7 +157,7 @@ def changes_first_number(answer: str) -> bool:
 
 def is_about_the_number(unit: str) -> bool:
     """True if words after a number deny or bound it, and so are no unit."""
-    return bool(_CHANGED_AFTER.search(unit) or _NOT.search(unit))
+    return bool(_CHANGED_AFTER.search(unit) or _DENIED_AFTER.fullmatch(unit))
 
 
 def take_scale(text: str) -> tuple[int, str]:

@@ -43,6 +43,7 @@ QUALIFIED = [
     *("不是72", "大于72", "小于72", "超过72", "至少72", "至多72", "72以上", "72以下"),
     *("72ではない", "72未満", "少なくとも72", "最大72", "72より大きい"),
     *("72 이상", "72 이하", "72 미만", "72이 아니다", "적어도 72"),
+    *("72 nicht richtig", "72 n'est pas correct", "72 no es correcto", "72 falsch", "72错"),
     *("at least 72", "at least 72 days", "at most 72", "more than 72", "72 at most", "72 days at most", "72 or more"),
     *("max 72", "72 max", "exceeds 72", "all but 72", "72 is not correct", "72 is wrong", "72 (wrong)"),
     *("multiples of 72", "half of 72", "die Hälfte von 72", "la moitié de 72", "la mitad de 72", "metade de 72"),
@@ -60,9 +61,7 @@ QUALIFIED = [
 
 
 @pytest.mark.parametrize("answer", QUALIFIED)
-@pytest.mark.parametrize(
-    "place", ["<answer>{}</answer>", "The answer is {}.", "\\boxed{{\\text{{{}}}}}", "So: it is {}."]
-)
+@pytest.mark.parametrize("place", ["<answer>{}</answer>", "The answer is {}.", "\\boxed{{\\text{{{}}}}}", "{}"])
 def test_words_that_deny_or_bound_a_number_are_not_dropped(place, answer, grader):
     assert grader.grade(place.format(answer), "72").outcome in ("incorrect", "unparsed")
 
@@ -80,6 +79,12 @@ def test_words_that_deny_or_bound_a_number_are_not_dropped(place, answer, grader
         "最大の値は72です。答えは72です。",
         "The maximum is 72.",
         "The wrong answer is 5. The answer is 72.",
+        "They can carry at most 72.",
+        "A common multiple of $8 \\cdot 9 = 72$.",
+        "She gave 100 - 28 = 72 incorrect answers.",
+        answered("100 - 28 = 72 of the engines are not defective."),
+        answered("72 non-hot peppers"),
+        answered("72 is the maximum"),
     ],
 )
 def test_such_words_elsewhere_do_not_count(completion, grader):
@@ -221,8 +226,6 @@ def test_a_choice_may_be_called_an_option(completion, grader):
     assert grader.grade(completion, "A").outcome == "incorrect"
 
 
-@pytest.mark.parametrize(
-    "completion", ["Option B is not correct.", "Option B is incorrect.", "The options are A and B"]
-)
+@pytest.mark.parametrize("completion", ["Option B is not correct.", "Option B is incorrect.", "Options: A and B"])
 def test_an_option_that_is_not_chosen(completion):
     assert extract(completion) not in ("B", "(B)")
