@@ -111,7 +111,7 @@ def has_matrix(node: Node) -> bool:
 
 def same_determinant(answer: Node, gold: Node, same: Same) -> bool:
     """Bars around a matrix make another thing of it."""
-    return answer.head == gold.head and same_matrix(*(Node("matrix", node.args) for node in (answer, gold)), same)
+    return answer.head == gold.head and same_matrix(Node("matrix", answer.args), Node("matrix", gold.args), same)
 
 
 def same_matrix(answer: Node, gold: Node, same: Same) -> bool:

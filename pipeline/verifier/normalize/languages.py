@@ -21,7 +21,7 @@ _BELOW_ZERO = re.compile(
 )
 _BOUNDS = (
     r"at (?:least|most)|max\.?|mindestens|höchstens|maximal|minimal|au (?:moins|plus)|(?:al|por lo|pelo) menos"
-    r"|(?:como|no) (?:máximo|mínimo)|a lo sumo|almeno|al (?:massimo|minimo|più|meno)|минимум|максимум"
+    r"|(?:como|no) (?:máximo|mínimo)|a lo sumo|almeno|al (?:massimo|minimo|più|meno)|(?:как )?минимум|максимум"
 )
 _BOUNDS_ASIAN = r"至[少多]|最[多少]|少なくとも|多くとも|最[大小]で?|最低でも?|적어도|많아야|최[소대]"
 _BEFORE = (
@@ -37,7 +37,7 @@ _BEFORE = (
     r"non(?: è| sono)?|(?:più|meno|maggiore|minore) di|più grande di|metà di|multipl[io] di|tranne",
     r"не|(?:больше|меньше|более|менее)(?: чем)?|свыше|половин[аыу](?: от)?|кратн\w+|кроме",
 )
-_BEFORE_ASIAN = r"不是|不等[于於]|[并並]?非|不|[大小多少高低][于於]|超[过過]|不足|除了"
+_BEFORE_ASIAN = r"不是|不等[于於]|[并並]?非|不|[大小多少高低][于於](?:或?等[于於])?|超[过過]|不足|除了"
 _DENIED_BEFORE = re.compile(
     rf"(?:(?<![^\W\d_])(?:{'|'.join(_BEFORE)}){_MARKS}+|(?:{_BEFORE_ASIAN}){_MARKS}*)$", re.IGNORECASE
 )
@@ -63,7 +63,9 @@ _DENIED_AFTER = re.compile(
     r"|errad[oa]|sbagliat[oa]|неверно|(?:not|nicht|pas|não|non|не|no es|não é|non è)(?: \w+)?)|是?[错錯][误誤]?的?",
     re.IGNORECASE,
 )
-_DIRECTLY_AFTER = re.compile(rf"[\s*_$}})(]*(?:[^\W\d_]+\s+)?(?:{_CHANGED_AFTER.pattern})", re.IGNORECASE)
+_DIRECTLY_AFTER = re.compile(
+    rf"[\s*_$}})(]*(?:[^\W\d_]+\s+)?(?:{_CHANGED_AFTER.pattern}|(?:{_DENIED_AFTER.pattern})\W*$)", re.IGNORECASE
+)
 _FIRST_NUMBER = re.compile(r"[^0-9]{1,60}(?=[0-9])")
 _SCALES = {
     r"hundreds?|hundert": 100,
@@ -81,7 +83,6 @@ _ASIAN_SCALES = {
     r"百(?!分)|백": 100,
     r"千(?![米克瓦卡])|천": 10**3,
     r"[万萬만]": 10**4,
-    r"百[万萬]|백만": 10**6,
     r"[亿億억]": 10**8,
     r"兆|조(?![^\W\d_])": 10**12,
     r"ダース": 12,

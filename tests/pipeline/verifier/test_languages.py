@@ -98,6 +98,12 @@ def test_such_words_elsewhere_do_not_count(completion, grader):
         "The incorrect answer would be **5**.",
         "\\boxed{5\\text{ (wrong)}}",
         "So 5 is not correct.",
+        "It takes more than 5.",
+        "Es sind mehr als 5.",
+        "Ce n'est pas 5.",
+        "结果不是5。",
+        "Es sind **nicht 5**.",
+        "x 大于等于5",
     ],
 )
 def test_an_answer_called_wrong_is_no_answer(completion, grader):
