@@ -4,6 +4,7 @@ Chinese, Japanese and Korean words stand directly beside the number, others with
 """
 
 import re
+from functools import lru_cache
 
 _MARKS = r"[\s*_${}\\]"
 _MINUS = r"minus|negative|moins|menos|meno|минус"
@@ -112,7 +113,7 @@ _LIST_END = re.compile(r"((?:-?[0-9./]+, )+-?[0-9./]+),? (?:et|und|y|e|ed|и) (-
 
 def in_signs(text: str) -> str:
     """Words for signs as signs: ``moins 5`` and ``5 below zero`` are ``-5``, ``1, 2 et 3`` is ``1, 2 and 3``."""
-    if not text[:1].isdigit() or "=" in text:
+    if not text[:1].isdigit() and (text[:1].isalpha() or "=" in text or "," in text):
         text = _SIGN.sub("-", text)
     if text[-1:].isalpha() and (below := _BELOW_ZERO.fullmatch(text)):
         return f"-{below[1]}"
@@ -133,6 +134,7 @@ def denies_next_number(before: str) -> bool:
     return bool(_DENIED_BEFORE.search(before))
 
 
+@lru_cache(4096)
 def changes_next_number(before: str) -> bool:
     """The same, or in words that bound it: "at least", ``至少``."""
     return denies_next_number(before) or bool(_BOUNDED_BEFORE.search(before))
@@ -152,7 +154,7 @@ def changes_last_number(after: str) -> bool:
 
 def changes_first_number(answer: str) -> bool:
     """True if an answer begins with words that deny or bound its number."""
-    first = _FIRST_NUMBER.match(answer)
+    first = None if answer[:1].isdigit() else _FIRST_NUMBER.match(answer)
     return bool(first and changes_next_number(first[0]))
 
 
@@ -161,6 +163,7 @@ def is_about_the_number(unit: str) -> bool:
     return bool(_CHANGED_AFTER.search(unit) or _DENIED_AFTER.fullmatch(unit))
 
 
+@lru_cache(4096)
 def take_scale(text: str) -> tuple[int, str]:
     """``million dollars`` -> (1000000, ``dollars``)."""
     scale = 1

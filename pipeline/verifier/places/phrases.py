@@ -25,8 +25,8 @@ _COLON = r"(?:[:：=＝→⇒]|[-=]>)"
 _PHRASE = re.compile(
     "|".join(rf"{noun}[\s*_]*(?:{verbs}|{_COLON}|—+|[–-](?=\s))" for noun, verbs in ANNOUNCED.values())
     + r"|\banswer\s*\n+"
-    + r"|(?:(?<=correct )|(?<=right )|(?<=best ))(?:option|choice) is\b(?=\W{0,4}(?-i:[A-J])(?![\w']))"
-    + r"|\b(?:option|choice) (?=\W{0,4}(?-i:[A-J])\W{0,4}(?:is (?:the )?(?:correct|right)\b[^\n]{0,20})?\s*$)"
+    + r"|\b(?<!wrong )(?<!incorrect )(?:option|choice) (?:is\b(?=\W{0,4}(?-i:[A-J])(?![\w']))"
+    + r"|(?=\W{0,4}(?-i:[A-J])\W{0,4}(?:is (?:the )?(?:correct|right)\b[^\n]{0,20})?\s*$))"
     + r"|(?:故|应|應|因此|所以|(?<!\w))[选選][择擇项項]?(?=[^\w\n]*[A-J](?![a-zA-Z]))",
     re.IGNORECASE,
 )

@@ -232,6 +232,8 @@ def test_a_choice_may_be_called_an_option(completion, grader):
     assert grader.grade(completion, "A").outcome == "incorrect"
 
 
-@pytest.mark.parametrize("completion", ["Option B is not correct.", "Option B is incorrect.", "Options: A and B"])
+@pytest.mark.parametrize(
+    "completion", ["Option B is not correct.", "Option B is incorrect.", "A wrong option is B.", "Options: A and B"]
+)
 def test_an_option_that_is_not_chosen(completion):
     assert extract(completion) not in ("B", "(B)")
