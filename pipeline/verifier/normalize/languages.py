@@ -61,7 +61,8 @@ _AFTER_ASIAN = (
 _CHANGED_AFTER = re.compile(rf"(?<![^\W\d_])(?:{'|'.join(_AFTER)})(?!\w)|{_AFTER_ASIAN}", re.IGNORECASE)
 _DENIED_AFTER = re.compile(
     r"(?:(?:is|was|ist|est|n'est|es|é|è) )?(?:wrong|incorrect|false|falsch|faux|fausse|incorrect[oa]|incorret[oa]"
-    r"|errad[oa]|sbagliat[oa]|неверно|(?:not|nicht|pas|não|non|не|no es|não é|non è)(?: \w+)?)|是?[错錯][误誤]?的?",
+    r"|errad[oa]|sbagliat[oa]|неверно|(?:not|nicht|pas|não|non|не|no es|não é|non è)"
+    r" (?:correcte?|right|true|richtig|korrekt|juste|correct[oa]|corret[oa]|corrett[oa]|верно|правильно))|是?[错錯][误誤]?的?",
     re.IGNORECASE,
 )
 _DIRECTLY_AFTER = re.compile(

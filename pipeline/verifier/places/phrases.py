@@ -45,9 +45,8 @@ _ASIDE = re.compile(r"([-−$€£0-9][^,，]*)(?:,\s+|，\s*(?![和或]))(?!(?:
 _CUT = re.compile(
     r"\.(?=\s|$|\*)|[;?](?=\s|$)|(?<=[A-Za-z])!(?=\s|$)|。|\n|\s+—\s"
     r"|,?\s+(?:because|since|as we|which|so that|so the|so we|where|when|but|after|given|and the|and we|and so|due to"
-    r"|by the|if the|for the|from the|therefore|thus|hence|not\s)"
-    r"|,\s+(?:not|as|so|because|and not)\b|,?\s+(?:i\.e\.|namely\b)"
-    r"|(?<=[A-J)*])\s+is (?:the )?(?:correct|right)\b",
+    r"|by the|if the|for the|from the|therefore|thus|hence|not\s|i\.e\.|namely\b|is (?:the )?(?:correct|right)\b)"
+    r"|,\s+(?:not|as|so|because|and not)\b",
     re.IGNORECASE,
 )
 _DOLLAR = re.compile(r"(?<!\\)\$")
