@@ -10,6 +10,7 @@ from pipeline.verifier.normalize.languages import (
     changes_last_number,
     denies_next_number,
     ends_in_a_sign,
+    is_below_zero,
 )
 from pipeline.verifier.places.bare import bare_answer, one_line
 from pipeline.verifier.places.boxes import last_boxes, last_closed_boxes
@@ -151,7 +152,8 @@ def _last_formula_or_number(text: str) -> str | None:
     before = text[max(0, number[0].start() - 60) : number[0].start()]
     if re.search(r"[0-9]\s+or\s+$", before):
         return None
-    return ("-" if ends_in_a_sign(before) else "") + number[0].group().strip()
+    is_negative = ends_in_a_sign(before) or is_below_zero(text[number[0].end() :])
+    return ("-" if is_negative else "") + number[0].group().strip()
 
 
 def _is_changed(text: str, start: int, end: int, *, worked: bool = False) -> bool:

@@ -15,11 +15,12 @@ _SIGN = re.compile(
 _ENDS_IN_A_SIGN = re.compile(
     rf"(?<![0-9] )(?<![^\W\d_])(?:{_MINUS}){_MARKS}+$|(?:{_MINUS_ASIAN}){_MARKS}*$", re.IGNORECASE
 )
-_BELOW_ZERO = re.compile(
-    r"([0-9][^=<>]*?)\s+(?:below zero|unter null|(?:sous|au-dessous de|en dessous de) zéro|bajo cero|abaixo de zero"
-    r"|sotto (?:lo )?zero|ниже нуля)",
-    re.IGNORECASE,
+_BELOW = (
+    r"\s+(?:below zero|unter null|(?:sous|au-dessous de|en dessous de) zéro|bajo cero|abaixo de zero"
+    r"|sotto (?:lo )?zero|ниже нуля)"
 )
+_BELOW_ZERO = re.compile(rf"([0-9][^=<>]*?){_BELOW}", re.IGNORECASE)
+_NEXT_BELOW_ZERO = re.compile(rf"[*$]*(?:\s*(?:[^\W\d_]+|°[CF]?))?{_BELOW}\b", re.IGNORECASE)
 _BOUNDS = (
     r"at (?:least|most)|max\.?|mindestens|höchstens|maximal|minimal|au (?:moins|plus)|(?:al|por lo|pelo) menos"
     r"|(?:como|no) (?:máximo|mínimo)|a lo sumo|almeno|al (?:massimo|minimo|più|meno)|(?:как )?минимум|максимум"
@@ -29,13 +30,14 @@ _BEFORE = (
     r"(?:more|less|fewer|greater|larger|smaller|bigger|higher|lower) than(?: or equal to)?|exceed(?:s|ing)?"
     r"|all (?:but|except)|anything but|other than|multiples? of|half of"
     r"|(?:wrong|incorrect|false) (?:final )?answers? (?:is|are|was|would be)",
-    r"nicht|keine?|(?:mehr|weniger|größer|kleiner|höher|niedriger) als|alle außer|(?:hälfte|vielfache[ns]?) von",
-    r"pas|plus (?:grande? |petite? )?(?:de|que)|moins (?:de|que)|(?:supérieure?|inférieure?)s? à|moitié de"
-    r"|multiples? de|sauf",
-    r"no (?:es|son)|(?:más|menos) (?:de|que)|(?:mayor|menor)(?:es)? (?:que|a)|mitad de|múltiplos? de|todos menos"
+    r"nicht|keine?|(?:mehr|weniger|größer|kleiner|höher|niedriger) als|alle außer|(?:hälfte|doppelte|vielfache[ns]?) von"
+    r"|doppelt|zweimal|über|unter",
+    r"pas|plus (?:grande? |petite? )?(?:de|que)|moins (?:de|que)|(?:supérieure?|inférieure?)s? à|sauf"
+    r"|(?:moitié|double|multiples?) de",
+    r"no (?:es|son)|(?:más|menos) (?:de|que)|(?:mayor|menor)(?:es)? (?:que|a)|(?:mitad|doble|múltiplos?) de|todos menos"
     r"|excepto",
-    r"não(?: é| são)?|(?:mais|maior|maiores|menor|menores) (?:de|que|do que)|menos do que|metade de|exceto",
-    r"non(?: è| sono)?|(?:più|meno|maggiore|minore) di|più grande di|metà di|multipl[io] di|tranne",
+    r"não(?: é| são)?|(?:mais|maior|maiores|menor|menores) (?:de|que|do que)|menos do que|(?:metade|dobro) de|exceto",
+    r"non(?: è| sono)?|(?:più|meno|maggiore|minore) di|più grande di|(?:metà|doppio|multipl[io]) di|tranne",
     r"не|(?:больше|меньше|более|менее)(?: чем)?|свыше|половин[аыу](?: от)?|кратн\w+|кроме",
 )
 _BEFORE_ASIAN = r"不是|不等[于於]|[并並]?非|不|[大小多少高低][于於](?:或?等[于於])?|超[过過]|不足|除了"
@@ -62,7 +64,8 @@ _CHANGED_AFTER = re.compile(rf"(?<![^\W\d_])(?:{'|'.join(_AFTER)})(?!\w)|{_AFTER
 _DENIED_AFTER = re.compile(
     r"(?:(?:is|was|ist|est|n'est|es|é|è) )?(?:wrong|incorrect|false|falsch|faux|fausse|incorrect[oa]|incorret[oa]"
     r"|errad[oa]|sbagliat[oa]|неверно|(?:not|nicht|pas|não|non|не|no es|não é|non è)"
-    r" (?:correcte?|right|true|richtig|korrekt|juste|correct[oa]|corret[oa]|corrett[oa]|верно|правильно))|是?[错錯][误誤]?的?",
+    r" (?:correcte?|right|true|richtig|korrekt|juste|correct[oa]|corret[oa]|corrett[oa]|верно|правильно))"
+    r"|是?[错錯][误誤]?的?",
     re.IGNORECASE,
 )
 _DIRECTLY_AFTER = re.compile(
@@ -78,7 +81,7 @@ _SCALES = {
     r"billions?|milliarden?|mrd\.?|milliards?|bilhão|bilhões|miliard[oi]|миллиард(?:а|ов)?|млрд\.?": 10**9,
     r"trillions?|billionen|billón|billones|триллион(?:а|ов)?": 10**12,
     r"dozens?|dutzend|douzaines?|docenas?|dúzias?|dozzin[ae]|дюжин[аы]?": 12,
-    r"score": 20,
+    r"score|vingtaines?": 20,
     r"gross": 144,
 }
 _ASIAN_SCALES = {
@@ -128,6 +131,11 @@ def in_signs(text: str) -> str:
 def ends_in_a_sign(before: str) -> bool:
     """True if the text before a number ends in a word for minus."""
     return bool(_ENDS_IN_A_SIGN.search(before))
+
+
+def is_below_zero(after: str) -> bool:
+    """True if the text after a number, or after its unit, begins with "below zero"."""
+    return bool(_NEXT_BELOW_ZERO.match(after))
 
 
 def denies_next_number(before: str) -> bool:

@@ -182,6 +182,9 @@ def _in_words(text: str) -> Quantity | None:
     """``twenty-one``, ``three hundred and five``, ``five apples``."""
     if len(text) > 200 or not text[:1].isalpha():
         return None
+    if text.startswith(("minus ", "negative ")):
+        opposite = _in_words(text.partition(" ")[2])
+        return opposite and opposite._replace(value=-opposite.value)
     words = text.replace(TEXT_OPEN, " ").replace(TEXT_CLOSE, " ").lower().replace("-", " ").split()
     total, group, used = 0, 0, 0
     for word in words:

@@ -21,6 +21,8 @@ MINUS_FIVE = [
     "The answer is 5 degrees below zero.",
     "So the result is minus 5.",
     "结果等于负5。",
+    "The temperature is 5 degrees below zero.",
+    "The answer is minus five.",
     answered("moins 5"),
     answered("x = minus 5"),
     "\\boxed{-5}",
