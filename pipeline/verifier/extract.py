@@ -152,7 +152,7 @@ def _last_formula_or_number(text: str) -> str | None:
     before = text[max(0, number[0].start() - 60) : number[0].start()]
     if re.search(r"[0-9]\s+or\s+$", before):
         return None
-    is_negative = ends_in_a_sign(before) or is_below_zero(text[number[0].end() :])
+    is_negative = ends_in_a_sign(before) or is_below_zero(text[number[0].end() : number[0].end() + 60])
     return ("-" if is_negative else "") + number[0].group().strip()
 
 

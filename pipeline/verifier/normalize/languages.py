@@ -30,8 +30,8 @@ _BEFORE = (
     r"(?:more|less|fewer|greater|larger|smaller|bigger|higher|lower) than(?: or equal to)?|exceed(?:s|ing)?"
     r"|all (?:but|except)|anything but|other than|multiples? of|half of"
     r"|(?:wrong|incorrect|false) (?:final )?answers? (?:is|are|was|would be)",
-    r"nicht|keine?|(?:mehr|weniger|größer|kleiner|höher|niedriger) als|alle außer|(?:hälfte|doppelte|vielfache[ns]?) von"
-    r"|doppelt|zweimal|über|unter",
+    r"nicht|keine?|(?:mehr|weniger|größer|kleiner|höher|niedriger) als|alle außer|doppelt|zweimal|über|unter"
+    r"|(?:hälfte|doppelte|vielfache[ns]?) von",
     r"pas|plus (?:grande? |petite? )?(?:de|que)|moins (?:de|que)|(?:supérieure?|inférieure?)s? à|sauf"
     r"|(?:moitié|double|multiples?) de",
     r"no (?:es|son)|(?:más|menos) (?:de|que)|(?:mayor|menor)(?:es)? (?:que|a)|(?:mitad|doble|múltiplos?) de|todos menos"
