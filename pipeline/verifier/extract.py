@@ -4,6 +4,14 @@ import re
 from collections import deque
 from typing import NamedTuple
 
+from pipeline.verifier.normalize.languages import (
+    begins_with_a_bound,
+    changes_first_number,
+    changes_last_number,
+    denies_next_number,
+    ends_in_a_sign,
+    is_below_zero,
+)
 from pipeline.verifier.places.bare import bare_answer, one_line
 from pipeline.verifier.places.boxes import last_boxes, last_closed_boxes
 from pipeline.verifier.places.phrases import after_hashes, after_phrase, tidy
@@ -87,7 +95,7 @@ def is_hedge(answer: str) -> bool:
     """True if it names several candidates, or only says what the answer is not. ``x = 1 or x = 2`` is not a hedge."""
     if len(answer) > _MAX_HEDGE_CHARS:
         return False
-    if _HEDGE.search(answer):
+    if _HEDGE.search(answer) or changes_first_number(answer):
         return True
     parts = _OR.split(answer)
     is_choice = len(parts) > 1 and all(_CANDIDATE.search(part.strip(' $*"“”')) for part in parts)
@@ -108,7 +116,7 @@ def _from_section(section: str) -> str | None:
 def _from_text(text: str, line: str, *, fallback: bool) -> str | None:
     answer = last_boxes(text) or after_hashes(text) or after_phrase(text)
     answer = answer or (bare_answer(line) if fallback else None) or _last_marked(text)
-    return answer or (_last_formula_or_number(text) if fallback else None)
+    return answer or (_last_formula_or_number(text) if fallback and not begins_with_a_bound(line) else None)
 
 
 def _last_marked(text: str) -> str | None:
@@ -116,14 +124,14 @@ def _last_marked(text: str) -> str | None:
     fence = deque(_FENCE.finditer(text), maxlen=1)
     if fence and len(fence[0][1].strip()) <= 200 and not text[fence[0].end() :].strip():
         return tidy(fence[0][1].strip().split("\n")[-1]) or None
-    answer, end = None, 0
+    answer, start, end = None, 0, 0
     for match in _MARKED.finditer(text, max(0, len(text) - 2000)):
         content = (match[1] or match[2] or match[3]).strip()
         is_short = len(content) <= 60 and not content.endswith(":")
         is_last = not text[match.end() :].strip(" .\n")
         if is_short and (is_last or any(c.isdigit() for c in content) or "\\" in content):
-            answer, end = content, match.end()
-    if answer is None or any(c.isdigit() for c in text[end:]):
+            answer, start, end = content, match.start(), match.end()
+    if answer is None or any(c.isdigit() for c in text[end:]) or _is_changed(text, start, end):
         return None
     return tidy(answer)
 
@@ -135,17 +143,24 @@ def _last_formula_or_number(text: str) -> str | None:
     if formula and (not number or number[0].end() <= formula[0].end()):
         content = next(group for group in formula[0].groups() if group)
         value = content.rpartition("=")[2].strip(" .,")
-        return None if _negated(text, formula[0].start()) else value or None
+        return None if _is_changed(text, *formula[0].span(), worked="=" in content) else value or None
     letter = _CHOICE_LINE.search(text[-200:])
     if letter:
         return letter[1]
-    if not number or _negated(text, number[0].start()):
+    if not number or _is_changed(text, *number[0].span()):
         return None
     before = text[max(0, number[0].start() - 60) : number[0].start()]
     if re.search(r"[0-9]\s+or\s+$", before):
         return None
-    return number[0].group().strip()
+    is_negative = ends_in_a_sign(before) or is_below_zero(text[number[0].end() : number[0].end() + 60])
+    return ("-" if is_negative else "") + number[0].group().strip()
 
 
-def _negated(text: str, place: int) -> bool:
-    return bool(_NOT_BEFORE.search(text[max(0, place - 40) : place]))
+def _is_changed(text: str, start: int, end: int, *, worked: bool = False) -> bool:
+    """True if the words around a formula or number deny it. Those before a sum that is ``worked`` out are about it.
+
+    In a sentence, "at most 7" answers how many there can be; alone it is no number.
+    """
+    before = text[max(0, start - 40) : start]
+    is_denied = bool(_NOT_BEFORE.search(before)) or (not worked and denies_next_number(before))
+    return is_denied or changes_last_number(text[end : end + 40])

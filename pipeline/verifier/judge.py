@@ -13,8 +13,8 @@ from pipeline.verifier.extract import extract, find, is_hedge, marked_answer
 from pipeline.verifier.normalize.quantity import (
     Quantity,
     close_quantity,
-    european_decimal,
     read_quantity,
+    respelled_quantity,
     same_quantity,
 )
 from pipeline.verifier.normalize.spelling import TEXT_CLOSE, TEXT_OPEN, clean, compact
@@ -24,6 +24,7 @@ from pipeline.verifier.verdict import Comparison, Job, Method, Outcome, Verdict
 
 MAX_MATH_CHARS = 4000
 """A longer answer is wrong unless it is literally the gold one. A longer gold is bad."""
+_EXCLAMATION = re.compile(r"[^\W\d_]\s+\**[-$€£]*[0-9][0-9,.]*\**!\s*(?:$|<)")
 _SENTENCE = re.compile(r"\s*[A-Z][^=]*?\s(?:is|are|equals)\s+(\$[^$]+\$|\\\((?:(?!\\\)).)+\\\))\s*\.?\s*", re.DOTALL)
 
 
@@ -96,6 +97,8 @@ def begin(completion: str, gold_text: str, *, all_methods: bool = False) -> Verd
         answer = line
     if answer is None or (is_hedge(answer) and not gold.is_list and not same_words(answer, gold.clean)):
         return Verdict("unparsed")
+    if answer.endswith("!") and _is_exclaimed(answer, completion, gold):
+        answer = answer[:-1]
     strict = compact(answer) == gold.compact
     if strict and not all_methods:
         return Verdict("correct", "exact", answer)
@@ -107,6 +110,12 @@ def begin(completion: str, gold_text: str, *, all_methods: bool = False) -> Verd
     if isinstance(decided, Job):
         return Pending(answer, strict, decided)
     return conclude(answer, strict, decided, all_methods=all_methods)
+
+
+def _is_exclaimed(answer: str, completion: str, gold: Gold) -> bool:
+    """True if an answer such as ``72!`` ends a sentence and, without the mark, is the gold number."""
+    quantity = read_quantity(clean(answer[:-1])) if gold.quantity and _EXCLAMATION.search(completion[-200:]) else None
+    return bool(quantity and gold.quantity and same_quantity(quantity, gold.quantity))
 
 
 def _says(line: str, gold: Gold) -> bool:
@@ -134,8 +143,8 @@ def _decide(answer: str, gold: Gold) -> Comparison | None:
     """Compares plain numbers and words, which need no mathematics. None: ask a child."""
     if gold.quantity is not None:
         quantity = read_quantity(answer, prose=True)
-        if quantity is None and (decimal := european_decimal(answer)):
-            quantity = read_quantity(decimal)
+        if quantity is None:
+            quantity = respelled_quantity(answer)
         if quantity is None:
             return None
         same = same_quantity(quantity, gold.quantity)

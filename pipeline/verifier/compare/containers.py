@@ -32,8 +32,8 @@ def same_items(answer: Node, gold: Node, same: Same, *, is_repeat: Same) -> bool
         return "set" in kinds
     if len(left) == 1:
         return same(left[0], right[0])
-    if len(left) == 2 and set(kinds) == {"()", "[]"}:
-        return False  # an open interval is not a closed one
+    if len(left) == 2 and (set(kinds) == {"()", "[]"} or kinds == ("set", "[]")):
+        return False  # neither an open interval nor a set is a closed interval
     return _same_several(left, right, kinds, same)
 
 
@@ -107,6 +107,11 @@ def _distinct(items: Sequence[Node], is_repeat: Same) -> list[Node]:
 def has_matrix(node: Node) -> bool:
     """True for a matrix, also with a factor or a sign."""
     return node.head == "matrix" or (node.head in ("mul", "neg", "div") and any(map(has_matrix, node.args)))
+
+
+def same_determinant(answer: Node, gold: Node, same: Same) -> bool:
+    """Bars around a matrix make another thing of it."""
+    return answer.head == gold.head and same_matrix(Node("matrix", answer.args), Node("matrix", gold.args), same)
 
 
 def same_matrix(answer: Node, gold: Node, same: Same) -> bool:

@@ -5,9 +5,10 @@ from sympy import Expr
 
 from pipeline.verifier.compare import equality
 from pipeline.verifier.compare.expressions import Unknown, rational, to_sympy
+from pipeline.verifier.normalize.languages import take_scale
 from pipeline.verifier.normalize.quantity import MIN_DIGITS, RELATIVE_TOLERANCE
 from pipeline.verifier.normalize.spelling import TEXT_CLOSE, TEXT_OPEN
-from pipeline.verifier.normalize.units import NO_UNIT, PERCENT, Unit, compatible, read_unit, take_scale
+from pipeline.verifier.normalize.units import NO_UNIT, PERCENT, Unit, compatible, read_unit
 from pipeline.verifier.reading.tree import Node, number
 
 _DEGREE = read_unit("degree")

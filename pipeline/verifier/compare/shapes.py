@@ -9,7 +9,13 @@ from functools import partial
 import sympy
 
 from pipeline.verifier.compare import scalars
-from pipeline.verifier.compare.containers import has_matrix, same_in_order, same_items, same_matrix
+from pipeline.verifier.compare.containers import (
+    has_matrix,
+    same_determinant,
+    same_in_order,
+    same_items,
+    same_matrix,
+)
 from pipeline.verifier.compare.real_sets import is_real_set, same_real_set
 from pipeline.verifier.normalize.quantity import european_decimal, without_lead
 from pipeline.verifier.normalize.words import looks_like_words, same_words
@@ -94,6 +100,8 @@ def _same_value(answer: Node, gold: Node, leaf: Same) -> bool:
     """The same for answers without names and plus-minus signs."""
     heads = {answer.head, gold.head}
     same = partial(_same, leaf=leaf)
+    if "determinant" in heads:
+        return same_determinant(answer, gold, same)
     if has_matrix(answer) or has_matrix(gold):
         return same_matrix(answer, gold, same)
     if is_real_set(answer) or is_real_set(gold):

@@ -8,8 +8,9 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import NamedTuple
 
+from pipeline.verifier.normalize.languages import changes_next_number, ends_in_a_sign, take_scale
 from pipeline.verifier.normalize.spelling import TEXT_CLOSE, TEXT_OPEN
-from pipeline.verifier.normalize.units import NO_UNIT, PERCENT, Unit, compatible, read_unit, take_scale
+from pipeline.verifier.normalize.units import NO_UNIT, PERCENT, Unit, compatible, read_unit
 
 MAX_CHARS = 1000
 """Longer texts are not read as plain numbers."""
@@ -42,6 +43,8 @@ _NUMBER = re.compile(
     rf"(?:[^\W\d_]|\s|[.'/$€£¥₹¢{TEXT_OPEN}{TEXT_CLOSE}()-]|\^\s*\{{?[23]\}}?(?![0-9]))*)"
 )
 _EUROPEAN = re.compile(r"(?P<sign>-?)(?P<whole>[0-9]{1,3}(?:\.[0-9]{3})*|[0-9]+),(?P<decimals>[0-9]{1,2}|[0-9]{4,})")
+_MIXED = re.compile(r"(-?[0-9]{1,9}) and (?=(?:[0-9]{1,9}/|\\frac))")
+_SUMMED = re.compile(r"([^()]{1,60}) \(([^()]{1,200})\)")
 _LEAD = re.compile(
     r"(?:(?:is|are|equals?|exactly|about|approximately|approx\.?|around|roughly|only|just|total(?: of)?|a total of"
     r"|there(?: are| is)?|it is|it's|=|\\approx|~|\\simeq|\\sim)(?![A-Za-z])\s*)+",
@@ -66,6 +69,17 @@ _ONES = [
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _NUMBER_WORDS = {word: value for value, word in enumerate(_ONES)}
 _NUMBER_WORDS |= {word: 10 * value for value, word in enumerate(_TENS, start=2)}
+_PARTS = {
+    "half": 2,
+    "halve": 2,
+    "third": 3,
+    "quarter": 4,
+    "fourth": 4,
+    "fifth": 5,
+    "sixth": 6,
+    "eighth": 8,
+    "tenth": 10,
+}
 _LARGE_WORDS = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
 _COMPOUND_PART = re.compile(
     rf"(?:^|(?<=[\s,{TEXT_OPEN}{TEXT_CLOSE}]))(?:and{_TEXT})?"
@@ -142,7 +156,7 @@ def without_lead(text: str) -> str:
     if text.startswith(("negative ", "minus ")):
         return "-" + text.partition(" ")[2]
     words = _WORDS_BEFORE.match(text)
-    if words and not _CHANGES_MEANING.search(words[0]):
+    if words and not (_CHANGES_MEANING.search(words[0]) or changes_next_number(words[0]) or ends_in_a_sign(words[0])):
         text = text[words.end() :]
     return text
 
@@ -152,7 +166,10 @@ def _compound(text: str) -> Quantity | None:
     parts = _COMPOUND_PART.findall(text)
     if len(parts) < 2 or _COMPOUND_PART.sub("", text).strip(f" ,{TEXT_OPEN}{TEXT_CLOSE}"):
         return None
-    units = [read_unit(TEXT_OPEN + unit + TEXT_CLOSE) for _, unit in parts]
+    try:
+        units = [read_unit(TEXT_OPEN + unit + TEXT_CLOSE) for _, unit in parts]
+    except ValueError:
+        return None
     falling = all(a.factor > b.factor and a.dimensions == b.dimensions for a, b in pairwise(units))
     if not falling:
         return None
@@ -165,6 +182,9 @@ def _in_words(text: str) -> Quantity | None:
     """``twenty-one``, ``three hundred and five``, ``five apples``."""
     if len(text) > 200 or not text[:1].isalpha():
         return None
+    if text.startswith(("minus ", "negative ")):
+        opposite = _in_words(text.partition(" ")[2])
+        return opposite and opposite._replace(value=-opposite.value)
     words = text.replace(TEXT_OPEN, " ").replace(TEXT_CLOSE, " ").lower().replace("-", " ").split()
     total, group, used = 0, 0, 0
     for word in words:
@@ -178,6 +198,8 @@ def _in_words(text: str) -> Quantity | None:
             break
         used += 1
     rest = " ".join(words[used:])
+    if used and rest.removesuffix("s") in _PARTS:
+        return Quantity(Fraction(total + group, _PARTS[rest.removesuffix("s")]), NO_UNIT, "", 0)
     if not used or _NOT_A_UNIT.search(rest) or rest.startswith("quarters") or len(rest) > _MAX_UNIT_CHARS:
         return None
     if not all(word.isalpha() for word in words[used:]):
@@ -186,6 +208,18 @@ def _in_words(text: str) -> Quantity | None:
         return Quantity(Fraction(total + group), read_unit(TEXT_OPEN + rest + TEXT_CLOSE), "", 0)
     except ValueError:
         return None
+
+
+def respelled_quantity(text: str) -> Quantity | None:
+    """A plain number in a rarer spelling: ``3,14``, ``2 and 1/2``, or ``72 clips (48 in April and 24 in May)``."""
+    if decimal := european_decimal(text):
+        return read_quantity(decimal)
+    if mixed := _MIXED.match(text):
+        return read_quantity(f"{mixed[1]} {text[mixed.end() :]}")
+    if summed := _SUMMED.fullmatch(text):
+        total, parts = read_quantity(summed[1]), re.findall(r"[0-9]+(?:\.[0-9]+)?", summed[2])
+        return total if total and len(parts) > 1 and sum(map(Fraction, parts)) == total.value else None
+    return None
 
 
 def european_decimal(text: str) -> str | None:

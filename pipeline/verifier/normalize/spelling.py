@@ -3,6 +3,8 @@
 import re
 import unicodedata
 
+from pipeline.verifier.normalize.languages import in_signs
+
 TEXT_OPEN, TEXT_CLOSE = "\ue000", "\ue001"
 r"""Private marks around the content of ``\text{...}``: words there are never variables."""
 
@@ -60,6 +62,8 @@ _DOUBLED = re.compile(r"\\(?=\\[A-Za-z]{2})")
 _LATEX_COMMA = re.compile(r",\\!\s*")
 _COMMANDS = {"\\pounds": "£", "\\euro": "€", "\\!": "", "\\lbrace": "\\{", "\\rbrace": "\\}"}
 _CHOOSE = re.compile(r"\{([^{}]{1,50})\\choose(?![A-Za-z])([^{}]{1,50})\}")
+_OVER = re.compile(r"\{([^{}]{1,50})\\over(?![A-Za-z])([^{}]{1,50})\}")
+_REVERSED = re.compile(r"[][][^][;,]+[;,][^][;,]+[][]")
 _LEAN = re.compile(r"^\s*fun\s+\w+\s*(?::\s*\w+\s*)?=>")
 
 
@@ -104,7 +108,14 @@ def clean(text: str) -> str:
     text = _BLANKS.sub(" ", text.replace("\\%", "%")).strip(' "*_`')
     while _ends_in_a_mark(text):
         text = text[:-1].rstrip(" *`")
-    return _unwrapped(text)
+    return in_signs(_with_round_brackets(_unwrapped(text)))
+
+
+def _with_round_brackets(text: str) -> str:
+    """``]3, 5[``, as the French write it, is ``(3, 5)``."""
+    if not (text.startswith("]") or text.endswith("[")) or not _REVERSED.fullmatch(text):
+        return text
+    return text[0].replace("]", "(") + text[1:-1].replace(";", ",") + text[-1].replace("[", ")")
 
 
 def _ends_in_a_mark(text: str) -> bool:
@@ -133,7 +144,7 @@ def _clean_latex(text: str) -> str:
         text, changed = _WRAPPER.subn(_unwrap, text)
         if not changed:
             break
-    text = _CHOOSE.sub(r"\\binom{\1}{\2}", text).replace("\\colon", ":")
+    text = _OVER.sub(r"\\frac{\1}{\2}", _CHOOSE.sub(r"\\binom{\1}{\2}", text)).replace("\\colon", ":")
     return _SPACE.sub(" ", _FRACTION.sub(r"\\frac", _SIZE.sub(" ", text)))
 
 

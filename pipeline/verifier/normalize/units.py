@@ -6,6 +6,8 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
+from pipeline.verifier.normalize.languages import PERCENT as PERCENT_WORDS
+from pipeline.verifier.normalize.languages import is_about_the_number
 from pipeline.verifier.normalize.spelling import TEXT_CLOSE, TEXT_OPEN
 
 
@@ -49,18 +51,16 @@ _TABLE = {
     "angle": {"degree": "1", "deg": "1", r"^\circ": "1", r"^{\circ}": "1", r"\circ": "1", r"\degree": "1"},
     "radian": {"rad": "1", "radian": "1"},
     "temperature": {"degree celsius": "1", r"^\circ c": "1", r"^{\circ}c": "1", r"^{\circ} c": "1", r"^\circc": "1"},
-    "%": {"%": "1", "percent": "1", "pct": "1", "per cent": "1", "percentage": "1", "percentage point": "1"},
+    "%": {
+        "%": "1", "percent": "1", "pct": "1", "per cent": "1", "percentage": "1", "percentage point": "1",
+        **dict.fromkeys(PERCENT_WORDS, "1"),
+    },
 }  # fmt: skip
 _KNOWN = {word: Unit(((what, 1),), Fraction(size)) for what, words in _TABLE.items() for word, size in words.items()}
 _KNOWN["mph"] = Unit((("length", 1), ("time", -1)), Fraction("1609.344") / 3600)
 _KNOWN["kph"] = _KNOWN["kmh"] = Unit((("length", 1), ("time", -1)), Fraction(1000, 3600))
 _GENERIC = frozenset(("unit", "total", "in total", "altogether", "in all", "exactly", "answer", "only"))
 _FILLER = re.compile(r"\b(?:of|the|a|an|in total|total|altogether|in all|exactly|each|left|now|more|away|long|old)\b")
-_SCALES = {
-    "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
-    "lakh": 10**5, "crore": 10**7,
-}  # fmt: skip
-_SCALE = re.compile(rf"({'|'.join(_SCALES)})s?\b\s*")
 _POWER = re.compile(r"\s*\^?\s*\{?\s*([23])\s*\}?$")
 _EXPONENT = re.compile(r"\^\s*\{?\s*-?[0-9]\s*\}?")
 _WORD_AND_POWER = re.compile(r"([a-z]+)\s?[23](?![0-9])")
@@ -69,15 +69,6 @@ _PART_OF_A_NUMBER = re.compile(
     r"|hundredths?|thousandths?)(?:\s+of\b.*)?)"
 )
 _POWER_WORDS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
-
-
-def take_scale(text: str) -> tuple[int, str]:
-    """``million dollars`` -> (1000000, ``dollars``)."""
-    scale = 1
-    while match := _SCALE.match(text):
-        scale *= _SCALES[match[1]]
-        text = text[match.end() :]
-    return scale, text
 
 
 @lru_cache(4096)
@@ -99,7 +90,7 @@ def read_unit(text: str) -> Unit:
         and not re.search(r"\\circ|[a-z]{3}|(?:cm|mm|km|m|ft|in|mi|yd|s)\s*\^", text)
     ):
         raise ValueError(f"{text} is a product, not a unit")
-    if _PART_OF_A_NUMBER.fullmatch(text) or _has_number(text):
+    if _PART_OF_A_NUMBER.fullmatch(text) or _has_number(text) or is_about_the_number(text):
         raise ValueError(f"{text} belongs to the number")
     above, *below = re.split(r"\s*/\s*|\s+per\s+|\s+an?\s+(?=hour|minute|day|week)", text)
     dimensions: Counter[str] = Counter()

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 
+from pipeline.verifier.normalize.languages import NO_SOLUTION
 from pipeline.verifier.normalize.spelling import TEXT_CLOSE, TEXT_OPEN
 
 _CHOICE = re.compile(
@@ -20,6 +21,7 @@ _SYNONYMS = {
     "the empty set": "empty set", "dne": "does not exist", "doesnt exist": "does not exist",
     "not exist": "does not exist", "not defined": "undefined", "correct": "true", "incorrect": "false",
     "y": "yes", "n": "no", "real numbers": "all real numbers", "all reals": "all real numbers",
+    **dict.fromkeys(NO_SOLUTION, "no solution"),
 }  # fmt: skip
 _MAX_CHARS = 2000
 

@@ -2,9 +2,10 @@
 
 import re
 
+from pipeline.verifier.normalize.languages import take_scale
 from pipeline.verifier.normalize.quantity import read_quantity
 from pipeline.verifier.normalize.spelling import TEXT_CLOSE, TEXT_OPEN, clean, without_delimiters
-from pipeline.verifier.normalize.units import is_measure, read_unit, take_scale
+from pipeline.verifier.normalize.units import is_measure, read_unit
 from pipeline.verifier.normalize.words import choice_letter
 from pipeline.verifier.places.phrases import tidy
 from pipeline.verifier.reading.texts import tree_of

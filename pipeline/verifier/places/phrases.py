@@ -6,7 +6,10 @@ from collections import deque
 _HASHES = re.compile(r"#{4,}[ \t]*([^\n]*)")
 _HEADING = re.compile(r"\s*(?:step|part|solution|explanation|conclusion|final|summary|note|answer)\b.*", re.IGNORECASE)
 ANNOUNCED = {
-    "English": (r"\banswers?", r"(?:is|are|would be|should be|must be|comes? (?:out )?to|equals?)\b"),
+    "English": (
+        r"\b(?<!wrong )(?<!incorrect )(?<!false )answers?",
+        r"(?:is|are|would be|should be|must be|comes? (?:out )?to|equals?)\b",
+    ),
     "German": (r"\b(?:antwort|lösung|ergebnis)", r"(?:ist|lautet|beträgt)\b"),
     "French": (r"\br[ée]ponse(?:\s+finale)?", r"est\b"),
     "Spanish": (r"\brespuesta(?:\s+final)?", r"es\b"),
@@ -22,12 +25,14 @@ _COLON = r"(?:[:：=＝→⇒]|[-=]>)"
 _PHRASE = re.compile(
     "|".join(rf"{noun}[\s*_]*(?:{verbs}|{_COLON}|—+|[–-](?=\s))" for noun, verbs in ANNOUNCED.values())
     + r"|\banswer\s*\n+"
-    + r"|(?:故|应|應|因此|所以)[选選][择擇项項]?(?=[^\w\n]*[A-J](?![a-zA-Z]))",
+    + r"|\b(?<!wrong )(?<!incorrect )(?:option|choice) (?:is\b(?=\W{0,4}(?-i:[A-J])(?![\w']))"
+    + r"|(?=\W{0,4}(?-i:[A-J])\W{0,4}(?:is (?:the )?(?:correct|right)\b[^\n]{0,20})?\s*$))"
+    + r"|(?:故|应|應|因此|所以|(?<!\w))[选選][择擇项項]?(?=[^\w\n]*[A-J](?![a-zA-Z]))",
     re.IGNORECASE,
 )
 _STEMS = (
     "answer", "antwort", "lösung", "ergebnis", "ponse", "respuesta", "resposta", "risposta", "ответ", "答", "正", "답",
-    "选", "選",
+    "选", "選", "option ", "choice ",
 )  # fmt: skip
 """One of these is in every phrase, at most three characters after its start. Looking for them first saves time."""
 _ANSWER_LINE = re.compile(rf"(?:[\s*_>]|{_COLON})*(?:——+\s*|[—–-]\s+)?[*_]*(?:```[a-z]*\n\s*)?(?:\$\$|\\\[)?\s*")
@@ -40,7 +45,7 @@ _ASIDE = re.compile(r"([-−$€£0-9][^,，]*)(?:,\s+|，\s*(?![和或]))(?!(?:
 _CUT = re.compile(
     r"\.(?=\s|$|\*)|[;?](?=\s|$)|(?<=[A-Za-z])!(?=\s|$)|。|\n|\s+—\s"
     r"|,?\s+(?:because|since|as we|which|so that|so the|so we|where|when|but|after|given|and the|and we|and so|due to"
-    r"|by the|if the|for the|from the|therefore|thus|hence|not\s)"
+    r"|by the|if the|for the|from the|therefore|thus|hence|not\s|i\.e\.|namely\b|is (?:the )?(?:correct|right)\b)"
     r"|,\s+(?:not|as|so|because|and not)\b",
     re.IGNORECASE,
 )

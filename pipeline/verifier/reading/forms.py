@@ -13,9 +13,11 @@ _SEGMENT = re.compile(r"[A-Z]{2,3}")
 
 
 def braced(cursor: Cursor) -> Node:
+    """The content of braces; ``{1, 2}`` is a set."""
     node = _nested_list(cursor)
     cursor.expect("}")
-    return node
+    is_set = node.head == "list" and set(node.args[0]) == {","}
+    return Node("group", ("{", "}", *node.args[1:])) if is_set else node
 
 
 def _nested_list(cursor: Cursor, *, num_bars: int = 0) -> Node:
@@ -88,7 +90,7 @@ def matrix(cursor: Cursor, environment: str) -> Node:
         raise ReadError("matrix")
     if len({len(row) for row in rows}) != 1:
         raise ReadError("ragged matrix")
-    return Node("matrix", tuple(rows))
+    return Node("determinant" if environment in ("vmatrix", "Vmatrix") else "matrix", tuple(rows))
 
 
 def _row(cursor: Cursor) -> tuple[Node, ...]:

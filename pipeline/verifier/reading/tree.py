@@ -11,7 +11,7 @@ class Node(NamedTuple):
     Heads: number (value, decimals), based (digits, base, value), symbol, add, mul, div, pow, neg, pm, mp,
     call (name, *args), group (open, close, *items), list (separators, *items), relation (operators, *operands), union,
     intersection, setminus, set_of (relation), ratio, residue (value, modulus), unit (expression, text),
-    matrix (*rows), words, time (hour, minute, second, "a" or "p" or "").
+    matrix (*rows), determinant (*rows), words, time (hour, minute, second, "a" or "p" or "").
     """
 
     head: str
