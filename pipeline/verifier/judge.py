@@ -24,6 +24,8 @@ from pipeline.verifier.verdict import Comparison, Job, Method, Outcome, Verdict
 
 MAX_MATH_CHARS = 4000
 """A longer answer is wrong unless it is literally the gold one. A longer gold is bad."""
+_MAX_MARKS = 60
+"""Signs around and between the words of a line that says no more than the gold answer."""
 _EXCLAMATION = re.compile(r"[^\W\d_]\s+\**[-$€£]*[0-9][0-9,.]*\**!\s*(?:$|<)")
 _SENTENCE = re.compile(r"\s*[A-Z][^=]*?\s(?:is|are|equals)\s+(\$[^$]+\$|\\\((?:(?!\\\)).)+\\\))\s*\.?\s*", re.DOTALL)
 
@@ -120,6 +122,8 @@ def _is_exclaimed(answer: str, completion: str, gold: Gold) -> bool:
 
 def _says(line: str, gold: Gold) -> bool:
     """True if a whole line is literally the gold answer, or the words of one: nothing has to announce "Tuesday"."""
+    if len(line) > 2 * len(gold.text) + _MAX_MARKS:
+        return False
     return compact(line) == gold.compact or (gold.is_words and same_words(line, gold.clean))
 
 
