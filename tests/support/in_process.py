@@ -44,7 +44,7 @@ def evaluate_without_ray(engines: Engines, main: Main, *arguments: object) -> No
     """
     with _no_cluster(evaluate) as patch:
         patch.setattr(examination, "make_actor", partial(_local_engine, engines))
-        patch.setattr(examination, "reserve", lambda actors, others, limit_s: None)
+        patch.setattr(examination, "reserve", lambda actors, limit_s: None)
         patch.setattr(examination, "ray", SimpleNamespace(kill=lambda engine: None))
         main([str(argument) for argument in arguments])
 
