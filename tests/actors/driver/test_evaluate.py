@@ -108,8 +108,10 @@ def test_all_engines_and_then_the_driver_are_killed_and_nothing_is_lost_or_count
     arguments = ("--config", recipe, f"output.root={tmp_path}", "rollout.num_workers=2")
     with start(*arguments, script="jobs/evaluate.py", env=joining(ray_address)) as process:
         try:
+            wait_until(lambda: len(engine_processes()) == 2, process)
+            killed = engine_processes()  # found before there are answers: looking for them takes a while
             wait_until(lambda: num_rows(tmp_path) > 0, process)
-            for engine in engine_processes():
+            for engine in killed:
                 os.kill(engine, signal.SIGKILL)
             assert num_rows(tmp_path) < NUM_PROBLEMS * NUM_SAMPLES
             wait_until(lambda: num_rows(tmp_path) >= NUM_PROBLEMS * NUM_SAMPLES, process)  # all of the first model
