@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from actors.driver import local_head
+from pipeline.errors import ClusterError
 from pipeline.runs.metrics_log import read_metrics
 from tests.conftest import ROOT
 from tests.support.jobs import only_run
@@ -108,7 +109,10 @@ class Cluster:
         """Run, stage and value of each of our gauges that any node exports now. Their pages need no token."""
         found: dict[str, tuple[str, str, float]] = {}
         for target in json.loads(self.get("/api/prometheus/sd"))[0]["targets"]:
-            page = local_head._get(f"http://{target}/metrics", {}).decode()
+            try:
+                page = local_head._get(f"http://{target}/metrics", {}).decode()
+            except ClusterError:  # of a process that has ended, or has not started: the caller asks again
+                continue
             found |= {name: (run, stage, float(value)) for name, run, stage, value in GAUGE.findall(page)}
         return found
 

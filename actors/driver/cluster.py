@@ -63,7 +63,8 @@ def wait_for_room(actors: Sequence[ActorPlan], limit_s: float, held: str | None 
 @contextmanager
 def lent_room(actors: Sequence[ActorPlan], limit_s: float, held: str | None) -> Iterator[None]:
     """Within the block, room that is held under a name is free for actors that are placed otherwise, such as Ray
-    Train's learners. After the block it is held again, as soon as they are gone.
+    Train's learners. After the block the driver holds it again, as soon as they are gone. A trial of a search does not:
+    a group that it asks for while its job is killed would stay for ever.
 
     Raises:
         ClusterError: as ``wait_for_room``.
@@ -72,7 +73,7 @@ def lent_room(actors: Sequence[ActorPlan], limit_s: float, held: str | None) -> 
     try:
         yield
     finally:
-        if held:
+        if held and ray.get_runtime_context().get_actor_id() is None:
             placement_group(bundles(actors), name=held)
 
 
