@@ -47,7 +47,7 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """What an engine holds after it loaded weights."""
+    """Proof of the weights that an engine loaded."""
 
     checksum: str
     """Of the weights as they arrived."""

@@ -187,7 +187,7 @@ def stored_features(schema: "pa.Schema", place: object) -> Mapping[str, Any]:
 
 
 def _restorer(type: "pa.DataType", feature: Any) -> Callable[[Any], Any] | None:
-    """What turns a value of ``to_pylist`` into the value that is meant; None if they are the same."""
+    """A function from a value of ``to_pylist`` to the value that is meant; None if they are the same."""
     import numpy as np
     import pyarrow as pa
 

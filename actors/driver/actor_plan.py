@@ -86,7 +86,7 @@ def needed_resources(actors: Sequence[ActorPlan]) -> dict[str, float]:
 
 
 def bundles(actors: Sequence[ActorPlan]) -> list[dict[str, float]]:
-    """What each actor reserves, by Ray's names. Those that reserve nothing are left out."""
+    """Reservation of each actor, by Ray's names. Actors that reserve nothing are left out."""
     needs = [needed_resources([replace(actor, count=1)]) for actor in actors for _ in range(actor.count)]
     return [bundle for need in needs if (bundle := {name: amount for name, amount in need.items() if amount})]
 

@@ -168,7 +168,7 @@ def _roles(problem: Problem) -> tuple[str, ...]:
 
 
 def _wants_tags(chain: PlannedChain) -> str | None:
-    """What counts completions by their tags."""
+    """The part of the job that needs tags in completions, as an error message names it; None if there is none."""
     config = chain.spec.config
     if _counts_tags(config):
         return "reward 'format'"

@@ -190,7 +190,7 @@ def _with(settings: dict[Any, Any], pairs: Sequence[tuple[str, Any]]) -> dict[An
 
 
 def _child(place: Any, name: str, key: str, *, make: bool = False) -> Any:
-    """What a dotted key has under one of its names. ``make`` puts a section there if there is nothing."""
+    """The value under one name of a dotted key. ``make`` adds an empty section if there is none."""
     if isinstance(place, dict):
         if make and place.get(name) is None:
             place[name] = {}

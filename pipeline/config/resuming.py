@@ -127,7 +127,7 @@ def _refusal(
     fixed_steps: Sequence[SFTConfig | GRPOConfig],
     compares_content: bool,
 ) -> str | None:
-    """What to add to the line of a change that is refused; None for one that is accepted."""
+    """The reason to append to a refused change; None if the change is accepted."""
     if change.rule == "fixed":
         return ""
     if change.rule == "content":

@@ -52,7 +52,7 @@ def local_splits(path: Path, subset: str | None = None) -> Splits:
 
 
 class _Layout(NamedTuple):
-    """What a directory holds."""
+    """Data files of a directory."""
 
     subsets: dict[str, Splits]
     """By name; "" for the files outside of subsets."""

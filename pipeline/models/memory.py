@@ -86,7 +86,7 @@ class LearnerMemory:
 
 
 def plan_memory(config: Config) -> LearnerMemory | None:
-    """What each learner worker of a job needs; None if the model is not on this machine, or its shape is not known.
+    """Memory of each learner worker; None if the model is not on this machine, or its shape is not known.
 
     Raises:
         ModelError: its config.json cannot be read.

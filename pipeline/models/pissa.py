@@ -48,7 +48,7 @@ def _start(layer: Any) -> tuple[Tensor, Tensor]:
 
 
 def delta_weight(layer: Any, rows: slice = slice(None)) -> Tensor:
-    """What a LoRA layer adds to these rows of its base, in float32. Exactly 0 at PiSSA's start."""
+    """The update that a LoRA layer adds to these rows of its base, in float32. Exactly 0 at PiSSA's start."""
     adapter = layer.active_adapters[0]
     if not isinstance(layer.get_base_layer(), nn.Linear):  # of an adapter that was trained elsewhere
         return cast(Tensor, layer.get_delta_weight(adapter).float()[rows])

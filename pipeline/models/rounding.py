@@ -52,7 +52,7 @@ class UpdateSample:
         return {} if frac is None else {"visible_update_frac": frac}
 
     def record(self, dtype: torch.dtype, seed: int) -> dict[str, str | float | None]:
-        """What rounding did to the weights that are handed over with this seed."""
+        """Precision, kind of rounding and visible share of the weights handed over with this seed."""
         rounding = "none" if dtype == torch.float32 else "stochastic" if self._layers else "nearest"
         name = str(dtype).removeprefix("torch.")
         return {"dtype": name, "rounding": rounding, "visible_update_frac": self.visible_frac(dtype, seed)}

@@ -44,7 +44,7 @@ class Inputs:
 
     @classmethod
     def read(cls, run_path: Path) -> "Inputs | None":
-        """What the run started with; None for a run of an earlier version, which did not record it."""
+        """The recorded inputs of a run; None if an earlier version started it and recorded none."""
         path = run_path / INPUTS_FILE
         try:
             return cls(**json.loads(path.read_text()))

@@ -1,4 +1,4 @@
-"""What every process of a run tells the person at the console: a line in its log that the driver shows."""
+"""Notices for the console from any process of a run: lines in its log that the driver shows."""
 
 import logging
 import re

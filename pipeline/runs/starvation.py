@@ -24,7 +24,7 @@ MIN_ASKED_FRAC = 0.1
 
 
 class CpuTime(NamedTuple):
-    """Of one thread since it started."""
+    """CPU time of one thread since it started."""
 
     ran_ns: int
     waited_ns: int

@@ -1,4 +1,4 @@
-"""What a process of a run waits for, on the run's console."""
+"""Reports waits of any process on the run's console."""
 
 from pipeline.runs.notices import notify
 

@@ -47,7 +47,7 @@ _MAX_HEDGE_CHARS = 500
 
 
 class Found(NamedTuple):
-    """What a completion holds outside its reasoning."""
+    """Answer of a completion, found outside its reasoning."""
 
     answer: str | None
     """The final answer, hedges included."""

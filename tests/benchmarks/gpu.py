@@ -132,7 +132,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def spec_tflops(device: torch.device) -> float | None:
-    """What the data sheet says; None for other cards."""
+    """Peak of known cards, from their data sheets; None for others."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     return next((peak for card, peak in PEAKS.items() if card in name), None)
 

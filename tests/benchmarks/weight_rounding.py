@@ -1,4 +1,4 @@
-"""What engines see of a small LoRA update in bfloat16: rounded to the nearest, stochastically, or not at all.
+"""The share of a small LoRA update that engines see in bfloat16: rounded to the nearest, stochastically, or not at all.
 
     python -m tests.benchmarks.weight_rounding [--sizes 1e-5 1e-4 1e-3]
 

@@ -137,7 +137,7 @@ def _real_values(left: Expr, right: Expr, guarded: tuple[list[Expr], list[Expr]]
 
 
 def _roots_and_logarithms(expression: Expr) -> list[Expr]:
-    """What must not be negative for the expression to be real: radicands, and the arguments of logarithms."""
+    """Radicands and arguments of logarithms: none may be negative if the expression is to be real."""
     powers = [power.base for power in expression.atoms(sympy.Pow) if power.exp.is_Rational and not power.exp.is_Integer]
     inside = [*powers, *(logarithm.args[0] for logarithm in expression.atoms(sympy.log))]
     return [each for each in inside if each.free_symbols]

@@ -1,4 +1,4 @@
-"""What a run in bfloat16 hands over: the loop of GRPO with a learner and a grader, and an engine that only writes."""
+"""Weights that a run in bfloat16 hands over: the loop of GRPO with a learner and a grader, and an engine that only writes."""
 
 import json
 from collections.abc import Iterator
