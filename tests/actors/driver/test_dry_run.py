@@ -272,11 +272,12 @@ def chat(*roles: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("inst", ["[INST]{{ message.content }}[/INST]", "{{ message.content }}\n"])
-def test_a_template_without_a_header_for_answers_asks_for_one(recipe, tmp_path, inst):
+def test_a_template_without_a_header_for_answers_asks_for_one(recipe, tmp_path, inst, capsys):
     """Mistral's has none: an answer comes right after ``[/INST]``."""
     body = f"{{% if message.role == 'user' %}}{inst}{{% else %}}{{{{ message.content }}}}{{% endif %}}"
     with_tokenizer(tmp_path / "model", f"{{% for message in messages %}}{body}{{% endfor %}}")
     check(recipe)
+    assert ": valid" in capsys.readouterr().out
 
 
 def test_a_run_that_cannot_be_resumed_is_refused(recipe, tmp_path):

@@ -1,4 +1,4 @@
-"""Weights that a run in bfloat16 hands over: the loop of GRPO with a learner and a grader, and an engine that only writes."""
+"""Weights that a run in bfloat16 hands over: the GRPO loop with a learner, a grader, and an engine that only writes."""
 
 import json
 from collections.abc import Iterator
