@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from pipeline.config import RewardConfig
-from pipeline.training.rewards import resolve, score_group
+from pipeline.rewards.registry import resolve
+from pipeline.rewards.scoring import score_group
 from pipeline.types import RolloutGroup
 from pipeline.verifier import Grader
 

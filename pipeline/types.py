@@ -19,6 +19,22 @@ class Message(TypedDict):
     content: str
 
 
+WritingKind = Literal["new", "parameters", "context", "practical"]
+"""A problem of its own, or a variation of another: with other numbers, with other names and things, or in a practical
+setting."""
+
+
+@dataclass(frozen=True, slots=True)
+class WritingTask:
+    """A task to write a problem instead of solving one. Topic and difficulty are the ``type`` and ``level`` of the
+    Problem that carries it."""
+
+    kind: WritingKind
+    original: str | None = None
+    """The statement to vary; None for a new problem."""
+    original_answer: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One item of a data set."""
@@ -36,6 +52,9 @@ class Problem:
     source: str = ""
     prompt_text: str | None = None
     """Plain text that the policy sees instead of the chat, or None."""
+    writing: WritingTask | None = None
+    """The completion is to be a problem. ``gold`` and ``solution`` are those of an example, and its solution is the
+    example in full: statement, worked solution and answer in their tags."""
 
     @property
     def question(self) -> str:

@@ -29,8 +29,9 @@ from pipeline.models.hub import check_weights
 from pipeline.models.policy import empty_policy
 from pipeline.models.tokenizer import Tokenizer, batch_token_ids, check_prompt, end_of_turn_id, load_tokenizer
 from pipeline.models.weight_names import check_weight_names
+from pipeline.rewards.built_in import TAGS, check_tags
+from pipeline.rewards.scoring import try_rewards
 from pipeline.training.batching import TokenSequence
-from pipeline.training.rewards import TAGS, check_tags, try_rewards
 from pipeline.training.spectral import AdapterPair, select_pairs
 from pipeline.types import Problem
 from pipeline.verifier import Verdict

@@ -22,9 +22,9 @@ from pipeline.data.table import ProblemTable, data_cache, heads, load_table, num
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.models.device import choose_dtype
 from pipeline.models.hub import own_revision
+from pipeline.rewards.registry import resolve
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.trackers import check_trackers
-from pipeline.training.rewards import resolve
 from pipeline.types import Problem
 
 logger = logging.getLogger(__name__)

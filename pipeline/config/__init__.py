@@ -20,6 +20,7 @@ from pipeline.config.job import Config
 from pipeline.config.loading import load_config, load_saved_config, validate_config, with_settings
 from pipeline.config.model import LoraConfig, ModelConfig
 from pipeline.config.output import CheckpointConfig, OutputConfig, TrackingConfig
+from pipeline.config.questions import QuestionsConfig
 from pipeline.config.training import GRPOConfig, OptimizerConfig, SFTConfig, TrainerConfig
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "ProblemFilter",
     "ProblemsConfig",
     "PromotionConfig",
+    "QuestionsConfig",
     "RangeConfig",
     "RewardConfig",
     "RewardTerm",

@@ -57,6 +57,8 @@ class RewardTerm(StrictModel):
     """A registered reward (``correctness``, ``format``), or ``module:function``."""
     weight: float = 1.0
     """Factor in the sum. May be negative."""
+    gate: bool = False
+    """A completion whose value is 0 here gets the lowest total, whatever its other values are."""
 
 
 class GradingConfig(StrictModel):

@@ -12,6 +12,7 @@ from pipeline.config.evaluation import HeldOutConfig
 from pipeline.config.limits import LimitsConfig
 from pipeline.config.model import ModelConfig
 from pipeline.config.output import CheckpointConfig, OutputConfig, TrackingConfig
+from pipeline.config.questions import QuestionsConfig
 from pipeline.config.training import GRPOConfig, SFTConfig, TrainerConfig
 
 
@@ -39,6 +40,7 @@ class Config(StrictModel):
     """Defaults of GRPO stages."""
     rollout: RolloutConfig = RolloutConfig()
     reward: RewardConfig = RewardConfig()
+    questions: QuestionsConfig = QuestionsConfig()
     learner: LearnerConfig = LearnerConfig()
     limits: LimitsConfig = LimitsConfig()
     eval: HeldOutConfig = HeldOutConfig()

@@ -10,9 +10,9 @@ from actors.driver.dry_run import dry_run, dry_run_evaluation
 from pipeline.cli import JobArguments
 from pipeline.config import EvaluationConfig, load_config
 from pipeline.errors import ConfigError, GradusError, ModelError
+from pipeline.rewards import scoring
 from pipeline.runs.checkpoints import Progress
 from pipeline.runs.directory import Kind, RunDirectory
-from pipeline.training import rewards
 from pipeline.types import RolloutGroup
 from pipeline.verifier import Verdict
 from tests.conftest import CONFIGS
@@ -114,7 +114,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize(("overrides", "message"), SETTINGS.values(), ids=SETTINGS)
 def test_settings_that_cannot_work_are_refused(recipe, tmp_path, monkeypatch, capsys, overrides, message):
-    monkeypatch.setattr(rewards, "TRY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(scoring, "TRY_TIMEOUT_S", 0.2)
     with pytest.raises(GradusError) as error:
         check(recipe, *(item.replace("%s", PLUGINS).replace("{tmp}", str(tmp_path)) for item in overrides))
     assert message in str(error.value) and "valid" not in capsys.readouterr().out

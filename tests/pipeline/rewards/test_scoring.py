@@ -4,7 +4,8 @@ import pytest
 
 from pipeline.config import RewardConfig, RewardTerm
 from pipeline.errors import RewardError
-from pipeline.training.rewards import resolve, score_group
+from pipeline.rewards.registry import resolve
+from pipeline.rewards.scoring import score_group
 from pipeline.types import Completion, Problem, RolloutGroup, WeightId
 from pipeline.verifier import Grader
 
@@ -122,7 +123,7 @@ def test_a_total_that_is_not_finite_in_float32_is_an_error_that_names_its_terms(
         ("my_rewards:", "has no attribute ''"),
         (":f", "Empty module name"),
         ("broken_rewards:f", "ZeroDivisionError"),
-        ("my_rewards:limit", "must be a function, got int"),
+        ("my_rewards:limit", "must be a function or a class, got int"),
     ],
 )
 def test_unknown_reward_is_a_one_line_error_that_names_it(name, reason, plugin):

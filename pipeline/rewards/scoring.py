@@ -1,78 +1,21 @@
-"""Reward functions, looked up by name, and the weighted sum of their values.
+"""The weighted sum of a completion's rewards."""
 
-A reward function sees all completions of one prompt with their verdicts, and returns one value per completion::
-
-    @register("short")
-    def short(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
-        return [1.0 / len(completion.token_ids) for completion in group.completions]
-"""
-
-import difflib
-import importlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, cast
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 
 from pipeline.config import RewardTerm
 from pipeline.errors import RewardError, first_line
-from pipeline.models.tokenizer import Tokenizer
+from pipeline.rewards.registry import make_reward
 from pipeline.types import Completion, Problem, RewardBreakdown, RolloutGroup, WeightId
 from pipeline.verifier import Grader, Verdict
 
 logger = logging.getLogger(__name__)
-RewardFunction = Callable[[RolloutGroup, Sequence[Verdict]], Sequence[float]]
-
-_REGISTRY: dict[str, RewardFunction] = {}
-TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
 TRY_TIMEOUT_S = 60.0
 """Seconds that a reward has for a made-up group."""
-
-
-def register(name: str) -> Callable[[RewardFunction], RewardFunction]:
-    """Decorator: make a reward function available under ``name``."""
-
-    def add(function: RewardFunction) -> RewardFunction:
-        _REGISTRY[name] = function
-        return function
-
-    return add
-
-
-@register("correctness")
-def correctness(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
-    """2.0 for exactly the gold answer, 1.5 for the same in another form, otherwise 0.0."""
-    return [0.0 if verdict.outcome != "correct" else 2.0 if verdict.method == "exact" else 1.5 for verdict in verdicts]
-
-
-@register("format")
-def tag_format(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
-    """0.2 for each of the four tags that appears."""
-    return [0.2 * sum(tag in completion.text for tag in TAGS) for completion in group.completions]
-
-
-def resolve(name: str) -> RewardFunction:
-    """The reward function that is registered as ``name``, or that ``module:function`` names.
-
-    Raises:
-        RewardError: unknown name, or the module cannot be imported.
-    """
-    if name in _REGISTRY:
-        return _REGISTRY[name]
-    module_name, separator, function_name = name.partition(":")
-    if not separator:
-        near = difflib.get_close_matches(name, _REGISTRY, n=1, cutoff=0.5) or sorted(_REGISTRY)
-        raise RewardError(f"unknown reward {name!r}. Did you mean {' or '.join(near)}? A plug-in is module:function.")
-    try:
-        function: object = getattr(importlib.import_module(module_name), function_name)
-    except (Exception, SystemExit) as error:  # importing a plug-in can raise anything, and a script may end itself
-        reason = " ".join(str(error).split())
-        raise RewardError(f"reward {name!r} cannot be imported: {type(error).__name__}: {reason}") from error
-    if not callable(function):
-        raise RewardError(f"reward {name!r} must be a function, got {type(function).__name__}.")
-    return cast(RewardFunction, function)
 
 
 def score_group(group: RolloutGroup, terms: Sequence[RewardTerm], grader: Grader) -> tuple[RewardBreakdown, ...]:
@@ -144,18 +87,8 @@ def _made_up(problem: Problem, num_completions: int) -> tuple[RolloutGroup, list
     return RolloutGroup(problem, (1, 2, 3), completions, WeightId(0, 0)), [found[index] for index in chosen]
 
 
-def check_tags(tokenizer: Tokenizer, wanted_by: str) -> None:
-    """Raises RewardError if the engines' text of a completion would lack the tags, as special tokens of the model."""
-    decoded = tokenizer.decode(tokenizer.encode(" ".join(TAGS), add_special_tokens=False), skip_special_tokens=True)
-    if dropped := [tag for tag in TAGS if tag not in decoded]:
-        raise RewardError(
-            f"{wanted_by} must be able to see {', '.join(dropped)} in completions, and this model's tokenizer drops "
-            "special tokens from texts: nothing would ever have these tags. Use other rewards, or another model."
-        )
-
-
 def _call(name: str, group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
-    function = resolve(name)
+    function = make_reward(name, None)
     try:
         result = function(group, verdicts)
         result = list(result) if isinstance(result, Iterator) else result  # a generator fails only now

@@ -1,0 +1,1 @@
+"""The rewards of written problems. Each is in [0, 1]."""
