@@ -14,11 +14,12 @@ ROOMS = [  # from lower to upper: a room imports from its own row and from those
     {"errors", "fields", "files", "seeds", "templates", "types", "verifier"},
     {"config"},
     {"data", "models"},
-    {"training"},
+    {"training", "rewards"},
     {"runs"},
     {"reports"},
     {"curriculum"},
     {"evaluation", "audit", "grading"},
+    {"questions"},
     {"report", "cli"},
 ]
 

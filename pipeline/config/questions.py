@@ -59,8 +59,8 @@ class VariationConfig(StrictModel):
     }
     """Allowed similarity for each kind. ``parameters``: of texts whose numbers are masked. ``context`` and
     ``practical``: plain cosine of words."""
-    length_ratio: tuple[float, float] = (0.5, 2.0)
-    """Allowed length of the variation over that of the original, in words."""
+    max_length_ratio: float = Field(2.0, gt=1)
+    """A variation may be at most this many times as long as its original, and no shorter than one over it, in words."""
 
 
 class QuestionsConfig(StrictModel):

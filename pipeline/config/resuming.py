@@ -51,6 +51,10 @@ _SETTINGS: dict[Rule, dict[str, str]] = {
         "drop_zero_variance_groups mask_ungraded mask_truncated",
         "rollout": "temperature top_p top_k max_prompt_length max_completion_length",
         "reward": "functions",
+        "questions": "max_numbers must_compute novelty variation solver",
+        "questions.novelty": "history copy_similarity free_similarity",
+        "questions.variation": "bands max_length_ratio",
+        "questions.solver": "model num_samples target_rate temperature max_completion_length",
         "eval": "at_start metric_for_best_model greater_is_better",
     },
 }
