@@ -35,7 +35,7 @@ _SETTINGS: dict[Rule, dict[str, str]] = {
     "product": {"sft": "per_device_train_batch_size gradient_accumulation_steps", "learner": "num_workers"},
     "content": {"model": "name hub revision", "data": "name hub revision"},
     "fixed": {
-        "": "seed curriculum",
+        "": "seed curriculum questions",
         "model": "dtype master_dtype trust_remote_code lora",
         "model.lora": "r alpha dropout target_modules use_rslora init",
         "data": "layout subset train_split eval_split fields task_name answer_format prompt_template system_prompt "
@@ -51,10 +51,6 @@ _SETTINGS: dict[Rule, dict[str, str]] = {
         "drop_zero_variance_groups mask_ungraded mask_truncated",
         "rollout": "temperature top_p top_k max_prompt_length max_completion_length",
         "reward": "functions",
-        "questions": "max_numbers must_compute novelty variation solver",
-        "questions.novelty": "history copy_similarity free_similarity",
-        "questions.variation": "bands max_length_ratio",
-        "questions.solver": "model num_samples target_rate temperature max_completion_length",
         "eval": "at_start metric_for_best_model greater_is_better",
     },
 }
