@@ -13,7 +13,7 @@ from pipeline.config.curriculum import (
     SearchConfig,
     StageConfig,
 )
-from pipeline.config.data import DataConfig, EmbeddedSetsConfig, FieldNames, ProblemFilter
+from pipeline.config.data import DataConfig, EmbeddedSetsConfig, FieldNames, ProblemFilter, WritingConfig
 from pipeline.config.engines import GradingConfig, LearnerConfig, RewardConfig, RewardTerm, RolloutConfig
 from pipeline.config.evaluation import EvaluationConfig, HeldOutConfig, LoadingConfig, ProblemsConfig
 from pipeline.config.job import Config
@@ -56,6 +56,7 @@ __all__ = [
     "StrictModel",
     "TrackingConfig",
     "TrainerConfig",
+    "WritingConfig",
     "load_config",
     "load_saved_config",
     "validate_config",

@@ -1,11 +1,13 @@
 """The source of problems, and the filter that a stage applies to them."""
 
+from string import Formatter
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.base import StrictModel
 from pipeline.templates import template_parts
+from pipeline.types import WritingKind
 
 
 class FieldNames(StrictModel):
@@ -52,6 +54,43 @@ SYSTEM_PROMPT = (
 _LAYOUTS = {"verl": {"question": "prompt", "answer": "reward_model.ground_truth"}}
 
 
+WRITING_PROMPT = (
+    "Write the problem inside <problem> and </problem>, its worked solution inside <solution> and </solution>, "
+    "then only the final answer inside <answer> and </answer>."
+)
+_WRITING_FIELDS = {"topic", "level", "original"}
+
+
+class WritingConfig(StrictModel):
+    """Tasks to write problems, made of the problems of a data set. docs/questions.md."""
+
+    prompts: dict[WritingKind, str] = {
+        "new": "Write a math problem about {topic}, {level}.",
+        "parameters": "Write a variation of this problem with other numbers, {level}.\n\n{original}",
+        "context": "Write a variation of this problem with other names and things, {level}.\n\n{original}",
+        "practical": "Write a variation of this problem in a practical setting, {level}.\n\n{original}",
+    }
+    """The question of each kind of task that is made. {topic} is the problem's type, {level} its level, and {original}
+    the problem that is to be varied."""
+    levels: dict[str, str] = {}
+    """Level -> the text that stands for it. A level that is not named stands for itself."""
+    system_prompt: str = WRITING_PROMPT
+    """First message of every chat; empty for none."""
+
+    @field_validator("prompts")
+    @classmethod
+    def _known_fields(cls, prompts: dict[WritingKind, str]) -> dict[WritingKind, str]:
+        if not prompts:
+            raise ValueError("must have a prompt for one kind of task at least, got none")
+        for kind, prompt in prompts.items():
+            names = {name for _, name, _, _ in Formatter().parse(prompt) if name is not None}
+            if unknown := sorted(names - _WRITING_FIELDS):
+                raise ValueError(f"may hold {{topic}}, {{level}} and {{original}}, got {{{unknown[0]}}} in {kind}")
+            if ("original" in names) == (kind == "new"):
+                raise ValueError(f"must hold {{original}} in variations and only there, got {prompt!r} for {kind}")
+        return prompts
+
+
 class DataConfig(StrictModel):
     """The data set, and how its rows become problems. docs/data.md."""
 
@@ -89,6 +128,8 @@ class DataConfig(StrictModel):
     as they are: only a text other than the default is put before them, unless they have a system message."""
     arithmetic: EmbeddedSetsConfig = EmbeddedSetsConfig()
     """Sizes of the embedded sets."""
+    write: WritingConfig | None = None
+    """Make tasks to write problems. None: the problems are to be solved."""
 
     @property
     def gold_format(self) -> str:
@@ -111,6 +152,12 @@ class DataConfig(StrictModel):
         fields = values.get("fields", {})
         named = fields.model_dump(exclude_unset=True) if isinstance(fields, FieldNames) else fields
         return {**values, "fields": {**layout, **named}} if isinstance(named, dict) else values
+
+    @model_validator(mode="after")
+    def _writing_is_asked_for_in_a_chat(self) -> "DataConfig":
+        if self.write and self.prompt_template is not None:
+            raise ValueError("prompt_template must be null beside write, whose prompts are chats")
+        return self
 
     @field_validator("prompt_template")
     @classmethod

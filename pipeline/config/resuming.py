@@ -39,7 +39,7 @@ _SETTINGS: dict[Rule, dict[str, str]] = {
         "model": "dtype master_dtype trust_remote_code lora",
         "model.lora": "r alpha dropout target_modules use_rslora init",
         "data": "layout subset train_split eval_split fields task_name answer_format prompt_template system_prompt "
-        "arithmetic",
+        "arithmetic write",
         "trainer": "name refactor_every warmup_steps cooldown_steps mode lambda_start damping floor first_moments "
         "layers min_layer_params max_layer_params",
         "stages": "name kind each_level problems carry replay_ratio",

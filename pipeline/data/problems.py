@@ -11,6 +11,7 @@ from pipeline.data import embedded
 from pipeline.data.answers import read_answer, worked_solution
 from pipeline.data.rows import Row
 from pipeline.data.sources import check_hub_data, embedded_rows, is_embedded, iter_rows, local_path, split_expression
+from pipeline.data.writing import writing_tasks
 from pipeline.errors import ConfigError, DataError
 from pipeline.templates import PromptTemplate
 from pipeline.types import Message, Problem, SplitName
@@ -40,10 +41,10 @@ def iter_problems(config: DataConfig, split: SplitName) -> Iterator[Problem]:
         DataError, ConfigError: as load_problems. A lack of usable rows or of a field is known only at the end.
     """
     num_problems = num_skipped = 0
-    for _, problem in problem_rows(config, split):
+    for row, problem in problem_rows(config, split):
         if problem:
             num_problems += 1
-            yield problem
+            yield from writing_tasks(problem, _steps(row, config), config.write) if config.write else (problem,)
         else:
             num_skipped += 1
     if not num_problems:
@@ -53,6 +54,13 @@ def iter_problems(config: DataConfig, split: SplitName) -> Iterator[Problem]:
         )
     if num_skipped:
         logger.warning("%s, %s: left out %d of %d rows", config.name, split, num_skipped, num_problems + num_skipped)
+
+
+def _steps(row: Row, config: DataConfig) -> str | None:
+    """The worked solution as the data has it."""
+    config = _with_own_fields(config)
+    in_answer = read_answer(row.text(config.fields.answer), config)[0]
+    return (row.text(config.fields.solution) if config.fields.solution else in_answer) or None
 
 
 def problem_rows(

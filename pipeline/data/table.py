@@ -9,6 +9,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -19,14 +20,14 @@ import pyarrow.compute as pc
 
 from pipeline import fields, templates
 from pipeline.config import Config, DataConfig
-from pipeline.data import answers, arrow_files, local_sets, sources
+from pipeline.data import answers, arrow_files, local_sets, sources, writing
 from pipeline.data import problems as problems_module
 from pipeline.data import rows as rows_module
 from pipeline.data.arrow_files import ROWS_PER_BATCH, ArrowRows, code_digest, made_once, write_batches
 from pipeline.data.problems import iter_problems
 from pipeline.data.sources import source_digest, split_expression
 from pipeline.errors import ConfigError
-from pipeline.types import Message, Problem, ProblemHead, SplitName
+from pipeline.types import Message, Problem, ProblemHead, SplitName, WritingTask
 
 Problems = TypeVar("Problems", bound=Sequence[Problem])
 
@@ -34,6 +35,7 @@ _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]
 _PROBLEMS = pa.schema(
     [("id", pa.string()), ("prompt", _MESSAGES), ("gold", pa.string()), ("solution", pa.string())]
     + [(name, pa.string()) for name in ("level", "type", "source", "prompt_text")]
+    + [("writing", pa.struct([(name, pa.string()) for name in ("kind", "original", "original_answer")]))]
 )
 
 
@@ -140,7 +142,7 @@ def load_table(config: DataConfig, split: SplitName, cache: Path) -> ProblemTabl
     settings = config.model_dump(exclude={"train_split", "eval_split", "arithmetic", "layout", "revision"})
     split_name = split_expression(config, split)
     content = [settings, split, split_name, source_digest(config, split)]
-    modules = (answers, arrow_files, fields, local_sets, problems_module, rows_module, sources, templates)
+    modules = (answers, arrow_files, fields, local_sets, problems_module, rows_module, sources, templates, writing)
     made_by = code_digest(*(module.__file__ for module in modules), __file__)
     path = cache / _digest([made_by, *content]) / "problems.arrow"
     try:
@@ -159,12 +161,18 @@ def _digest(content: list[Any]) -> str:
 
 def _problem_batches(problems: Iterator[Problem]) -> Iterator[pa.RecordBatch]:
     while chunk := list(islice(problems, ROWS_PER_BATCH)):
-        columns = [pa.array([getattr(p, field.name) for p in chunk], field.type) for field in _PROBLEMS]
+        rows = [{**{name: getattr(p, name) for name in _PROBLEMS.names}, "writing": _as_struct(p)} for p in chunk]
+        columns = [pa.array([row[field.name] for row in rows], field.type) for field in _PROBLEMS]
         yield pa.record_batch(columns, schema=_PROBLEMS)
 
 
 def _problem(row: dict[str, Any]) -> Problem:
-    return Problem(**{**row, "prompt": tuple(row["prompt"])})
+    writing = row["writing"] and WritingTask(**row["writing"])
+    return Problem(**{**row, "prompt": tuple(row["prompt"]), "writing": writing})
+
+
+def _as_struct(problem: Problem) -> dict[str, str | None] | None:
+    return asdict(problem.writing) if problem.writing else None
 
 
 def _interned(text: str | None) -> str | None:
