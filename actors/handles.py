@@ -1,13 +1,14 @@
 """Types of what Ray gives us: references to answers, and handles of the actors of a run."""
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from ray.util.placement_group import PlacementGroup
 
 from actors.rollout import Decoding, SyncReport
 from actors.weights import PackedWeights
+from pipeline.rewards.state import RewardState
 from pipeline.types import Completion, PromptRequest, RolloutGroup, WeightId
 
 P = ParamSpec("P")
@@ -51,7 +52,7 @@ class RewardHandle(Protocol):
     """Handle of a RewardWorker."""
 
     @property
-    def score(self) -> RemoteMethod[[list[RolloutGroup]], list[RolloutGroup]]: ...
+    def score(self) -> RemoteMethod[[list[RolloutGroup], RewardState | None], list[RolloutGroup]]: ...
 
 
 class WeightStoreHandle(Protocol):
@@ -74,6 +75,8 @@ class ActorHandles:
     rollout_workers: tuple[RolloutHandle, ...]
     reward_workers: tuple[RewardHandle, ...]
     weight_store: WeightStoreHandle
+    frozen: dict[str, RolloutHandle] = field(default_factory=dict)
+    """Engines of frozen models, a solver or a teacher, by the model's name."""
     placement: PlacementGroup | None = None
     """The room of engines and graders."""
     learner_room: str | None = None

@@ -1,27 +1,55 @@
 """Scores completions. actors/driver/start.py makes it a Ray actor; tests build it directly."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from pipeline.config import RewardConfig
-from pipeline.rewards.registry import resolve
-from pipeline.rewards.scoring import score_group
-from pipeline.types import RolloutGroup
-from pipeline.verifier import Grader
+from pipeline.config import Config
+from pipeline.data.table import ProblemTable, data_cache, load_table
+from pipeline.questions.judge import verdict_of
+from pipeline.rewards.registry import RewardContext
+from pipeline.rewards.scoring import Scorer
+from pipeline.rewards.state import RewardState
+from pipeline.types import Completion, RolloutGroup
+from pipeline.verifier import Grader, Verdict
+
+Solve = Callable[[RolloutGroup, Sequence[str]], list[tuple[Completion, ...]]]
 
 
 class RewardWorker:
-    """Grades and scores groups, one at a time. An unknown reward fails in the constructor, before any rollout."""
+    """Grades and scores groups, one at a time. An unknown reward fails in the constructor, before any rollout.
 
-    def __init__(self, config: RewardConfig) -> None:
-        self._terms = config.functions
-        for term in self._terms:
-            resolve(term.name)
-        self._grader = Grader(config.num_children, config.timeout_s, config.memory_limit_mib)
+    Args:
+        solve: asks the solver of ``questions.solver``.
+    """
+
+    def __init__(self, config: Config, solve: Solve | None = None) -> None:
+        self._questions = config.questions
+        self._scorer = Scorer(config.reward, reward_context(config, solve))
+        self._grader = Grader(config.reward.num_children, config.reward.timeout_s, config.reward.memory_limit_mib)
         self._grader.start()
 
-    def score(self, groups: list[RolloutGroup]) -> list[RolloutGroup]:
-        """The same groups, in the same order, with their ``rewards`` filled in."""
-        return [replace(group, rewards=score_group(group, self._terms, self._grader)) for group in groups]
+    def score(self, groups: list[RolloutGroup], state: RewardState | None = None) -> list[RolloutGroup]:
+        """The same groups, in the same order, with their ``rewards`` filled in.
+
+        Args:
+            state: of the rewards, at the end of the step before. None: at the start.
+        """
+        return [replace(group, rewards=self._scorer.score(group, self._verdicts(group), state)) for group in groups]
+
+    def _verdicts(self, group: RolloutGroup) -> list[Verdict]:
+        texts = [completion.text for completion in group.completions]
+        if group.problem.writing:
+            return [verdict_of(group.problem, text, self._questions) for text in texts]
+        return self._grader.grade_batch([(text, group.problem.gold) for text in texts])
 
     def close(self) -> None:
         self._grader.close()
+
+
+def reward_context(config: Config, solve: Solve | None = None) -> RewardContext:
+    """What reward classes of a job are made with."""
+
+    def training_problems() -> ProblemTable:
+        return load_table(config.data, "train", data_cache(config))
+
+    return RewardContext(config, training_problems, solve)

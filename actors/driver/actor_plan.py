@@ -23,14 +23,32 @@ def plan_actors(config: Config) -> tuple[ActorPlan, ...]:
     """All actors of a training job that live at the same time. SFT alone needs no graders and,
     without evaluations, no engines."""
     rollout, reward = config.rollout, config.reward
-    samples = any(stage.kind == "grpo" for stage in config.stages)
-    num_rollout = rollout.num_workers if samples or config.eval.problems_per_level else 0
+    scores = _scores(config)
+    num_rollout = rollout.num_workers if scores or config.eval.problems_per_level else 0
     return (
         plan_learners(config),
         ActorPlan("rollout", num_rollout, rollout.num_cpus, rollout.num_gpus, rollout.memory_gib),
-        ActorPlan("reward", reward.num_workers if samples else 0, reward.num_cpus, 0.0, reward.memory_gib),
+        ActorPlan("frozen", len(frozen_models(config)), rollout.num_cpus, rollout.num_gpus, rollout.memory_gib),
+        ActorPlan("reward", reward.num_workers if scores else 0, reward.num_cpus, 0.0, reward.memory_gib),
         ActorPlan("weight store", 1, 0.0, 0.0, 0.0),
     )
+
+
+def frozen_models(config: Config) -> list[str]:
+    """Names of the models that have an engine of their own: a solver, a teacher."""
+    solver, teacher = config.questions.solver, config.questions.teacher
+    names = [solver.model if solver and _scores(config) else None, teacher if _is_taught(config) else None]
+    return list(dict.fromkeys(name for name in names if name is not None))
+
+
+def _scores(config: Config) -> bool:
+    """True if completions get rewards in some stage or evaluation."""
+    samples = any(stage.kind == "grpo" or stage.write for stage in config.stages)
+    return samples or (config.data.write is not None and config.eval.problems_per_level > 0)
+
+
+def _is_taught(config: Config) -> bool:
+    return any(stage.write and stage.write.by == "teacher" for stage in config.stages)
 
 
 def plan_learners(config: Config) -> ActorPlan:
@@ -100,4 +118,6 @@ def engine_limits(config: Config) -> tuple[int, int]:
     chunk = max(
         (s.num_generations * rollout.prompts_per_chunk for s in settings if isinstance(s, GRPOConfig)), default=1
     )
+    if config.questions.solver:  # it is asked for a solution of what the policy wrote
+        longest = max(longest, config.questions.solver.max_completion_length)
     return rollout.max_prompt_length + longest, max(chunk, EVAL_CHUNK)

@@ -30,10 +30,11 @@ from pipeline.models.policy import empty_policy
 from pipeline.models.tokenizer import Tokenizer, batch_token_ids, check_prompt, end_of_turn_id, load_tokenizer
 from pipeline.models.weight_names import check_weight_names
 from pipeline.rewards.built_in import TAGS, check_tags
+from pipeline.rewards.registry import RewardContext
 from pipeline.rewards.scoring import try_rewards
 from pipeline.training.batching import TokenSequence
 from pipeline.training.spectral import AdapterPair, select_pairs
-from pipeline.types import Problem
+from pipeline.types import Completion, Problem
 from pipeline.verifier import Verdict
 from pipeline.verifier.judge import begin
 
@@ -59,7 +60,8 @@ def check_plan(plan: RunPlan, model: Path | None) -> None:
     _warn_of_format(plan.config)
     for stage in (stage for chain in plan.chains for stage in chain.stages):
         if isinstance(stage.spec.settings, GRPOConfig):
-            try_rewards(plan.config.reward.functions, stage.problems[0], stage.spec.settings.num_generations)
+            context = _trial_context(plan.config, stage.problems)
+            try_rewards(plan.config.reward.functions, stage.problems[0], stage.spec.settings.num_generations, context)
             break
     if model is None:
         return
@@ -82,6 +84,15 @@ def check_plan(plan: RunPlan, model: Path | None) -> None:
             check_tags(tokenizer, wanted_by)
 
 
+def _trial_context(config: Config, problems: Sequence[Problem]) -> RewardContext:
+    """What rewards are tried with: the solver knows nothing."""
+    solver = config.questions.solver
+    unsolved = Completion((1,), (-0.5,), "I do not know.", "stop")
+    answers = (unsolved,) * solver.num_samples if solver else ()
+    solve = (lambda group, statements: [answers for _ in statements]) if solver else None
+    return RewardContext(config, lambda: problems, solve)
+
+
 def check_without_data(config: Config, model: Path | None) -> None:
     """As ``check_plan``, of a job whose data is not on this machine yet: everything that a made-up problem shows.
 
@@ -92,7 +103,8 @@ def check_without_data(config: Config, model: Path | None) -> None:
     asks_alone = config.data.prompt_template is None
     problem = replace(question_alone("What is 1 + 1?", config.data), gold="2") if asks_alone else None
     if problem and any(stage.kind == "grpo" for stage in config.stages):
-        try_rewards(config.reward.functions, problem, config.grpo.num_generations)
+        context = _trial_context(config, [problem])
+        try_rewards(config.reward.functions, problem, config.grpo.num_generations, context)
     if model is None:
         return
     check_weights(model, config.model.name)

@@ -11,11 +11,12 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.calls import Limit, results_of
-from actors.driver.actor_plan import engine_limits, plan_actors
+from actors.driver.actor_plan import engine_limits, frozen_models, plan_actors
 from actors.driver.cluster import give_back, reserve
 from actors.handles import ActorHandles, WeightStoreHandle
 from actors.reward import RewardWorker
 from actors.rollout import RolloutWorker, engine_environment
+from actors.solver import EngineNames, frozen_model, make_solver
 from actors.weights import PackedWeights, WeightStore
 from pipeline.config import Config, RolloutConfig
 from pipeline.runs.logs import log_to_file
@@ -39,26 +40,42 @@ def start_actors(config: Config, run_path: Path, slot: int = 0) -> ActorHandles:
     plans = {plan.name: plan for plan in plan_actors(config)}
     tag = f"_{slot}" if slot else ""
     learner_room = f"learners-{run_path.name}{tag}"
-    served = [plans["rollout"], plans["reward"]]
+    served = [plans["rollout"], plans["frozen"], plans["reward"]]
     placement = reserve(served, config.limits.placement_s, [plans["learner"]], learner_room)
     place = places(placement)
     # Engines find the store by name: an actor with handles among its constructor arguments restarts only while
     # whoever created it still holds them.
+    names = EngineNames(run_path.name, tag)
     store_name = f"weights-{run_path.name}{tag}"
     store_options = RESTARTS | {"name": store_name, "num_cpus": 0}
     store = make_actor(WeightStore, run_path, f"weight_store{tag}", **store_options).remote()
     pull = partial(_pull_weights, store_name, config.limits.store_s)
     engine_arguments = (rollout, config.model, *engine_limits(config), pull, end_process)
     grader_options = RESTARTS | {"num_cpus": reward.num_cpus, "memory": int(reward.memory_gib * 2**30)}
+    solve = make_solver(config, names, plans["rollout"].count)
+    engines = [(f"rollout{tag}_{index}", names.policy(index)) for index in range(plans["rollout"].count)]
     return ActorHandles(
         rollout_workers=tuple(
-            make_actor(
-                RolloutWorker, run_path, f"rollout{tag}_{index}", **engine_options(rollout), **next(place)
-            ).remote(*engine_arguments)
-            for index in range(plans["rollout"].count)
+            make_actor(RolloutWorker, run_path, log, name=name, **engine_options(rollout), **next(place)).remote(
+                *engine_arguments
+            )
+            for log, name in engines
         ),
+        frozen={
+            model: make_actor(
+                RolloutWorker,
+                run_path,
+                f"frozen{tag}_{index}",
+                name=names.frozen(model),
+                **engine_options(rollout),
+                **next(place),
+            ).remote(rollout, frozen_model(config.model, model), *engine_limits(config), _never_pull, end_process)
+            for index, model in enumerate(frozen_models(config))
+        },
         reward_workers=tuple(
-            make_actor(RewardWorker, run_path, f"reward{tag}_{index}", **grader_options, **next(place)).remote(reward)
+            make_actor(RewardWorker, run_path, f"reward{tag}_{index}", **grader_options, **next(place)).remote(
+                config, solve
+            )
             for index in range(plans["reward"].count)
         ),
         weight_store=store,
@@ -69,7 +86,7 @@ def start_actors(config: Config, run_path: Path, slot: int = 0) -> ActorHandles:
 
 def stop_actors(actors: ActorHandles) -> None:
     """End the actors, and give back their room."""
-    for actor in (*actors.rollout_workers, *actors.reward_workers, actors.weight_store):
+    for actor in (*actors.rollout_workers, *actors.frozen.values(), *actors.reward_workers, actors.weight_store):
         ray.kill(actor)
     if actors.placement:
         remove_placement_group(actors.placement)
@@ -111,6 +128,10 @@ def make_actor(worker: type, run_path: Path, log_name: str, **options: Any) -> A
 
     Logged.__name__ = Logged.__qualname__ = worker.__name__
     return ray.remote(Logged).options(**options)
+
+
+def _never_pull(weight_id: WeightId) -> PackedWeights:
+    raise LookupError(f"a frozen model must be asked without weights, got {weight_id}")
 
 
 def _pull_weights(store_name: str, limit_s: float, weight_id: WeightId) -> PackedWeights:

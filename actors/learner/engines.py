@@ -13,6 +13,7 @@ from actors.weights import PackedWeights
 from pipeline.config import Config, RewardConfig
 from pipeline.curriculum.examples import Example
 from pipeline.errors import ClusterError, RewardError
+from pipeline.rewards.state import RewardState
 from pipeline.runs.clock import PhaseClock
 from pipeline.types import Completion, PromptRequest, RolloutGroup, WeightId
 
@@ -76,7 +77,11 @@ class Engines:
         return self._synced
 
     def collect(
-        self, prompts: Sequence[Example], seeds: Sequence[tuple[int, ...]], clock: PhaseClock
+        self,
+        prompts: Sequence[Example],
+        seeds: Sequence[tuple[int, ...]],
+        clock: PhaseClock,
+        state: RewardState | None = None,
     ) -> list[RolloutGroup]:
         """Completions and rewards of this worker's prompts, in order.
 
@@ -84,15 +89,16 @@ class Engines:
 
         Args:
             seeds: [num_prompts][group_size], one sampling seed per completion.
+            state: of the rewards, the same for the whole step. None: at the start.
         """
         with clock("rollout"):
-            grading = self._grade_as_written(prompts, seeds)
+            grading = self._grade_as_written(prompts, seeds, state)
         with clock("reward"), self._plug_ins_blamed():
             scored = results_of(grading, "rewards", _GRADER, self._reward_limit, self._check_room)
             return [group for groups in scored for group in groups]
 
     def _grade_as_written(
-        self, prompts: Sequence[Example], seeds: Sequence[tuple[int, ...]]
+        self, prompts: Sequence[Example], seeds: Sequence[tuple[int, ...]], state: RewardState | None
     ) -> dict[Ref[list[RolloutGroup]], RewardHandle]:
         """The grading call of every chunk, in order, once all chunks are written."""
         decoding = Decoding.from_config(self._config)
@@ -112,7 +118,7 @@ class Engines:
                 del writing[ref]
                 grader = self._turn(self._actors.reward_workers, order[ref])
                 groups = self._groups(chunks[ref], result_of(ref, _ENGINE))
-                grading[order[ref]] = grader.score.remote(groups), grader
+                grading[order[ref]] = grader.score.remote(groups, state), grader
         return dict(grading[index] for index in sorted(grading))
 
     def _turn(self, workers: Sequence[T], index: int) -> T:

@@ -38,7 +38,8 @@ def grpo_loop(setup: StageSetup) -> None:
             completion_seeds(session.config.seed, step, f"{place}:{example.problem.id}", settings.num_generations)
             for place, example in enumerate(batch)
         ]
-        groups = session.engines.collect(session.ranks.share(batch), session.ranks.share(seeds), session.clock)
+        share = session.ranks.share
+        groups = session.engines.collect(share(batch), share(seeds), session.clock, session.rewards.state)
         with session.clock("learner"):
             learned = _learn_groups(session, groups, stage_step)
         with session.clock("weight_sync"):
@@ -186,6 +187,7 @@ def _record_groups(session: LearnerSession, groups: list[RolloutGroup], replayed
     groups = session.ranks.gather(groups)
     if session.recorder:
         session.recorder.groups(groups, session.progress.step + 1)
+    session.rewards.advance(groups)
     version = groups[0].weight_id.step
     return rollout_metrics(groups, replayed) | {
         "num_rollout_tokens": sum(len(c.token_ids) for group in groups for c in group.completions),

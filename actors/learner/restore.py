@@ -46,5 +46,9 @@ def _continued(setup: StageSetup, checkpoint: Checkpoint, policy: PolicyUpdater,
         return before
     policy.carry_over(checkpoint, stage.carry)
     return Progress(
-        stage.name, step=before.step, reward_history=before.reward_history, frozen_start=before.frozen_start
+        stage.name,
+        step=before.step,
+        reward_history=before.reward_history,
+        reward_state=before.reward_state,
+        frozen_start=before.frozen_start,
     )

@@ -17,6 +17,7 @@ from actors.learner.restore import restore
 from actors.learner.saver import StageSaver
 from actors.learner.setup import StageSetup
 from actors.learner.updater import PolicyUpdater
+from actors.reward import reward_context
 from actors.weights import PackedWeights, Probe, pack_weights
 from pipeline.config import Config, SFTConfig
 from pipeline.curriculum.examples import StageExamples, stage_examples
@@ -28,6 +29,7 @@ from pipeline.models.policy import load_policy, merged_weights, turn_off_dropout
 from pipeline.models.rounding import rounding_seed
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.models.weight_names import check_weight_names
+from pipeline.rewards.history import RewardHistory
 from pipeline.runs.checkpoints import load_checkpoint
 from pipeline.runs.clock import PHASES, PhaseClock
 from pipeline.runs.directory import RunDirectory
@@ -64,6 +66,7 @@ class LearnerSession:
             self._run.lock_for_learner()
         self.engines = Engines(setup.actors, self.config, self.ranks)
         self.progress = restore(setup, self._run, self.policy, self.ranks)
+        self.rewards = RewardHistory(self.config.reward, reward_context(self.config), self.progress.reward_state)
         self.schedule = StageSchedule(
             self.progress, self.stage.settings, self.examples.num_steps, self.config.eval, self.stage.promotion
         )
@@ -181,6 +184,7 @@ class LearnerSession:
         self._refactoring, self._num_updates, self._num_skipped = {}, 0, 0
         if self.stage.kind == "grpo":
             self.progress.reward_history.append(metrics["reward_mean"])
+        self.progress.reward_state = dict(self.rewards.state)
         if self.recorder:
             metrics |= self.engines.sync_metrics()
             metrics |= {"learning_rate": self.policy.learning_rate, "learner_memory_gib": peak_memory_gib(self.device)}

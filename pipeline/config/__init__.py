@@ -14,7 +14,7 @@ from pipeline.config.curriculum import (
     StageConfig,
 )
 from pipeline.config.data import DataConfig, EmbeddedSetsConfig, FieldNames, ProblemFilter, WritingConfig
-from pipeline.config.engines import GradingConfig, LearnerConfig, RewardConfig, RewardTerm, RolloutConfig
+from pipeline.config.engines import GradingConfig, LearnerConfig, RewardConfig, RewardTerm, RolloutConfig, ZScoreConfig
 from pipeline.config.evaluation import EvaluationConfig, HeldOutConfig, LoadingConfig, ProblemsConfig
 from pipeline.config.job import Config
 from pipeline.config.loading import load_config, load_saved_config, validate_config, with_settings
@@ -57,6 +57,7 @@ __all__ = [
     "TrackingConfig",
     "TrainerConfig",
     "WritingConfig",
+    "ZScoreConfig",
     "load_config",
     "load_saved_config",
     "validate_config",

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.config.base import StrictModel
 from pipeline.config.data import ProblemFilter
 from pipeline.files import safe_name
+from pipeline.types import WritingKind
 
 
 class CarryConfig(StrictModel):
@@ -27,6 +28,19 @@ class CarryConfig(StrictModel):
         return self
 
 
+class WriteConfig(StrictModel):
+    """Problems that are written at the end of a stage."""
+
+    num_problems: int = Field(640, ge=1)
+    """Problems to write, one for each task, levels in turn."""
+    by: Literal["policy", "teacher"] = "policy"
+    """The policy as the stage left it, or ``questions.teacher``."""
+    kinds: list[WritingKind] = ["new"]
+    """Kinds of tasks that are given, in turn."""
+    min_quality: float = Field(0.0, ge=0, le=1)
+    """Problems below this quality are not kept."""
+
+
 class StageConfig(StrictModel):
     """A stage. Stages run in order, each from the weights of the one before."""
 
@@ -42,6 +56,12 @@ class StageConfig(StrictModel):
     """State that it takes over from the stage before it."""
     replay_ratio: float | None = Field(None, ge=0, lt=1)
     """Replay ratio of this stage. None: ``curriculum.replay_ratio``."""
+    balance_levels: bool = False
+    """Every batch has as many problems of each level, as far as it divides."""
+    write: WriteConfig | None = None
+    """Problems that are written at its end, for later stages."""
+    written_frac: float = Field(0.0, ge=0, le=1)
+    """Share of the stage's training problems that earlier stages wrote. The others are from the data."""
     settings: dict[str, Any] = {}
     """Settings of this stage that differ from the section of its kind (``sft:`` or ``grpo:``)."""
 

@@ -1,6 +1,8 @@
 """The Ray actors of a run: rollout engines, graders and learners."""
 
-from pydantic import Field
+from typing import Literal
+
+from pydantic import Field, model_validator
 
 from pipeline.config.base import StrictModel
 
@@ -73,6 +75,19 @@ class GradingConfig(StrictModel):
     """Memory limit of a child, in MiB."""
 
 
+class ZScoreConfig(StrictModel):
+    """Normalisation of reward parts by their history."""
+
+    history: int = Field(1000, ge=2)
+    """Newest raw values of each part that mean and standard deviation are taken over."""
+    warmup: int = Field(64, ge=2)
+    """With fewer values, parts stay as they are."""
+    std_floor: float = Field(0.05, gt=0)
+    """The standard deviation is at least this."""
+    clip: float = Field(3.0, gt=0)
+    """Z-scores are clipped to [-clip, clip]."""
+
+
 class RewardConfig(GradingConfig):
     """The reward of a completion, and the workers that compute it."""
 
@@ -80,12 +95,29 @@ class RewardConfig(GradingConfig):
         default=[RewardTerm(name="correctness"), RewardTerm(name="format")], min_length=1
     )
     """The terms of the reward, which is their weighted sum."""
+    normalize: Literal["zscore"] | None = None
+    """``zscore``: each part that is no gate is replaced, before it is weighted, by its z-score against earlier values.
+    A z-score of the total would cancel inside a group."""
+    zscore: ZScoreConfig = ZScoreConfig()
     num_workers: int = Field(1, ge=1)
     """Reward workers, each in an actor of its own."""
     num_cpus: float = Field(0.25, ge=0)
     """Ray CPUs that each worker reserves."""
     memory_gib: float = Field(0.5, gt=0)
     """Memory that each worker is expected to need, in GiB. Reserved in Ray and shown by --dry-run."""
+
+    @model_validator(mode="after")
+    def _gates_are_lowest(self) -> "RewardConfig":
+        names = [term.name for term in self.functions]
+        if len(set(names)) < len(names):
+            raise ValueError(f"functions must name each reward once, got {names}")
+        gates = [term for term in self.functions if term.gate]
+        if wrong := [term for term in self.functions if gates and (term.weight < 0 or (term.gate and not term.weight))]:
+            raise ValueError(
+                f"functions must have weights of 0 or more beside a gate, and a gate one above 0, got "
+                f"{wrong[0].weight:g} for {wrong[0].name}: what fails the gate has a total of 0"
+            )
+        return self
 
 
 class LearnerConfig(StrictModel):

@@ -74,3 +74,5 @@ class QuestionsConfig(StrictModel):
     variation: VariationConfig = VariationConfig()
     solver: SolverConfig | None = None
     """None: no solver, and no reward ``solvable``."""
+    teacher: str | None = None
+    """A model in an engine of its own, named as ``model.name`` is, that writes where ``stages.write.by`` is teacher."""

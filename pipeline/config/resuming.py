@@ -42,7 +42,7 @@ _SETTINGS: dict[Rule, dict[str, str]] = {
         "arithmetic write",
         "trainer": "name refactor_every warmup_steps cooldown_steps mode lambda_start damping floor first_moments "
         "layers min_layer_params max_layer_params",
-        "stages": "name kind each_level problems carry replay_ratio",
+        "stages": "name kind each_level problems carry replay_ratio balance_levels write written_frac",
         "curriculum": "level_order levels max_train_samples_per_level replay_ratio buffer_capacity buffer_sampling "
         "promotion",
         "curriculum.promotion": "threshold patience max_repeats every_steps",
@@ -50,7 +50,8 @@ _SETTINGS: dict[Rule, dict[str, str]] = {
         "grpo": "batch_size num_generations mu epsilon epsilon_high beta normalize_std loss_aggregation "
         "drop_zero_variance_groups mask_ungraded mask_truncated",
         "rollout": "temperature top_p top_k max_prompt_length max_completion_length",
-        "reward": "functions",
+        "reward": "functions normalize",
+        "reward.zscore": "history warmup std_floor clip",
         "eval": "at_start metric_for_best_model greater_is_better",
     },
 }

@@ -7,45 +7,64 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.config import RewardTerm
+from pipeline.config import RewardConfig, RewardTerm
 from pipeline.errors import RewardError, first_line
-from pipeline.rewards.registry import make_reward
+from pipeline.rewards.registry import RewardContext, RewardFunction, StatefulReward, make_reward
+from pipeline.rewards.state import RewardState, set_state
+from pipeline.rewards.totals import totals
 from pipeline.types import Completion, Problem, RewardBreakdown, RolloutGroup, WeightId
-from pipeline.verifier import Grader, Verdict
+from pipeline.verifier import Verdict
 
 logger = logging.getLogger(__name__)
 TRY_TIMEOUT_S = 60.0
 """Seconds that a reward has for a made-up group."""
 
 
-def score_group(group: RolloutGroup, terms: Sequence[RewardTerm], grader: Grader) -> tuple[RewardBreakdown, ...]:
-    """One breakdown per completion, in order.
+class Scorer:
+    """Scores groups with the reward terms of a job.
+
+    Args:
+        context: what reward classes are made with. None: there are only functions.
 
     Raises:
-        RewardError: a reward is unknown, or returned anything but one finite number per completion, or the weighted sum
-            is not finite. Advantages are computed from float32 numbers, so they must be finite in float32.
+        RewardError: a reward is unknown, or a class cannot be made.
     """
-    verdicts = grader.grade_batch([(completion.text, group.problem.gold) for completion in group.completions])
-    values = {term.name: _call(term.name, group, verdicts) for term in terms}
-    totals = [sum(term.weight * values[term.name][index] for term in terms) for index in range(len(verdicts))]
-    if not _all_finite(totals):
-        weights = ", ".join(f"{term.weight:g} {term.name}" for term in terms)
-        raise RewardError(
-            f"the weighted sum of rewards ({weights}) must be finite in float32, got {totals}. Lower the weights in "
-            "reward.functions."
-        )
-    return tuple(
-        RewardBreakdown(
-            total=totals[index],
-            parts={name: column[index] for name, column in values.items()},
-            outcome=verdict.outcome,
-        )
-        for index, verdict in enumerate(verdicts)
-    )
+
+    def __init__(self, config: RewardConfig, context: RewardContext | None = None) -> None:
+        self._config = config
+        self._rewards = {term.name: make_reward(term.name, context) for term in config.functions}
+
+    def score(
+        self, group: RolloutGroup, verdicts: Sequence[Verdict], state: RewardState | None = None
+    ) -> tuple[RewardBreakdown, ...]:
+        """One breakdown per completion, in order.
+
+        Args:
+            state: of the rewards, at the end of the step before. None: at the start.
+
+        Raises:
+            RewardError: a reward returned anything but one finite number per completion, or the weighted sum is not
+                finite. Advantages are computed from float32 numbers, so they must be finite in float32.
+        """
+        state = state or {}
+        for name, reward in self._rewards.items():
+            if isinstance(reward, StatefulReward):
+                set_state(reward, name, state)
+        values = {name: call(name, reward, group, verdicts) for name, reward in self._rewards.items()}
+        parts = [{name: column[index] for name, column in values.items()} for index in range(len(verdicts))]
+        sums = totals(parts, self._config, state.get("raw", {}))
+        if not _all_finite(sums):
+            weights = ", ".join(f"{term.weight:g} {term.name}" for term in self._config.functions)
+            raise RewardError(
+                f"the weighted sum of rewards ({weights}) must be finite in float32, got {sums}. Lower the weights in "
+                "reward.functions."
+            )
+        scored = zip(sums, parts, verdicts, strict=True)
+        return tuple(RewardBreakdown(total, own, verdict.outcome) for total, own, verdict in scored)
 
 
-def try_rewards(terms: Sequence[RewardTerm], problem: Problem, num_completions: int) -> None:
-    """Call each reward once, on made-up completions of a problem.
+def try_rewards(terms: Sequence[RewardTerm], problem: Problem, num_completions: int, context: RewardContext) -> None:
+    """Call each reward once, on made-up completions of a problem. Those that ask a solver are not called.
 
     Raises:
         RewardError: it fails, does not return in time, or returns anything but one finite number per completion.
@@ -53,7 +72,7 @@ def try_rewards(terms: Sequence[RewardTerm], problem: Problem, num_completions: 
     group, verdicts = _made_up(problem, num_completions)
     for term in terms:
         ended: list[RewardError | None] = []
-        thread = threading.Thread(target=_try, args=(term.name, group, verdicts, ended), daemon=True)
+        thread = threading.Thread(target=_try, args=(term.name, context, group, verdicts, ended), daemon=True)
         thread.start()
         thread.join(TRY_TIMEOUT_S)
         if not ended:
@@ -64,9 +83,15 @@ def try_rewards(terms: Sequence[RewardTerm], problem: Problem, num_completions: 
             raise ended[0]
 
 
-def _try(name: str, group: RolloutGroup, verdicts: Sequence[Verdict], ended: list[RewardError | None]) -> None:
+def _try(
+    name: str,
+    context: RewardContext,
+    group: RolloutGroup,
+    verdicts: Sequence[Verdict],
+    ended: list[RewardError | None],
+) -> None:
     try:
-        _call(name, group, verdicts)
+        call(name, make_reward(name, context), group, verdicts)
     except RewardError as error:
         # A reward that sets alarms needs a main thread, which it has in a grader.
         ended.append(None if "main thread" in str(error.__cause__) else error)
@@ -76,8 +101,9 @@ def _try(name: str, group: RolloutGroup, verdicts: Sequence[Verdict], ended: lis
 
 def _made_up(problem: Problem, num_completions: int) -> tuple[RolloutGroup, list[Verdict]]:
     """A right answer, a wrong one in the wrong form, and one that was cut off, in turns."""
+    solved = f"<reasoning>It is {problem.gold}.</reasoning><answer>{problem.gold}</answer>"
     kinds: list[tuple[str, Literal["stop", "length"]]] = [
-        (f"<reasoning>It is {problem.gold}.</reasoning><answer>{problem.gold}</answer>", "stop"),
+        (problem.solution or solved if problem.writing else solved, "stop"),
         ("I do not know.", "stop"),
         ("<reasoning>First", "length"),
     ]
@@ -87,10 +113,10 @@ def _made_up(problem: Problem, num_completions: int) -> tuple[RolloutGroup, list
     return RolloutGroup(problem, (1, 2, 3), completions, WeightId(0, 0)), [found[index] for index in chosen]
 
 
-def _call(name: str, group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
-    function = make_reward(name, None)
+def call(name: str, reward: RewardFunction, group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
+    """One value per completion. Raises RewardError if the reward fails or returns anything else."""
     try:
-        result = function(group, verdicts)
+        result = reward(group, verdicts)
         result = list(result) if isinstance(result, Iterator) else result  # a generator fails only now
     except (Exception, SystemExit) as error:  # a plug-in can raise anything
         logger.exception("reward %s failed", name)

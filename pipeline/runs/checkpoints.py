@@ -55,6 +55,8 @@ class Progress:
     """Digest of what PiSSA's adapters subtract; empty without PiSSA."""
     skipped_in_a_row: int = 0
     """Optimizer updates skipped since the last one that was made."""
+    reward_state: dict[str, Any] = field(default_factory=dict)
+    """What rewards remember after this step. See pipeline/rewards/history.py."""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import pytest
 
 from actors.handles import ActorHandles
 from actors.reward import RewardWorker
-from pipeline.config import ModelConfig, RewardConfig, RolloutConfig
+from pipeline.config import Config, ModelConfig, RolloutConfig
 from tests.support.cluster import RayActors, private_ray, start_ray_actors
 from tests.support.loops import LocalHandle, LocalStore
 from tests.support.models import save_tiny_model
-from tests.support.recipes import MAX_MODEL_LEN, REWARDS
+from tests.support.recipes import GRADER, MAX_MODEL_LEN
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,7 @@ def local_actors(tiny_model) -> Iterator[ActorHandles]:
     config = RolloutConfig(kv_cache_gib=1.0, num_threads=1)
     model = ModelConfig(name=str(tiny_model), dtype="float32", device="cpu")
     engine = RolloutWorker(config, model, max_model_len=MAX_MODEL_LEN, max_num_seqs=32, pull=store.pull)
-    grader = RewardWorker(RewardConfig.model_validate({"functions": REWARDS, "num_children": 1}))
+    grader = RewardWorker(Config.model_validate(GRADER))
     yield ActorHandles((LocalHandle(engine),), (LocalHandle(grader),), LocalHandle(store))
     grader.close()
     engine.close()

@@ -8,11 +8,12 @@ import psutil
 import pytest
 
 from actors.reward import RewardWorker
-from pipeline.config import RewardConfig, RewardTerm
+from pipeline.config import Config, RewardConfig, RewardTerm, StageConfig
 from pipeline.errors import RewardError
 from pipeline.types import Completion, Problem, RolloutGroup, WeightId
 from pipeline.verifier import Grader
 
+STAGE = StageConfig(name="rl", kind="grpo")
 PAIRS = [
     ("<answer>\\sqrt{12}</answer>", "2\\sqrt{3}"),
     ("<answer>72</answer>", "72"),
@@ -72,7 +73,7 @@ def group(*texts: str, gold: str = "72") -> RolloutGroup:
 
 def test_worker_fills_rewards_and_keeps_the_order():
     groups = [group("<answer>72</answer>", "71"), group("<answer>1/2</answer>", gold="0.5")]
-    worker = RewardWorker(RewardConfig())
+    worker = RewardWorker(Config(stages=[STAGE]))
     try:
         scored = worker.score(groups)
     finally:
@@ -84,4 +85,9 @@ def test_worker_fills_rewards_and_keeps_the_order():
 
 def test_worker_refuses_an_unknown_reward_at_once():
     with pytest.raises(RewardError, match="formatt"):
-        RewardWorker(RewardConfig(functions=[RewardTerm(name="formatt")]))
+        RewardWorker(
+            Config(
+                stages=[STAGE],
+                reward=RewardConfig(functions=[RewardTerm(name="formatt")]),
+            )
+        )

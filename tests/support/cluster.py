@@ -87,7 +87,7 @@ def start_ray_actors(model: Path, directory: Path) -> RayActors:
         make_actor(RolloutWorker, directory, f"engine_{index}", **engine_options(config.rollout)).remote(*arguments)
         for index in range(2)
     ]
-    grader = make_actor(RewardWorker, directory, "grader", **RESTARTS, num_cpus=0).remote(config.reward)
+    grader = make_actor(RewardWorker, directory, "grader", **RESTARTS, num_cpus=0).remote(config)
     while free_cpus() > ray.cluster_resources()["CPU"] - 2 * config.rollout.num_cpus + 1e-6:
         time.sleep(0.1)  # from here on, what is free tells whether other actors have ended
     slots = tuple(ActorHandles((engine,), (grader,), store) for engine, store in zip(engines, stores, strict=True))

@@ -14,6 +14,8 @@ from tests.support.data import write_jsonl
 MAX_PROMPT_LENGTH, MAX_COMPLETION_LENGTH = 80, 16
 MAX_MODEL_LEN = MAX_PROMPT_LENGTH + MAX_COMPLETION_LENGTH
 REWARDS = [{"name": "tests.support.models:letter_reward"}, {"name": "format", "weight": 0.5}]
+GRADER = {"stages": [{"name": "rl", "kind": "grpo"}], "reward": {"functions": REWARDS, "num_children": 1}}
+"""Configuration of a reward worker."""
 SIGNS = {"1": "+", "2": "-", "3": "*"}
 """By level."""
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from actors.handles import ActorHandles
 from actors.reward import RewardWorker
 from actors.rollout import Decoding
-from pipeline.config import RewardConfig, validate_config
+from pipeline.config import Config, validate_config
 from pipeline.runs.metrics_log import read_metrics
 from pipeline.types import Completion, PromptRequest, WeightId
 from tests.support.loops import LocalHandle, LocalStore, run_loops, write_splits
@@ -35,7 +35,11 @@ class SeededWriter:
 
 @pytest.fixture
 def actors() -> Iterator[ActorHandles]:
-    grader = RewardWorker(RewardConfig.model_validate({"functions": REWARDS, "num_children": 1}))
+    grader = RewardWorker(
+        Config.model_validate(
+            {"stages": [{"name": "rl", "kind": "grpo"}], "reward": {"functions": REWARDS, "num_children": 1}}
+        )
+    )
     yield ActorHandles((LocalHandle(SeededWriter()),), (LocalHandle(grader),), LocalHandle(LocalStore()))
     grader.close()
 

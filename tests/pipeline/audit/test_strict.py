@@ -193,5 +193,5 @@ def test_the_strict_scorer_shares_no_code_with_the_first():
     assert project_imports(directory / "audit" / "__init__.py") == set()
     assert project_imports(directory / "audit" / "tricks.py") == {"pipeline.audit.strict"}
     assert "pipeline.verifier.extract" in project_imports(
-        directory / "training" / "rewards.py"
+        directory / "rewards" / "scoring.py"
     )  # the guard itself sees something

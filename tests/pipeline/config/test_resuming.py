@@ -11,7 +11,16 @@ from pipeline.config.resuming import MEANING, RULES, refusals
 from pipeline.curriculum.keys import _ENGINE_RESOURCES
 from tests.conftest import ROOT
 
-WHOLE = {"search", "questions", "data.write", "data.fields", "data.arithmetic", "stages.problems", "stages.carry"}
+WHOLE = {
+    "search",
+    "questions",
+    "data.write",
+    "data.fields",
+    "data.arithmetic",
+    "stages.problems",
+    "stages.carry",
+    "stages.write",
+}
 """Sections with one rule for all of their settings."""
 STAGE = {"name": "sft", "kind": "sft"}
 BASE: dict[str, Any] = {

@@ -5,7 +5,7 @@ import pytest
 from pipeline.config import RewardConfig, RewardTerm
 from pipeline.errors import RewardError
 from pipeline.rewards.registry import resolve
-from pipeline.rewards.scoring import score_group
+from pipeline.rewards.scoring import Scorer
 from pipeline.types import Completion, Problem, RolloutGroup, WeightId
 from pipeline.verifier import Grader
 
@@ -16,6 +16,11 @@ def make_group(*texts: str, gold: str = "72") -> RolloutGroup:
     problem = Problem(id="p0", prompt=({"role": "user", "content": "How many?"},), gold=gold)
     completions = tuple(Completion((1, 2), (-0.5, -0.5), text, "stop") for text in texts)
     return RolloutGroup(problem, (1,), completions, WeightId(0, 0))
+
+
+def score_group(group, terms, grader):
+    verdicts = grader.grade_batch([(completion.text, group.problem.gold) for completion in group.completions])
+    return Scorer(RewardConfig(functions=terms)).score(group, verdicts)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,98 @@
+"""The solver of written problems: reward workers ask an engine for solutions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from actors.calls import Limit, results_of
+from actors.reward import Solve
+from actors.rollout import Decoding
+from pipeline.config import Config, ModelConfig
+from pipeline.data.problems import question_alone
+from pipeline.models.hub import resolve_model
+from pipeline.models.tokenizer import load_tokenizer, prompt_token_ids
+from pipeline.seeds import derive_seed
+from pipeline.types import Completion, PromptRequest, RolloutGroup
+
+
+@dataclass(frozen=True)
+class EngineNames:
+    """Names under which a run's engines are found. Handles among an actor's constructor arguments would keep it from
+    restarting once their creator is gone."""
+
+    run: str
+    tag: str
+
+    def policy(self, index: int) -> str:
+        return f"rollout-{self.run}{self.tag}-{index}"
+
+    def frozen(self, model: str) -> str:
+        return f"frozen-{self.run}{self.tag}-{model}"
+
+
+def frozen_model(policy: ModelConfig, name: str) -> ModelConfig:
+    """How a frozen model is loaded: as the policy, apart from its name."""
+    return policy.model_copy(update={"name": name, "revision": None, "lora": None})
+
+
+def make_solver(config: Config, names: EngineNames, num_engines: int) -> Solve | None:
+    """The function that reward workers ask for solutions; None without a solver."""
+    return Solver(config, names, num_engines) if config.questions.solver else None
+
+
+@dataclass
+class Solver:
+    """Pickled to reward workers; loads the tokenizer on first use.
+
+    All statements of a group go to one engine in one call, so that solutions depend on the group alone.
+    """
+
+    config: Config
+    names: EngineNames
+    num_engines: int
+    _tokenizer: Any = field(default=None, init=False, repr=False)
+
+    def __call__(self, group: RolloutGroup, statements: Sequence[str]) -> list[tuple[Completion, ...]]:
+        """Solutions of each statement: [num_statements][num_samples]. None of one that is too long for the engine."""
+        solver = self.config.questions.solver
+        assert solver is not None
+        prompts = [self._prompt(statement) for statement in statements]
+        fits = [len(prompt) <= self.config.rollout.max_prompt_length for prompt in prompts]
+        requests = [
+            PromptRequest(prompt, self._seeds(group, index)) for index, prompt in enumerate(prompts) if fits[index]
+        ]
+        if not requests:
+            return [() for _ in statements]
+        decoding = Decoding(solver.temperature, max_completion_length=solver.max_completion_length)
+        engine = ray.get_actor(self._engine(group))
+        weight_id = group.weight_id if solver.model is None else None
+        limit = Limit(self.config.limits.engine_s, "limits.engine_s")
+        ref = engine.generate.remote(weight_id, requests, decoding)
+        (answers,) = results_of({ref: engine}, "solutions", "an engine", limit)
+        solved = iter(answers)
+        return [next(solved) if is_asked else () for is_asked in fits]
+
+    def _prompt(self, statement: str) -> tuple[int, ...]:
+        if self._tokenizer is None:
+            model = self._model()
+            self._tokenizer = load_tokenizer(resolve_model(model), model, chat=True)
+        data = self.config.data.model_copy(update={"write": None})
+        return tuple(prompt_token_ids(self._tokenizer, question_alone(statement, data)))
+
+    def _model(self) -> ModelConfig:
+        solver = self.config.questions.solver
+        return frozen_model(self.config.model, solver.model) if solver and solver.model else self.config.model
+
+    def _seeds(self, group: RolloutGroup, index: int) -> tuple[int, ...]:
+        solver = self.config.questions.solver
+        assert solver is not None
+        parts = (self.config.seed, *group.weight_id, group.problem.id, index)
+        return tuple(derive_seed(*parts, sample) & 0x7FFFFFFF for sample in range(solver.num_samples))
+
+    def _engine(self, group: RolloutGroup) -> str:
+        solver = self.config.questions.solver
+        if solver and solver.model is not None:
+            return self.names.frozen(solver.model)
+        return self.names.policy(derive_seed(group.problem.id) % self.num_engines)

@@ -1,0 +1,51 @@
+"""What rewards remember from step to step. It is part of every checkpoint."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.config import RewardConfig
+from pipeline.rewards.normalize import extended
+from pipeline.rewards.registry import RewardContext, StatefulReward, make_reward, resolve
+from pipeline.rewards.state import RewardState, set_state
+from pipeline.rewards.totals import passes_gate
+from pipeline.types import RolloutGroup
+
+
+class RewardHistory:
+    """Advances the state that all completions of a step are scored with. Every learner has one, and all are equal: each
+    sees the groups of all workers in the order of the batch."""
+
+    def __init__(self, config: RewardConfig, context: RewardContext, state: RewardState) -> None:
+        self._config = config
+        names = [term.name for term in config.functions if _is_stateful(term.name)]
+        self._stateful = {name: make_reward(name, context) for name in names}
+        self.state = state
+
+    def advance(self, groups: Sequence[RolloutGroup]) -> None:
+        """Take in a step's groups, with their rewards."""
+        state: dict[str, Any] = {}
+        if self._stateful:
+            state["rewards"] = {name: self._next_state(name, groups) for name in self._stateful}
+        if self._config.normalize:
+            state["raw"] = self._raw_values(groups)
+        self.state = state
+
+    def _next_state(self, name: str, groups: Sequence[RolloutGroup]) -> Any:
+        reward = self._stateful[name]
+        assert isinstance(reward, StatefulReward)
+        set_state(reward, name, self.state)
+        return reward.next_state(groups)
+
+    def _raw_values(self, groups: Sequence[RolloutGroup]) -> dict[str, list[float]]:
+        terms, before = self._config.functions, self.state.get("raw", {})
+        passed = [r.parts for group in groups for r in group.rewards if passes_gate(r.parts, terms)]
+        return {
+            term.name: extended(before.get(term.name, []), [parts[term.name] for parts in passed], self._config.zscore)
+            for term in terms
+            if not term.gate
+        }
+
+
+def _is_stateful(name: str) -> bool:
+    reward = resolve(name)
+    return isinstance(reward, type) and issubclass(reward, StatefulReward)

@@ -1,0 +1,44 @@
+"""The total reward of each completion of a group, from its parts: pure functions on plain numbers."""
+
+from collections.abc import Mapping, Sequence
+
+from pipeline.config import RewardConfig, RewardTerm
+from pipeline.rewards.normalize import z_scores
+
+Parts = Mapping[str, float]
+
+
+def passes_gate(parts: Parts, terms: Sequence[RewardTerm]) -> bool:
+    """True unless the value of a gate term is 0."""
+    return all(parts[term.name] != 0 for term in terms if term.gate)
+
+
+def totals(group: Sequence[Parts], config: RewardConfig, history: Mapping[str, Sequence[float]]) -> list[float]:
+    """Weighted sums of a group's parts, behind the gate.
+
+    What fails the gate gets 0, and a completion that passes has the weights of the gate terms at least. With z-scores,
+    which may be negative, what fails is that much below the lowest of the group that passes. They are taken over
+    completions that pass, of every part that is no gate.
+
+    Args:
+        group: raw parts of each completion.
+        history: raw values of each part before this step. Used with ``reward.normalize``.
+
+    Returns:
+        [num_completions]
+    """
+    terms = config.functions
+    passing = [index for index, parts in enumerate(group) if passes_gate(parts, terms)]
+    columns = {term.name: [group[index][term.name] for index in passing] for term in terms}
+    if config.normalize:
+        for term in terms:
+            if not term.gate:
+                columns[term.name] = z_scores(columns[term.name], history.get(term.name, ()), config.zscore)
+    sums = [sum(term.weight * columns[term.name][place] for term in terms) for place in range(len(passing))]
+    lowest = min(sums, default=0.0) - _gate_weight(terms) if config.normalize else 0.0
+    found = dict(zip(passing, sums, strict=True))
+    return [found.get(index, lowest) for index in range(len(group))]
+
+
+def _gate_weight(terms: Sequence[RewardTerm]) -> float:
+    return sum(term.weight for term in terms if term.gate)
