@@ -63,6 +63,16 @@ class VariationConfig(StrictModel):
     """A variation may be at most this many times as long as its original, and no shorter than one over it, in words."""
 
 
+class KeepConfig(StrictModel):
+    """The written problems that are kept as training data. All must pass the gate of the reward."""
+
+    min_quality: Share = 0.0
+    """Lowest quality: the weighted mean of the reward's parts that are no gate."""
+    near_similarity: float = Field(0.8, gt=0, le=1)
+    """Share of the runs of three words, numbers masked, that two problems must have in common to be near copies. Near
+    copies of test problems, of other data and of problems that were kept are left out, and so are exact ones."""
+
+
 class QuestionsConfig(StrictModel):
     """Tasks to write problems, and the rewards of what is written."""
 
@@ -72,6 +82,7 @@ class QuestionsConfig(StrictModel):
     """A problem whose answer cannot be computed independently fails ``checked``. False: it passes."""
     novelty: NoveltyConfig = NoveltyConfig()
     variation: VariationConfig = VariationConfig()
+    keep: KeepConfig = KeepConfig()
     solver: SolverConfig | None = None
     """None: no solver, and no reward ``solvable``."""
     teacher: str | None = None

@@ -1,0 +1,152 @@
+"""Chooses the written problems that are worth training on, and says why each of the others is not.
+
+A row of a written problem is judged alone (its gate, its quality) and against texts: test sets, other data, and the
+problems that were kept before it. So the order of the rows counts, and the same rows are always judged the same.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipeline.config.questions import KeepConfig
+from pipeline.evaluation.overlap import normalised
+
+Row = dict[str, Any]
+Mask = Callable[[str], str]
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_WORD = re.compile(r"(?<!\\)\b[^\W\d_]{2,}")
+_TOKEN = re.compile(r"\\?[^\W\d_]+|\d+(?:[.,]\d+)*|[^\w\s]|_")
+_SHINGLE = 3
+"""Consecutive tokens that are compared as one."""
+MIN_WORDS = 6
+"""Words that a text needs for its numbers to be masked. ``What is 3 + 4?`` is another problem with other numbers."""
+
+
+def numbers_masked(text: str) -> str:
+    """The text with 0 for every number, unless it has hardly any words."""
+    return _NUMBER.sub("0", text) if len(_WORD.findall(text)) >= MIN_WORDS else text
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A text that a statement is a copy of."""
+
+    kind: Literal["exact", "near"]
+    text: str
+    similarity: float
+
+
+class Similar:
+    """Texts that statements are compared with.
+
+    ``exact``: equal after ``normalised``. ``near``: a mask leaves both with mostly the same runs of three tokens. The
+    similarity is the share of runs that both have among those that either has (Jaccard).
+
+    Args:
+        near: the similarity from which two texts are near copies.
+        masks: functions that hide the parts in which copies may differ.
+    """
+
+    def __init__(self, texts: Iterable[str] = (), near: float = 0.8, masks: Sequence[Mask] = (numbers_masked,)) -> None:
+        self._near, self._masks = near, masks
+        self._texts: list[str] = []
+        self._exact: dict[str, int] = {}
+        self._runs: list[list[frozenset[str]]] = [[] for _ in masks]
+        """By mask: the runs of every text."""
+        self._holders: list[dict[str, list[int]]] = [{} for _ in masks]
+        """By mask: the texts that hold a run."""
+        for text in texts:
+            self.add(text)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def add(self, text: str) -> None:
+        """Exact copies count once."""
+        if (key := normalised(text)) in self._exact:
+            return
+        self._exact[key] = len(self._texts)
+        for mask, runs, holders in zip(self._masks, self._runs, self._holders, strict=True):
+            runs.append(_runs(mask(text)))
+            for run in runs[-1]:
+                holders.setdefault(run, []).append(len(self._texts))
+        self._texts.append(text)
+
+    def find(self, statement: str) -> Match | None:
+        """The text that the statement is a copy of, the most similar one first; None if there is none."""
+        if (position := self._exact.get(normalised(statement))) is not None:
+            return Match("exact", self._texts[position], 1.0)
+        similarity, position = max(map(self._nearest, range(len(self._masks)), [statement] * len(self._masks)))
+        return Match("near", self._texts[position], similarity) if similarity >= self._near else None
+
+    def _nearest(self, index: int, statement: str) -> tuple[float, int]:
+        """The highest similarity under one mask, and the position of its text; 0.0 if no run is shared."""
+        own = _runs(self._masks[index](statement))
+        shared = Counter(position for run in own for position in self._holders[index].get(run, ()))
+        sizes = self._runs[index]
+        return max(
+            ((count / (len(own) + len(sizes[position]) - count), position) for position, count in shared.items()),
+            default=(0.0, -1),
+        )
+
+
+def _runs(text: str) -> frozenset[str]:
+    tokens = _TOKEN.findall(text.casefold())
+    return frozenset(" ".join(tokens[i : i + _SHINGLE]) for i in range(max(len(tokens) - _SHINGLE + 1, 1)))
+
+
+class Keeper:
+    """Judges rows one after the other; what it keeps, later ones are compared with.
+
+    Args:
+        gates: names of the reward parts that must not be 0.
+        test_sets, others: texts by the name of their data set: test problems, and data that is not to be repeated.
+    """
+
+    def __init__(
+        self,
+        config: KeepConfig,
+        gates: Sequence[str] = (),
+        test_sets: Mapping[str, Similar] | None = None,
+        others: Mapping[str, Similar] | None = None,
+    ) -> None:
+        self._config, self._gates = config, gates
+        self._known = [("test problem", name, texts) for name, texts in (test_sets or {}).items()]
+        self._known += [("copy", name, texts) for name, texts in (others or {}).items()]
+        self._kept = Similar(near=config.near_similarity)
+
+    def judged(self, row: Row) -> Row:
+        """The row with ``is_kept``, ``reason`` and ``detail``: the kind of fault, and where it is. Both are empty for a
+        row that is kept."""
+        reason, detail = self._fault(row)
+        if not reason:
+            self._kept.add(row["statement"])
+        return row | {"is_kept": not reason, "reason": reason, "detail": detail}
+
+    def _fault(self, row: Row) -> tuple[str, str]:
+        if not row["statement"]:
+            return "not well formed", row.get("detail", "")
+        if failed := [name for name in self._gates if not row["parts"].get(name)]:
+            return f"fails {failed[0]}", ", ".join(failed)
+        if row["quality"] < self._config.min_quality:
+            return "low quality", f"{row['quality']:.2f} is below {self._config.min_quality:g}"
+        return self._copied(row["statement"])
+
+    def _copied(self, statement: str) -> tuple[str, str]:
+        for what, name, texts in self._known:
+            if match := texts.find(statement):
+                return f"{what}: {name} ({match.kind})", _described(match)
+        if match := self._kept.find(statement):
+            return f"{match.kind} duplicate", _described(match)
+        return "", ""
+
+
+def keep(rows: Iterable[Row], keeper: Keeper) -> list[Row]:
+    """The rows that are kept, in their order."""
+    return [row for row in map(keeper.judged, rows) if row["is_kept"]]
+
+
+def _described(match: Match) -> str:
+    return f"{match.similarity:.2f} similar to: {match.text}"

@@ -1,0 +1,93 @@
+"""Which written problems are kept, and the reasons of the others."""
+
+import pytest
+
+from pipeline.config.questions import KeepConfig
+from pipeline.questions.filters import Keeper, Match, Similar, keep, numbers_masked
+
+JARS = "Mia has 5 jars with 11 stones in each jar. How many stones does Mia have?"
+MORE_JARS = "Mia has 7 jars with 20 stones in each jar. How many stones does Mia have?"
+SHELF = "A shop sells 12 pens a day for one week. How many pens does it sell in total?"
+SUM = "What is 3 + 4?"
+
+
+def row(statement: str = JARS, quality: float = 1.0, **values) -> dict:
+    return {"statement": statement, "quality": quality, "parts": {"checked": 1.0}} | values
+
+
+def judged(*rows: dict, config: KeepConfig | None = None, **settings) -> list[tuple[bool, str]]:
+    keeper = Keeper(config or KeepConfig(), **settings)
+    return [(one["is_kept"], one["reason"]) for one in map(keeper.judged, rows)]
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        (JARS, Match("exact", JARS, 1.0)),
+        (f"  {JARS.upper()} \n", Match("exact", JARS, 1.0)),
+        (MORE_JARS, Match("near", JARS, 1.0)),
+        (SHELF, None),
+        ("What is 3+4 ?", Match("exact", SUM, 1.0)),
+        ("What is 3 + 5?", None),  # of so few words, the numbers are the problem
+        ("", None),
+    ],
+)
+def test_a_copy_is_found_whatever_its_numbers(statement, expected):
+    assert Similar([JARS, SUM]).find(statement) == expected
+
+
+def test_a_near_copy_shares_most_runs_of_three_words():
+    """18 words and signs make 16 runs; the last word is in 2 of them. So 14 are shared, of 14 + 2 + 2."""
+    changed = MORE_JARS.replace("Mia have?", "Mia own?")
+    assert Similar([JARS], near=0.77).find(changed) == Match("near", JARS, 14 / 18)
+    assert Similar([JARS], near=0.78).find(changed) is None
+
+
+def test_the_most_similar_text_is_named():
+    found = Similar([JARS.replace("stones", "coins"), JARS], near=0.2).find(MORE_JARS)
+    assert found == Match("near", JARS, 1.0)
+
+
+def test_no_text_is_like_any_other():
+    assert Similar().find(JARS) is None and len(Similar([JARS, JARS.lower()])) == 1
+
+
+def test_numbers_are_masked_only_among_words():
+    assert numbers_masked(JARS).startswith("Mia has 0 jars with 0 stones") and numbers_masked(SUM) == SUM
+    assert numbers_masked(r"Compute $\frac{1}{2} + \sqrt{16} \cdot \log 10$.").count("16") == 1
+
+
+def test_what_fails_the_gate_or_falls_short_is_rejected_first():
+    failed = row(parts={"well_formed": 1.0, "checked": 0.0, "difficulty": 0.0})
+    (one,) = map(Keeper(KeepConfig(), ["well_formed", "checked", "difficulty"]).judged, [failed])
+    assert (one["is_kept"], one["reason"], one["detail"]) == (False, "fails checked", "checked, difficulty")
+    assert judged(row("", detail="no <answer>")) == [(False, "not well formed")]
+    assert judged(row(), gates=["well_formed"]) == [(False, "fails well_formed")]  # a part that is missing is no pass
+    low = judged(row(quality=0.49), row(quality=0.5), config=KeepConfig(min_quality=0.5))
+    assert low == [(False, "low quality"), (True, "")]
+
+
+def test_test_problems_and_other_data_are_left_out_by_name():
+    found = judged(
+        row(JARS),
+        row(SHELF.replace("12", "99")),
+        row(SUM),
+        test_sets={"gsm8k": Similar([JARS]), "math": Similar([SHELF])},
+        others={"old.jsonl": Similar([SUM])},
+    )
+    expected = ["test problem: gsm8k (exact)", "test problem: math (near)", "copy: old.jsonl (exact)"]
+    assert found == [(False, reason) for reason in expected]
+
+
+def test_only_what_was_kept_makes_a_duplicate():
+    rows = [row(quality=0.0), row(), row(), row(MORE_JARS), row(SHELF)]
+    config = KeepConfig(min_quality=0.5)
+    reasons = ["low quality", "", "exact duplicate", "near duplicate", ""]
+    assert [reason for _, reason in judged(*rows, config=config)] == reasons
+    assert [one["statement"] for one in keep(rows, Keeper(config))] == [JARS, SHELF]
+
+
+def test_the_row_says_what_it_is_a_copy_of():
+    *_, copy = map(Keeper(KeepConfig()).judged, [row(), row(MORE_JARS)])
+    assert copy["detail"] == f"1.00 similar to: {JARS}"
+    assert copy["parts"] == {"checked": 1.0}
