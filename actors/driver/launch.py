@@ -25,6 +25,7 @@ from pipeline.runs.inputs import Inputs
 from pipeline.runs.logs import log_to_file
 from pipeline.runs.notices import notices_shown
 from pipeline.runs.progress import follow_progress
+from pipeline.training.schedules import eval_steps
 
 
 def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirectory:
@@ -99,5 +100,13 @@ def _train(plan: RunPlan, chain: PlannedChain, num_done: int, run_directory: Run
 def planned_stages(chain: PlannedChain) -> list[PlannedStage]:
     """The chain's stages as the progress display expects them."""
     held_out = chain.spec.config.eval
-    num_evals = held_out.total_eval_times + (held_out.problems_per_level > 0)
-    return [PlannedStage(stage.spec.name, stage.spec.kind, stage.num_steps, num_evals) for stage in chain.stages]
+    at_end = held_out.problems_per_level > 0
+    return [
+        PlannedStage(
+            stage.spec.name,
+            stage.spec.kind,
+            stage.num_steps,
+            len(eval_steps(held_out.total_eval_times, stage.num_steps, held_out.every_steps)) + at_end,
+        )
+        for stage in chain.stages
+    ]

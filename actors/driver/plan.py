@@ -140,7 +140,7 @@ def _load(config: Config, cache: Path) -> tuple[ProblemTable, list[Problem]]:
     """Training problems, and held-out problems unless evaluation is off. Warns if they overlap."""
     problems, data = load_table(config.data, "train", cache), config.data
     held_out = load_problems(data, "eval") if config.eval.problems_per_level else []
-    if shared := num_shared(problems, held_out):
+    if not data.write and (shared := num_shared(problems, held_out)):
         logger.warning(
             "%s: %d of %d held-out problems (%s) are also training problems (%s): accuracy on them says little about "
             "new ones",

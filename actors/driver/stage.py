@@ -15,6 +15,7 @@ from actors.calls import describe_error
 from actors.driver.actor_plan import plan_learners
 from actors.driver.cluster import lent_room
 from actors.driver.plan import PlannedChain
+from actors.driver.written import tasks_of, with_written
 from actors.handles import ActorHandles
 from actors.learner.grpo_loop import grpo_loop
 from actors.learner.setup import StageSetup
@@ -53,13 +54,17 @@ def stage_setup(
     """
     stage = chain.stages[index]
     buffer = _replay_buffer(stage.spec, chain.spec.config.seed, earlier)
+    problems = stage.problems
+    if stage.spec.written_frac:
+        problems, tokens = with_written(chain, index, earlier, run_path)
     return StageSetup(
         config=chain.spec.config,
         stage=stage.spec,
         run_path=run_path,
-        problems=stage.problems,
+        problems=problems,
         tokens=tokens,
         held_out=chain.held_out,
+        tasks=tasks_of(stage.spec, chain),
         buffer=buffer,
         replayed=buffer.pick(chain.problems) if buffer else chain.problems[:0],
         parent=parent,

@@ -1,6 +1,6 @@
 """The engines, graders and weight store of a stage, as its learner workers call them."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -32,6 +32,7 @@ class Engines:
     def __init__(self, actors: ActorHandles, config: Config, ranks: Ranks) -> None:
         self._actors, self._ranks = actors, ranks
         self._config, self._reward, limits = config.rollout, config.reward, config.limits
+        self._chunk_size = config.rollout.prompts_per_chunk
         self._engine_limit = Limit(limits.engine_s, "limits.engine_s")
         self._reward_limit = Limit(limits.reward_s, "limits.reward_s")
         self._store_limit = Limit(limits.store_s, "limits.store_s")
@@ -92,24 +93,46 @@ class Engines:
             state: of the rewards, the same for the whole step. None: at the start.
         """
         with clock("rollout"):
-            grading = self._grade_as_written(prompts, seeds, state)
-        with clock("reward"), self._plug_ins_blamed():
+            workers = self._actors.rollout_workers
+            grading = self._grade_as_written(prompts, seeds, state, workers, self.weight_id, self._chunk_size)
+        with clock("reward"):
+            return self._scored(grading)
+
+    def write(
+        self, tasks: Sequence[Example], seeds: Sequence[tuple[int, ...]], state: RewardState, teacher: str | None
+    ) -> list[RolloutGroup]:
+        """Problems written for tasks, with their rewards, in order.
+
+        Args:
+            teacher: a frozen model. None: the weights that were published last.
+        """
+        workers = self._actors.rollout_workers if teacher is None else (self._actors.frozen[teacher],)
+        weight_id = self.weight_id if teacher is None else None
+        return self._scored(self._grade_as_written(tasks, seeds, state, workers, weight_id, EVAL_CHUNK))
+
+    def _scored(self, grading: Mapping[Ref[list[RolloutGroup]], RewardHandle]) -> list[RolloutGroup]:
+        with self._plug_ins_blamed():
             scored = results_of(grading, "rewards", _GRADER, self._reward_limit, self._check_room)
             return [group for groups in scored for group in groups]
 
     def _grade_as_written(
-        self, prompts: Sequence[Example], seeds: Sequence[tuple[int, ...]], state: RewardState | None
+        self,
+        prompts: Sequence[Example],
+        seeds: Sequence[tuple[int, ...]],
+        state: RewardState | None,
+        workers: Sequence[RolloutHandle],
+        weight_id: WeightId | None,
+        size: int,
     ) -> dict[Ref[list[RolloutGroup]], RewardHandle]:
-        """The grading call of every chunk, in order, once all chunks are written."""
+        """The grading call of every chunk of ``size`` prompts, in order, once all chunks are written."""
         decoding = Decoding.from_config(self._config)
         writing: dict[Ref[list[tuple[Completion, ...]]], RolloutHandle] = {}
         chunks: dict[Ref[list[tuple[Completion, ...]]], Sequence[Example]] = {}
-        size = self._config.prompts_per_chunk
         for index, start in enumerate(range(0, len(prompts), size)):
             chunk, chunk_seeds = prompts[start : start + size], seeds[start : start + size]
             requests = [PromptRequest(e.tokens.prompt, seed) for e, seed in zip(chunk, chunk_seeds, strict=True)]
-            worker = self._turn(self._actors.rollout_workers, index)
-            ref = worker.generate.remote(self.weight_id, requests, decoding)
+            worker = self._turn(workers, index)
+            ref = worker.generate.remote(weight_id, requests, decoding)
             writing[ref], chunks[ref] = worker, chunk
         order = {ref: index for index, ref in enumerate(writing)}
         grading: dict[int, tuple[Ref[list[RolloutGroup]], RewardHandle]] = {}

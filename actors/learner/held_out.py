@@ -10,13 +10,16 @@ from torch import nn
 from actors.learner.engines import Engines
 from actors.learner.ranks import Ranks
 from actors.learner.recorder import StepRecorder
+from actors.learner.writing import ProblemWriter
 from pipeline.config import HeldOutConfig, SFTConfig
 from pipeline.curriculum.examples import shortened
+from pipeline.curriculum.schedule import QUALITY
 from pipeline.data.selection import first_per_level
 from pipeline.data.tokens import encode_problems
 from pipeline.errors import DataError
-from pipeline.evaluation.held_out import accuracy_by_level, held_out_row
+from pipeline.evaluation.held_out import accuracy_by_level, held_out_row, writing_row
 from pipeline.models.tokenizer import prompt_token_ids
+from pipeline.questions.rows import writing_summary
 from pipeline.training.batching import MicroBatch, TokenSequence
 from pipeline.training.sft import held_out_sums, learned_tokens, perplexity
 from pipeline.types import Problem
@@ -29,6 +32,7 @@ class HeldOutEvaluator:
 
     Args:
         problems: all held-out problems. Those whose prompts exceed ``max_prompt_length`` tokens are left out.
+        writer: answers tasks to write problems.
         recorder: rank 0's.
 
     Raises:
@@ -43,10 +47,11 @@ class HeldOutEvaluator:
         max_prompt_length: int,
         engines: Engines,
         ranks: Ranks,
+        writer: ProblemWriter,
         recorder: StepRecorder | None,
     ) -> None:
         self._tokenizer, self._config, self._engines = tokenizer, config, engines
-        self._ranks, self._recorder = ranks, recorder
+        self._ranks, self._writer, self._recorder = ranks, writer, recorder
         self._fitting = [p for p in problems if len(prompt_token_ids(tokenizer, p)) <= max_prompt_length]
         if len(self._fitting) < len(problems):
             logger.warning("%d held-out problems are too long: left out", len(problems) - len(self._fitting))
@@ -66,19 +71,26 @@ class HeldOutEvaluator:
         problems = self.problems(per_level)
         if self._recorder and problems:
             rows = self._answers(problems)
-            self._recorder.evaluation(name, step, accuracy_by_level(rows), rows)
+            self._recorder.evaluation(name, step, self._summary(rows), rows)
         self._ranks.barrier()
 
-    def answer_accuracy(self, name: str) -> float:
-        """Share of the problems that are answered correctly. The answers are recorded under ``name``."""
+    def answer_metrics(self, name: str) -> dict[str, float]:
+        """Share of the problems that are answered correctly and, of tasks to write problems, the mean quality. The
+        answers are recorded under ``name``."""
 
-        def answered() -> float:
+        def answered() -> dict[str, float]:
             rows = self._answers(self.problems())
             if self._recorder:
                 self._recorder.answers(name, rows)
-            return float(accuracy_by_level(rows)["overall"]["answer_accuracy"])
+            summary = self._summary(rows)
+            quality = {QUALITY: summary["writing"]["quality_mean"]} if "writing" in summary else {}
+            return {"eval_answer_accuracy": float(summary["overall"]["answer_accuracy"]), **quality}
 
         return self._ranks.from_first(answered)
+
+    def _summary(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        written = [row for row in rows if "parts" in row]
+        return accuracy_by_level(rows) | ({"writing": writing_summary(written)} if written else {})
 
     def level_accuracy(self, levels: Sequence[str]) -> float:
         """Tagged accuracy on the problems of these levels. Raises DataError if there are none."""
@@ -90,7 +102,10 @@ class HeldOutEvaluator:
         )
 
     def _answers(self, problems: Sequence[Problem]) -> list[dict[str, Any]]:
-        """Greedy answers, graded: a row per problem."""
+        """Greedy answers, graded: a row per problem. Written problems are sampled: greedily, all of a topic and level
+        would be the same."""
+        if problems and problems[0].writing:
+            return [row | writing_row(row) for row in self._writer.write(problems, "held-out")]
         prompts = [prompt_token_ids(self._tokenizer, problem) for problem in problems]
         completions = self._engines.answer(prompts, self._config.max_completion_length)
         return [held_out_row(problem, completion) for problem, completion in zip(problems, completions, strict=True)]

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -44,8 +45,14 @@ class StageSaver:
         minutes = (time.monotonic() - self._last_time) / 60
         return stage_step % due.every_steps == 0 or minutes >= due.every_minutes
 
-    def checkpoint(self, schedule: StageSchedule, clock: PhaseClock) -> None:
-        """Write a checkpoint, and delete those that are no longer kept."""
+    def checkpoint(
+        self, schedule: StageSchedule, clock: PhaseClock, written: Sequence[dict[str, Any]] | None = None
+    ) -> None:
+        """Write a checkpoint, and delete those that are no longer kept.
+
+        Args:
+            written: problems that were written at the stage's end.
+        """
         with clock("checkpoint"):
             schedule.score_checkpoint()
             self._run.checkpoints.save(
@@ -54,6 +61,7 @@ class StageSaver:
                 self._policy.optimizer_state(),
                 self._policy.reference,
                 self._replay_state(schedule.progress.stage_step),
+                written,
             )
             self._run.checkpoints.prune(self._setup.config.checkpoint.keep_last)
         self._last_time = time.monotonic()

@@ -17,6 +17,7 @@ from actors.learner.restore import restore
 from actors.learner.saver import StageSaver
 from actors.learner.setup import StageSetup
 from actors.learner.updater import PolicyUpdater
+from actors.learner.writing import ProblemWriter
 from actors.reward import reward_context
 from actors.weights import PackedWeights, Probe, pack_weights
 from pipeline.config import Config, SFTConfig
@@ -29,6 +30,7 @@ from pipeline.models.policy import load_policy, merged_weights, turn_off_dropout
 from pipeline.models.rounding import rounding_seed
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.models.weight_names import check_weight_names
+from pipeline.questions.filters import Keeper
 from pipeline.rewards.history import RewardHistory
 from pipeline.runs.checkpoints import load_checkpoint
 from pipeline.runs.clock import PHASES, PhaseClock
@@ -76,6 +78,7 @@ class LearnerSession:
         self.recorder = StepRecorder(setup, self._run, self.progress) if self.ranks.is_first else None
         if self.recorder:
             self.recorder.data(self.examples)
+        self._writer = ProblemWriter(self.config, self._tokenizer, self.engines, lambda: self.rewards.state)
         self._held_out = HeldOutEvaluator(
             setup.held_out,
             self._tokenizer,
@@ -83,6 +86,7 @@ class LearnerSession:
             self.config.rollout.max_prompt_length,
             self.engines,
             self.ranks,
+            self._writer,
             self.recorder,
         )
 
@@ -145,13 +149,13 @@ class LearnerSession:
         return norm
 
     def evaluate_if_due(self) -> dict[str, float]:
-        """Metrics ``eval_*`` of the weights after this step, if ``eval.total_eval_times`` puts an evaluation here."""
+        """Metrics ``eval_*`` of the weights after this step, if an evaluation is due here."""
         if not self.schedule.is_evaluation_due:
             return {}
         with self.clock("evaluation"):
             step = self.progress.step + 1
             metrics = self.publish_weights(step)
-            metrics["eval_answer_accuracy"] = self._held_out.answer_accuracy(f"{self.stage.name}_step_{step:06d}")
+            metrics |= self._held_out.answer_metrics(f"{self.stage.name}_step_{step:06d}")
             if self.config.data.task_name and isinstance(self.settings, SFTConfig):
                 metrics |= self._held_out.solution_metrics(self.model, self.settings, self.solution_batches, self.dtype)
             return metrics
@@ -200,12 +204,24 @@ class LearnerSession:
         self.publish_weights(self.progress.step)
         self._evaluate(self.stage.name)
         if self.recorder:
+            written = self._write_problems() if self.stage.write else None
             self._saver.finish_stage(self.progress, self._tokenizer, self.dtype)
             self.recorder.sync()
-            self._saver.checkpoint(self.schedule, self.clock)
+            self._saver.checkpoint(self.schedule, self.clock, written)
             self.recorder.close()
             self._run.unlock()
         ray.train.report({"step": self.progress.step, "stage": self.stage.name})
+
+    def _write_problems(self) -> list[dict[str, Any]]:
+        """Training data for later stages: every problem that was written, those that are kept marked."""
+        assert self.stage.write is not None
+        teacher = self.config.questions.teacher if self.stage.write.by == "teacher" else None
+        rows = self._writer.write(self._setup.tasks, f"write {self.stage.name}", teacher)
+        gates = [term.name for term in self.config.reward.functions if term.gate]
+        keeper = Keeper(self.config.questions.keep, gates)
+        judged = [keeper.judged(row) for row in rows]
+        logger.info("stage %s wrote %d problems and keeps %d", *_counts(self.stage.name, judged))
+        return judged
 
     def _load_best(self) -> None:
         best = self.ranks.from_first(lambda: self._run.checkpoints.best(self.stage.name))
@@ -215,6 +231,10 @@ class LearnerSession:
         logger.info("stage %s ends with its best weights, of step %d", self.stage.name, checkpoint.progress.step)
         self.policy.restore(checkpoint, with_reference=False)
         self.engines.start_attempt()  # the engines hold other weights of this very step
+
+
+def _counts(stage: str, rows: Sequence[dict[str, Any]]) -> tuple[str, int, int]:
+    return stage, len(rows), sum(row["is_kept"] for row in rows)
 
 
 def _stage_examples(setup: StageSetup) -> StageExamples:

@@ -25,6 +25,8 @@ class StageSetup:
     """Tokens of these problems and of the replayed ones."""
     held_out: tuple[Problem, ...]
     """Problems that evaluations use."""
+    tasks: tuple[Problem, ...]
+    """Tasks to write problems that are given at the stage's end; empty without ``stages.write``."""
     buffer: ReplayBuffer | None
     """The replay buffer as the stage starts: problems that earlier stages trained on. None: nothing is replayed."""
     replayed: ProblemTable

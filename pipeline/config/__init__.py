@@ -12,6 +12,7 @@ from pipeline.config.curriculum import (
     RangeConfig,
     SearchConfig,
     StageConfig,
+    WriteConfig,
 )
 from pipeline.config.data import DataConfig, EmbeddedSetsConfig, FieldNames, ProblemFilter, WritingConfig
 from pipeline.config.engines import GradingConfig, LearnerConfig, RewardConfig, RewardTerm, RolloutConfig, ZScoreConfig
@@ -56,6 +57,7 @@ __all__ = [
     "StrictModel",
     "TrackingConfig",
     "TrainerConfig",
+    "WriteConfig",
     "WritingConfig",
     "ZScoreConfig",
     "load_config",

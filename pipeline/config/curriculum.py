@@ -37,8 +37,6 @@ class WriteConfig(StrictModel):
     """The policy as the stage left it, or ``questions.teacher``."""
     kinds: list[WritingKind] = ["new"]
     """Kinds of tasks that are given, in turn."""
-    min_quality: float = Field(0.0, ge=0, le=1)
-    """Problems below this quality are not kept."""
 
 
 class StageConfig(StrictModel):

@@ -26,9 +26,11 @@ class HeldOutConfig(StrictModel):
     """Maximum tokens of a completion. Decoding is greedy."""
     total_eval_times: int = Field(0, ge=0)
     """Evaluations during each stage, evenly spread, the last one at its last step. 0: none."""
-    metric_for_best_model: Literal["loss", "perplexity", "token_accuracy", "answer_accuracy"] | None = None
+    every_steps: int | None = Field(None, ge=1)
+    """Evaluate after this many steps of a stage, and after its last one, instead of total_eval_times times."""
+    metric_for_best_model: Literal["loss", "perplexity", "token_accuracy", "answer_accuracy", "quality"] | None = None
     """Metric, from evaluations during a stage, that chooses the best checkpoint, which is kept. None: the mean training
-    reward or, for SFT, the training loss."""
+    reward or, for SFT, the training loss. ``quality`` is that of written problems."""
     greater_is_better: bool | None = None
     """Direction of metric_for_best_model. None: true for accuracies."""
     early_stopping_patience: int | None = Field(None, ge=1)
@@ -37,18 +39,25 @@ class HeldOutConfig(StrictModel):
     """A stage ends with its best weights instead of its last ones."""
 
     @property
+    def evaluates_during_stages(self) -> bool:
+        return bool(self.total_eval_times or self.every_steps)
+
+    @property
     def higher_wins(self) -> bool:
         """True if a higher metric_for_best_model is better."""
         if self.greater_is_better is None:
-            return self.metric_for_best_model in ("token_accuracy", "answer_accuracy")
+            return self.metric_for_best_model in ("token_accuracy", "answer_accuracy", "quality")
         return self.greater_is_better
 
     @model_validator(mode="after")
     def _best_needs_evaluations(self) -> "HeldOutConfig":
-        if self.total_eval_times and not self.problems_per_level:
-            raise ValueError("total_eval_times needs problems_per_level above 0, got 0: there is nothing to evaluate")
-        if self.metric_for_best_model and not self.total_eval_times:
-            raise ValueError("metric_for_best_model needs total_eval_times above 0, got 0")
+        if self.total_eval_times and self.every_steps:
+            raise ValueError(f"every_steps must be null beside total_eval_times, got {self.every_steps}")
+        if self.evaluates_during_stages and not self.problems_per_level:
+            name = "every_steps" if self.every_steps else "total_eval_times"
+            raise ValueError(f"{name} needs problems_per_level above 0, got 0: there is nothing to evaluate")
+        if self.metric_for_best_model and not self.evaluates_during_stages:
+            raise ValueError("metric_for_best_model needs total_eval_times above 0 or every_steps, got neither")
         if not self.metric_for_best_model and (self.early_stopping_patience or self.load_best_model_at_end):
             raise ValueError("early_stopping_patience and load_best_model_at_end need metric_for_best_model, got none")
         return self

@@ -57,6 +57,7 @@ class Config(StrictModel):
         _check_model(self.model, self.trainer, self.learner)
         check_shards(self.rollout)
         _check_tracking(self.tracking)
+        _check_writing(self)
         return self
 
     def _check_stage_settings(self) -> None:
@@ -139,6 +140,23 @@ def _check_rollouts(settings: GRPOConfig, rollout: RolloutConfig, num_learners: 
             f"rollout.top_p must be 1 and rollout.top_k 0 for grpo, got {rollout.top_p:g} and {rollout.top_k}: the "
             "learner's log-probabilities are over the whole vocabulary, so ratios would be wrong"
         )
+
+
+def _check_writing(config: Config) -> None:
+    """Stages that write problems need tasks; stages that train on them, something written."""
+    has_written = False
+    for stage in config.stages:
+        if (stage.write or stage.written_frac) and config.data.write is None:
+            raise ValueError(f"data.write must be set for stages that write problems, got none: {stage.name}")
+        if stage.written_frac and not has_written:
+            raise ValueError(f"written_frac of {stage.name} must be 0: no stage before it has write")
+        if stage.written_frac and (stage.kind != "sft" or config.curriculum):
+            raise ValueError(f"written_frac of {stage.name} must be 0 in a grpo stage or beside curriculum")
+        if stage.write and stage.write.by == "teacher" and config.questions.teacher is None:
+            raise ValueError(f"questions.teacher must be set for write.by=teacher of {stage.name}, got none")
+        has_written = has_written or stage.write is not None
+    if config.eval.metric_for_best_model == "quality" and config.data.write is None:
+        raise ValueError("data.write must be set for eval.metric_for_best_model=quality, got none")
 
 
 def _check_tracking(tracking: TrackingConfig) -> None:

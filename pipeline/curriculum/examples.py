@@ -121,7 +121,8 @@ def stage_examples(
     fitting, buffered = (part.take(np.flatnonzero(fits[part.rows])) for part in (problems, replayed))
     if not fitting:
         raise DataError(f"stage {stage.name} must have problems of at most {limit} tokens, got none: {fix}.")
-    num_steps = total_steps(stage, Counter(head.level for head in fitting.heads()))
+    levels = [head.level for head in fitting.heads()]
+    num_steps = total_steps(stage, Counter(levels))
     mixture = mix(
         ExampleTable(fitting, tokens, max_length),
         ExampleTable(buffered, tokens, max_length, is_replayed=True),
@@ -129,6 +130,7 @@ def stage_examples(
         num_steps * stage.batch_size,
         seed,
         stage.name,
+        levels=levels if stage.balance_levels else None,
     )
     counts = _counts(lengths[problems.rows], fits[problems.rows], limit)
     return StageExamples(fitting, mixture, stage.batch_size, num_steps, counts)

@@ -80,9 +80,24 @@ def _inputs(config: Config, spec: StageSpec, data_digest: str, parent: str, keys
         "learner": config.learner.model_dump(include={"num_workers", "tokens_per_micro_batch"}),
         "trainer": config.trainer.model_dump(),
     }
+    inputs |= _writing(config, spec, keys)
     if spec.kind == "grpo":
+        normalize = {"normalize", "zscore"} if config.reward.normalize else set()
         inputs["rollout"] = config.rollout.model_dump(exclude=_ENGINE_RESOURCES)
-        inputs["reward"] = config.reward.model_dump(include={"functions", "timeout_s", "memory_limit_mib"})
+        inputs["reward"] = config.reward.model_dump(include={"functions", "timeout_s", "memory_limit_mib", *normalize})
+    return inputs
+
+
+def _writing(config: Config, spec: StageSpec, keys: Sequence[str]) -> dict[str, Any]:
+    """Empty for a stage that neither writes problems nor uses written ones: it keeps the key it has always had."""
+    inputs: dict[str, Any] = {"balance_levels": True} if spec.balance_levels else {}
+    if spec.written_frac:
+        inputs["written"] = {"frac": spec.written_frac, "sources": list(keys)}
+    if spec.write:
+        inputs["write"] = spec.write.model_dump()
+    if config.data.write:
+        reward = config.reward.model_dump(include={"functions", "normalize", "zscore"})
+        inputs["questions"] = {"questions": config.questions.model_dump(), "reward": reward}
     return inputs
 
 

@@ -16,6 +16,8 @@ from pipeline.runs.checkpoints import Progress
 from pipeline.training.schedules import eval_steps, learning_rate
 
 logger = logging.getLogger(__name__)
+QUALITY = "validation/quality"
+"""Metric: mean quality of the problems written in an evaluation."""
 
 
 def stage_decision(
@@ -103,8 +105,10 @@ class StageSchedule:
 
     @property
     def is_evaluation_due(self) -> bool:
-        """The step under way ends with an evaluation: one of ``total_eval_times``."""
-        return self.pass_step + 1 in eval_steps(self.held_out.total_eval_times, self.num_steps)
+        """The step under way ends with an evaluation: one of ``total_eval_times``, or every ``every_steps``."""
+        return self.pass_step + 1 in eval_steps(
+            self.held_out.total_eval_times, self.num_steps, self.held_out.every_steps
+        )
 
     def record_score(self, metrics: Mapping[str, float], score: float) -> bool:
         """Record how good the weights after a step are.
@@ -119,7 +123,8 @@ class StageSchedule:
         if self.held_out.metric_for_best_model is None:
             self._scores.append(score if isfinite(score) else None)
             return False
-        value = metrics.get(f"eval_{self.held_out.metric_for_best_model}")
+        metric = self.held_out.metric_for_best_model
+        value = metrics.get(QUALITY if metric == "quality" else f"eval_{metric}")
         if value is None:
             self._scores = []
         else:

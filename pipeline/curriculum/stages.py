@@ -13,6 +13,7 @@ from pipeline.config import (
     PromotionConfig,
     SFTConfig,
     StageConfig,
+    WriteConfig,
 )
 from pipeline.data.selection import natural_order
 from pipeline.errors import ConfigError
@@ -50,6 +51,12 @@ class StageSpec:
     promotion: PromotionConfig | None
     mixes_levels: bool = False
     """It replaces one stage per level, with as many steps as these have together."""
+    balance_levels: bool = False
+    """Levels take turns in its batches."""
+    write: WriteConfig | None = None
+    """Problems that are written at its end."""
+    written_frac: float = 0.0
+    """Share of its problems that earlier stages wrote."""
 
 
 def stage_specs(config: Config, data_levels: Sequence[str]) -> list[StageSpec]:
@@ -155,4 +162,7 @@ def _spec(
         replay=replay,
         promotion=curriculum.promotion if curriculum and stage.each_level else None,
         mixes_levels=levels is not None and len(levels) > 1 and stage.each_level,
+        balance_levels=stage.balance_levels,
+        write=stage.write,
+        written_frac=stage.written_frac,
     )

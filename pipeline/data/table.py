@@ -155,6 +155,20 @@ def load_table(config: DataConfig, split: SplitName, cache: Path) -> ProblemTabl
     return ProblemTable(path, _digest(content), np.zeros(0, np.int64)).whole()
 
 
+def save_table(directory: Path, digest: str, problems: Sequence[Problem]) -> ProblemTable:
+    """Problems that come from no data set, as a table. It is not written again if it exists.
+
+    Args:
+        digest: identifies the problems.
+    """
+    path = directory / "problems.arrow"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with made_once(path) as hidden:
+        if hidden:
+            write_batches(hidden, _PROBLEMS, _problem_batches(iter(problems)))
+    return ProblemTable(path, digest, np.zeros(0, np.int64)).whole()
+
+
 def _digest(content: list[Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

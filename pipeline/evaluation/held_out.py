@@ -31,6 +31,19 @@ def held_out_row(problem: Problem, completion: Completion) -> dict[str, Any]:
     }
 
 
+def writing_row(row: dict[str, Any]) -> dict[str, Any]:
+    """The fields by which a row of a written problem is summarized like the others. It is right if it is well formed, its
+    answer holds, and it has the difficulty that was asked for."""
+    return {
+        "problem_id": row["id"],
+        "level": row["level"] or "all",
+        "question": row["prompt"][-1]["content"],
+        "gold": "",
+        "tagged": row["outcome"] == "correct",
+        "last_number": False,
+    }
+
+
 def _is_marked(problem: Problem, text: str) -> bool:
     """A plain-text prompt asks for no tags: ``#### 5``, ``The answer is: 5`` and a box count as marks there."""
     if problem.prompt_text is not None:

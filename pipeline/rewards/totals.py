@@ -40,5 +40,12 @@ def totals(group: Sequence[Parts], config: RewardConfig, history: Mapping[str, S
     return [found.get(index, lowest) for index in range(len(group))]
 
 
+def quality(parts: Parts, terms: Sequence[RewardTerm]) -> float:
+    """The weighted mean of raw parts, behind the gate. In [0, 1] if the parts are, and never normalised."""
+    if not passes_gate(parts, terms):
+        return 0.0
+    return sum(term.weight * parts[term.name] for term in terms) / sum(term.weight for term in terms)
+
+
 def _gate_weight(terms: Sequence[RewardTerm]) -> float:
     return sum(term.weight for term in terms if term.gate)

@@ -7,7 +7,7 @@ import fcntl
 import json
 import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from math import isfinite
@@ -20,7 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.errors import CheckpointError
-from pipeline.files import link, sha256, sync, write_json
+from pipeline.files import link, sha256, sync, write_json, write_jsonl
+
+WRITTEN = "written.jsonl"
 
 
 @dataclass
@@ -83,6 +85,7 @@ class CheckpointStore:
         optimizer: dict[str, Any],
         reference: dict[str, Tensor] | None,
         replay: dict[str, Any] | None = None,
+        written: Sequence[dict[str, Any]] | None = None,
     ) -> Path:
         """Write one checkpoint, all of it or nothing, and point ``checkpoint_last`` at it.
 
@@ -92,6 +95,7 @@ class CheckpointStore:
             reference: the reference policy's tensors; None without a KL term.
             replay: plain JSON; None outside a curriculum. ``buffer``: the state of the replay buffer; ``trained``: the
                 problems that this stage adds to it.
+            written: rows of the problems that were written at the stage's end; None if none were.
         """
         final = self.path / f"step_{progress.step:06d}{'_done' if progress.stage_done else ''}"
         partial = self.path / f".{final.name}.partial"
@@ -104,6 +108,8 @@ class CheckpointStore:
         torch.save(optimizer, partial / "optimizer.pt")
         if replay is not None:
             write_json(partial / "replay.json", replay)
+        if written is not None:
+            write_jsonl(partial / WRITTEN, written)
         write_json(partial / "progress.json", asdict(progress))
         sums = {path.name: sha256(path) for path in sorted(partial.iterdir())}
         write_json(partial / "manifest.json", sums)
@@ -177,6 +183,12 @@ def read_progress(checkpoint: Path) -> Progress:
         return Progress(**json.loads((checkpoint / "progress.json").read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise corrupt_checkpoint(checkpoint, f"progress.json: {error}") from None
+
+
+def read_written(checkpoint: Path) -> list[dict[str, Any]]:
+    """Rows of the problems that were written at the end of the checkpoint's stage; empty if none were."""
+    path = checkpoint / WRITTEN
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def verify_checkpoint(path: Path) -> None:

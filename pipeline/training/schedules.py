@@ -13,8 +13,11 @@ def num_steps(settings: SFTConfig | GRPOConfig, batch_size: int, num_examples: i
     return steps if settings.max_steps is None else min(steps, settings.max_steps)
 
 
-def eval_steps(times: int, total_steps: int) -> set[int]:
-    """The steps, from 1, that end with an evaluation: ``times`` of them, evenly spread, including the last step."""
+def eval_steps(times: int, total_steps: int, every: int | None = None) -> set[int]:
+    """The steps, from 1, that end with an evaluation: ``times`` of them, evenly spread, including the last step; or
+    every so many steps, and the last one."""
+    if every:
+        return {*range(every, total_steps + 1, every), total_steps}
     return {math.ceil(total_steps * (index + 1) / times) for index in range(times)}
 
 

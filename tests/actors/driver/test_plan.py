@@ -135,10 +135,10 @@ def test_graders_are_for_sampling_and_engines_for_sampling_or_evaluation():
     def counts(config: Config) -> dict[str, int]:
         return {actor.name: actor.count for actor in plan_actors(config)}
 
-    assert counts(make()) == {"learner": 1, "rollout": 1, "reward": 0, "weight store": 1}
+    assert counts(make()) == {"learner": 1, "rollout": 1, "frozen": 0, "reward": 0, "weight store": 1}
     assert counts(make(eval={"problems_per_level": 0}))["rollout"] == 0
     rl = make(stages=[{"name": "rl", "kind": "grpo"}], eval={"problems_per_level": 0})
-    assert counts(rl) == {"learner": 1, "rollout": 1, "reward": 1, "weight store": 1}
+    assert counts(rl) == {"learner": 1, "rollout": 1, "frozen": 0, "reward": 1, "weight store": 1}
     assert needed_resources(plan_actors(rl)) == {"CPU": 0.75 + 0.5 + 0.25, "GPU": 0, "memory": 7 * 2**30}
 
 

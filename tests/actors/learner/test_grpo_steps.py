@@ -24,6 +24,7 @@ class FakeSession:
         self.examples = SimpleNamespace(batch=lambda step: [])
         self.engines = SimpleNamespace(collect=lambda *_: [])
         self.policy = SimpleNamespace(snapshot_reference=lambda: self.references.append(self.progress.stage_step))
+        self.rewards = SimpleNamespace(state={})
         self.references: list[int] = []
         self.rows: list[dict[str, Any]] = []
 

@@ -28,7 +28,7 @@ class Engines:
 
 def evaluator(problems: list[Problem], limit: int = 20, recorder: Any = None, **settings: Any) -> HeldOutEvaluator:
     config = HeldOutConfig(max_completion_length=8, **settings)
-    return HeldOutEvaluator(problems, tiny_tokenizer(), config, limit, Engines(), Ranks(), recorder)  # type: ignore[arg-type]
+    return HeldOutEvaluator(problems, tiny_tokenizer(), config, limit, Engines(), Ranks(), None, recorder)  # type: ignore[arg-type]
 
 
 def test_prompts_that_are_too_long_are_left_out(caplog):
@@ -72,7 +72,7 @@ def test_answers_are_graded_one_row_per_problem():
         ("p3", "correct"),
     ]
     assert {level: result["accuracy_tagged"] for level, result in summary["levels"].items()} == {"a": 0.5, "b": 1.0}
-    assert held_out.answer_accuracy("sft_step_000003") == pytest.approx(2 / 3)
+    assert held_out.answer_metrics("sft_step_000003") == {"eval_answer_accuracy": pytest.approx(2 / 3)}
     assert recorder.written[1] == ("sft_step_000003", rows)
     assert held_out.level_accuracy(["a"]) == 0.5
     with pytest.raises(DataError, match="must have held-out problems of"):

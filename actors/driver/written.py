@@ -1,0 +1,62 @@
+"""Problems that stages write: the tasks they are given, and the training data of the stages after them."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from actors.driver.encode import make_tokens
+from actors.driver.plan import PlannedChain
+from pipeline.curriculum.mixture import InTurn
+from pipeline.curriculum.stages import StageSpec
+from pipeline.data.table import ProblemTable, save_table
+from pipeline.data.tokens import TokenTable
+from pipeline.errors import DataError
+from pipeline.questions.rows import written_problem
+from pipeline.runs.checkpoints import read_written
+from pipeline.seeds import item_at
+from pipeline.types import Problem
+
+
+def tasks_of(spec: StageSpec, chain: PlannedChain) -> tuple[Problem, ...]:
+    """The tasks that a stage is given at its end, levels and kinds in turn; empty if it writes nothing."""
+    if spec.write is None:
+        return ()
+    rows: dict[tuple[str | None, str], list[int]] = {}
+    for head in chain.problems.heads():
+        if head.source in spec.write.kinds:
+            rows.setdefault((head.level, head.source), []).append(head.row)
+    if not rows:
+        raise DataError(f"stage {spec.name} must have tasks of {spec.write.kinds} to write problems for, got none.")
+    order = InTurn(tuple(rows[key] for key in sorted(rows, key=str)), (chain.spec.config.seed, spec.name, "write"))
+    return tuple(chain.problems[order.row(position)] for position in range(spec.write.num_problems))
+
+
+def with_written(
+    chain: PlannedChain, index: int, earlier: Sequence[Path], run_path: Path
+) -> tuple[ProblemTable, TokenTable]:
+    """The training problems of a stage with ``written_frac``: those that earlier stages wrote and kept, and so many of
+    its own that the share is right.
+
+    Args:
+        earlier: checkpoints of the chain's stages before this one, in order.
+
+    Raises:
+        DataError: nothing was kept.
+    """
+    stage, config = chain.stages[index], chain.spec.config
+    rows = [row for checkpoint in earlier for row in read_written(checkpoint)]
+    written = [written_problem(row) for row in rows if row["is_kept"]]
+    if not written:
+        reasons = sorted({row["reason"] for row in rows})
+        raise DataError(
+            f"stage {stage.spec.name} must have problems that earlier stages wrote and kept, got none of {len(rows)}"
+            f"{': ' + ', '.join(reasons[:5]) if reasons else ''}. Train those stages longer, or lower questions.keep."
+        )
+    frac = stage.spec.written_frac
+    num_own = min(len(stage.problems), round(len(written) * (1 - frac) / frac))
+    seed = (config.seed, stage.spec.name, "own")
+    own = [stage.problems[item_at(range(len(stage.problems)), place, *seed)] for place in range(num_own)]
+    digest = hashlib.sha256(json.dumps([stage.problems.digest, rows], sort_keys=True).encode()).hexdigest()[:16]
+    table = save_table(run_path / "written" / stage.spec.name / digest, digest, [*written, *own])
+    return table, make_tokens(table, config.model, chat=config.data.uses_chat_template)
