@@ -29,6 +29,8 @@ _ASKED = (
     ("now", "A"), ("now", "A"), ("now", "B"), ("shared", "A"), ("packed", "A"), ("price", "A"), ("together", "AB"),
     ("difference", "AB"), ("difference", "BA"),
 )  # fmt: skip
+_KEPT_WORDINGS = 0.9
+"""Share of sentences that keep their wording in another context."""
 _FEW_DRAWS, _MANY_DRAWS = 20, 5000
 
 
@@ -77,7 +79,7 @@ def vary(statement: str, kind: WritingKind, random: Random) -> Story:
     sentences = list(original.sentences)
     if kind != "parameters":
         words = _other_words(random, original) if kind == "context" else _practical_words(random, original)
-        sentences = [_sentence(random, line, words, sentence.wording) for sentence, line in _lines(original)]
+        sentences = [_sentence(random, line, words, sentence) for sentence, line in _lines(original)]
     num_operations = len(original.worked_out)
     maximum = max(original.largest, MAX_NUMBERS.get(str(num_operations), 0))
     story = _with_numbers(random, sentences, num_operations, maximum, _MANY_DRAWS, original)
@@ -163,14 +165,15 @@ def _practical_words(random: Random, original: Story) -> _Words:
     return _Words("practical", places, random.choice(things), containers)
 
 
-def _sentence(random: Random, line: Line, words: _Words, old_wording: str = "") -> Sentence:
-    """A sentence without numbers, worded differently from an old one if it can be."""
+def _sentence(random: Random, line: Line, words: _Words, old: Sentence | None = None) -> Sentence:
+    """A sentence without numbers, often worded as an old one."""
     name, letters = line
     wordings = getattr(PATTERNS[name], words.style)
-    wording = random.choice([each for each in wordings if each != old_wording] or wordings)
+    is_kept = old is not None and old.wording in wordings and random.random() < _KEPT_WORDINGS
+    wording = old.wording if old and is_kept else random.choice(wordings)
     container, friend = random.choice(words.containers), random.choice(FRIENDS)
     gaps = dict(zip("AB", (words.holders["ABCDEFGHIJKLMNOP".index(letter)] for letter in letters), strict=False)) | {
-        "lead": random.choice(LEADS) if random.random() < 0.5 else "",
+        "lead": old.gaps["lead"] if old and "lead" in old.gaps else random.choice(LEADS) * random.randint(0, 1),
         "things": words.thing,
         "container": container,
         "containers": plural(container),
