@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from random import Random
 
 from pipeline.config import WritingConfig
+from pipeline.data.stories import read_story, vary
+from pipeline.seeds import derive_seed
 from pipeline.types import Message, Problem, WritingKind, WritingTask
 
 
@@ -31,8 +34,16 @@ def writing_tasks(problem: Problem, steps: str | None, config: WritingConfig) ->
 
 
 def variation_task(kind: WritingKind, problem: Problem, config: WritingConfig) -> Problem:
-    """The task to vary a problem, with an example where one can be made."""
-    return writing_task(kind, problem, config)
+    """The task to vary a problem, with an example where one can be made: of stories."""
+    task = writing_task(kind, problem, config)
+    if read_story(problem.question) is None:
+        return task
+    try:
+        story = vary(problem.question, kind, Random(derive_seed(task.id)))
+    except ValueError:  # its numbers leave no room for others
+        return task
+    answer = str(story.answer)
+    return replace(task, gold=answer, solution=written_text(story.statement, story.solution, answer))
 
 
 def writing_task(kind: WritingKind, problem: Problem, config: WritingConfig) -> Problem:
