@@ -1,0 +1,91 @@
+"""Who holds how many while a story is told, and the steps that lead there."""
+
+from typing import NamedTuple
+
+
+class ContradictionError(ValueError):
+    """A story that cannot be, such as one in which somebody gives away more than they have."""
+
+
+class Step(NamedTuple):
+    """One operation on two numbers."""
+
+    left: int
+    sign: str
+    right: int
+    result: int
+    is_trivial: bool
+    """It has 0 or 1 as an operand, takes a number from itself, divides it by itself, or undoes the step before."""
+
+    def __str__(self) -> str:
+        return f"{self.left} {self.sign} {self.right} = {self.result}"
+
+
+class Amount(NamedTuple):
+    """A number, with the steps and the sentences of the story that it rests on."""
+
+    value: int
+    steps: tuple[int, ...] = ()
+    """Positions in ``Ledger.steps``, ascending. The last one made the number."""
+    sentences: frozenset[int] = frozenset()
+
+
+class Ledger:
+    """The holders' amounts as far as the story is told. Its verbs raise ContradictionError."""
+
+    def __init__(self) -> None:
+        self.sentence = 0
+        """Position of the sentence that is being told."""
+        self.steps: list[Step] = []
+        self._held: dict[str, Amount] = {}
+
+    def knows(self, holder: str) -> bool:
+        return holder in self._held
+
+    def held(self, holder: str) -> Amount:
+        if holder not in self._held:
+            raise ContradictionError(f"nothing is known of {holder}")
+        return self._held[holder]
+
+    def open(self, holder: str, amount: Amount) -> None:
+        """Tell a holder's first amount."""
+        if holder in self._held:
+            raise ContradictionError(f"{holder} is known already")
+        self._held[holder] = amount
+
+    def number(self, value: int) -> Amount:
+        """A number that the sentence states."""
+        return Amount(value, (), frozenset([self.sentence]))
+
+    def work(self, left: Amount, sign: str, right: Amount) -> Amount:
+        """Append a step. Its result rests on both operands and on this sentence."""
+        result = _result(left.value, sign, right.value)
+        undoes = bool(left.steps) and self.steps[left.steps[-1]].left == result
+        is_empty = (sign in "-/" and left.value == right.value) or {left.value, right.value} & {0, 1}
+        self.steps.append(Step(left.value, sign, right.value, result, undoes or bool(is_empty)))
+        steps = sorted({*left.steps, *right.steps, len(self.steps) - 1})
+        return Amount(result, tuple(steps), left.sentences | right.sentences | {self.sentence})
+
+    def change(self, holder: str, sign: str, by: Amount) -> None:
+        self._held[holder] = self.work(self.held(holder), sign, by)
+
+    def move(self, giver: str, taker: str, amount: Amount) -> None:
+        """Move things between two holders. One of them may be unknown, and stays so."""
+        if not (self.knows(giver) or self.knows(taker)):
+            raise ContradictionError(f"nothing is known of {giver} and {taker}")
+        for holder, sign in ((giver, "-"), (taker, "+")):
+            if self.knows(holder):
+                self.change(holder, sign, amount)
+
+
+def _result(left: int, sign: str, right: int) -> int:
+    match sign:
+        case "+":
+            return left + right
+        case "*":
+            return left * right
+        case "-" if left >= right:
+            return left - right
+        case "/" if right and left % right == 0:
+            return left // right
+    raise ContradictionError(f"{left} {sign} {right} is no number of things")
