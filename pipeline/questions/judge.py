@@ -1,9 +1,78 @@
-"""The verdict on a written problem."""
+"""Judges a written problem by what can be computed from its statement: its answer, its difficulty."""
 
-from pipeline.config import QuestionsConfig
+import re
+from functools import lru_cache
+from statistics import fmean
+
+from pipeline.config.questions import QuestionsConfig
+from pipeline.questions import computed
+from pipeline.questions.computed import Computation
+from pipeline.questions.stated import same_answer
+from pipeline.questions.written import Malformed, WrittenProblem, read_written
 from pipeline.types import Problem
 from pipeline.verifier import Verdict
 
+FULL_SIZE_FRAC = 0.5
+"""Numbers of this share of their bound have the full value."""
+LEAST_SIZE = 0.1
+"""Value of the smallest numbers. Not 0: they are no reason to fail a gate."""
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+
 
 def verdict_of(problem: Problem, text: str, config: QuestionsConfig) -> Verdict:
-    return Verdict("unparsed")
+    """``correct``: well formed, with an answer that holds and the difficulty asked for. ``unparsed``: malformed."""
+    written = read_written(text)
+    if isinstance(written, Malformed):
+        return Verdict("unparsed")
+    if key_holds(written, config) and difficulty_value(problem, written, config) > 0:
+        return Verdict("correct", "exact", written.answer)
+    return Verdict("incorrect", answer=written.answer)
+
+
+@lru_cache(4096)
+def computation_of(statement: str) -> Computation | None:
+    """``compute``, once for each statement: several rewards ask for it."""
+    return computed.compute(statement)
+
+
+def key_holds(written: WrittenProblem, config: QuestionsConfig) -> bool:
+    """True if the computed answer is the stated one and the solution's lines are right.
+
+    A problem that cannot be computed holds unless ``must_compute``.
+    """
+    computation = computation_of(written.statement)
+    if computation is None:
+        return not config.must_compute
+    if not same_answer(written.answer, computation.answer):
+        return False
+    return computed.solution_holds(written.statement, written.solution)
+
+
+def difficulty_value(problem: Problem, written: WrittenProblem, config: QuestionsConfig) -> float:
+    """0 for another number of operations than asked, trivial operations, a result of 0 or numbers beyond their bound;
+    otherwise the size of the numbers, at most 1.
+
+    1 if the statement cannot be computed: nothing is known about it. A level that is not a number asks for no number of
+    operations.
+    """
+    computation = computation_of(written.statement)
+    if computation is None:
+        return 1.0
+    level = problem.level or ""
+    if level.isdecimal() and computation.num_operations != int(level):
+        return 0.0
+    # A result of 0 is what a writer whose key is always 0 needs.
+    if computation.is_trivial or same_answer("0", computation.answer):
+        return 0.0
+    return _size_value(computation, config.max_numbers.get(level))
+
+
+def _size_value(computation: Computation, bound: int | None) -> float:
+    """Mean over the steps of their largest number, in halves of the bound: one large number does not pay for all."""
+    if bound is None:
+        return 1.0
+    if computation.largest > bound:
+        return 0.0
+    sizes = [max(map(float, _NUMBER.findall(step)), default=0.0) for step in computation.steps]
+    value = fmean(min(1.0, size / (FULL_SIZE_FRAC * bound)) for size in sizes or [float(computation.largest)])
+    return max(LEAST_SIZE, value)

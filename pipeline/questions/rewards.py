@@ -1,1 +1,177 @@
-"""The rewards of written problems. Each is in [0, 1]."""
+"""The rewards of written problems. Each is in [0, 1], and 0 for a malformed text. docs/questions.md has a table."""
+
+from collections import deque
+from collections.abc import Sequence
+from statistics import fmean
+
+from pipeline.config.questions import NoveltyConfig
+from pipeline.errors import RewardError
+from pipeline.questions.judge import difficulty_value, key_holds
+from pipeline.questions.similarity import KnownTexts, Reading, phrase_cosine, plain, skeleton
+from pipeline.questions.variation import variation_value
+from pipeline.questions.written import WrittenProblem, read_written
+from pipeline.rewards.registry import RewardContext, StatefulReward, register
+from pipeline.types import Problem, RolloutGroup
+from pipeline.verifier import Verdict, grade_batch
+
+
+@register("well_formed")
+def well_formed(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
+    """1 for a statement, a worked solution and an answer in their tags."""
+    return [float(written is not None) for written in _written(group)]
+
+
+@register("checked")
+class Checked:
+    """1 if the stated answer and the solution's lines are those computed from the statement."""
+
+    def __init__(self, context: RewardContext) -> None:
+        self._config = context.config.questions
+
+    def __call__(self, group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
+        return [float(written is not None and key_holds(written, self._config)) for written in _written(group)]
+
+
+@register("difficulty")
+class Difficulty:
+    """0 unless the number of operations is the one asked for; then the size of the numbers."""
+
+    def __init__(self, context: RewardContext) -> None:
+        self._config = context.config.questions
+
+    def __call__(self, group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
+        return [
+            difficulty_value(group.problem, written, self._config) if written else 0.0 for written in _written(group)
+        ]
+
+
+@register("diverse")
+def diverse(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
+    """1 - mean similarity to the other problems of the group. Alone: 1."""
+    reading = _reading(group.problem)
+    found = [reading(written.statement) if written else None for written in _written(group)]
+    values = []
+    for index, words in enumerate(found):
+        others = [other for place, other in enumerate(found) if other is not None and place != index]
+        alike = [phrase_cosine(words, other) for other in others] if words is not None else [1.0]
+        values.append(1 - fmean(alike or [0.0]))
+    return values
+
+
+@register("variation")
+class Variation:
+    """1 for a variation of the original as it was asked for. A new problem has no original: 1."""
+
+    def __init__(self, context: RewardContext) -> None:
+        self._config = context.config.questions.variation
+
+    def __call__(self, group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
+        task = group.problem.writing
+        return [
+            (variation_value(task, written, self._config) if task else 1.0) if written else 0.0
+            for written in _written(group)
+        ]
+
+
+@register("novel")
+class Novel(StatefulReward):
+    """Falls from 1 to 0 with the similarity to the training data and the problems written last.
+
+    The state is the list of these problems' statements, oldest first: those that are well formed, with a right key.
+    """
+
+    state: list[str]
+
+    def __init__(self, context: RewardContext) -> None:
+        self.state = []
+        self._context = context
+        self._config = context.config.questions.novelty
+        self._known: dict[Reading, KnownTexts] = {}
+
+    def __call__(self, group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
+        known = self._known_texts(_reading(group.problem))
+        known.set_history(self.state)
+        found = _written(group)
+        alike = iter(known.similarities([written.statement for written in found if written]))
+        return [novelty_value(next(alike), self._config) if written else 0.0 for written in found]
+
+    def _known_texts(self, reading: Reading) -> KnownTexts:
+        """Made when first needed: the learner, which only advances the state, does without."""
+        if reading not in self._known:
+            self._known[reading] = KnownTexts(training_statements(self._context.training_problems()), reading)
+        return self._known[reading]
+
+    def next_state(self, groups: Sequence[RolloutGroup]) -> list[str]:
+        config = self._context.config.questions
+        new = [
+            written.statement
+            for group in groups
+            for written in _written(group)
+            if written and key_holds(written, config)
+        ]
+        return list(deque([*self.state, *new], maxlen=self._config.history))
+
+
+@register("solvable")
+class Solvable:
+    """Highest where ``target_rate`` of the solver's answers agree with the stated one, 0 where all do or none."""
+
+    def __init__(self, context: RewardContext) -> None:
+        if context.solve is None or context.config.questions.solver is None:
+            raise RewardError(
+                "questions.solver must be set for the reward solvable, got none: someone has to try the written "
+                "problems. Set questions.solver, or leave solvable out of reward.functions."
+            )
+        self._solve = context.solve
+        self._target_rate = context.config.questions.solver.target_rate
+
+    def __call__(self, group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
+        found = _written(group)
+        written = [each for each in found if each]
+        samples = self._solve(group, [each.statement for each in written]) if written else []
+        pairs = [
+            (sample.text, each.answer) for each, solutions in zip(written, samples, strict=True) for sample in solutions
+        ]
+        agrees = iter([verdict.outcome == "correct" for verdict in grade_batch(pairs)])
+        rates = iter([fmean([next(agrees) for _ in solutions] or [0.0]) for solutions in samples])
+        return [solve_rate_value(next(rates), self._target_rate) if each else 0.0 for each in found]
+
+
+def novelty_value(similarity: float, config: NoveltyConfig) -> float:
+    """1 up to ``free_similarity``, 0 from ``copy_similarity`` on, linear in between."""
+    if similarity >= config.copy_similarity:
+        return 0.0
+    if similarity <= config.free_similarity:
+        return 1.0
+    return (config.copy_similarity - similarity) / (config.copy_similarity - config.free_similarity)
+
+
+def solve_rate_value(rate: float, target: float) -> float:
+    """1 at the target, falling linearly to 0 at a rate of 0 and of 1."""
+    return rate / target if rate <= target else (1 - rate) / (1 - target)
+
+
+def training_statements(problems: Sequence[Problem]) -> list[str]:
+    """The distinct statements of the training data: of ordinary problems, and the examples and originals of tasks."""
+    found: dict[str, None] = {}
+    for problem in problems:
+        if problem.writing is None:
+            found[problem.question] = None
+            continue
+        example = read_written(problem.solution) if problem.solution else None
+        if isinstance(example, WrittenProblem):
+            found[example.statement] = None
+        if problem.writing.original is not None:
+            found[problem.writing.original] = None
+    return list(found)
+
+
+def _reading(problem: Problem) -> Reading:
+    """How statements are compared. A variation is alike once masked: that is what was asked for."""
+    return skeleton if problem.writing is None or problem.writing.kind == "new" else plain
+
+
+def _written(group: RolloutGroup) -> list[WrittenProblem | None]:
+    """None: malformed."""
+    read = [read_written(completion.text) for completion in group.completions]
+    return [each if isinstance(each, WrittenProblem) else None for each in read]

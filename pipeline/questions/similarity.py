@@ -1,0 +1,187 @@
+"""How alike two statements are, with their numbers, names and things or without.
+
+A skeleton is a statement in which numbers, names and things are masked: "Mia has 5 jars with 11 stones in each jar."
+becomes ``@name has # @thing with # @thing in each @thing``. The rules are simple enough for any English text:
+
+- a number is digits, or a word such as "twelve";
+- a name is a capitalised word that is not one of the words that sentences begin with (``_COMMON``);
+- a thing is the word that a number counts, wherever it occurs, in singular or plural.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from itertools import islice
+from math import log, sqrt
+from typing import Any, Literal, NamedTuple
+
+Kind = Literal["word", "number", "name", "thing"]
+_MASKS: dict[Kind, str] = {"number": "#", "name": "@name", "thing": "@thing"}
+_TOKEN = re.compile(r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|[^\W\d_]+|[-+*/^=<>%×÷]")
+_NUMBER_WORDS = """
+    two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
+    nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million dozen
+"""
+_COMMON_WORDS = """
+    a an the this that these those he she it they we you i his her its their our your him them there here and or but
+    if so then than as of in on at to from with without by for after before when while during until since because
+    each every all any some no none both either neither other another one half twice again together altogether
+    is are was were be been has have had do does did can could will would should must may might not
+    how what which who whose whom where why find let given suppose assume consider determine compute calculate
+    evaluate simplify solve express prove show write today yesterday tomorrow later next first second third
+    last finally now also only just more fewer less times many much total left per except into out up down over under
+    between among equals equal plus minus
+"""
+_NUMBERS = frozenset(_NUMBER_WORDS.split())
+_COMMON = frozenset(_COMMON_WORDS.split())
+_SKIPPED = frozenset(("more", "fewer", "less", "times", "as", "many", "much", "of", "other", "the", "%"))
+"""Words between a number and what it counts: 3 times as many stones."""
+Reading = Callable[[str], list[str]]
+"""The words of a text that are compared."""
+
+
+class Word(NamedTuple):
+    text: str
+    """In lower case."""
+    kind: Kind
+
+
+@lru_cache(4096)
+def read_words(text: str) -> tuple[Word, ...]:
+    """Words, numbers and operators of a text, in order. Other signs are left out."""
+    tokens = _TOKEN.findall(unicodedata.normalize("NFKC", text))
+    things = _things([token.lower() for token in tokens])
+    return tuple(Word(token.lower(), _kind(token, things)) for token in tokens)
+
+
+def skeleton(text: str) -> list[str]:
+    """The words with numbers, names and things masked."""
+    return [_MASKS.get(word.kind, word.text) for word in read_words(text)]
+
+
+def plain(text: str) -> list[str]:
+    return [word.text for word in read_words(text)]
+
+
+def without_numbers(text: str) -> list[str]:
+    return ["#" if word.kind == "number" else word.text for word in read_words(text)]
+
+
+def numbers(text: str) -> list[str]:
+    return [word.text for word in read_words(text) if word.kind == "number"]
+
+
+def names_and_things(text: str) -> set[str]:
+    """In singular."""
+    return {_singular(word.text) for word in read_words(text) if word.kind in ("name", "thing")}
+
+
+def word_cosine(first: Sequence[str], second: Sequence[str]) -> float:
+    """Cosine of the counts of words."""
+    return _cosine(Counter(first), Counter(second))
+
+
+def phrase_cosine(first: Sequence[str], second: Sequence[str]) -> float:
+    """Cosine of the counts of 1- to 3-grams, each count n taken as 1 + ln n."""
+    return _cosine(_sublinear(ngrams(first)), _sublinear(ngrams(second)))
+
+
+def ngrams(words: Sequence[str]) -> list[str]:
+    """All runs of one to three words."""
+    return [" ".join(run) for size in (1, 2, 3) for run in zip(*(words[i:] for i in range(size)), strict=False)]
+
+
+class KnownTexts:
+    """Texts that others are compared with: cosine of the TF-IDF of 1- to 3-grams, sublinear.
+
+    N-grams are hashed, so that those of later texts count too: with a fixed vocabulary a text of new words would look
+    like the few words it shares. Weights (idf) are those of the texts the object is made with.
+    """
+
+    def __init__(self, texts: Iterable[str], reading: Reading = skeleton) -> None:
+        from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer  # slow to import
+
+        distinct = list({tuple(reading(text)): text for text in texts}.values())
+        self._counts = HashingVectorizer(analyzer=lambda text: ngrams(reading(text)), alternate_sign=False, norm=None)
+        self._weights = TfidfTransformer(sublinear_tf=True).fit(self._counts.transform(distinct or [""]))
+        self._fixed = _by_ngram(self._rows(distinct))
+        self._later: dict[str, Any] = {}
+        self._later_texts: Sequence[str] = ()
+        self._history = _by_ngram(self._rows([]))
+
+    def set_history(self, texts: Sequence[str]) -> None:
+        """Replaces the later texts. Those that stay are not worked out again."""
+        if texts is self._later_texts:
+            return
+        from scipy.sparse import vstack
+
+        new = [text for text in dict.fromkeys(texts) if text not in self._later]
+        rows = self._rows(new)
+        known = self._later | {text: rows[index : index + 1] for index, text in enumerate(new)}
+        self._later = {text: known[text] for text in texts}
+        self._later_texts = texts
+        self._history = _by_ngram(vstack([*self._later.values()]) if self._later else self._rows([]))
+
+    def similarities(self, texts: Sequence[str]) -> list[float]:
+        """Of each text, with the most similar one that is known; 0 if nothing is."""
+        if not texts:
+            return []
+        rows = self._rows(texts)
+        highest = [(rows @ known).max(axis=1).toarray().ravel() for known in (self._fixed, self._history)]
+        return [float(max(pair)) for pair in zip(*highest, strict=True)]
+
+    def _rows(self, texts: Sequence[str]) -> Any:
+        """Sparse, [num_texts, num_ngrams], of length 1 each. For no texts: one empty row."""
+        return self._weights.transform(self._counts.transform(texts or [""]))
+
+
+def _by_ngram(rows: Any) -> Any:
+    """Transposed and stored by n-gram, so that a product with few rows visits their n-grams only."""
+    return rows.T.tocsr()
+
+
+def _things(tokens: Sequence[str]) -> set[str]:
+    """What numbers count, in singular. "How many" counts as one."""
+    found = set()
+    for index, token in enumerate(tokens):
+        if _is_number(token) or (token == "many" and index and tokens[index - 1] == "how"):
+            following = (word for word in islice(tokens, index + 1, index + 6) if word not in _SKIPPED)
+            counted = next(following, "")
+            if counted.isalpha() and len(counted) > 1 and counted not in _COMMON and not _is_number(counted):
+                found.add(_singular(counted))
+    return found
+
+
+def _kind(token: str, things: set[str]) -> Kind:
+    lower = token.lower()
+    if _is_number(lower):
+        return "number"
+    if _singular(lower) in things:
+        return "thing"
+    return "name" if token[0].isupper() and lower not in _COMMON else "word"
+
+
+def _is_number(lower: str) -> bool:
+    return lower[0].isdigit() or lower in _NUMBERS
+
+
+def _singular(lower: str) -> str:
+    """Good enough to match "jars" with "jar", "boxes" with "box" and "berries" with "berry"."""
+    if len(lower) < 4 or lower.endswith("ss"):
+        return lower
+    if lower.endswith("ies"):
+        return lower[:-3] + "y"
+    return lower[:-2] if lower.endswith(("ches", "shes", "xes", "sses")) else lower.removesuffix("s")
+
+
+def _sublinear(grams: Iterable[str]) -> dict[str, float]:
+    return {gram: 1 + log(count) for gram, count in Counter(grams).items()}
+
+
+def _cosine(first: dict[str, Any], second: dict[str, Any]) -> float:
+    """0 if one is empty."""
+    product = sum(value * second.get(key, 0) for key, value in first.items())
+    norms = sum(value**2 for value in first.values()) * sum(value**2 for value in second.values())
+    return min(1.0, product / sqrt(norms)) if norms else 0.0

@@ -1,0 +1,62 @@
+"""Is a written problem a variation of its original, of the kind that was asked for?"""
+
+import re
+
+from pipeline.config.questions import BandConfig, VariationConfig
+from pipeline.questions.judge import computation_of
+from pipeline.questions.similarity import names_and_things, numbers, plain, without_numbers, word_cosine
+from pipeline.questions.stated import answer_form
+from pipeline.questions.written import WrittenProblem
+from pipeline.types import WritingTask
+
+FALL = 0.25
+"""A similarity this far outside its band is worth 0."""
+CHANGED_FRAC = 0.5
+"""Share of names and things that another context changes at least."""
+_OPERATOR = re.compile(r"[-+*/]")
+
+
+def variation_value(task: WritingTask, written: WrittenProblem, config: VariationConfig) -> float:
+    """The lowest of: similarity in the band of the kind, what the kind changes, length; 0 for another form of answer.
+
+    1 for a new problem, which has no original.
+    """
+    if task.kind == "new" or task.original is None:
+        return 1.0
+    if task.original_answer is not None and answer_form(task.original_answer) != answer_form(written.answer):
+        return 0.0
+    band = config.bands.get(task.kind, BandConfig())
+    length = _length_value(task.original, written.statement, config.max_length_ratio)
+    if task.kind == "parameters":
+        similarity = word_cosine(without_numbers(task.original), without_numbers(written.statement))
+        changed = float(sorted(numbers(task.original)) != sorted(numbers(written.statement)))
+    else:
+        similarity = word_cosine(plain(task.original), plain(written.statement))
+        changed = _context_change(task.original, written.statement)
+    return min(band_value(similarity, band), changed, length)
+
+
+def band_value(similarity: float, band: BandConfig) -> float:
+    """1 inside the band, falling to 0 at a distance of ``FALL``."""
+    distance = max(band.low - similarity, similarity - band.high, 0.0)
+    return max(0.0, 1 - distance / FALL)
+
+
+def _context_change(original: str, statement: str) -> float:
+    """1 if at least ``CHANGED_FRAC`` of names and things are new. 0 if the operations are others, where computed."""
+    if _operations(original) != _operations(statement):
+        return 0.0
+    before, after = names_and_things(original), names_and_things(statement)
+    return min(1.0, len(after - before) / (CHANGED_FRAC * len(after))) if after else 0.0
+
+
+def _operations(statement: str) -> list[str]:
+    """The operators of the computed steps, in order. Empty if the statement cannot be computed."""
+    computation = computation_of(statement)
+    return [operator for step in computation.steps for operator in _OPERATOR.findall(step)] if computation else []
+
+
+def _length_value(original: str, statement: str, max_ratio: float) -> float:
+    """1 up to the largest ratio of the numbers of words, falling to 0 at twice that."""
+    lengths = sorted(max(1, len(plain(text))) for text in (original, statement))
+    return min(1.0, max(0.0, 2 - lengths[1] / lengths[0] / max_ratio))

@@ -1,0 +1,78 @@
+import pytest
+
+from pipeline.questions.computed import Computation
+from pipeline.questions.judge import difficulty_value, key_holds, verdict_of
+from pipeline.questions.written import WrittenProblem
+from tests.support.questions import completion_text, reward_context, writing_group
+
+STATEMENT = "Mia has 5 jars with 11 stones in each jar. How many stones does Mia have?"
+WRITTEN = WrittenProblem(STATEMENT, "5 * 11 = 55", "55")
+ONE_STEP = Computation("stories", "55", 1, 55, False, ("5 * 11 = 55",))
+
+
+def config(**settings):
+    return reward_context(**settings).config.questions
+
+
+def task(level="1"):
+    return writing_group(level=level).problem
+
+
+@pytest.mark.parametrize(
+    ("solution", "answer", "holds"),
+    [("5 * 11 = 55", "55", True), ("5 * 11 = 55", "55.0", True), ("5 * 11 = 55", "0", False)]
+    + [("5 * 11 = 56", "56", False), ("5 + 11 = 55", "55", False), ("It is 55.", "55", False)],
+)
+def test_a_key_holds_if_answer_and_lines_are_the_computed_ones(solution, answer, holds, key):
+    key[STATEMENT] = ONE_STEP
+    assert key_holds(WrittenProblem(STATEMENT, solution, answer), config()) is holds
+
+
+@pytest.mark.parametrize("must_compute", [True, False])
+def test_a_statement_that_cannot_be_computed_holds_unless_it_must_be(must_compute, key):
+    assert key_holds(WRITTEN, config(must_compute=must_compute)) is not must_compute
+    assert difficulty_value(task(), WRITTEN, config()) == 1
+
+
+@pytest.mark.parametrize(
+    ("computation", "level", "value"),
+    [
+        (ONE_STEP, "1", 1.0),
+        (ONE_STEP, "2", 0.0),
+        (ONE_STEP, "hard", 1.0),
+        (Computation("stories", "10", 1, 10, True, ("10 * 1 = 10",)), "1", 0.0),
+        (Computation("stories", "0", 1, 40, False, ("40 - 40 = 0",)), "1", 0.0),
+        (Computation("stories", "61", 1, 61, False, ("50 + 11 = 61",)), "1", 0.0),  # beyond 60
+        (Computation("stories", "15", 1, 15, False, ("7 + 8 = 15",)), "1", 0.5),  # 15 of 30, half the bound
+        (Computation("stories", "2", 1, 4, False, ("4 - 2 = 2",)), "1", 4 / 30),
+        (Computation("stories", "2", 1, 2, False, ("4 / 2 = 2",)), "1", 4 / 30),
+        (Computation("stories", "1", 1, 3, False, ("3 - 2 = 1",)), "1", 0.1),  # the floor, above 0
+        (Computation("stories", "2", 2, 60, False, ("60 / 30 = 2", "2 + 4 = 6")), "2", 0.6),  # (1 + 6/30) / 2
+    ],
+)
+def test_difficulty_is_the_operations_asked_for_and_the_size_of_the_numbers(computation, level, value, key):
+    key[STATEMENT] = computation
+    bounds = {"max_numbers": {"1": 60, "2": 60}}
+    assert difficulty_value(task(level), WRITTEN, config(**bounds)) == pytest.approx(value)
+
+
+def test_a_level_without_a_bound_takes_any_size(key):
+    key[STATEMENT] = Computation("stories", "9", 1, 9, False, ("4 + 5 = 9",))
+    assert difficulty_value(task(), WRITTEN, config()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "level", "outcome"),
+    [
+        (completion_text(STATEMENT, "5 * 11 = 55", "55"), "1", "correct"),
+        (completion_text(STATEMENT, "5 * 11 = 55", "0"), "1", "incorrect"),
+        (completion_text(STATEMENT, "5 * 11 = 55", "55"), "2", "incorrect"),
+        (completion_text(STATEMENT, "5 * 11 = 55", "??"), "1", "unparsed"),
+        ("I do not know.", "1", "unparsed"),
+    ],
+)
+def test_the_verdict_is_that_of_the_gate(text, level, outcome, key):
+    key[STATEMENT] = ONE_STEP
+    verdict = verdict_of(task(level), text, config())
+    assert verdict.outcome == outcome
+    assert verdict.answer == {"correct": "55", "unparsed": None}.get(outcome, verdict.answer)
