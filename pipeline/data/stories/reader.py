@@ -105,7 +105,7 @@ def work_out(sentences: Sequence[Sentence]) -> Story | None:
         return None
     ledger = Ledger()
     try:
-        for ledger.sentence, sentence in enumerate(sentences):  # noqa: B007
+        for ledger.sentence, sentence in enumerate(sentences):
             answer = PATTERNS[sentence.pattern].tell(ledger, sentence)
     except ContradictionError:
         return None
