@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import DataConfig, EmbeddedSetsConfig
-from pipeline.data import arithmetic, operations
+from pipeline.data import arithmetic, operations, stories
 from pipeline.data.arrow_files import ROWS_PER_BATCH
 from pipeline.data.local_sets import local_splits
 from pipeline.data.rows import SUFFIXES, Place, Row, file_rows, num_rows, table_rows
@@ -21,7 +21,11 @@ from pipeline.files import sha256
 from pipeline.models.hub import CHECK_TIMEOUT_S, hub_info, import_modelscope, looks_like_path, may_move
 from pipeline.types import SplitName
 
-_EMBEDDED = {arithmetic.NAME: arithmetic.arithmetic_rows, operations.NAME: operations.operations_rows}
+_EMBEDDED = {
+    arithmetic.NAME: arithmetic.arithmetic_rows,
+    operations.NAME: operations.operations_rows,
+    stories.NAME: stories.story_rows,
+}
 _MISSING_FIX = "Set data.fields, or change data.prompt_template."
 
 
