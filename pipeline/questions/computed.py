@@ -56,16 +56,16 @@ def solution_holds(statement: str, solution: str) -> bool:
     For a story: its steps, in order. For a sum: its steps, or one of the ways in which the embedded sets work it out.
     For an equation: one or more equations that are true for the solution, then ``x = 5``.
     """
-    if len(solution) > _MAX_CHARS:
+    if len(solution) > _MAX_CHARS or not solution.strip():
         return False
-    lines = tuple(" ".join(line.split()) for line in solution.strip().splitlines())
+    lines = tuple(" ".join(line.split()) for line in solution.strip().split("\n"))
     match _worked(statement):
         case Story() as story:
-            return bool(lines) and lines == story.steps
+            return lines == story.steps
         case Sum() as total:
             return "\n".join(lines) in total.solutions
         case Equation() as equation:
-            *before, last = lines or [""]
+            *before, last = lines
             return bool(before) and last == equation.last_line and all(map(equation.holds, before))
     return False
 
