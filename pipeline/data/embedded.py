@@ -8,6 +8,7 @@ from pipeline.config import EmbeddedSetsConfig, FieldNames
 from pipeline.types import SplitName
 
 FIELDS = FieldNames(question="question", answer="answer", solution="solution", level="level", type="type")
+"""The sets without topics have no ``type`` in their rows."""
 Item = TypeVar("Item")
 
 

@@ -94,4 +94,5 @@ DATA_SETS: dict[str, DataSet] = {
     ),
     "embedded:arithmetic": DataSet("Apache-2.0 (reasoning-gym)", 1000, "an integer", None, None),
     "embedded:operations": DataSet("Apache-2.0 (reasoning-gym)", 892, "an integer", None, None),
+    "embedded:stories": DataSet("Apache-2.0", 600, "an integer", None, None),
 }  # fmt: skip

@@ -134,7 +134,7 @@ PATTERNS = {
     ),
     "times": Pattern(
         _changed("*"), (_FEW,),
-        ("{lead}{A} now has {n} times as many {things}.", "{lead}{A} has {n} times as many {things} as before."),
+        ("{A} now has {n} times as many {things}.", "{lead}{A} has {n} times as many {things} as before."),
         ("{lead}{A} stocks {n} times as many {things} as before.",),
     ),
     "more_containers": Pattern(

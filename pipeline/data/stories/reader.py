@@ -105,11 +105,13 @@ def work_out(sentences: Sequence[Sentence]) -> Story | None:
         return None
     ledger = Ledger()
     try:
-        for ledger.sentence, sentence in enumerate(sentences):
-            answer = PATTERNS[sentence.pattern].tell(ledger, sentence)
+        for ledger.sentence, sentence in enumerate(told):
+            PATTERNS[sentence.pattern].tell(ledger, sentence)
+        ledger.sentence = len(told)
+        answer = PATTERNS[question.pattern].tell(ledger, question)
     except ContradictionError:
         return None
-    if answer is None or answer.sentences | {ledger.sentence} != set(range(len(sentences))):
+    if answer is None or answer.sentences | {len(told)} != set(range(len(sentences))):
         return None
     return Story(tuple(sentences), answer.value, tuple(ledger.steps[index] for index in answer.steps))
 
@@ -118,7 +120,7 @@ def work_out(sentences: Sequence[Sentence]) -> Story | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
+class Form:
     """A wording as a regular expression. Its gaps are bounded, and fixed words separate them."""
 
     pattern: str
@@ -126,31 +128,31 @@ class _Form:
     expression: re.Pattern[str]
 
 
-def _forms() -> Iterator[_Form]:
+def _forms() -> Iterator[Form]:
     for name, pattern in PATTERNS.items():
         for wording in (*pattern.everyday, *pattern.practical):
             parts = Formatter().parse(wording)
             expression = "".join(re.escape(text) + (_GAPS.get(gap, _NOUN) if gap else "") for text, gap, _, _ in parts)
-            yield _Form(name, wording, re.compile(expression))
+            yield Form(name, wording, re.compile(expression))
 
 
-_FORMS = tuple(_forms())
+FORMS = tuple(_forms())
 RESERVED = frozenset(
     word.lower()
-    for text in (*LEADS, *(re.sub(r"\{\w+\}", " ", form.wording) for form in _FORMS))
+    for text in (*LEADS, *(re.sub(r"\{\w+\}", " ", form.wording) for form in FORMS))
     for word in re.findall("[A-Za-z]+", text)
 )
 """Words of the grammar itself, which are no names and no things."""
 
 
 def _read_sentence(text: str) -> Sentence | None:
-    for form in _FORMS:
+    for form in FORMS:
         if match := form.expression.fullmatch(text):
             return _sentence(form, match.groups())
     return None
 
 
-def _sentence(form: _Form, values: tuple[str, ...]) -> Sentence | None:
+def _sentence(form: Form, values: tuple[str, ...]) -> Sentence | None:
     """None if a gap is filled in two ways, or with a word of the grammar, or singular and plural do not fit."""
     gaps: dict[str, str] = {}
     for gap, value in zip(gaps_of(form.wording), values, strict=True):

@@ -15,7 +15,7 @@ from pipeline.types import SplitName, WritingKind
 NAME = "embedded:stories"
 MAX_NUMBERS = {"1": 60, "2": 120, "3": 240}
 """Level, which is the number of operations -> the largest number in a story of the set and in its steps."""
-_NUM_DISTINCT = 4000
+_NUM_DISTINCT = 3000
 """Stories of a level that the set can have. There are more, but the stream repeats itself ever more often."""
 _SEED = 20_261_127
 
@@ -31,7 +31,7 @@ _ASKED = (
 )  # fmt: skip
 _KEPT_WORDINGS = 0.9
 """Share of sentences that keep their wording in another context."""
-_FEW_DRAWS, _MANY_DRAWS = 20, 5000
+_FEW_DRAWS, _MANY_DRAWS = 20, 2000
 
 
 def story_rows(config: EmbeddedSetsConfig, split: SplitName) -> list[dict[str, Any]]:
@@ -74,10 +74,8 @@ def vary(statement: str, kind: WritingKind, random: Random) -> Story:
         ValueError: the statement is not a story with something to compute, or the kind is ``new``.
     """
     original = read_story(statement)
-    if original is None or kind == "new":
-        raise ValueError(
-            f"a variation must have a story as its original and a kind of its own, got {kind}: {statement}"
-        )
+    if original is None or not original.worked_out or kind == "new":
+        raise ValueError(f"a variation must vary a story in one of three ways, got {kind} of {statement}")
     sentences = list(original.sentences)
     if kind != "parameters":
         words = _other_words(random, original) if kind == "context" else _practical_words(random, original)

@@ -23,11 +23,14 @@ def test_registered_sets_have_the_size_that_is_stated(name):
     assert all(problem.question and problem.gold for problem in loaded.problems)
 
 
-@pytest.mark.parametrize("name", ["embedded:arithmetic", "embedded:operations"])
-def test_embedded_sets_have_the_size_that_is_stated(name):
+@pytest.mark.parametrize(
+    ("name", "levels"),
+    [("embedded:arithmetic", "12345"), ("embedded:operations", "12345"), ("embedded:stories", "123")],
+)
+def test_embedded_sets_have_the_size_that_is_stated(name, levels):
     loaded = load_data_set(name, evaluation_config(name))
     assert len(loaded.problems) == DATA_SETS[name].size
-    assert {problem.level for problem in loaded.problems} == set("12345")
+    assert {problem.level for problem in loaded.problems} == set(levels)
 
 
 def test_every_registered_set_is_available_and_documented():
