@@ -1,9 +1,19 @@
-"""Answers of written problems, computed from their statements alone. Nothing here evaluates a text as code."""
+"""Answers of written problems, computed from their statements alone.
+
+Three families: stories, sums such as ``What is 3 + 4 - 2?``, and equations in one unknown. Nothing here evaluates a
+text as code, and statements are bounded before anything is worked out, so hostile ones cost no time.
+"""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
-from pipeline.data.stories import read_story
+from pipeline.data.stories import Story, read_story
+from pipeline.questions.equations import Equation, read_equation
+from pipeline.questions.sums import Sum, read_sum
+
+_MAX_CHARS = 1000
+_Worked = Story | Sum | Equation
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,25 +23,57 @@ class Computation:
     family: Literal["stories", "arithmetic", "equation"]
     answer: str
     num_operations: int
-    """Operations that the answer needs, without trivial ones. This is the difficulty."""
+    """The difficulty. Trivial operations do not count."""
     largest: int
     """The largest absolute number in the statement or in a step."""
     is_trivial: bool
-    """Some operation has 0 or 1 as operand, or nothing is to be computed."""
+    """Some operation has 0 or 1 as an operand or undoes another, or nothing is to be computed."""
     steps: tuple[str, ...]
-    """Expected lines of the solution, such as ``5 * 11 = 55``."""
+    """Expected lines of the solution, such as ``5 * 11 = 55``. Of an equation only the last one is fixed."""
 
 
 def compute(statement: str) -> Computation | None:
-    """None: not of a kind that can be computed."""
-    if story := read_story(statement):
-        return Computation(
-            "stories", str(story.answer), story.num_operations, story.largest, story.is_trivial, story.steps
-        )
+    """The problem worked out. None: not of a kind that can be computed, or one that contradicts itself."""
+    match _worked(statement):
+        case Story() as story:
+            return _computation("stories", story, str(story.answer), story.steps)
+        case Sum() as total:
+            return _computation("arithmetic", total, str(total.answer), total.steps)
+        case Equation() as equation:
+            return _computation("equation", equation, str(equation.solution), (equation.last_line,))
     return None
 
 
+def _computation(
+    family: Literal["stories", "arithmetic", "equation"], worked: _Worked, answer: str, steps: tuple[str, ...]
+) -> Computation:
+    return Computation(family, answer, worked.num_operations, worked.largest, worked.is_trivial, steps)
+
+
 def solution_holds(statement: str, solution: str) -> bool:
-    """True if the lines of a worked solution are those of ``compute``."""
-    computation = compute(statement)
-    return computation is not None and tuple(solution.split("\n")) == computation.steps
+    """True if the lines of a worked solution lead to the computed answer.
+
+    For a story: its steps, in order. For a sum: its steps, or one of the ways in which the embedded sets work it out.
+    For an equation: one or more equations that are true for the solution, then ``x = 5``.
+    """
+    if len(solution) > _MAX_CHARS:
+        return False
+    lines = tuple(" ".join(line.split()) for line in solution.strip().splitlines())
+    match _worked(statement):
+        case Story() as story:
+            return bool(lines) and lines == story.steps
+        case Sum() as total:
+            return "\n".join(lines) in total.solutions
+        case Equation() as equation:
+            *before, last = lines or [""]
+            return bool(before) and last == equation.last_line and all(map(equation.holds, before))
+    return False
+
+
+def _worked(statement: str) -> _Worked | None:
+    return _read(" ".join(statement.split())) if len(statement) <= _MAX_CHARS else None
+
+
+@lru_cache(4096)  # every reward asks again
+def _read(statement: str) -> _Worked | None:
+    return read_story(statement) or read_sum(statement) or read_equation(statement)

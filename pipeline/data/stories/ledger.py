@@ -1,5 +1,6 @@
 """Who holds how many while a story is told, and the steps that lead there."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -15,10 +16,17 @@ class Step(NamedTuple):
     right: int
     result: int
     is_trivial: bool
-    """It has 0 or 1 as an operand, takes a number from itself, divides it by itself, or undoes the step before."""
+    """It has 0 or 1 as an operand, takes a number from itself, divides it by itself, or undoes an earlier step."""
 
     def __str__(self) -> str:
         return f"{self.left} {self.sign} {self.right} = {self.result}"
+
+
+def step_of(left: int, sign: str, right: int, result: int, earlier: Iterable[Step]) -> Step:
+    """A step after earlier ones."""
+    is_empty = bool({left, right} & {0, 1}) or (left == right and sign in ("-", "/", "modulo"))
+    undoes = any(step.left == result and step.result == left for step in earlier)
+    return Step(left, sign, right, result, is_empty or undoes)
 
 
 class Amount(NamedTuple):
@@ -60,9 +68,8 @@ class Ledger:
     def work(self, left: Amount, sign: str, right: Amount) -> Amount:
         """Append a step. Its result rests on both operands and on this sentence."""
         result = _result(left.value, sign, right.value)
-        undoes = bool(left.steps) and self.steps[left.steps[-1]].left == result
-        is_empty = (sign in "-/" and left.value == right.value) or {left.value, right.value} & {0, 1}
-        self.steps.append(Step(left.value, sign, right.value, result, undoes or bool(is_empty)))
+        earlier = [self.steps[index] for index in left.steps]
+        self.steps.append(step_of(left.value, sign, right.value, result, earlier))
         steps = sorted({*left.steps, *right.steps, len(self.steps) - 1})
         return Amount(result, tuple(steps), left.sentences | right.sentences | {self.sentence})
 

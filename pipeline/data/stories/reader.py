@@ -105,11 +105,13 @@ def work_out(sentences: Sequence[Sentence]) -> Story | None:
         return None
     ledger = Ledger()
     try:
-        for ledger.sentence, sentence in enumerate(sentences):  # noqa: B007
-            answer = PATTERNS[sentence.pattern].tell(ledger, sentence)
+        for ledger.sentence, sentence in enumerate(told):
+            PATTERNS[sentence.pattern].tell(ledger, sentence)
+        ledger.sentence = len(told)
+        answer = PATTERNS[question.pattern].tell(ledger, question)
     except ContradictionError:
         return None
-    if answer is None or answer.sentences | {ledger.sentence} != set(range(len(sentences))):
+    if answer is None or answer.sentences | {len(told)} != set(range(len(sentences))):
         return None
     return Story(tuple(sentences), answer.value, tuple(ledger.steps[index] for index in answer.steps))
 

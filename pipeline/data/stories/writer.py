@@ -75,7 +75,9 @@ def vary(statement: str, kind: WritingKind, random: Random) -> Story:
     """
     original = read_story(statement)
     if original is None or kind == "new":
-        raise ValueError(f"a variation must have a story as its original and a kind of its own, got {kind}: {statement}")
+        raise ValueError(
+            f"a variation must have a story as its original and a kind of its own, got {kind}: {statement}"
+        )
     sentences = list(original.sentences)
     if kind != "parameters":
         words = _other_words(random, original) if kind == "context" else _practical_words(random, original)
