@@ -7,7 +7,7 @@ from statistics import fmean
 from pipeline.config.questions import NoveltyConfig
 from pipeline.errors import RewardError
 from pipeline.questions.judge import difficulty_value, key_holds
-from pipeline.questions.similarity import KnownTexts, Reading, anonymous, phrase_cosine, plain, skeleton
+from pipeline.questions.similarity import KnownTexts, Reading, anonymous, cosine, phrases, plain, skeleton
 from pipeline.questions.variation import variation_value
 from pipeline.questions.written import WrittenProblem, read_written
 from pipeline.rewards.registry import RewardContext, StatefulReward, register
@@ -49,15 +49,15 @@ class Difficulty:
 def diverse(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
     """1 - mean similarity to the other problems of the group. Alone: 1.
 
-    Of skeletons, so that one problem about other people and things is still one. Variations of one problem all share its
-    skeleton, so their words stay as they are.
+    Of skeletons, so that one problem about other people and things is still one. Variations of one problem all share
+    its skeleton, so their words stay as they are.
     """
     reading = skeleton if _kind(group.problem) == "new" else plain
-    found = [reading(written.statement) if written else None for written in _written(group)]
+    found = [phrases(reading(written.statement)) if written else None for written in _written(group)]
     values = []
-    for index, words in enumerate(found):
+    for index, own in enumerate(found):
         others = [other for place, other in enumerate(found) if other is not None and place != index]
-        alike = [phrase_cosine(words, other) for other in others] if words is not None else [1.0]
+        alike = [cosine(own, other) for other in others] if own is not None else [1.0]
         values.append(1 - fmean(alike or [0.0]))
     return values
 

@@ -11,7 +11,7 @@ becomes ``@name has # @thing with # @thing in each @thing``. The rules are simpl
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from math import log, sqrt
@@ -88,12 +88,19 @@ def names_and_things(text: str) -> set[str]:
 
 def word_cosine(first: Sequence[str], second: Sequence[str]) -> float:
     """Cosine of the counts of words."""
-    return _cosine(Counter(first), Counter(second))
+    return cosine(Counter(first), Counter(second))
 
 
-def phrase_cosine(first: Sequence[str], second: Sequence[str]) -> float:
-    """Cosine of the counts of 1- to 3-grams, each count n taken as 1 + ln n."""
-    return _cosine(_sublinear(ngrams(first)), _sublinear(ngrams(second)))
+def cosine(first: Mapping[str, float], second: Mapping[str, float]) -> float:
+    """Of two sets of counts; 0 if one is empty."""
+    product = sum(value * second.get(key, 0) for key, value in first.items())
+    norms = sum(value**2 for value in first.values()) * sum(value**2 for value in second.values())
+    return min(1.0, product / sqrt(norms)) if norms else 0.0
+
+
+def phrases(words: Sequence[str]) -> dict[str, float]:
+    """The 1- to 3-grams of the words; one that occurs n times counts 1 + ln n."""
+    return {gram: 1 + log(count) for gram, count in Counter(ngrams(words)).items()}
 
 
 def ngrams(words: Sequence[str]) -> list[str]:
@@ -182,14 +189,3 @@ def _singular(lower: str) -> str:
     if lower.endswith("ies"):
         return lower[:-3] + "y"
     return lower[:-2] if lower.endswith(("ches", "shes", "xes", "sses")) else lower.removesuffix("s")
-
-
-def _sublinear(grams: Iterable[str]) -> dict[str, float]:
-    return {gram: 1 + log(count) for gram, count in Counter(grams).items()}
-
-
-def _cosine(first: dict[str, Any], second: dict[str, Any]) -> float:
-    """0 if one is empty."""
-    product = sum(value * second.get(key, 0) for key, value in first.items())
-    norms = sum(value**2 for value in first.values()) * sum(value**2 for value in second.values())
-    return min(1.0, product / sqrt(norms)) if norms else 0.0
