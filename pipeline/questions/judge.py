@@ -1,7 +1,6 @@
 """Judges a written problem by what can be computed from its statement: its answer, its difficulty."""
 
 import re
-from functools import lru_cache
 from statistics import fmean
 
 from pipeline.config.questions import QuestionsConfig
@@ -29,18 +28,12 @@ def verdict_of(problem: Problem, text: str, config: QuestionsConfig) -> Verdict:
     return Verdict("incorrect", answer=written.answer)
 
 
-@lru_cache(4096)
-def computation_of(statement: str) -> Computation | None:
-    """``compute``, once for each statement: several rewards ask for it."""
-    return computed.compute(statement)
-
-
 def key_holds(written: WrittenProblem, config: QuestionsConfig) -> bool:
     """True if the computed answer is the stated one and the solution's lines are right.
 
     A problem that cannot be computed holds unless ``must_compute``.
     """
-    computation = computation_of(written.statement)
+    computation = computed.compute(written.statement)
     if computation is None:
         return not config.must_compute
     if not same_answer(written.answer, computation.answer):
@@ -55,7 +48,7 @@ def difficulty_value(problem: Problem, written: WrittenProblem, config: Question
     1 if the statement cannot be computed: nothing is known about it. A level that is not a number asks for no number of
     operations.
     """
-    computation = computation_of(written.statement)
+    computation = computed.compute(written.statement)
     if computation is None:
         return 1.0
     level = problem.level or ""
@@ -73,6 +66,7 @@ def _size_value(computation: Computation, bound: int | None) -> float:
         return 1.0
     if computation.largest > bound:
         return 0.0
-    sizes = [max(map(float, _NUMBER.findall(step)), default=0.0) for step in computation.steps]
-    value = fmean(min(1.0, size / (FULL_SIZE_FRAC * bound)) for size in sizes or [float(computation.largest)])
-    return max(LEAST_SIZE, value)
+    sizes = [float(computation.largest)]
+    if computation.family != "equation":  # its one step is the solution alone
+        sizes = [max(map(float, _NUMBER.findall(step)), default=0.0) for step in computation.steps]
+    return max(LEAST_SIZE, fmean(min(1.0, size / (FULL_SIZE_FRAC * bound)) for size in sizes))

@@ -7,11 +7,11 @@ from statistics import fmean
 from pipeline.config.questions import NoveltyConfig
 from pipeline.errors import RewardError
 from pipeline.questions.judge import difficulty_value, key_holds
-from pipeline.questions.similarity import KnownTexts, Reading, phrase_cosine, plain, skeleton
+from pipeline.questions.similarity import KnownTexts, Reading, anonymous, cosine, phrases, plain, skeleton
 from pipeline.questions.variation import variation_value
 from pipeline.questions.written import WrittenProblem, read_written
 from pipeline.rewards.registry import RewardContext, StatefulReward, register
-from pipeline.types import Problem, RolloutGroup
+from pipeline.types import Problem, RolloutGroup, WritingKind
 from pipeline.verifier import Verdict, grade_batch
 
 
@@ -47,13 +47,17 @@ class Difficulty:
 
 @register("diverse")
 def diverse(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
-    """1 - mean similarity to the other problems of the group. Alone: 1."""
-    reading = _reading(group.problem)
-    found = [reading(written.statement) if written else None for written in _written(group)]
+    """1 - mean similarity to the other problems of the group. Alone: 1.
+
+    Of skeletons, so that one problem about other people and things is still one. Variations of one problem all share
+    its skeleton, so their words stay as they are.
+    """
+    reading = skeleton if _kind(group.problem) == "new" else plain
+    found = [phrases(reading(written.statement)) if written else None for written in _written(group)]
     values = []
-    for index, words in enumerate(found):
+    for index, own in enumerate(found):
         others = [other for place, other in enumerate(found) if other is not None and place != index]
-        alike = [phrase_cosine(words, other) for other in others] if words is not None else [1.0]
+        alike = [cosine(own, other) for other in others] if own is not None else [1.0]
         values.append(1 - fmean(alike or [0.0]))
     return values
 
@@ -75,7 +79,8 @@ class Variation:
 
 @register("novel")
 class Novel(StatefulReward):
-    """Falls from 1 to 0 with the similarity to the training data and the problems written last.
+    """Falls from 1 to 0 with the similarity to the training data and the problems written last, numbers and names
+    masked. Things are kept: once they are masked too, most honest stories of one operation are copies of some other.
 
     The state is the list of these problems' statements, oldest first: those that are well formed, with a right key.
     """
@@ -89,7 +94,8 @@ class Novel(StatefulReward):
         self._known: dict[Reading, KnownTexts] = {}
 
     def __call__(self, group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
-        known = self._known_texts(_reading(group.problem))
+        # Other parameters leave the rest as it is: with numbers and names masked it would be a copy of its original.
+        known = self._known_texts(plain if _kind(group.problem) == "parameters" else anonymous)
         known.set_history(self.state)
         found = _written(group)
         alike = iter(known.similarities([written.statement for written in found if written]))
@@ -166,9 +172,8 @@ def training_statements(problems: Sequence[Problem]) -> list[str]:
     return list(found)
 
 
-def _reading(problem: Problem) -> Reading:
-    """How statements are compared. A variation is alike once masked: that is what was asked for."""
-    return skeleton if problem.writing is None or problem.writing.kind == "new" else plain
+def _kind(problem: Problem) -> WritingKind:
+    return problem.writing.kind if problem.writing else "new"
 
 
 def _written(group: RolloutGroup) -> list[WrittenProblem | None]:

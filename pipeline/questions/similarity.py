@@ -4,14 +4,14 @@ A skeleton is a statement in which numbers, names and things are masked: "Mia ha
 becomes ``@name has # @thing with # @thing in each @thing``. The rules are simple enough for any English text:
 
 - a number is digits, or a word such as "twelve";
-- a name is a capitalised word that is not one of the words that sentences begin with (``_COMMON``);
+- a name is a capitalised word, but not one of the words that sentences begin with (``_COMMON``) where it begins one;
 - a thing is the word that a number counts, wherever it occurs, in singular or plural.
 """
 
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from math import log, sqrt
@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 Kind = Literal["word", "number", "name", "thing"]
 _MASKS: dict[Kind, str] = {"number": "#", "name": "@name", "thing": "@thing"}
 _TOKEN = re.compile(r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|[^\W\d_]+|[-+*/^=<>%×÷]")
+_INNER_CAPITAL = re.compile(r"(?<=[a-z0-9,] )[A-Z][^\W\d_]*")
 _NUMBER_WORDS = """
     two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
     nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million dozen
@@ -51,9 +52,11 @@ class Word(NamedTuple):
 @lru_cache(4096)
 def read_words(text: str) -> tuple[Word, ...]:
     """Words, numbers and operators of a text, in order. Other signs are left out."""
-    tokens = _TOKEN.findall(unicodedata.normalize("NFKC", text))
+    text = unicodedata.normalize("NFKC", text)
+    tokens = _TOKEN.findall(text)
+    names = {name.lower() for name in _INNER_CAPITAL.findall(text)} - {"i"}
     things = _things([token.lower() for token in tokens])
-    return tuple(Word(token.lower(), _kind(token, things)) for token in tokens)
+    return tuple(Word(token.lower(), _kind(token, names, things)) for token in tokens)
 
 
 def skeleton(text: str) -> list[str]:
@@ -63,6 +66,11 @@ def skeleton(text: str) -> list[str]:
 
 def plain(text: str) -> list[str]:
     return [word.text for word in read_words(text)]
+
+
+def anonymous(text: str) -> list[str]:
+    """The words with numbers and names masked."""
+    return [word.text if word.kind == "thing" else _MASKS.get(word.kind, word.text) for word in read_words(text)]
 
 
 def without_numbers(text: str) -> list[str]:
@@ -80,12 +88,19 @@ def names_and_things(text: str) -> set[str]:
 
 def word_cosine(first: Sequence[str], second: Sequence[str]) -> float:
     """Cosine of the counts of words."""
-    return _cosine(Counter(first), Counter(second))
+    return cosine(Counter(first), Counter(second))
 
 
-def phrase_cosine(first: Sequence[str], second: Sequence[str]) -> float:
-    """Cosine of the counts of 1- to 3-grams, each count n taken as 1 + ln n."""
-    return _cosine(_sublinear(ngrams(first)), _sublinear(ngrams(second)))
+def cosine(first: Mapping[str, float], second: Mapping[str, float]) -> float:
+    """Of two sets of counts; 0 if one is empty."""
+    product = sum(value * second.get(key, 0) for key, value in first.items())
+    norms = sum(value**2 for value in first.values()) * sum(value**2 for value in second.values())
+    return min(1.0, product / sqrt(norms)) if norms else 0.0
+
+
+def phrases(words: Sequence[str]) -> dict[str, float]:
+    """The 1- to 3-grams of the words; one that occurs n times counts 1 + ln n."""
+    return {gram: 1 + log(count) for gram, count in Counter(ngrams(words)).items()}
 
 
 def ngrams(words: Sequence[str]) -> list[str]:
@@ -100,7 +115,7 @@ class KnownTexts:
     like the few words it shares. Weights (idf) are those of the texts the object is made with.
     """
 
-    def __init__(self, texts: Iterable[str], reading: Reading = skeleton) -> None:
+    def __init__(self, texts: Iterable[str], reading: Reading = anonymous) -> None:
         from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer  # slow to import
 
         distinct = list({tuple(reading(text)): text for text in texts}.values())
@@ -154,13 +169,13 @@ def _things(tokens: Sequence[str]) -> set[str]:
     return found
 
 
-def _kind(token: str, things: set[str]) -> Kind:
+def _kind(token: str, names: set[str], things: set[str]) -> Kind:
     lower = token.lower()
     if _is_number(lower):
         return "number"
     if _singular(lower) in things:
         return "thing"
-    return "name" if token[0].isupper() and lower not in _COMMON else "word"
+    return "name" if token[0].isupper() and (lower in names or lower not in _COMMON) else "word"
 
 
 def _is_number(lower: str) -> bool:
@@ -174,14 +189,3 @@ def _singular(lower: str) -> str:
     if lower.endswith("ies"):
         return lower[:-3] + "y"
     return lower[:-2] if lower.endswith(("ches", "shes", "xes", "sses")) else lower.removesuffix("s")
-
-
-def _sublinear(grams: Iterable[str]) -> dict[str, float]:
-    return {gram: 1 + log(count) for gram, count in Counter(grams).items()}
-
-
-def _cosine(first: dict[str, Any], second: dict[str, Any]) -> float:
-    """0 if one is empty."""
-    product = sum(value * second.get(key, 0) for key, value in first.items())
-    norms = sum(value**2 for value in first.values()) * sum(value**2 for value in second.values())
-    return min(1.0, product / sqrt(norms)) if norms else 0.0

@@ -20,6 +20,8 @@ MAX_WORDS = 3
 def can_be_read(answer: str) -> bool:
     """True for a number, an expression or a few words. False for hedges ("12 or 13") and broken notation."""
     gold = read_gold(answer)
+    if sum(map(answer.count, "([{")) != sum(map(answer.count, ")]}")):  # [0, 1) is fine
+        return False
     if extract(_as_completion(answer)) is None or not gold.is_usable or not gold.clean:
         return False
     if gold.is_words:

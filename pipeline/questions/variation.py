@@ -3,7 +3,7 @@
 import re
 
 from pipeline.config.questions import BandConfig, VariationConfig
-from pipeline.questions.judge import computation_of
+from pipeline.questions import computed
 from pipeline.questions.similarity import names_and_things, numbers, plain, without_numbers, word_cosine
 from pipeline.questions.stated import answer_form
 from pipeline.questions.written import WrittenProblem
@@ -52,7 +52,7 @@ def _context_change(original: str, statement: str) -> float:
 
 def _operations(statement: str) -> list[str]:
     """The operators of the computed steps, in order. Empty if the statement cannot be computed."""
-    computation = computation_of(statement)
+    computation = computed.compute(statement)
     return [operator for step in computation.steps for operator in _OPERATOR.findall(step)] if computation else []
 
 

@@ -12,6 +12,7 @@ The text is hostile input. Every check takes linear time on a text of bounded le
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -78,6 +79,8 @@ def _fault_of_parts(written: WrittenProblem) -> str:
             return f"empty {name}"
         if any(char.isdecimal() and not char.isascii() for char in part):
             return f"digits of another script in the {name}"
+        if any(unicodedata.category(char)[0] == "C" and char not in "\n\r\t" for char in part):
+            return f"invisible characters in the {name}"
         if _LONG_NUMBER.search(part):
             return f"a number of more than {MAX_DIGITS} digits in the {name}"
         if len(part) > limit:

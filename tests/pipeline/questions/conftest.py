@@ -1,17 +1,15 @@
 import pytest
 
 from pipeline.questions import computed
-from pipeline.questions.judge import computation_of
+from pipeline.questions.computed import Computation
 
 
 @pytest.fixture
 def key(monkeypatch):
     """A dict from statements to computations: the only ones that can be computed."""
-    known = {}
+    known: dict[str, Computation] = {}
     monkeypatch.setattr(computed, "compute", known.get)
     monkeypatch.setattr(
         computed, "solution_holds", lambda statement, solution: tuple(solution.split("\n")) == known[statement].steps
     )
-    computation_of.cache_clear()
-    yield known
-    computation_of.cache_clear()
+    return known

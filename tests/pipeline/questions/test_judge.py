@@ -20,8 +20,14 @@ def task(level="1"):
 
 @pytest.mark.parametrize(
     ("solution", "answer", "holds"),
-    [("5 * 11 = 55", "55", True), ("5 * 11 = 55", "55.0", True), ("5 * 11 = 55", "0", False)]
-    + [("5 * 11 = 56", "56", False), ("5 + 11 = 55", "55", False), ("It is 55.", "55", False)],
+    [
+        ("5 * 11 = 55", "55", True),
+        ("5 * 11 = 55", "55.0", True),
+        ("5 * 11 = 55", "0", False),
+        ("5 * 11 = 56", "56", False),
+        ("5 + 11 = 55", "55", False),
+        ("It is 55.", "55", False),
+    ],
 )
 def test_a_key_holds_if_answer_and_lines_are_the_computed_ones(solution, answer, holds, key):
     key[STATEMENT] = ONE_STEP

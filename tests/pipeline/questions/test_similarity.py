@@ -2,6 +2,7 @@ import pytest
 
 from pipeline.questions.similarity import (
     KnownTexts,
+    anonymous,
     names_and_things,
     ngrams,
     numbers,
@@ -13,30 +14,15 @@ from pipeline.questions.similarity import (
 
 JARS = "Mia has 5 jars with 11 stones in each jar. How many stones does Mia have?"
 BOXES = "Leo has 30 boxes with 7 cherries in each box. How many cherries does Leo have?"
+RENAMED = "Leo has 30 jars with 7 stones in each jar. How many stones does Leo have?"
 SALE = "Ana had 40 apples. Ana sold half of the apples. Later Ana bought 12 apples. How many apples does Ana have now?"
 
 
 def test_a_skeleton_masks_numbers_names_and_things():
     expected = "@name has # @thing with # @thing in each @thing how many @thing does @name have"
     assert skeleton(JARS) == skeleton(BOXES) == expected.split()
-    assert without_numbers(JARS) == [
-        "mia",
-        "has",
-        "#",
-        "jars",
-        "with",
-        "#",
-        "stones",
-        "in",
-        "each",
-        "jar",
-        "how",
-        "many",
-        "stones",
-        "does",
-        "mia",
-        "have",
-    ]
+    assert " ".join(without_numbers(JARS)) == "mia has # jars with # stones in each jar how many stones does mia have"
+    assert " ".join(anonymous(JARS)) == "@name has # jars with # stones in each jar how many stones does @name have"
     assert numbers(BOXES) == ["30", "7"]
     assert names_and_things(BOXES) == {"leo", "box", "cherry"}
 
@@ -69,10 +55,10 @@ def test_cosine_of_words():
 def test_the_most_similar_known_text_counts():
     known = KnownTexts([JARS, SALE])
     assert known.similarities([]) == []
-    copy, other = known.similarities([BOXES, "What is the area of a circle?"])
+    copy, other_things, other = known.similarities([RENAMED, BOXES, "What is the area of a circle?"])
     assert copy == pytest.approx(1)
-    assert other < 0.3
-    raw = KnownTexts([JARS, SALE], plain).similarities([JARS, BOXES])
+    assert other < other_things < 0.6
+    raw = KnownTexts([JARS, SALE], plain).similarities([JARS, RENAMED])
     assert raw[0] == pytest.approx(1)
     assert raw[1] < 0.8
 
@@ -88,8 +74,8 @@ def test_history_is_compared_with_and_replaced():
     known = KnownTexts([])
     assert known.similarities([JARS]) == [0]
     known.set_history([JARS, SALE])
-    assert known.similarities([BOXES]) == [pytest.approx(1)]
+    assert known.similarities([RENAMED]) == [pytest.approx(1)]
     known.set_history([SALE])
-    assert known.similarities([BOXES])[0] < 0.9
+    assert known.similarities([RENAMED])[0] < 0.9
     known.set_history([])
-    assert known.similarities([BOXES]) == [0]
+    assert known.similarities([RENAMED]) == [0]
