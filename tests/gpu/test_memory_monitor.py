@@ -1,6 +1,7 @@
 """The memory monitor on a real allocator: it sees a tensor, and memory that was freed goes back to the device."""
 
 import gc
+import time
 
 import pytest
 import torch
@@ -58,3 +59,13 @@ def test_a_full_device_is_relieved(device, notices):
     if device.type == "cuda":
         assert monitor.lap()["memory/released_gib"] == pytest.approx(SIZE / GIB, rel=0.05)
     assert len(notices) == 1 and anchor.device.type in notices[0]
+
+
+def test_a_point_takes_less_than_a_millisecond(device, notices):
+    anchor, times = torch.ones(1, device=device), []
+    monitor = MemoryMonitor(allocator_of(device), "sft", None)
+    for _ in range(51):
+        start = time.perf_counter()
+        monitor.at("backward")
+        times.append(time.perf_counter() - start)
+    assert sorted(times)[25] < 1e-3 and anchor.item() == 1

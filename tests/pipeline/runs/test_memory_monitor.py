@@ -5,28 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from pipeline.models.allocators import CpuAllocator, Reading
 from pipeline.runs import memory_monitor
 from pipeline.runs.memory_monitor import RELEASE_EVERY_S, MemoryMonitor
-
-GIB = 2**30
-
-
-def reading(allocated: float, reserved: float, peak: float, used: float) -> Reading:
-    return Reading(int(allocated * GIB), int(reserved * GIB), int(peak * GIB), int(used * GIB), 10 * GIB)
-
-
-class FakeAllocator:
-    """Answers with the given readings in order; the last one again and again."""
-
-    def __init__(self, *readings: dict[str, Reading]) -> None:
-        self._readings, self.num_releases = list(readings), 0
-
-    def read(self) -> dict[str, Reading]:
-        return self._readings.pop(0) if len(self._readings) > 1 else self._readings[0]
-
-    def release(self) -> None:
-        self.num_releases += 1
+from tests.support.memory import GIB, FakeAllocator, reading
 
 
 @pytest.fixture
@@ -124,13 +105,3 @@ def test_a_device_that_does_not_count_its_peak_has_the_highest_that_was_seen(not
 def test_before_a_device_is_used_only_the_process_is_measured(notices):
     monitor = watch(FakeAllocator({}), ["model_loaded"])
     assert monitor.lap() == {"memory/rss_gib": 3} and monitor.peak_gib == 0
-
-
-def test_a_point_takes_less_than_a_millisecond():
-    monitor = MemoryMonitor(CpuAllocator(), "rl", None)
-    times = []
-    for _ in range(50):
-        start = time.perf_counter()
-        monitor.at("backward")
-        times.append(time.perf_counter() - start)
-    assert sorted(times)[25] < 1e-3
