@@ -10,7 +10,7 @@ from typing import Protocol
 import psutil
 import torch
 
-_ALL_ARENAS = b"arena.4096.purge"
+_PURGE_ALL = b"arena.4096.purge"
 """4096 is jemalloc's MALLCTL_ARENAS_ALL."""
 
 
@@ -90,7 +90,7 @@ class CpuAllocator:
         """Have jemalloc, which CPU learners preload, or else the C library return freed pages to the system."""
         library = ctypes.CDLL(None)
         if hasattr(library, "mallctl"):
-            library.mallctl(_ALL_ARENAS, None, None, None, ctypes.c_size_t(0))
+            library.mallctl(_PURGE_ALL, None, None, None, ctypes.c_size_t(0))
         elif hasattr(library, "malloc_trim"):
             library.malloc_trim(ctypes.c_size_t(0))
 

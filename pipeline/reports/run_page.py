@@ -79,15 +79,16 @@ def _time(summary: Row) -> str:
 def _memory(stages: dict[str, dict[str, Row]]) -> str:
     """The highest figures of every point. Devices, if several, have columns of their own."""
     lines = {(stage, point): figures for stage, points in stages.items() for point, figures in points.items()}
+    if not lines:
+        return ""
     columns = list(dict.fromkeys(name for figures in lines.values() for name in figures))
-    table = page.table(
+    return page.table(
         ["stage", "after", *(name.replace("_gib", ", GiB").replace("_frac", "") for name in columns)],
         [
             [stage, point.replace("_", " "), *(_figure(name, figures.get(name)) for name in columns)]
             for (stage, point), figures in lines.items()
         ],
     )
-    return table if lines else ""
 
 
 def _figure(name: str, value: float | None) -> str:
