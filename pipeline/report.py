@@ -22,7 +22,7 @@ from pipeline.reports.plots import draw_all
 from pipeline.reports.run_page import run_page
 from pipeline.reports.run_summary import summarize_run
 from pipeline.runs.metrics_log import read_metrics
-from pipeline.runs.records import Row, read_config, read_data_counts, read_evaluations
+from pipeline.runs.records import Row, read_config, read_data_counts, read_evaluations, read_memory
 
 
 def write_report(run_dir: str | Path, output_dir: str | Path | None = None) -> Path:
@@ -55,7 +55,7 @@ def _write_run_report(run_dir: Path, output_dir: Path, chain: ChainResult | None
     config = read_config(run_dir)
     audit = audit_run(run_dir)
     summary = summarize_run(run_dir.resolve().name, rows, evaluations, config)
-    summary["data"] = read_data_counts(run_dir)
+    summary["data"], summary["memory"] = read_data_counts(run_dir), read_memory(run_dir)
     if chain:
         summary["curriculum"] = summarize_chain(chain, with_metrics=True)
     if audit:

@@ -43,6 +43,10 @@ class StepRecorder:
         if self._replays and not examples.mixture.replayed:
             logger.warning("stage %s replays nothing: all of the replay buffer is too long", self._stage.name)
 
+    def memory(self, points: dict[str, dict[str, float]]) -> None:
+        """Record the highest memory figures of every point of the stage so far."""
+        self._run.record_memory(self._stage.name, points)
+
     def step(self, progress: Progress, metrics: dict[str, Any], seconds: dict[str, float]) -> None:
         """Write one row of metrics.
 

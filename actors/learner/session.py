@@ -23,8 +23,9 @@ from actors.weights import PackedWeights, Probe, pack_weights
 from pipeline.config import Config, SFTConfig
 from pipeline.curriculum.examples import StageExamples, stage_examples
 from pipeline.curriculum.schedule import StageSchedule
+from pipeline.models.allocators import allocator_of
 from pipeline.models.attention import use_causal_sdpa
-from pipeline.models.device import peak_memory_gib, pick_device, torch_dtype
+from pipeline.models.device import pick_device, torch_dtype
 from pipeline.models.hub import model_files, resolve_model
 from pipeline.models.policy import load_policy, merged_weights, turn_off_dropout, weight_specs
 from pipeline.models.rounding import rounding_seed
@@ -36,6 +37,7 @@ from pipeline.runs.checkpoints import load_checkpoint
 from pipeline.runs.clock import PHASES, PhaseClock
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.logs import log_to_file
+from pipeline.runs.memory_monitor import MemoryMonitor
 from pipeline.seeds import derive_seed
 from pipeline.training.batching import MicroBatch, TokenSequence
 from pipeline.training.logprobs import text_logprobs
@@ -72,7 +74,10 @@ class LearnerSession:
         self.schedule = StageSchedule(
             self.progress, self.stage.settings, self.examples.num_steps, self.config.eval, self.stage.promotion
         )
-        self.clock = PhaseClock()
+        threshold = self.config.memory.release_above_frac
+        self.memory = MemoryMonitor(allocator_of(self.device), self.stage.name, threshold)
+        self.memory.at("model_loaded")
+        self.clock = PhaseClock(at_end=self.memory.at)
         self._num_updates = self._num_skipped = 0
         self._refactoring: dict[str, float] = {}
         self.recorder = StepRecorder(setup, self._run, self.progress) if self.ranks.is_first else None
@@ -101,6 +106,7 @@ class LearnerSession:
         elif self.stage.kind == "grpo":
             self.publish_weights(self.progress.step)
         self.clock.lap(())  # starting up is not part of the first step
+        self.memory.lap()
 
     def remaining_steps(self) -> Iterator[int]:
         """Steps of this stage that are left, counted from 0. Each seeds torch, so that a resumed run draws the same
@@ -137,6 +143,7 @@ class LearnerSession:
             TrainingError: too many steps in a row were skipped.
         """
         self._num_updates += 1
+        self.memory.at("backward")
         norm, report = self.policy.update(
             self.schedule.updates_done(self._num_updates), self.schedule.total_updates, loss
         )
@@ -174,6 +181,7 @@ class LearnerSession:
         """Greedy accuracy on held-out problems of every level, before the run or after a stage."""
         at_end = self.config.eval.problems_per_level_at_end if self._setup.is_last and name != "before" else None
         self._held_out.evaluate(name, self.progress.step, at_end)
+        self.memory.at("evaluation")
 
     def end_step(self, metrics: dict[str, Any], score: float) -> None:
         """Count the step and write its metrics, and a checkpoint if one is due.
@@ -191,11 +199,13 @@ class LearnerSession:
         self.progress.reward_state = dict(self.rewards.state)
         if self.recorder:
             metrics |= self.engines.sync_metrics()
-            metrics |= {"learning_rate": self.policy.learning_rate, "learner_memory_gib": peak_memory_gib(self.device)}
+            metrics |= {"learning_rate": self.policy.learning_rate, "learner_memory_gib": self.memory.peak_gib}
+            metrics |= self.memory.lap()
             self.recorder.step(self.progress, metrics, self.clock.lap(PHASES[self.stage.kind]))
             if is_scored or self._saver.is_due(self.progress.stage_step):
                 self.recorder.sync()
                 self._saver.checkpoint(self.schedule, self.clock)
+                self.recorder.memory(self.memory.points)
 
     def finish(self) -> None:
         """Evaluate, save, and mark the stage done, in this order: a stage that is marked done is complete."""
@@ -208,6 +218,7 @@ class LearnerSession:
             self._saver.finish_stage(self.progress, self._tokenizer, self.dtype)
             self.recorder.sync()
             self._saver.checkpoint(self.schedule, self.clock, written)
+            self.recorder.memory(self.memory.points)
             self.recorder.close()
             self._run.unlock()
         ray.train.report({"step": self.progress.step, "stage": self.stage.name})

@@ -19,6 +19,7 @@ from pipeline.config.engines import GradingConfig, LearnerConfig, RewardConfig, 
 from pipeline.config.evaluation import EvaluationConfig, HeldOutConfig, LoadingConfig, ProblemsConfig
 from pipeline.config.job import Config
 from pipeline.config.loading import load_config, load_saved_config, validate_config, with_settings
+from pipeline.config.memory import MemoryConfig
 from pipeline.config.model import LoraConfig, ModelConfig
 from pipeline.config.output import CheckpointConfig, OutputConfig, TrackingConfig
 from pipeline.config.questions import QuestionsConfig
@@ -40,6 +41,7 @@ __all__ = [
     "LearnerConfig",
     "LoadingConfig",
     "LoraConfig",
+    "MemoryConfig",
     "ModelConfig",
     "OptimizerConfig",
     "OutputConfig",

@@ -10,6 +10,7 @@ from pipeline.config.data import DataConfig
 from pipeline.config.engines import LearnerConfig, RewardConfig, RolloutConfig, check_shards
 from pipeline.config.evaluation import HeldOutConfig
 from pipeline.config.limits import LimitsConfig
+from pipeline.config.memory import MemoryConfig
 from pipeline.config.model import ModelConfig
 from pipeline.config.output import CheckpointConfig, OutputConfig, TrackingConfig
 from pipeline.config.questions import QuestionsConfig
@@ -43,6 +44,7 @@ class Config(StrictModel):
     questions: QuestionsConfig = QuestionsConfig()
     learner: LearnerConfig = LearnerConfig()
     limits: LimitsConfig = LimitsConfig()
+    memory: MemoryConfig = MemoryConfig()
     eval: HeldOutConfig = HeldOutConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     output: OutputConfig = OutputConfig()

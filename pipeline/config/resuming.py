@@ -29,6 +29,7 @@ _SETTINGS: dict[Rule, dict[str, str]] = {
         "output": "root samples_every_steps save_final_model",
         "tracking": "backends online project run_name mlflow_uri",
         "limits": "placement_s engine_s reward_s collective_s store_s",
+        "memory": "release_above_frac",
         "": "search",  # a run of one chain has no use for it; a search compares the keys of its stages
     },
     "steps": {"sft": "num_train_epochs max_steps", "grpo": "num_iterations num_steps"},

@@ -1,8 +1,6 @@
 """Chooses the learner's device, and the dtype that suits a machine."""
 
 import logging
-import resource
-import sys
 
 import torch
 
@@ -23,14 +21,6 @@ def pick_device(config: ModelConfig) -> torch.device:
             f"model.device must be available on this machine, got {config.device}: torch sees {', '.join(available)}."
         )
     return torch.device(config.device)
-
-
-def peak_memory_gib(device: torch.device) -> float:
-    """Peak memory of this process: GPU memory on a GPU, otherwise resident memory."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def choose_dtype(name: str, on_gpu: bool = False) -> str:

@@ -32,6 +32,7 @@ def run_page(run_dir: Path, summary: Row, config: Row, plots: Sequence[Path], cu
         "Training data": _data(summary["data"]),
         "Curves": "".join(page.image(path) for path in plots),
         "Time": _time(summary),
+        "Memory of the first learner": _memory(summary["memory"]),
         "Verifier outcomes": _outcomes(summary),
         "Completions that could not be graded": ungraded_completions(run_dir),
         "Reward-hacking audit": audit,
@@ -73,6 +74,27 @@ def _time(summary: Row) -> str:
     ]
     speeds = [f"{name} {speed:.0f} tokens/s" for name, speed in summary["tokens_per_s"].items() if speed is not None]
     return page.table(["phase", "total", "share of a GRPO step"], lines) + page.note(", ".join(speeds))
+
+
+def _memory(stages: dict[str, dict[str, Row]]) -> str:
+    """The highest figures of every point. Devices, if several, have columns of their own."""
+    lines = {(stage, point): figures for stage, points in stages.items() for point, figures in points.items()}
+    if not lines:
+        return ""
+    columns = list(dict.fromkeys(name for figures in lines.values() for name in figures))
+    return page.table(
+        ["stage", "after", *(name.replace("_gib", ", GiB").replace("_frac", "") for name in columns)],
+        [
+            [stage, point.replace("_", " "), *(_figure(name, figures.get(name)) for name in columns)]
+            for (stage, point), figures in lines.items()
+        ],
+    )
+
+
+def _figure(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1%}" if name.endswith("_frac") else f"{value:.2f}"
 
 
 def _outcomes(summary: Row) -> str:

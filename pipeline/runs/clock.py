@@ -1,7 +1,7 @@
 """Wall-clock seconds per phase of a training step."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 PHASES: dict[str, tuple[str, ...]] = {
@@ -14,7 +14,12 @@ PHASES: dict[str, tuple[str, ...]] = {
 class PhaseClock:
     """Seconds per phase of a step, with nothing left out: a lap ends where the next one starts."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_end: Callable[[str], None] = lambda phase: None) -> None:
+        """
+        Args:
+            at_end: called with every phase that ends without an error.
+        """
+        self._at_end = at_end
         self._start = time.perf_counter()
         self._seconds: dict[str, float] = {}
 
@@ -25,6 +30,7 @@ class PhaseClock:
             yield
         finally:
             self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - start
+        self._at_end(phase)
 
     def lap(self, phases: Sequence[str]) -> dict[str, float]:
         """``<phase>_s`` for each phase, ``other_s`` and ``step_s``; then starts the next lap.

@@ -68,9 +68,16 @@ class RunDirectory:
 
     def record_data(self, stage: str, counts: dict[str, int]) -> None:
         """Write how much a stage trains on, and what was too long, to ``data.json``."""
-        path = self.path / "data.json"
+        self._record("data.json", stage, counts)
+
+    def record_memory(self, stage: str, points: dict[str, dict[str, float]]) -> None:
+        """Write a learner's memory at the points of a stage to ``memory.json``."""
+        self._record("memory.json", stage, points)
+
+    def _record(self, name: str, stage: str, value: Any) -> None:
+        path = self.path / name
         known = json.loads(path.read_text()) if path.exists() else {}
-        write_json(path, known | {stage: counts})
+        write_json(path, known | {stage: value})
 
     def record_spectra(self, step: int, report: dict[str, Any]) -> None:
         """Write the singular values of every adapter before and after a refactoring."""

@@ -1,4 +1,4 @@
-"""Files of a run directory read back, without torch: rows of JSONL files, evaluations, settings, data counts."""
+"""Files of a run directory read back, without torch: rows of JSONL files, evaluations, settings, counts, memory."""
 
 import json
 import math
@@ -80,6 +80,15 @@ def read_data_counts(run_dir: str | Path) -> dict[str, Row]:
         CheckpointError: the file is not JSON.
     """
     return cast(dict[str, Row], _read_json(Path(run_dir) / "data.json"))
+
+
+def read_memory(run_dir: str | Path) -> dict[str, dict[str, Row]]:
+    """For each stage and point, memory figures; empty if they were not recorded.
+
+    Raises:
+        CheckpointError: the file is not JSON.
+    """
+    return cast(dict[str, dict[str, Row]], _read_json(Path(run_dir) / "memory.json"))
 
 
 def _read_json(path: Path) -> Any:

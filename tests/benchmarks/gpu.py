@@ -89,6 +89,8 @@ class Sizes:
     """Of a micro-batch."""
     matmul: int
     """Rows and columns of the matrices that measure the peak."""
+    packing: bool = True
+    """Of SFT; GRPO always pads."""
 
 
 FULL = Sizes(16, 8, (64, 192), (64, 384), 4096, 8192)
@@ -185,7 +187,8 @@ def build_model(settings: dict[str, Any], device: torch.device) -> Any:
 def make_step(algorithm: str, model: Any, sequences: Sequence[TokenSequence], sizes: Sizes) -> Callable[[], float]:
     optimizer, dtype, max_tokens = adamw(model, 1e-6), torch.bfloat16, sizes.max_tokens
     if algorithm == "SFT":
-        return lambda: sft_step(model, optimizer, sequences, dtype=dtype, max_tokens=max_tokens)
+        packing = sizes.packing
+        return lambda: sft_step(model, optimizer, sequences, dtype=dtype, max_tokens=max_tokens, packing=packing)
     rewards = torch.arange(len(sequences)).view(sizes.num_prompts, -1) % 2  # every group has both
     advantages, settings = group_advantages(rewards.float()).flatten(), GRPOConfig()
     return lambda: grpo_step(model, optimizer, sequences, advantages, settings, dtype=dtype, max_tokens=max_tokens)
@@ -221,8 +224,10 @@ def measure(
     )
 
 
-def machine(device: torch.device, peak: float) -> dict[str, Any]:
+def circumstances(device: torch.device, peak: float, sizes: Sizes) -> dict[str, Any]:
     return {
+        "max_tokens": str(sizes.max_tokens),
+        "sft": "packed" if sizes.packing else "padded",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "measured_peak_tflops": peak,
         "spec_peak_tflops": spec_tflops(device),
@@ -255,6 +260,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--tiny", action="store_true", help="a tiny model and few tokens")
+    parser.add_argument("--model", choices=MODELS, help="this one only")
+    parser.add_argument("--padded", action="store_true", help="SFT pads as GRPO does, instead of packing")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement, after two steps")
     parser.add_argument("--max-tokens", type=int, help=f"of a micro-batch (default: {FULL.max_tokens})")
     parser.add_argument("--output", type=Path, help="write the results there as JSON, too")
@@ -265,15 +272,16 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.tiny:
         torch.set_num_threads(1)  # on a busy machine several make small matrices 50 times slower
     models, sizes = ({"tiny": TINY}, SMALL) if arguments.tiny else (MODELS, FULL)
-    if arguments.max_tokens:
-        sizes = replace(sizes, max_tokens=arguments.max_tokens)
+    if arguments.model and not arguments.tiny:
+        models = {arguments.model: MODELS[arguments.model]}
+    sizes = replace(sizes, max_tokens=arguments.max_tokens or sizes.max_tokens, packing=not arguments.padded)
     peak = matmul_tflops(device, sizes.matmul, min(2.0, arguments.seconds))
     rows: list[Measurement] = []
     for name, settings in models.items():
         for algorithm in ("SFT", "GRPO"):
             rows.append(measure(name, settings, algorithm, sizes, device, arguments.seconds, peak))
             print(f"{name}, {algorithm}: {_text(rows[-1].tokens_per_s, ',.0f')} tokens/s", flush=True)
-    about = machine(device, peak)
+    about = circumstances(device, peak, sizes)
     show(about, rows)
     if arguments.output:
         arguments.output.write_text(json.dumps(about | {"rows": [asdict(row) for row in rows]}, indent=2) + "\n")

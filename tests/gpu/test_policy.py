@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from pipeline.config import LoraConfig, ModelConfig
-from pipeline.models.device import peak_memory_gib
 from pipeline.models.policy import (
     load_policy,
     load_trainable,
@@ -50,7 +49,6 @@ def test_a_loaded_policy_is_on_the_device_and_computes_as_on_the_cpu(tiny_model,
     assert {parameter.device.type for parameter in model.parameters()} == {device.type}
     torch.testing.assert_close(logits_of(model), logits_of(tiny_llama()), rtol=1e-4, atol=1e-4)
     assert weights_digest(model) == weights_digest(tiny_llama())
-    assert peak_memory_gib(device) > 0
 
 
 @pytest.mark.gpu

@@ -82,3 +82,21 @@ def test_errors_name_what_is_wrong(tmp_path, run):
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="output must be writable"):
         write_report(run, tmp_path / "file" / "x")
+
+
+def test_the_memory_of_every_point_is_shown(tmp_path, without_plots):
+    run = make_run(tmp_path, num_evals=1)
+    figures = {"allocated_gib": 1.25, "reserved_gib": 2.0, "peak_gib": 1.5, "used_frac": 0.875, "rss_gib": 0.5}
+    stages = {"sft": {"model_loaded": figures}, "rl": {"weight_sync": figures | {"released_gib": 0.75}}}
+    (run / "memory.json").write_text(json.dumps(stages))
+    text = write_report(run).read_text()
+    assert json.loads((run / "summary.json").read_text())["memory"] == stages
+    table = text[text.index("Memory of the first learner") :]
+    for cells in (
+        ["stage", "after", "allocated, GiB", "reserved, GiB", "peak, GiB", "used", "rss, GiB", "released, GiB"],
+        ["sft", "model loaded", "1.25", "2.00", "1.50", "87.5%", "0.50", "-"],
+        ["rl", "weight sync", "1.25", "2.00", "1.50", "87.5%", "0.50", "0.75"],
+    ):
+        tag = "th" if cells[0] == "stage" else "td"
+        row = "".join(f"<{tag}>{cell}</{tag}>" for cell in cells)
+        assert row in table

@@ -1,5 +1,6 @@
 """GRPO with a real vLLM engine and a real grader, in this process: see tests/support/loops.py."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,9 @@ def test_engine_and_learner_hold_the_same_weights(reference_run):
         assert row["sampler_logprob_diff"] < 1e-3  # float32 on both sides
         phases = sum(row[f"{phase}_s"] for phase in ("rollout", "reward", "learner", "weight_sync", "other"))
         assert phases == pytest.approx(row["step_s"])
+        assert 0.1 < row["memory/allocated_gib"] <= row["memory/peak_gib"]
+    points = json.loads((reference_run / "memory.json").read_text())["rl"]
+    assert {"model_loaded", "rollout", "backward", "learner", "weight_sync", "checkpoint", "evaluation"} < set(points)
     assert any(row["grad_norm"] > 0 for row in rows)
     assert any(row["clip_frac"] > 0 for row in rows)  # the second of the mu passes leaves ratio 1
 

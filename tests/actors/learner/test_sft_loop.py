@@ -76,9 +76,17 @@ def test_evaluations_are_spread_and_the_last_one_is_on_all_problems(reference_ru
     for row in rows:
         assert row["perplexity"] == pytest.approx(torch.tensor(row["loss"]).exp().item(), rel=1e-5)
         assert 0 <= row["padding_frac"] < 0.2
-        assert row["learner_memory_gib"] > 0.1
+        assert 0.1 < row["memory/rss_gib"] <= row["memory/peak_gib"] <= row["learner_memory_gib"] < 64
     sizes = {name: json.loads((reference_run / f"eval/{name}.json").read_text()) for name in ("before", "sft")}
     assert [sizes[name]["overall"]["num_problems"] for name in ("before", "sft")] == [4, 16]
+
+
+def test_every_point_of_the_stage_has_its_memory(reference_run):
+    points = json.loads((reference_run / "memory.json").read_text())["sft"]
+    assert set(points) == {"model_loaded", "evaluation", "backward", "learner", "checkpoint"}
+    assert set(points["backward"]) >= {"allocated_gib", "reserved_gib", "peak_gib", "used_frac", "rss_gib"}
+    highest = max(row["memory/allocated_gib"] for row in read_metrics(reference_run))
+    assert 0.1 < points["backward"]["allocated_gib"] <= highest
 
 
 def test_the_best_checkpoint_is_kept_and_loaded(reference_run):

@@ -38,3 +38,13 @@ def test_a_phase_that_fails_is_counted(monkeypatch):
         ticks.now += 2.0
         raise ValueError
     assert clock.lap(["learner"])["learner_s"] == 2.0
+
+
+def test_a_phase_reports_its_end_unless_it_fails():
+    ended: list[str] = []
+    clock = PhaseClock(at_end=ended.append)
+    with clock("rollout"):
+        assert not ended
+    with pytest.raises(ValueError), clock("learner"):
+        raise ValueError
+    assert ended == ["rollout"]
