@@ -43,7 +43,7 @@ def dry_run_evaluation(config: EvaluationConfig, directory: Path | None = None) 
     checked_prompters(config, models, loaded)
     if directory:
         check_settings(directory, config)
-    _print_actors(console, plan_engines(config))
+    _print_actors(console, plan_engines(config.rollout))
     _print_package(console)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from actors.driver.actor_plan import check_cache, plan_engines
 from actors.driver.cluster import connected_ray, wait_for_room
-from actors.driver.examination import Examination, check_length, engine_model
+from actors.driver.engines import check_length, engine_model
+from actors.driver.examination import Examination
 from actors.driver.training_guard import TrainingGuard
 from pipeline.cli import JobArguments, check_output_root, output_root
 from pipeline.config import EvaluationConfig, load_config, load_saved_config
@@ -83,7 +84,7 @@ def run_evaluation(config: EvaluationConfig, directory: Path | None = None) -> P
     with ExitStack() as held:
         plan = _plan_evaluation(config, directory, held)
         with connected_ray():
-            wait_for_room(plan_engines(plan.config), plan.config.limits.placement_s)
+            wait_for_room(plan_engines(plan.config.rollout), plan.config.limits.placement_s)
             directory = _prepared(plan, directory, held)
             print(f"run directory: {directory}", flush=True)
             log_to_file(directory, "driver")
@@ -190,7 +191,7 @@ def checked_prompters(
                 prompter.check(tokenizer, problem, model.name)
             num_tokens = len(prompter.token_ids(tokenizer, data.problems[0]))
             if num_tokens <= config.rollout.max_prompt_length:
-                check_length(config, model.label, num_tokens, limit)
+                check_length(config.rollout, model.label, num_tokens, limit)
     return prompters
 
 
