@@ -67,7 +67,7 @@ class KeepConfig(StrictModel):
     """The written problems that are kept as training data. All must pass the gate of the reward."""
 
     min_quality: Share = 0.0
-    """Lowest quality: the weighted mean of the reward's parts that are no gate."""
+    """Lowest quality: the weighted mean of the reward's parts."""
     near_similarity: float = Field(0.8, gt=0, le=1)
     """Share of the runs of three words, numbers masked, that two problems must have in common to be near copies. Near
     copies of test problems, of other data and of problems that were kept are left out, and so are exact ones."""
@@ -82,6 +82,5 @@ class QuestionsConfig(StrictModel):
     """A problem whose answer cannot be computed independently fails ``checked``. False: it passes."""
     novelty: NoveltyConfig = NoveltyConfig()
     variation: VariationConfig = VariationConfig()
-    keep: KeepConfig = KeepConfig()
     solver: SolverConfig | None = None
     """None: no solver, and no reward ``solvable``."""

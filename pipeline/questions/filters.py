@@ -8,12 +8,16 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Literal
 
 from pipeline.config.questions import KeepConfig
 from pipeline.evaluation.overlap import normalised
+from pipeline.questions.quotas import Cell, Quotas
 
 Row = dict[str, Any]
+Reason = tuple[str, str]
+"""The kind of a fault, and where it is."""
 Mask = Callable[[str], str]
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _WORD = re.compile(r"(?<!\\)\b[^\W\d_]{2,}")
@@ -78,16 +82,22 @@ class Similar:
         """The text that the statement is a copy of, the most similar one first; None if there is none."""
         if (position := self._exact.get(normalised(statement))) is not None:
             return Match("exact", self._texts[position], 1.0)
-        similarity, position = max(map(self._nearest, range(len(self._masks)), [statement] * len(self._masks)))
+        similarity, position = max(self._nearest(index, statement) for index in range(len(self._masks)))
         return Match("near", self._texts[position], similarity) if similarity >= self._near else None
 
     def _nearest(self, index: int, statement: str) -> tuple[float, int]:
-        """The highest similarity under one mask, and the position of its text; 0.0 if no run is shared."""
-        own = _runs(self._masks[index](statement))
-        shared = Counter(position for run in own for position in self._holders[index].get(run, ()))
-        sizes = self._runs[index]
+        """The highest similarity under one mask, and the position of its text; 0.0 if none can be a near copy.
+
+        A near copy shares all runs but a few, so it holds one of the rarest few of them, plus one.
+        """
+        own, holders = _runs(self._masks[index](statement)), self._holders[index]
+        rarest = sorted(own, key=lambda run: len(holders.get(run, ())))[: len(own) - ceil(self._near * len(own)) + 1]
         return max(
-            ((count / (len(own) + len(sizes[position]) - count), position) for position, count in shared.items()),
+            (
+                (len(own & runs) / len(own | runs), position)
+                for position in {position for run in rarest for position in holders.get(run, ())}
+                for runs in [self._runs[index][position]]
+            ),
             default=(0.0, -1),
         )
 
@@ -103,6 +113,7 @@ class Keeper:
     Args:
         gates: names of the reward parts that must not be 0.
         test_sets, others: texts by the name of their data set: test problems, and data that is not to be repeated.
+        quotas: problems to keep of each cell. None: all that are good enough.
     """
 
     def __init__(
@@ -111,36 +122,45 @@ class Keeper:
         gates: Sequence[str] = (),
         test_sets: Mapping[str, Similar] | None = None,
         others: Mapping[str, Similar] | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
-        self._config, self._gates = config, gates
+        self._config, self._gates, self._quotas = config, gates, quotas
         self._known = [("test problem", name, texts) for name, texts in (test_sets or {}).items()]
         self._known += [("copy", name, texts) for name, texts in (others or {}).items()]
         self._kept = Similar(near=config.near_similarity)
+        self._num_kept = Counter[Cell]()
 
     def judged(self, row: Row) -> Row:
         """The row with ``is_kept``, ``reason`` and ``detail``: the kind of fault, and where it is. Both are empty for a
         row that is kept."""
-        reason, detail = self._fault(row)
+        reason, detail = self._fault(row) or self._copied(row["statement"]) or self._surplus(row) or ("", "")
         if not reason:
             self._kept.add(row["statement"])
         return row | {"is_kept": not reason, "reason": reason, "detail": detail}
 
-    def _fault(self, row: Row) -> tuple[str, str]:
+    def _fault(self, row: Row) -> Reason | None:
         if not row["statement"]:
             return "not well formed", row.get("detail", "")
         if failed := [name for name in self._gates if not row["parts"].get(name)]:
             return f"fails {failed[0]}", ", ".join(failed)
         if row["quality"] < self._config.min_quality:
             return "low quality", f"{row['quality']:.2f} is below {self._config.min_quality:g}"
-        return self._copied(row["statement"])
+        return None
 
-    def _copied(self, statement: str) -> tuple[str, str]:
+    def _copied(self, statement: str) -> Reason | None:
         for what, name, texts in self._known:
             if match := texts.find(statement):
                 return f"{what}: {name} ({match.kind})", _described(match)
-        if match := self._kept.find(statement):
-            return f"{match.kind} duplicate", _described(match)
-        return "", ""
+        match = self._kept.find(statement)
+        return (f"{match.kind} duplicate", _described(match)) if match else None
+
+    def _surplus(self, row: Row) -> Reason | None:
+        """Counts a row that nothing is wrong with."""
+        if self._quotas is None:
+            return None
+        cell = Cell.of(row)
+        self._num_kept[cell] += 1
+        return ("not needed", "") if self._num_kept[cell] > self._quotas[cell] else None
 
 
 def keep(rows: Iterable[Row], keeper: Keeper) -> list[Row]:

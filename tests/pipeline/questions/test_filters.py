@@ -4,6 +4,7 @@ import pytest
 
 from pipeline.config.questions import KeepConfig
 from pipeline.questions.filters import Keeper, Match, Similar, keep, numbers_masked
+from pipeline.questions.quotas import Cell
 
 JARS = "Mia has 5 jars with 11 stones in each jar. How many stones does Mia have?"
 MORE_JARS = "Mia has 7 jars with 20 stones in each jar. How many stones does Mia have?"
@@ -91,3 +92,14 @@ def test_the_row_says_what_it_is_a_copy_of():
     *_, copy = map(Keeper(KeepConfig()).judged, [row(), row(MORE_JARS)])
     assert copy["detail"] == f"1.00 similar to: {JARS}"
     assert copy["parts"] == {"checked": 1.0}
+
+
+def test_no_more_than_the_quota_of_a_cell_is_kept():
+    other = "Each of 4 boats carries 6 sailors over the lake. Find the number of sailors."
+    rows = [row(text, kind="new", topic="stories", level="1") for text in (JARS, JARS, SHELF, other)]
+    assert judged(*rows, quotas={Cell("new", "stories", "1"): 2}) == [
+        (True, ""),
+        (False, "exact duplicate"),  # it does not use up the quota
+        (True, ""),
+        (False, "not needed"),
+    ]
