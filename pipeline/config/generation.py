@@ -54,8 +54,8 @@ class GenerationConfig(StrictModel):
     """Kinds of tasks. A variation has an original from the run's training data, of the same topic and level."""
     max_attempts: float = Field(10.0, ge=1)
     """Completions for each problem that is to be kept, at most. The job then ends with fewer problems and says so."""
-    keep: KeepConfig = KeepConfig()
-    """What is kept."""
+    keep: KeepConfig | None = None
+    """What is kept. None: ``questions.keep`` of the run."""
     against: Names = []
     """Data sets whose training split must not be written again: registered or embedded ones, files, or hub names.
     Registered test sets are always compared."""

@@ -82,5 +82,6 @@ class QuestionsConfig(StrictModel):
     """A problem whose answer cannot be computed independently fails ``checked``. False: it passes."""
     novelty: NoveltyConfig = NoveltyConfig()
     variation: VariationConfig = VariationConfig()
+    keep: KeepConfig = KeepConfig()
     solver: SolverConfig | None = None
     """None: no solver, and no reward ``solvable``."""
