@@ -9,7 +9,8 @@ from pipeline.config.evaluation import EvaluationConfig
 from pipeline.errors import DataError
 from pipeline.evaluation.datasets import is_local, split_questions
 from pipeline.evaluation.registry import DATA_SETS
-from pipeline.questions.filters import Row, Similar
+from pipeline.questions.filters import Similar
+from pipeline.questions.rows import Row
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import hidden_name, write_atomic, write_json, write_jsonl
-from pipeline.questions.filters import Row
+from pipeline.questions.rows import Row
 from pipeline.questions.quotas import Cell, Quotas
 from pipeline.questions.test_sets import TestSets, proof
 from pipeline.questions.written_page import written_page

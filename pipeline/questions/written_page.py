@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.evaluation.browser import View, browser_page
 from pipeline.evaluation.evaluation_page import MAX_ROWS_SHOWN
-from pipeline.questions.filters import Row
+from pipeline.questions.rows import Row
 from pipeline.reports import page
 
 _TEXTS = ("statement", "solution", "answer", "original", "completion", "prompt", "detail")
