@@ -10,15 +10,15 @@ from pipeline.types import WritingKind
 
 
 class Cell(NamedTuple):
-    """One kind of task on one topic at one level."""
+    """One kind of task on one topic at one level. An empty text: the data has no topics or levels."""
 
     kind: WritingKind
-    topic: str | None
-    level: str | None
+    topic: str
+    level: str
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Cell":
-        return cls(row["kind"], row["topic"], row["level"])
+        return cls(row["kind"], row["topic"] or "", row["level"] or "")
 
 
 Quotas = Mapping[Cell, int]

@@ -1,19 +1,22 @@
 """What a generation leaves: the problems as training data, all that was written, a report and a page."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from pipeline.errors import CheckpointError
 from pipeline.files import hidden_name, write_atomic, write_json, write_jsonl
-from pipeline.questions.rows import Row
 from pipeline.questions.quotas import Cell, Quotas
+from pipeline.questions.rows import Row
 from pipeline.questions.test_sets import TestSets, proof
 from pipeline.questions.written_page import written_page
 from pipeline.reports import page
 
 PROBLEMS = "problems"
 WRITTEN_FILE = "written.jsonl"
+REPORT_FILE = "report.json"
 Report = dict[str, Any]
 _SAME = ("solution", "answer", "level", "id", "quality", "parts", "original", "model", "seed", "prompt")
 
@@ -40,8 +43,30 @@ def write_generation(
         _write_parquet(directory / f"{PROBLEMS}.parquet", kept)
         html = written_page(directory.resolve().name, found, config, rows)
         write_atomic(directory / "page.html", html.encode())
-        write_json(directory / "report.json", found)
+        write_json(directory / REPORT_FILE, found)
     return found
+
+
+def read_report(directory: Path) -> Report:
+    """Raises CheckpointError if the generation has no report yet."""
+    try:
+        return cast(Report, json.loads((directory / REPORT_FILE).read_text()))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{directory} must be a finished generation, with {REPORT_FILE}: {error}.") from None
+
+
+def result_lines(found: Report) -> list[str]:
+    """A report in a few lines."""
+    lines = [f"{found['num_kept']} of {found['num_asked']} problems, of {found['num_written']} that were written"]
+    if not found["is_complete"]:
+        lines.append("incomplete: no more may be written. Raise max_attempts, lower keep.min_quality, or train longer.")
+    lines += [f"  rejected, {reason}: {count}" for reason, count in found["reasons"].items()]
+    copies = sum(each["num_exact_kept"] + each["num_near_kept"] for each in found["test_sets"])
+    num_problems = sum(each["num_problems"] for each in found["test_sets"])
+    lines.append(f"{copies} copies of {num_problems} problems of {len(found['test_sets'])} test sets are among them")
+    if missing := found["not_compared"]:
+        lines.append(f"not compared: {', '.join(missing)}")
+    return lines
 
 
 def training_row(row: Row) -> dict[str, Any]:
@@ -79,7 +104,8 @@ def _write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {"quality": pa.float64(), "seed": pa.int64()}
+    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    kinds = {"quality": pa.float64(), "seed": pa.int64(), "prompt": pa.list_(message)}
     if rows:
         kinds["parts"] = pa.struct([(name, pa.float64()) for name in rows[0]["parts"]])
     names = ("problem", "type", "source", *_SAME)

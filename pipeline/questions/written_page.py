@@ -37,7 +37,8 @@ def written_page(
 
 def _shown(row: Row) -> dict[str, Any]:
     verdict = {"verdict": "kept" if row["is_kept"] else "rejected"}
-    return row | verdict | {_field(name): value for name, value in row["parts"].items()}
+    prompt = "\n\n".join(f"{message['role']}: {message['content']}" for message in row["prompt"])
+    return row | verdict | {"prompt": prompt} | {_field(name): value for name, value in row["parts"].items()}
 
 
 def _field(part: str) -> str:
@@ -57,7 +58,7 @@ def _view(parts: Sequence[str], file: str) -> View:
         numbers=("sample", *scores),
         facts=(*facets, *scores, "model", "seed"),
         texts=(("detail",), ("statement",), ("solution", "answer"), ("original",)),
-        folded={"completion": "Completion, as it was written", "prompt": "Prompt, as the model saw it"},
+        folded={"completion": "Completion, as it was written", "prompt": "Prompt"},
         answers=("answer",),
         names={"detail": "what the reason is about"} | {_field(part): part.replace("_", " ") for part in parts},
     )
@@ -85,7 +86,7 @@ def _sections(report: Mapping[str, Any], config: Mapping[str, Any], file: str) -
     return {
         "By topic and level": page.table(
             ["kind", "topic", "level", "asked for", "written", "kept"],
-            [["-" if value is None else value for value in cell.values()] for cell in report["cells"]],
+            [["-" if value == "" else value for value in cell.values()] for cell in report["cells"]],
         ),
         "Why problems were rejected": page.table(["reason", "problems"], report["reasons"].items()),
         "Scores": page.table(
