@@ -135,10 +135,10 @@ def find_writer(config: GenerationConfig) -> tuple[Config, EvalModel]:
     found = find_model(label, config.run, config.loading)
     run = found.run_config()
     if run is None or run.data.write is None:
-        reason = "a model of no run" if run is None else "one whose data.write is null"
+        reason = "it belongs to no run" if run is None else "its data.write is null"
         raise ConfigError(
-            f"run must be a run that was trained to write problems, or a checkpoint of one, got {config.run}: {reason}. "
-            "Train one with jobs/questions_gen.py."
+            f"run must have been trained to write problems, or be a checkpoint of such a run, got {config.run}: "
+            f"{reason}. Train one with jobs/questions_gen.py."
         )
     return run, found if config.model is None else find_model(label, config.model, config.loading)
 
