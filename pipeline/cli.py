@@ -14,6 +14,7 @@ from pipeline.errors import ConfigError, GradusError, first_line
 
 if TYPE_CHECKING:
     from pipeline.config import Config, EvaluationConfig
+    from pipeline.config.generation import GenerationConfig
     from pipeline.runs.directory import RunDirectory
 
 
@@ -62,7 +63,9 @@ def read_arguments(arguments: JobArguments) -> "tuple[Config, RunDirectory | Non
     return load_saved_config(saved, arguments.overrides, Config), run_directory
 
 
-def output_root(arguments: JobArguments, model: "type[Config] | type[EvaluationConfig]") -> str:
+def output_root(
+    arguments: JobArguments, model: "type[Config] | type[EvaluationConfig] | type[GenerationConfig]"
+) -> str:
     """Where ``--resume latest`` looks for jobs. Other overrides may be valid only on top of the resumed job's own
     settings, so they are left out."""
     from pipeline.config import load_config

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from actors.rollout import EVAL_CHUNK
-from pipeline.config import Config, EvaluationConfig, GRPOConfig, RolloutConfig
+from pipeline.config import Config, GRPOConfig, RolloutConfig
 from pipeline.errors import ConfigError
 
 
@@ -57,9 +57,8 @@ def plan_learners(config: Config) -> ActorPlan:
     return ActorPlan("learner", learner.num_workers, learner.num_cpus, learner.num_gpus, learner.memory_gib)
 
 
-def plan_engines(config: EvaluationConfig) -> tuple[ActorPlan, ...]:
-    """All actors of an evaluation job."""
-    rollout = config.rollout
+def plan_engines(rollout: RolloutConfig) -> tuple[ActorPlan, ...]:
+    """All actors of a job that does not train."""
     return (ActorPlan("rollout", rollout.num_workers, rollout.num_cpus, rollout.num_gpus, rollout.memory_gib),)
 
 

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +16,7 @@ from actors.driver.resume import check_inputs, check_resumed, inputs_of, pinned,
 from pipeline.cli import JobArguments, read_arguments
 from pipeline.config import Config, DataConfig
 from pipeline.config.evaluation import EvaluationConfig
+from pipeline.config.generation import GenerationConfig
 from pipeline.data import check_data
 from pipeline.data.sources import local_path
 from pipeline.evaluation.datasets import Loaded, load_data_set
@@ -43,7 +45,34 @@ def dry_run_evaluation(config: EvaluationConfig, directory: Path | None = None) 
     checked_prompters(config, models, loaded)
     if directory:
         check_settings(directory, config)
-    _print_actors(console, plan_engines(config))
+    _print_actors(console, plan_engines(config.rollout))
+    _print_package(console)
+
+
+def dry_run_generation(config: GenerationConfig, directory: Path | None = None) -> None:
+    """Print model, tasks, test sets, engines and package.
+
+    Args:
+        directory: a generation to resume.
+
+    Raises:
+        GradusError: as ``dry_run``.
+    """
+    from actors.driver.generate import plan_generation
+
+    console = Console(soft_wrap=True, highlight=False)
+    with ExitStack() as held:
+        plan = plan_generation(config, held)
+        if directory:
+            plan.record.check(directory)
+    console.print(f"model    {plan.model.label}: {plan.model.kind} in {plan.model.path}", markup=False)
+    for cell, quota in plan.quotas.items():
+        console.print(f"tasks    {' '.join(cell)}: {quota} problems", markup=False)
+    for name, size in plan.record.compared.items():
+        console.print(f"compared {name}: {size} problems", markup=False)
+    for name, reason in plan.test_sets.missing.items():
+        console.print(f"missing  {name}: {reason}", markup=False)
+    _print_actors(console, plan_engines(config.rollout))
     _print_package(console)
 
 

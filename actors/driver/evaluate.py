@@ -1,20 +1,20 @@
 """Runs an evaluation: every model answers every problem, and the answers become a report."""
 
 import logging
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actors.driver.actor_plan import check_cache, plan_engines
 from actors.driver.cluster import connected_ray, wait_for_room
-from actors.driver.examination import Examination, check_length, engine_model
+from actors.driver.engine_job import prepared, progress_shown, read_job_arguments, resumable
+from actors.driver.engines import check_length, engine_model
+from actors.driver.examination import Examination
 from actors.driver.training_guard import TrainingGuard
-from pipeline.cli import JobArguments, check_output_root, output_root
-from pipeline.config import EvaluationConfig, load_config, load_saved_config
-from pipeline.errors import ClusterError, GradusError
+from pipeline.cli import JobArguments
+from pipeline.config import EvaluationConfig
+from pipeline.errors import GradusError
 from pipeline.evaluation.datasets import Loaded, load_data_set
 from pipeline.evaluation.evaluation_report import write_evaluation_report
 from pipeline.evaluation.merging import check_fit
@@ -22,13 +22,10 @@ from pipeline.evaluation.models import EvalModel, find_model, unique_labels
 from pipeline.evaluation.prompts import Prompter, make_prompter
 from pipeline.evaluation.record import RECORD_FILE, EvaluationRecord, read_record
 from pipeline.evaluation.results import Chunk, ResultsFile
-from pipeline.files import write_json
 from pipeline.models.context import context_length, read_model_config
 from pipeline.models.device import choose_dtype
 from pipeline.models.tokenizer import load_tokenizer
-from pipeline.reports import page
 from pipeline.runs.checkpoints import kept
-from pipeline.runs.directory import hold_lock, latest_directory, make_directory
 from pipeline.runs.logs import log_to_file
 from pipeline.runs.notices import notices_shown
 from pipeline.verifier import Grader
@@ -37,20 +34,8 @@ logger = logging.getLogger(__name__)
 
 
 def read_evaluation_arguments(arguments: JobArguments) -> tuple[EvaluationConfig, Path | None]:
-    """The checked configuration, and the evaluation to resume.
-
-    Raises:
-        ConfigError, CheckpointError: a wrong setting; no such evaluation.
-    """
-    if arguments.resume is None:
-        config = load_config(arguments.config, arguments.overrides, EvaluationConfig)
-        check_output_root(config.output.root)
-        return config, None
-    directory = Path(arguments.resume)
-    if arguments.resume == "latest":
-        directory = latest_directory(output_root(arguments, EvaluationConfig), RECORD_FILE)
-    read_record(directory)
-    return load_saved_config(directory / "experiment_config.json", arguments.overrides, EvaluationConfig), directory
+    """As ``read_job_arguments``."""
+    return read_job_arguments(arguments, EvaluationConfig, RECORD_FILE, read_record)
 
 
 @dataclass(frozen=True)
@@ -83,23 +68,19 @@ def run_evaluation(config: EvaluationConfig, directory: Path | None = None) -> P
     with ExitStack() as held:
         plan = _plan_evaluation(config, directory, held)
         with connected_ray():
-            wait_for_room(plan_engines(plan.config), plan.config.limits.placement_s)
-            directory = _prepared(plan, directory, held)
+            wait_for_room(plan_engines(plan.config.rollout), plan.config.limits.placement_s)
+            directory = prepared(plan.config, plan.record, directory, held)
             print(f"run directory: {directory}", flush=True)
             log_to_file(directory, "driver")
             results = ResultsFile(directory)
             num_done = results.num_done(plan.chunks, plan.config.rollout.num_samples)
-            try:
-                _answer_all(plan, directory, results, num_done)
-            except GradusError as error:
-                with suppress(GradusError):  # the answers so far are worth a report
-                    write_evaluation_report(directory)
-                if not isinstance(error, ClusterError):
+            with resumable(directory):
+                try:
+                    _answer_all(plan, directory, results, num_done)
+                except GradusError:
+                    with suppress(GradusError):  # the answers so far are worth a report
+                        write_evaluation_report(directory)
                     raise
-                reason = str(error).rstrip(".")
-                raise ClusterError(
-                    f"{reason}. The full traceback is in {directory / 'logs'}; --resume continues from there."
-                ) from error
         write_evaluation_report(directory)
     return directory
 
@@ -126,9 +107,10 @@ def _plan_evaluation(config: EvaluationConfig, directory: Path | None, held: Exi
 
 def _answer_all(plan: EvaluationPlan, directory: Path, results: ResultsFile, done: int) -> None:
     """Every model answers its chunks, except for the first ``done`` of all chunks."""
+    counted = plan.chunks, plan.chunks[:done]
     with (
         notices_shown(directory),
-        _progress_shown(plan.chunks, done) as advance,
+        progress_shown("answered", *(sum(len(c.problems) for c in part) for part in counted)) as advance,
         _grader(plan.config) as grader,
     ):
         for model in plan.models:
@@ -148,22 +130,6 @@ def _find_models(config: EvaluationConfig, directory: Path | None) -> list[EvalM
         return [find_model(label, name, config.loading) for label, name in named]
     paths = {model["label"]: model["path"] for model in read_record(directory)["models"]}
     return [replace(find_model(label, paths.get(label, name), config.loading), name=name) for label, name in named]
-
-
-def _prepared(plan: EvaluationPlan, directory: Path | None, held: ExitStack) -> Path:
-    """The evaluation's directory, held: a new one, or the one to resume, checked."""
-    if directory is not None:
-        plan.record.check(directory)
-        with page.writing_to(directory, "Make room, then continue with --resume."):
-            held.enter_context(hold_lock(directory))
-        return directory
-    directory = make_directory(plan.config.output.root)
-    with page.writing_to(directory, "Make room, or set output.root elsewhere."):
-        held.enter_context(hold_lock(directory))
-        (directory / "logs").mkdir()
-        plan.record.write(directory)
-        write_json(directory / "experiment_config.json", plan.config.model_dump())
-    return directory
 
 
 def checked_prompters(
@@ -190,7 +156,7 @@ def checked_prompters(
                 prompter.check(tokenizer, problem, model.name)
             num_tokens = len(prompter.token_ids(tokenizer, data.problems[0]))
             if num_tokens <= config.rollout.max_prompt_length:
-                check_length(config, model.label, num_tokens, limit)
+                check_length(config.rollout, model.label, num_tokens, limit)
     return prompters
 
 
@@ -208,40 +174,3 @@ def plan_chunks(config: EvaluationConfig, models: Sequence[EvalModel], loaded: S
 def _grader(config: EvaluationConfig) -> Grader:
     grading = config.grading
     return Grader(grading.num_children, grading.timeout_s, grading.memory_limit_mib)
-
-
-@contextmanager
-def _progress_shown(chunks: Sequence[Chunk], done: int) -> Iterator[Callable[[int], None]]:
-    """A bar in a terminal, otherwise a line per chunk. Yields a function to call with the count of new answers."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    total, already = sum(len(c.problems) for c in chunks), sum(len(c.problems) for c in chunks[:done])
-    if sys.stdout.isatty():
-        columns = (
-            TextColumn("answered"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns) as progress:
-            task = progress.add_task("answered", total=total, completed=already)
-            yield lambda count: progress.advance(task, count)
-        return
-    start, answered = time.monotonic(), already
-
-    def advance(count: int) -> None:
-        nonlocal answered
-        answered += count
-        elapsed = time.monotonic() - start
-        left = elapsed / max(answered - already, 1) * (total - answered)
-        print(f"answered {answered}/{total} problems in {elapsed:.0f} s, about {left:.0f} s left", flush=True)
-
-    yield advance

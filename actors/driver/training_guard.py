@@ -9,7 +9,7 @@ from actors.driver.plan import plan_stages
 from pipeline.config import EvaluationConfig
 from pipeline.data import load_problems
 from pipeline.errors import DataError, GradusError
-from pipeline.evaluation.datasets import Loaded, training_questions
+from pipeline.evaluation.datasets import Loaded, split_questions
 from pipeline.evaluation.models import EvalModel
 from pipeline.evaluation.overlap import Overlap, TrainingQuestions
 from pipeline.evaluation.problems import EvalProblem
@@ -25,7 +25,7 @@ class TrainingGuard:
         self.notes: dict[str, str] = {}
         """By model: how many training questions were searched, or why they could not be."""
         self._by_model: dict[str, TrainingQuestions] = {}
-        named = [question for name in config.guard.train_data for question in training_questions(name, config)]
+        named = [question for name in config.guard.train_data for question in split_questions(name, "train", config)]
         trained_on = cache(_trained_on)
         for model in models:
             own, failure = trained_on(model.run.path) if model.run else ([], None)

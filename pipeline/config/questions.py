@@ -67,10 +67,10 @@ class KeepConfig(StrictModel):
     """The written problems that are kept as training data. All must pass the gate of the reward."""
 
     min_quality: Share = 0.0
-    """Lowest quality: the weighted mean of the reward's parts that are no gate."""
+    """Lowest quality: the weighted mean of the reward's parts."""
     near_similarity: float = Field(0.8, gt=0, le=1)
-    """Share of the runs of three words, numbers masked, that two problems must have in common to be near copies. Near
-    copies of test problems, of other data and of problems that were kept are left out, and so are exact ones."""
+    """Share of their runs of three words that near copies have in common, once numbers, or names and things, are
+    masked. Copies of test problems, of other data and of problems that were kept are left out."""
 
 
 class QuestionsConfig(StrictModel):

@@ -1,4 +1,4 @@
-"""A report page with a browser over completions, as a single file that makes no requests.
+"""A report page with a browser over its rows, as a single file that makes no requests.
 
 The rows are embedded as base64 of gzip, which no text can break out of. Chromium (80), Firefox (113) and Safari (16.4)
 can decompress it, and 10,000 completions of 1.5 kB fit in an e-mail. The code of the page is in ``static/``.
@@ -9,10 +9,12 @@ import gzip
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from string import Template
 from typing import Any
 
-from pipeline.evaluation.results import COLUMNS
+from pipeline.evaluation.results import COLUMNS, RESULTS_FILE
 from pipeline.reports import page
 
 FIELDS = tuple(COLUMNS)
@@ -21,30 +23,117 @@ _SCRIPTS = ("temml.min.js", "formulas.js", "rows.js", "browser.js")
 _STATIC = Path(__file__).parent / "static"
 
 
-def browser_page(title: str, headline: str, sections: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> str:
-    """A report that ends with a browser over completions: filters, search, sorting, and each completion in full.
+@dataclass(frozen=True)
+class View:
+    """What the browser shows of its rows. All names are fields, and one is ``sample``."""
+
+    item: str
+    """What a row is: ``completion``."""
+    file: str
+    """The file that has the same rows."""
+    fields: Sequence[str]
+    facets: Sequence[str]
+    """Filters by value; in the table only if their values vary. The first one is that of the verdict."""
+    searched: Sequence[str]
+    columns: Sequence[str]
+    """Of the table. The first one names the row."""
+    numbers: Sequence[str]
+    """Columns that are aligned to the right."""
+    facts: Sequence[str]
+    """Short values of an opened row."""
+    texts: Sequence[Sequence[str]]
+    """Texts of an opened row. Those of an inner sequence stand side by side."""
+    folded: Mapping[str, str]
+    """Texts to unfold, shown raw, with their headings."""
+    answers: Sequence[str] = ()
+    """Texts that may be a formula without delimiters."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Names of fields that are not read as they are."""
+
+    def name(self, name: str) -> str:
+        return self.names.get(name, name.replace("_", " "))
+
+
+COMPLETIONS = View(
+    item="completion",
+    file=RESULTS_FILE,
+    fields=FIELDS,
+    facets=("outcome", "level", "type", "dataset", "model"),
+    searched=("question", "completion", "answer", "gold"),
+    columns=(
+        *("problem_id", "sample", "outcome", "answer", "gold", "num_tokens", "seconds"),
+        *("level", "type", "dataset", "model"),
+    ),
+    numbers=("sample", "num_tokens", "seconds"),
+    facts=(
+        *("outcome", "strict", "symbolic", "numeric", "method", "model", "dataset", "level", "type", "source"),
+        *("difficulty", "num_prompt_tokens", "num_tokens", "seconds", "in_training_data"),
+    ),
+    texts=(("question",), ("answer", "gold"), ("completion",)),
+    folded={"prompt": "Prompt, as the model saw it"},
+    answers=("answer", "gold"),
+    names={"problem_id": "problem", "num_tokens": "tokens", "num_prompt_tokens": "prompt tokens"},
+)
+
+
+def browser_page(
+    title: str,
+    headline: str,
+    sections: Mapping[str, str],
+    rows: Sequence[Mapping[str, Any]],
+    view: View = COMPLETIONS,
+) -> str:
+    """A report that ends with a browser over rows: filters, search, sorting, and each row in full.
 
     Args:
         headline: HTML from ``page.headline``.
         sections: HTML by heading, as for ``page.build``.
-        rows: one per completion, with FIELDS. Their texts may be hostile.
+        rows: with the view's fields. Their texts may be hostile.
     """
-    browser = f'{_static("browser.html")}<script type="application/gzip" id="rows">{_packed(rows)}</script>'
+    packed = f'<script type="application/gzip" id="rows">{_packed(rows, view.fields)}</script>'
+    items = f"{view.item}s"
     return page.build(
         title,
         headline,
-        {**sections, "Completions": browser if rows else page.note("No completions.")},
+        {**sections, items.capitalize(): _browser(view) + packed if rows else page.note(f"No {items}.")},
         style=_static("temml.css") + _static("browser.css"),
         scripts=[_static(name) for name in _SCRIPTS] if rows else [],
     )
+
+
+def _browser(view: View) -> str:
+    *searched, last = map(view.name, view.searched)
+    settings = asdict(view) | {"items": f"{view.item}s", "status": view.facets[0]}
+    return Template(_static("browser.html")).substitute(
+        item=view.item,
+        items=f"{view.item}s".capitalize(),
+        file=view.file,
+        searched=f"{', '.join(searched)} and {last}",
+        view=page.text(json.dumps(settings)),
+        texts="\n".join([*(_side_by_side(view, fields) for fields in view.texts), *_folded(view)]),
+    )
+
+
+def _side_by_side(view: View, fields: Sequence[str]) -> str:
+    boxes = [f'<h4>{view.name(f).capitalize()}</h4><div class="text" data-field="{f}"></div>' for f in fields]
+    if len(boxes) == 1:
+        return boxes[0]
+    return "\n".join(['<div class="pair">', *(f"<section>{box}</section>" for box in boxes), "</div>"])
+
+
+def _folded(view: View) -> list[str]:
+    return [
+        f'<details><summary>{heading}</summary><div class="text" data-field="{name}" data-raw="yes"></div></details>'
+        for name, heading in view.folded.items()
+    ]
 
 
 def _static(name: str) -> str:
     return (_STATIC / name).read_text(encoding="utf-8")
 
 
-def _packed(rows: Sequence[Mapping[str, Any]]) -> str:
-    columns = {field: _column([row.get(field) for row in rows]) for field in FIELDS}
+def _packed(rows: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> str:
+    columns = {name: _column([row.get(name) for row in rows]) for name in fields}
     text = json.dumps(columns, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 

@@ -91,10 +91,17 @@ def load_data_set(name: str, config: EvaluationConfig) -> Loaded:
     )
 
 
-def training_questions(name: str, config: EvaluationConfig) -> list[str]:
-    """Questions in the training split of a data set. Raises DataError as ``load_data_set`` does."""
+def split_questions(name: str, split: SplitName, config: EvaluationConfig) -> list[str]:
+    """All questions in a split of a data set. Raises DataError as ``load_data_set`` does."""
     data, source = _reading(name, DATA_SETS.get(name), config)
-    return [problem.question for _, problem in _matching_rows(name, data, "train", source) if problem]
+    return [problem.question for _, problem in _matching_rows(name, data, split, source) if problem]
+
+
+def is_local(name: str, config: EvaluationConfig) -> bool:
+    """True for a registered data set that this machine has: it is embedded, or below ``data_root``."""
+    source = DATA_SETS[name].local
+    is_below = bool(config.data_root and source and (Path(config.data_root).expanduser() / source.name).exists())
+    return name.startswith("embedded:") or is_below
 
 
 def is_lean(gold: str) -> bool:

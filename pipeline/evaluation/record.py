@@ -44,7 +44,7 @@ class EvaluationRecord:
             notes: by model, which training data was searched for the problems.
         """
         return cls(
-            [_model(model) | {"training_data": notes[model.label]} for model in models],
+            [model_record(model) | {"training_data": notes[model.label]} for model in models],
             [_data_set(data) for data in loaded],
             [{"model": model, "dataset": name, **_prompt(p)} for (model, name), p in prompters.items()],
             config.results_key(),
@@ -55,41 +55,46 @@ class EvaluationRecord:
 
     def check(self, directory: Path) -> None:
         """Raises CheckpointError if the evaluation in the directory has a different record."""
-        before = _comparable(read_record(directory))
-        now = _comparable(json.loads(json.dumps(asdict(self))))
-        for part, value in now.items():
-            if before[part] != value:
-                raise _changed(directory, part, before[part], value)
+        now = json.loads(json.dumps(asdict(self)))
+        refuse_changes("evaluation", directory, _comparable(read_record(directory)), _comparable(now))
 
 
 def check_settings(directory: Path, config: "EvaluationConfig") -> None:
     """Raises CheckpointError if the evaluation in the directory was started with other settings."""
     before, now = read_record(directory)["settings"], json.loads(json.dumps(config.results_key()))
     before["loading"]["dtype"] = now["loading"]["dtype"]  # decided when it was started
-    if before != now:
-        raise _changed(directory, "settings", before, now)
+    refuse_changes("evaluation", directory, {"settings": before}, {"settings": now})
 
 
-def _changed(directory: Path, part: str, before: Any, now: Any) -> CheckpointError:
-    return CheckpointError(
-        f"evaluation {directory} must be resumed as it was started, but its {part} differ: {difference(before, now)}. "
-        "Start a new evaluation."
-    )
+def refuse_changes(job: str, directory: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises CheckpointError for the first part of a record that is not what it was."""
+    for part, value in now.items():
+        if before[part] != value:
+            raise CheckpointError(
+                f"{job} {directory} must be resumed as it was started, but its {part} differ: "
+                f"{difference(before[part], value)}. Start a new {job}."
+            )
 
 
 def read_record(directory: Path) -> dict[str, Any]:
     """Raises CheckpointError if the directory has no record."""
+    return record_of("evaluation", directory / RECORD_FILE, asdict(EvaluationRecord([], [], [], {})))
+
+
+def record_of(job: str, path: Path, parts: Iterable[str]) -> dict[str, Any]:
+    """The record in a file. Raises CheckpointError if there is none with these parts."""
+    article = "an" if job[0] in "aeiou" else "a"
     try:
-        record = json.loads((directory / RECORD_FILE).read_text())
-        if isinstance(record, dict) and asdict(EvaluationRecord([], [], [], {})).keys() <= record.keys():
+        record = json.loads(path.read_text())
+        if isinstance(record, dict) and set(parts) <= record.keys():
             return record
         raise ValueError("it holds something else")
     except OSError as error:
         raise CheckpointError(
-            f"{directory} must be an evaluation's directory, but has no {RECORD_FILE}: {error.strerror or error}."
+            f"{path.parent} must be {article} {job}'s directory, but has no {path.name}: {error.strerror or error}."
         ) from None
     except ValueError as error:
-        raise CheckpointError(f"{directory}/{RECORD_FILE} must be the record of an evaluation: {error}.") from None
+        raise CheckpointError(f"{path} must be the record of {article} {job}: {error}.") from None
 
 
 def _comparable(record: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +104,7 @@ def _comparable(record: dict[str, Any]) -> dict[str, Any]:
     return record | {"models": models}
 
 
-def _model(model: "EvalModel") -> dict[str, Any]:
+def model_record(model: "EvalModel") -> dict[str, Any]:
     return {
         "label": model.label,
         "name": model.name,

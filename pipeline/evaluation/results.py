@@ -37,11 +37,11 @@ class Chunk(NamedTuple):
         ]
 
 
-class ResultsFile:
-    """Rows of whole chunks. Only the last line can be half-written."""
+class RowsFile:
+    """A file of JSON rows that is only appended to. Only its last line can be half-written."""
 
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / RESULTS_FILE
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
         """Returns once the rows are on disk. Raises CheckpointError if they cannot be written."""
@@ -57,8 +57,38 @@ class ResultsFile:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """All rows, without a last line that was cut short. Raises CheckpointError on any other broken line."""
-        for row, _ in self._lines():
+        for row, _ in self.lines():
             yield row
+
+    def lines(self) -> Iterator[tuple[dict[str, Any], int]]:
+        """(row, file position of the end of its line)."""
+        if not self.path.exists():
+            return
+        position = 0
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                position += len(line)
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    row = None
+                if not isinstance(row, dict):
+                    raise CheckpointError(f"{self.path} line {number} must be a JSON object: the file is corrupt.")
+                yield row, position
+
+    def cut(self, size: int) -> None:
+        """Cut off what is beyond ``size`` bytes."""
+        if self.path.exists() and self.path.stat().st_size > size:
+            os.truncate(self.path, size)
+
+
+class ResultsFile(RowsFile):
+    """The rows of an evaluation, in whole chunks."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory / RESULTS_FILE)
 
     def light_rows(self) -> list[dict[str, Any]]:
         """All rows without their texts."""
@@ -71,12 +101,12 @@ class ResultsFile:
             CheckpointError: the file holds rows that do not belong to these chunks.
         """
         done = end = position = 0
-        lines = self._lines()
+        lines = self.lines()
         for chunk in chunks:
             for key in chunk.keys(num_samples):
                 row, position = next(lines, (None, position))
                 if row is None:
-                    self._cut(end)
+                    self.cut(end)
                     return done
                 if (row.get("model"), row.get("dataset"), row.get("problem_id"), row.get("sample")) != key:
                     raise CheckpointError(
@@ -86,7 +116,7 @@ class ResultsFile:
             done, end = done + 1, position
         if next(lines, None):
             raise CheckpointError(f"{self.path} must hold each result once, got more rows than results.")
-        self._cut(end)
+        self.cut(end)
         return done
 
     def write_parquet(self, folder: Path) -> None:
@@ -110,25 +140,3 @@ class ResultsFile:
             os.replace(hidden, target)
         finally:
             hidden.unlink(missing_ok=True)
-
-    def _lines(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """(row, file position of the end of its line)."""
-        if not self.path.exists():
-            return
-        position = 0
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                position += len(line)
-                if not line.endswith(b"\n"):
-                    return
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    row = None
-                if not isinstance(row, dict):
-                    raise CheckpointError(f"{self.path} line {number} must be a JSON object: the file is corrupt.")
-                yield row, position
-
-    def _cut(self, size: int) -> None:
-        if self.path.exists() and self.path.stat().st_size > size:
-            os.truncate(self.path, size)

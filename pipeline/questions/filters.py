@@ -6,27 +6,38 @@ problems that were kept before it. So the order of the rows counts, and the same
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from math import ceil
+from typing import Literal
 
 from pipeline.config.questions import KeepConfig
 from pipeline.evaluation.overlap import normalised
+from pipeline.questions.quotas import Cell, Quotas
+from pipeline.questions.rows import Row
+from pipeline.questions.similarity import Reading, plain, read_words, without_numbers
 
-Row = dict[str, Any]
-Mask = Callable[[str], str]
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+Reason = tuple[str, str]
+"""The kind of a fault, and where it is."""
 _WORD = re.compile(r"(?<!\\)\b[^\W\d_]{2,}")
-_TOKEN = re.compile(r"\\?[^\W\d_]+|\d+(?:[.,]\d+)*|[^\w\s]|_")
-_SHINGLE = 3
-"""Consecutive tokens that are compared as one."""
+_RUN = 3
+"""Consecutive words that are compared as one."""
 MIN_WORDS = 6
 """Words that a text needs for its numbers to be masked. ``What is 3 + 4?`` is another problem with other numbers."""
 
 
-def numbers_masked(text: str) -> str:
-    """The text with 0 for every number, unless it has hardly any words."""
-    return _NUMBER.sub("0", text) if len(_WORD.findall(text)) >= MIN_WORDS else text
+def other_numbers(text: str) -> list[str]:
+    """The words of a text, the same for all its numbers, unless it has hardly any words."""
+    return without_numbers(text) if len(_WORD.findall(text)) >= MIN_WORDS else plain(text)
+
+
+def other_names(text: str) -> list[str]:
+    """The words and numbers of a text, the same for all its names and things."""
+    return [f"@{word.kind}" if word.kind in ("name", "thing") else word.text for word in read_words(text)]
+
+
+READINGS: tuple[Reading, ...] = (other_numbers, other_names)
+"""What a copy may differ in. With all of it masked at once, honest problems of one pattern would be copies too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +52,21 @@ class Match:
 class Similar:
     """Texts that statements are compared with.
 
-    ``exact``: equal after ``normalised``. ``near``: a mask leaves both with mostly the same runs of three tokens. The
-    similarity is the share of runs that both have among those that either has (Jaccard).
+    ``exact``: equal after ``normalised``. ``near``: in one of READINGS, both have mostly the same runs of three words.
+    The similarity is the share of runs that both have among those that either has (Jaccard).
 
     Args:
         near: the similarity from which two texts are near copies.
-        masks: functions that hide the parts in which copies may differ.
     """
 
-    def __init__(self, texts: Iterable[str] = (), near: float = 0.8, masks: Sequence[Mask] = (numbers_masked,)) -> None:
-        self._near, self._masks = near, masks
+    def __init__(self, texts: Iterable[str] = (), near: float = 0.8) -> None:
+        self._near = near
         self._texts: list[str] = []
         self._exact: dict[str, int] = {}
-        self._runs: list[list[frozenset[str]]] = [[] for _ in masks]
-        """By mask: the runs of every text."""
-        self._holders: list[dict[str, list[int]]] = [{} for _ in masks]
-        """By mask: the texts that hold a run."""
+        self._runs: list[list[frozenset[str]]] = [[] for _ in READINGS]
+        """By reading: the runs of every text."""
+        self._holders: list[dict[str, list[int]]] = [{} for _ in READINGS]
+        """By reading: the texts that hold a run."""
         for text in texts:
             self.add(text)
 
@@ -68,8 +78,8 @@ class Similar:
         if (key := normalised(text)) in self._exact:
             return
         self._exact[key] = len(self._texts)
-        for mask, runs, holders in zip(self._masks, self._runs, self._holders, strict=True):
-            runs.append(_runs(mask(text)))
+        for reading, runs, holders in zip(READINGS, self._runs, self._holders, strict=True):
+            runs.append(_runs(reading(text)))
             for run in runs[-1]:
                 holders.setdefault(run, []).append(len(self._texts))
         self._texts.append(text)
@@ -78,23 +88,28 @@ class Similar:
         """The text that the statement is a copy of, the most similar one first; None if there is none."""
         if (position := self._exact.get(normalised(statement))) is not None:
             return Match("exact", self._texts[position], 1.0)
-        similarity, position = max(map(self._nearest, range(len(self._masks)), [statement] * len(self._masks)))
+        similarity, position = max(self._nearest(index, statement) for index in range(len(READINGS)))
         return Match("near", self._texts[position], similarity) if similarity >= self._near else None
 
     def _nearest(self, index: int, statement: str) -> tuple[float, int]:
-        """The highest similarity under one mask, and the position of its text; 0.0 if no run is shared."""
-        own = _runs(self._masks[index](statement))
-        shared = Counter(position for run in own for position in self._holders[index].get(run, ()))
-        sizes = self._runs[index]
+        """The highest similarity in one reading, and the position of its text; 0.0 if none can be a near copy.
+
+        A near copy shares all runs but a few, so it holds one of the rarest few of them, plus one.
+        """
+        own, holders = _runs(READINGS[index](statement)), self._holders[index]
+        rarest = sorted(own, key=lambda run: len(holders.get(run, ())))[: len(own) - ceil(self._near * len(own)) + 1]
         return max(
-            ((count / (len(own) + len(sizes[position]) - count), position) for position, count in shared.items()),
+            (
+                (len(own & runs) / len(own | runs), position)
+                for position in {position for run in rarest for position in holders.get(run, ())}
+                for runs in [self._runs[index][position]]
+            ),
             default=(0.0, -1),
         )
 
 
-def _runs(text: str) -> frozenset[str]:
-    tokens = _TOKEN.findall(text.casefold())
-    return frozenset(" ".join(tokens[i : i + _SHINGLE]) for i in range(max(len(tokens) - _SHINGLE + 1, 1)))
+def _runs(words: Sequence[str]) -> frozenset[str]:
+    return frozenset(" ".join(words[i : i + _RUN]) for i in range(max(len(words) - _RUN + 1, 1)))
 
 
 class Keeper:
@@ -103,6 +118,7 @@ class Keeper:
     Args:
         gates: names of the reward parts that must not be 0.
         test_sets, others: texts by the name of their data set: test problems, and data that is not to be repeated.
+        quotas: problems to keep of each cell. None: all that are good enough.
     """
 
     def __init__(
@@ -111,36 +127,45 @@ class Keeper:
         gates: Sequence[str] = (),
         test_sets: Mapping[str, Similar] | None = None,
         others: Mapping[str, Similar] | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
-        self._config, self._gates = config, gates
+        self._config, self._gates, self._quotas = config, gates, quotas
         self._known = [("test problem", name, texts) for name, texts in (test_sets or {}).items()]
         self._known += [("copy", name, texts) for name, texts in (others or {}).items()]
         self._kept = Similar(near=config.near_similarity)
+        self._num_kept = Counter[Cell]()
 
     def judged(self, row: Row) -> Row:
         """The row with ``is_kept``, ``reason`` and ``detail``: the kind of fault, and where it is. Both are empty for a
         row that is kept."""
-        reason, detail = self._fault(row)
+        reason, detail = self._fault(row) or self._copied(row["statement"]) or self._surplus(row) or ("", "")
         if not reason:
             self._kept.add(row["statement"])
         return row | {"is_kept": not reason, "reason": reason, "detail": detail}
 
-    def _fault(self, row: Row) -> tuple[str, str]:
+    def _fault(self, row: Row) -> Reason | None:
         if not row["statement"]:
             return "not well formed", row.get("detail", "")
         if failed := [name for name in self._gates if not row["parts"].get(name)]:
             return f"fails {failed[0]}", ", ".join(failed)
         if row["quality"] < self._config.min_quality:
             return "low quality", f"{row['quality']:.2f} is below {self._config.min_quality:g}"
-        return self._copied(row["statement"])
+        return None
 
-    def _copied(self, statement: str) -> tuple[str, str]:
+    def _copied(self, statement: str) -> Reason | None:
         for what, name, texts in self._known:
             if match := texts.find(statement):
                 return f"{what}: {name} ({match.kind})", _described(match)
-        if match := self._kept.find(statement):
-            return f"{match.kind} duplicate", _described(match)
-        return "", ""
+        match = self._kept.find(statement)
+        return (f"{match.kind} duplicate", _described(match)) if match else None
+
+    def _surplus(self, row: Row) -> Reason | None:
+        """Counts a row that nothing is wrong with."""
+        if self._quotas is None:
+            return None
+        cell = Cell.of(row)
+        self._num_kept[cell] += 1
+        return ("not needed", "") if self._num_kept[cell] > self._quotas[cell] else None
 
 
 def keep(rows: Iterable[Row], keeper: Keeper) -> list[Row]:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from ray import tune
 
-from actors.driver import evaluate, examination, launch, search
+from actors.driver import engines as engine_actors
+from actors.driver import evaluate, launch, search
 from actors.driver.stage import train_stage
 from actors.handles import ActorHandles
 from actors.learner.setup import StageSetup
@@ -43,9 +44,9 @@ def evaluate_without_ray(engines: Engines, main: Main, *arguments: object) -> No
             engines of a process share.
     """
     with _no_cluster(evaluate) as patch:
-        patch.setattr(examination, "make_actor", partial(_local_engine, engines))
-        patch.setattr(examination, "reserve", lambda actors, limit_s: None)
-        patch.setattr(examination, "ray", SimpleNamespace(kill=lambda engine: None))
+        patch.setattr(engine_actors, "make_actor", partial(_local_engine, engines))
+        patch.setattr(engine_actors, "reserve", lambda actors, limit_s: None)
+        patch.setattr(engine_actors, "ray", SimpleNamespace(kill=lambda engine: None))
         main([str(argument) for argument in arguments])
 
 

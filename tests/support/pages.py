@@ -1,6 +1,8 @@
 """Reading reports back."""
 
 import hashlib
+import time
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -24,3 +26,11 @@ class Page(HTMLParser):
 def fingerprint(directory: Path) -> dict[str, str]:
     """Digests of all files, by path."""
     return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(directory.rglob("*")) if p.is_file()}
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """Playwright's own waiting evaluates a string, which the policy of our pages forbids."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

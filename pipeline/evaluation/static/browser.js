@@ -1,21 +1,15 @@
 "use strict";
 
-// Models and data sets wrote the rows: they are only ever inserted as text.
+// Models and data sets wrote the rows: their texts are only ever inserted as text.
 (async () => {
   const PAGE_ROWS = 50;
   const MAX_SHOWN_CHARS = 80; // in the table and in names; an opened text is shown in full
-  const FACETS = ["outcome", "level", "type", "dataset", "model"];
-  const SEARCHED = ["question", "completion", "answer", "gold"];
-  const COLUMNS = ["problem_id", "sample", "outcome", "answer", "gold", "num_tokens", "seconds", ...FACETS.slice(1)];
-  const NUMBERS = ["sample", "num_tokens", "seconds"];
-  const FACTS = [
-    ...["outcome", "strict", "symbolic", "numeric", "method", "model", "dataset", "level", "type", "source"],
-    ...["difficulty", "num_prompt_tokens", "num_tokens", "seconds", "in_training_data"],
-  ];
-  const NAMES = { problem_id: "problem", num_tokens: "tokens", num_prompt_tokens: "prompt tokens" };
   const element = (id) => document.getElementById(id);
-  const name = (field) => NAMES[field] ?? field.replaceAll("_", " ");
-  const dialog = element("completion");
+  const { items, file, facets, searched, columns, numbers, answers, facts, names, status } = JSON.parse(
+    element("browser").dataset.view,
+  );
+  const name = (field) => names[field] ?? field.replaceAll("_", " ");
+  const dialog = element("opened");
   let rows;
   let view = []; // the rows that match, sorted
   let cursor = 0; // position in the view
@@ -47,8 +41,8 @@
   function refresh() {
     view = rows.inOrder();
     cursor = 0;
-    element("status").textContent = `${shown(view.length)} of ${shown(rows.all.length)} completions`;
-    FACETS.filter((field) => rows.varies(field)).forEach(showCounts);
+    element("status").textContent = `${shown(view.length)} of ${shown(rows.all.length)} ${items}`;
+    facets.filter((field) => rows.varies(field)).forEach(showCounts);
     const { field, descending } = rows.sorted;
     for (const cell of element("head").children) {
       const direction = descending ? "descending" : "ascending";
@@ -77,9 +71,9 @@
   }
 
   function buildControls() {
-    element("facets").append(...FACETS.filter((field) => rows.varies(field)).map(buildFacet));
-    for (const field of COLUMNS.filter((field) => rows.varies(field) || !["sample", ...FACETS].includes(field))) {
-      const cell = make("th", { scope: "col", className: NUMBERS.includes(field) ? "number" : "" });
+    element("facets").append(...facets.filter((field) => rows.varies(field)).map(buildFacet));
+    for (const field of columns.filter((field) => rows.varies(field) || !["sample", ...facets].includes(field))) {
+      const cell = make("th", { scope: "col", className: numbers.includes(field) ? "number" : "" });
       cell.append(make("button", { type: "button" }, name(field)));
       cell.dataset.field = field;
       element("head").append(cell);
@@ -93,9 +87,9 @@
       const field = head.dataset.field;
       const cell = make(index ? "td" : "th", { className: head.className });
       const text = shown(rows.value(field, row));
-      if (field === "outcome") cell.dataset.outcome = text;
+      if (field === status) cell.dataset.outcome = text;
       if (index === 0) cell.append(make("button", { type: "button" }, text));
-      else if (["answer", "gold"].includes(field)) formulas.fill(cell, text, true);
+      else if (answers.includes(field)) formulas.fill(cell, text, true);
       else cell.append(text);
       return cell;
     });
@@ -130,23 +124,23 @@
 
   const focusLine = () => element("lines").children[cursor % PAGE_ROWS]?.querySelector("button").focus();
 
-  // One completion
+  // One row in full
 
   function open() {
     const row = view[cursor];
     const sample = rows.varies("sample") ? ` · sample ${shown(rows.value("sample", row))}` : "";
     const position = `${shown(cursor + 1)} of ${shown(view.length)}`;
-    element("name").textContent = `${shown(rows.value("problem_id", row))}${sample} · ${position}`;
-    const facts = FACTS.filter((field) => rows.isKnown(field));
-    element("facts").replaceChildren(...facts.map((field) => fact(field, rows.value(field, row))));
+    element("name").textContent = `${shown(rows.value(columns[0], row))}${sample} · ${position}`;
+    const known = facts.filter((field) => rows.isKnown(field));
+    element("facts").replaceChildren(...known.map((field) => fact(field, rows.value(field, row))));
     element("back").disabled = cursor === 0;
     element("on").disabled = cursor === view.length - 1;
     element("raw").setAttribute("aria-pressed", raw);
     for (const box of dialog.querySelectorAll("[data-field]")) {
       const field = box.dataset.field;
       const text = String(rows.value(field, row) ?? "–");
-      if (raw || field === "prompt") box.replaceChildren(text);
-      else formulas.fill(box, text, field === "answer" || field === "gold");
+      if (raw || box.dataset.raw) box.replaceChildren(text);
+      else formulas.fill(box, text, answers.includes(field));
     }
     if (!dialog.open) dialog.showModal();
     dialog.scrollTop = 0;
@@ -156,15 +150,15 @@
 
   function fact(field, item) {
     const content = make("dd", {}, shown(item));
-    if (field === "outcome") content.dataset.outcome = shown(item);
+    if (field === status) content.dataset.outcome = shown(item);
     return make("div", {}, make("dt", {}, name(field)), content);
   }
 
-  // The address: filters, order and the open completion
+  // The address: filters, order and the open row
 
   const remember = later(300, () => {
     const parts = new URLSearchParams();
-    for (const field of FACETS) {
+    for (const field of facets) {
       for (const index of rows.chosen[field]) parts.append(field, rows.columns[field].values[index] ?? "");
     }
     const { field, descending } = rows.sorted;
@@ -177,14 +171,14 @@
   function recall() {
     const parts = new URLSearchParams(location.hash.slice(1));
     rows.clear();
-    for (const field of FACETS) {
+    for (const field of facets) {
       const wanted = parts.getAll(field);
       rows.columns[field].values.forEach((item, index) => {
         if (wanted.includes(String(item ?? ""))) rows.chosen[field].add(index);
       });
     }
     const [, minus, field] = /^(-?)(.*)$/s.exec(parts.get("sort") ?? "");
-    if (COLUMNS.includes(field)) rows.sortBy(field, minus === "-");
+    if (columns.includes(field)) rows.sortBy(field, minus === "-");
     element("search").value = parts.get("search") ?? "";
     rows.search(element("search").value);
     refresh();
@@ -230,7 +224,7 @@
       raw = !raw;
       open();
     });
-    on("completion", "close", () => {
+    on("opened", "close", () => {
       focusLine();
       remember();
     });
@@ -250,15 +244,15 @@
   }
 
   try {
-    element("status").textContent = "Reading completions.";
-    rows = await Rows.unpack(element("rows").textContent, FACETS, SEARCHED);
+    element("status").textContent = `Reading ${items}.`;
+    rows = await Rows.unpack(element("rows").textContent, facets, searched);
     element("rows").remove();
     buildControls();
     listen();
     element("browser").hidden = false;
     recall();
   } catch (error) {
-    element("status").textContent = `This browser cannot read the completions (${error}). eval_results.jsonl has them.`;
+    element("status").textContent = `This browser cannot read the ${items} (${error}). ${file} has them.`;
     throw error;
   }
 })();

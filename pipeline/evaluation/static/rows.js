@@ -9,7 +9,7 @@ class Rows {
     this.columns = columns;
     this.facets = facets;
     this.searched = searched;
-    this.all = [...columns.outcome.rows.keys()];
+    this.all = [...Object.values(columns)[0].rows.keys()];
     this.clear();
   }
 

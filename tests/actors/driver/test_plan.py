@@ -25,6 +25,7 @@ from actors.driver.plan import (
 from actors.driver.search import _with_recorded_keys
 from actors.driver.stage import learner_environment, stage_setup
 from pipeline.config import Config, EvaluationConfig, LearnerConfig, load_config, validate_config, with_settings
+from pipeline.config.generation import GenerationConfig
 from pipeline.errors import ConfigError, DataError
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.inputs import Inputs
@@ -227,7 +228,8 @@ def test_a_search_of_this_version_computes_its_keys(data, tmp_path):
 
 def test_the_devices_of_all_recipes_fit_together():
     check_cache(load_config(CONFIGS / "evaluate.yaml", [], EvaluationConfig).rollout)
-    paths = [path for path in CONFIGS.glob("*.yaml") if path.name != "evaluate.yaml"]
+    check_cache(load_config(CONFIGS / "generate_problems.yaml", [], GenerationConfig).rollout)
+    paths = [path for path in CONFIGS.glob("*.yaml") if path.name not in ("evaluate.yaml", "generate_problems.yaml")]
     assert paths
     for path in paths:
         names = yaml.safe_load(path.read_text()).get("presets", {})

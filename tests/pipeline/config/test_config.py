@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,11 +17,13 @@ from pipeline.config import (
     with_settings,
 )
 from pipeline.config.evaluation import EvalRolloutConfig, EvaluationConfig
+from pipeline.config.generation import GenerationConfig
 from pipeline.errors import ConfigError
 from tests.conftest import CONFIGS
 from tests.support.properties import examples
 
 RECIPES = sorted(CONFIGS.glob("*.yaml"))
+OTHER_JOBS: dict[str, Any] = {"evaluate.yaml": EvaluationConfig, "generate_problems.yaml": GenerationConfig}
 GRPO = {"name": "rl", "kind": "grpo"}
 
 
@@ -50,7 +53,7 @@ def test_there_are_recipes_to_check():
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_every_recipe_loads_and_so_does_every_preset(path):
     for overrides in ([], *([f"preset={name}"] for name in presets(path))):
-        model = EvaluationConfig if path.name == "evaluate.yaml" else Config
+        model = OTHER_JOBS.get(path.name, Config)
         loaded = load_config(path, overrides, model)
         written = json.loads(json.dumps(loaded.model_dump()))
         assert model.model_validate(written) == loaded  # what experiment_config.json holds is the same configuration

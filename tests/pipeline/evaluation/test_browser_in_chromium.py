@@ -1,12 +1,9 @@
 """The browser over completions in a real Chromium."""
 
 import json
-import os
 import random
 import re
-import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,60 +12,19 @@ from pipeline.evaluation.browser import FIELDS, browser_page
 from pipeline.reports import page
 from tests.conftest import DATA
 from tests.support.browser_rows import ATTACKS, ROWS, make_row
+from tests.support.pages import until
 
 COMPLETIONS = DATA / "smollm2_completions.jsonl"
-ARGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    """Playwright's own waiting evaluates a string, which the page's policy forbids."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: make setup")
-    names = (os.environ.get("GRADUS_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    path = next((path for name in names if name and (path := shutil.which(name))), None)
-    if not path:
-        pytest.skip("needs Chromium: apt-get install chromium, or set GRADUS_CHROMIUM")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=path, args=ARGS)
-        context = browser.new_context(viewport={"width": 1280, "height": 900})
-        context.set_default_timeout(60_000)
-        yield context
-        browser.close()
 
 
 @pytest.fixture
-def show(chromium, tmp_path) -> Iterator[Callable[..., Any]]:
-    """Opens the page of some rows from a file. The test fails if the page requests anything, logs anything, raises an
-    error or opens a dialog."""
-    events: list[str] = []
+def show(open_page) -> Callable[..., Any]:
+    """Opens the page of some rows from a file."""
 
-    def dismissed(dialog: Any) -> None:
-        events.append(dialog.message)
-        dialog.dismiss()
+    def shown(rows: list[dict[str, Any]], address: str = "") -> Any:
+        return open_page(browser_page("title", "", {}, rows), address)
 
-    def opened(rows: list[dict[str, Any]], address: str = "") -> Any:
-        file = tmp_path / "report.html"
-        file.write_text(browser_page("title", "", {}, rows), encoding="utf-8")
-        shown = chromium.new_page()
-        shown.on("request", lambda request: None if request.url == file.as_uri() else events.append(request.url))
-        shown.on("console", lambda message: events.append(message.text))
-        shown.on("pageerror", lambda error: events.append(str(error)))
-        shown.on("dialog", dismissed)
-        shown.goto(file.as_uri() + address)
-        shown.wait_for_selector("#lines tr")
-        return shown
-
-    yield opened
-    for shown in chromium.pages:
-        shown.close()
-    assert events == []
+    return shown
 
 
 def problems(shown: Any) -> list[str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.evaluation.datasets import load_data_set, training_questions
+from pipeline.evaluation.datasets import load_data_set, split_questions
 from pipeline.evaluation.overlap import TrainingQuestions
 from tests.conftest import SHARED
 from tests.support.evaluations import evaluation_config
@@ -23,6 +23,6 @@ def test_questions_of_the_training_data_are_found_exactly_and_normalised():
 @pytest.mark.usefixtures("read_once")
 def test_math_shares_three_problems_with_its_training_data():
     settings = evaluation_config("math", data_root=str(SHARED), guard={"train_data": ["math"]})
-    trained = TrainingQuestions(training_questions("math", settings))
+    trained = TrainingQuestions(split_questions("math", "train", settings))
     overlaps = [trained.find(problem.question) for problem in load_data_set("math", settings).problems]
     assert (overlaps.count("exact"), overlaps.count("normalised")) == (1, 2)

@@ -1,0 +1,103 @@
+"""The configuration of ``jobs/generate_problems.py``. docs/questions.md."""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from pipeline.config.base import StrictModel
+from pipeline.config.data import DataConfig
+from pipeline.config.engines import check_shards
+from pipeline.config.evaluation import EvalRolloutConfig, EvaluationConfig, LoadingConfig, PromptConfig
+from pipeline.config.limits import LimitsConfig
+from pipeline.config.output import OutputConfig
+from pipeline.config.questions import KeepConfig
+from pipeline.types import WritingKind
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Names = Annotated[list[str], BeforeValidator(_as_list)]
+
+
+class WritingRolloutConfig(EvalRolloutConfig):
+    """vLLM engines, and how they sample."""
+
+    temperature: float = Field(1.0, gt=0)
+    """Sampling temperature."""
+    num_samples: int = Field(4, ge=1)
+    """Completions of each task. They are a group: the reward ``diverse`` compares them."""
+    max_completion_length: int = Field(512, ge=1)
+    """Maximum tokens of a completion: statement, worked solution and answer."""
+    prompts_per_chunk: int = Field(16, ge=1)
+    """Tasks that go to an engine together and are never mixed with others."""
+
+
+class GenerationConfig(StrictModel):
+    """The configuration of ``jobs/generate_problems.py``."""
+
+    seed: int = Field(0, ge=0)
+    """Seed of sampling, and of the choice of originals."""
+    run: str
+    """A run that was trained to write problems, or a checkpoint of it. Prompts, rewards and originals are those of its
+    configuration."""
+    model: str | None = None
+    """Another model that writes instead, named as in ``jobs/evaluate.py``. None: the run's."""
+    num_problems: int = Field(100, ge=1)
+    """Problems to keep, the same number for each kind, topic and level."""
+    topics: Names | None = None
+    """None: the types of the run's training data."""
+    levels: Names | None = None
+    """None: the levels of the run's training data."""
+    kinds: list[WritingKind] = Field(default=["new"], min_length=1)
+    """Kinds of tasks. A variation has an original from the run's training data, of the same topic and level."""
+    max_attempts: float = Field(10.0, ge=1)
+    """Completions for each problem that is to be kept, at most. The job then ends with fewer problems and says so."""
+    keep: KeepConfig | None = None
+    """What is kept. None: ``questions.keep`` of the run."""
+    against: Names = []
+    """Data sets whose training split must not be written again: registered or embedded ones, files, or hub names.
+    Registered test sets are always compared."""
+    data: DataConfig = DataConfig()
+    """Columns and format of unregistered data sets in ``against``. ``name`` is not used."""
+    data_root: str | None = None
+    """Directory with local copies of registered data sets. None: they come from the hub."""
+    rollout: WritingRolloutConfig = WritingRolloutConfig()
+    loading: LoadingConfig = LoadingConfig()
+    limits: LimitsConfig = LimitsConfig()
+    output: OutputConfig = OutputConfig()
+
+    @model_validator(mode="after")
+    def _check_across_sections(self) -> "GenerationConfig":
+        check_shards(self.rollout)
+        for name in ("topics", "levels", "kinds", "against"):
+            values = getattr(self, name)
+            if values is not None and (len(set(values)) < len(values) or (not values and name != "against")):
+                raise ValueError(f"{name} must name at least one, and each once, got {values}")
+        return self
+
+    @property
+    def writer(self) -> str:
+        """The model that writes."""
+        return self.model or self.run
+
+    @property
+    def max_written(self) -> int:
+        """Completions at most."""
+        return int(self.num_problems * self.max_attempts)
+
+    def reading(self) -> EvaluationConfig:
+        """The settings that read data sets."""
+        return EvaluationConfig(
+            model={"writer": self.writer},
+            dataset=["embedded:arithmetic"],
+            data_root=self.data_root,
+            data=self.data,
+            prompt=PromptConfig(num_shots=0),
+        )
+
+    def results_key(self) -> dict[str, Any]:
+        """The settings that results depend on. A resumed job must have the same ones."""
+        free = {"num_workers", "num_cpus", "memory_gib"}
+        return self.model_dump(exclude={"rollout": free, "output": True, "limits": True, "data": {"revision"}})

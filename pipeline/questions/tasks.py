@@ -1,0 +1,61 @@
+"""The tasks of a generation: by kind, topic and level, as the run asks for them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import product
+
+from pipeline.config import WritingConfig
+from pipeline.config.generation import GenerationConfig
+from pipeline.data.selection import natural_order
+from pipeline.data.writing import new_task
+from pipeline.errors import ConfigError, DataError
+from pipeline.questions.quotas import Cell
+from pipeline.seeds import item_at
+from pipeline.types import Problem
+
+
+class Tasks:
+    """Gives the tasks of each cell.
+
+    Args:
+        training: tasks of the run's training data. Those that vary a problem are given again, with new seeds.
+
+    Raises:
+        ConfigError, DataError: there is no prompt for a kind, or no problem that a variation could start from.
+    """
+
+    def __init__(self, config: GenerationConfig, writing: WritingConfig, training: Sequence[Problem]) -> None:
+        self._writing, self._seed = writing, config.seed
+        self._originals: dict[Cell, list[Problem]] = {}
+        for task in training:
+            if task.writing and task.writing.kind in config.kinds and task.writing.original is not None:
+                cell = Cell(task.writing.kind, task.type or "", task.level or "")
+                self._originals.setdefault(cell, []).append(task)
+        topics = config.topics or _sorted(task.type for task in training)
+        levels = config.levels or _sorted(task.level for task in training)
+        self.cells = [Cell(*parts) for parts in product(config.kinds, topics, levels)]
+        for kind in config.kinds:
+            if kind not in writing.prompts:
+                raise ConfigError(f"kinds must have prompts in data.write.prompts of the run, got {kind} without one.")
+        if lacking := [cell for cell in self.cells if cell.kind != "new" and cell not in self._originals]:
+            cell = lacking[0]
+            raise DataError(
+                f"kinds must have training problems to vary, got none of topic {cell.topic or 'any'} and level "
+                f"{cell.level or 'any'} for {cell.kind}. Set topics and levels."
+            )
+
+    def task(self, cell: Cell, index: int, turn: int) -> Problem:
+        """
+        Args:
+            index: of the task among all, which names it.
+            turn: how many tasks of the cell come before it.
+        """
+        name = f"written-{self._seed}-{index:06d}"
+        if cell.kind == "new":
+            return new_task(cell.topic, cell.level, self._writing, name)
+        return replace(item_at(self._originals[cell], turn, self._seed, *cell), id=name)
+
+
+def _sorted(values: Iterable[str | None]) -> list[str]:
+    """The distinct values; an empty text where the data has none."""
+    return sorted({value or "" for value in values}, key=natural_order)

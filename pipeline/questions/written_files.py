@@ -1,0 +1,118 @@
+"""What a generation leaves: the problems as training data, all that was written, a report and a page."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from pipeline.errors import CheckpointError
+from pipeline.files import hidden_name, write_atomic, write_json, write_jsonl
+from pipeline.questions.quotas import Cell, Quotas
+from pipeline.questions.rows import Row
+from pipeline.questions.test_sets import TestSets, proof
+from pipeline.questions.written_page import written_page
+from pipeline.reports import page
+
+PROBLEMS = "problems"
+WRITTEN_FILE = "written.jsonl"
+REPORT_FILE = "report.json"
+Report = dict[str, Any]
+_SAME = ("solution", "answer", "level", "id", "quality", "parts", "original", "model", "seed", "prompt")
+
+
+def write_generation(
+    directory: Path,
+    rows: Sequence[Row],
+    quotas: Quotas,
+    test_sets: TestSets,
+    config: Mapping[str, Any],
+    record: Mapping[str, Any],
+) -> Report:
+    """Write all files; each appears whole. Returns the report.
+
+    Args:
+        rows: all that was written, judged.
+        config, record: settings, and what the job started with, as plain JSON.
+    """
+    found = report(rows, quotas, test_sets) | {"record": record, "versions": page.versions()}
+    kept = [training_row(row) for row in rows if row["is_kept"]]
+    with page.writing_to(directory, "Free some space, then continue with --resume."):
+        write_jsonl(directory / WRITTEN_FILE, rows)
+        write_jsonl(directory / f"{PROBLEMS}.jsonl", kept)
+        _write_parquet(directory / f"{PROBLEMS}.parquet", kept)
+        html = written_page(directory.resolve().name, found, config, rows)
+        write_atomic(directory / "page.html", html.encode())
+        write_json(directory / REPORT_FILE, found)
+    return found
+
+
+def read_report(directory: Path) -> Report:
+    """Raises CheckpointError if the generation has no report yet."""
+    try:
+        return cast(Report, json.loads((directory / REPORT_FILE).read_text()))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{directory} must be a finished generation, with {REPORT_FILE}: {error}.") from None
+
+
+def result_lines(found: Report) -> list[str]:
+    """A report in a few lines."""
+    lines = [f"{found['num_kept']} of {found['num_asked']} problems, of {found['num_written']} that were written"]
+    if not found["is_complete"]:
+        lines.append("incomplete: no more may be written. Raise max_attempts, lower keep.min_quality, or train longer.")
+    lines += [f"  rejected, {reason}: {count}" for reason, count in found["reasons"].items()]
+    copies = sum(each["num_exact_kept"] + each["num_near_kept"] for each in found["test_sets"])
+    num_problems = sum(each["num_problems"] for each in found["test_sets"])
+    lines.append(f"{copies} copies of {num_problems} problems of {len(found['test_sets'])} test sets are among them")
+    if missing := found["not_compared"]:
+        lines.append(f"not compared: {', '.join(missing)}")
+    return lines
+
+
+def training_row(row: Row) -> dict[str, Any]:
+    """A kept problem, in the columns of problems.parquet and problems.jsonl."""
+    named = {"problem": row["statement"], "type": row["topic"], "source": row["kind"]}
+    return named | {name: row[name] for name in _SAME}
+
+
+def report(rows: Sequence[Row], quotas: Quotas, test_sets: TestSets) -> Report:
+    """What was asked for, written and kept, why the rest was not, and the proof about the test sets."""
+    written, kept = (Counter(map(Cell.of, part)) for part in (rows, [row for row in rows if row["is_kept"]]))
+    return {
+        "num_asked": sum(quotas.values()),
+        "num_written": len(rows),
+        "num_kept": kept.total(),
+        "is_complete": all(kept[cell] >= quota for cell, quota in quotas.items()),
+        "reasons": dict(Counter(row["reason"] for row in rows if not row["is_kept"]).most_common()),
+        "cells": [
+            cell._asdict() | {"num_asked": quota, "num_written": written[cell], "num_kept": kept[cell]}
+            for cell, quota in quotas.items()
+        ],
+        "mean_parts": {name: _mean(rows, name) for name in (rows[0]["parts"] if rows else ())},
+        "test_sets": proof(test_sets, rows),
+        "not_compared": dict(test_sets.missing),
+    }
+
+
+def _mean(rows: Sequence[Row], part: str) -> dict[str, float | None]:
+    """Of a part of the reward: among all, and among what is kept."""
+    values = {"written": [r["parts"][part] for r in rows], "kept": [r["parts"][part] for r in rows if r["is_kept"]]}
+    return {among: sum(found) / len(found) if found else None for among, found in values.items()}
+
+
+def _write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    kinds = {"quality": pa.float64(), "seed": pa.int64(), "prompt": pa.list_(message)}
+    if rows:
+        kinds["parts"] = pa.struct([(name, pa.float64()) for name in rows[0]["parts"]])
+    names = ("problem", "type", "source", *_SAME)
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])
+    hidden = hidden_name(path)
+    try:
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), hidden)
+        hidden.replace(path)
+    finally:
+        hidden.unlink(missing_ok=True)
