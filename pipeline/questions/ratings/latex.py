@@ -1,11 +1,23 @@
 """Faults of LaTeX that keep a text from being rendered. Linear in its length; nothing is evaluated."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 _DRAWING = re.compile(r"\[asy\].*?\[/asy\]|\\begin\{(asy|tikzpicture)\}.*?\\end\{\1\}", re.DOTALL)
 _COMMENT = re.compile(r"(?<!\\)%[^\n]*")
-_TOKEN = re.compile(r"\\(?P<edge>begin|end)\s*\{(?P<name>[a-zA-Z]+\*?)\}|\\(?P<command>[a-zA-Z]+)|\\(?P<sign>.)|[{}$]")
+_WORDS = re.compile(r"\\(?:text\w*|mbox|hbox)\s*\{[^{}]*\}")
+_TOKEN = re.compile(
+    r"\\(?P<edge>begin|end)\s*\{(?P<name>[a-zA-Z]+\*?)\}|\\(?P<command>[a-zA-Z]+)|\\.|\$\$|[{}$]|(?P<letters>[a-zA-Z]+)",
+    re.DOTALL,
+)
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_PAIRS = (("{", "}"), (r"\[", r"\]"), (r"\(", r"\)"), (r"\left", r"\right"))
+_NAMES = frozenset(
+    "frac dfrac tfrac sqrt cdot cdots ldots dots times angle triangle theta alpha beta gamma delta lambda omega left right"
+    " lfloor rfloor lceil rceil binom begin end overline equiv infty circ mathbb mathbf mathrm text pmod leq geq neq"
+    " sum prod int quad boxed operatorname".split()
+)
+"""Commands that mean nothing in a formula without their backslash."""
 _COMMANDS = frozenset(
     """
     above allowbreak alpha angle approx arccos arccot arcsin arctan arg arraystretch ast asymp atop backslash bar
@@ -52,24 +64,24 @@ r"""Commands of LaTeX, amsmath, and what the data sets in use define: a name tha
 
 def latex_faults(text: str) -> list[str]:
     """What is wrong, once for each fault."""
-    text = _COMMENT.sub("", text_of(text))
+    faults = [f"a drawing: {fault}" for code in _DRAWING.finditer(text) for fault in _unbalanced(code[0], ["{}"])]
+    text = _COMMENT.sub("", without_drawings(text))
     tokens = list(_TOKEN.finditer(text))
-    signs = [match[0] for match in tokens]
-    faults = [*_unbalanced(signs), *_environments(tokens), *_unknown(tokens)]
-    if (num := len(re.findall(r"\$+", text.replace("\\$", "")))) % 2:
-        faults.append(f"{num} dollar signs do not pair")
-    if text.endswith("\\") and not text.endswith("\\\\"):
-        faults.append("it ends in a backslash")
+    faults += [*_unbalanced([token[0] for token in tokens], _PAIRS), *_environments(tokens), *_unknown(tokens)]
+    faults += _formulas(list(_TOKEN.finditer(_WORDS.sub(" ", text))))
+    if "[asy]" in text:
+        faults.append("[asy] has no end")
+    if control := _CONTROL.search(text):
+        faults.append(f"a control character, {control[0]!r}, stands for a backslash")
     return faults
 
 
-def text_of(text: str) -> str:
-    """The text without the code of drawings."""
+def without_drawings(text: str) -> str:
     return _DRAWING.sub(" ", text)
 
 
-def _unbalanced(signs: list[str]) -> Iterator[str]:
-    for opening, closing in (("{", "}"), (r"\[", r"\]"), (r"\(", r"\)"), (r"\left", r"\right")):
+def _unbalanced(signs: Sequence[str], pairs: Iterable[Sequence[str]]) -> Iterator[str]:
+    for opening, closing in pairs:
         depth = lowest = 0
         for sign in signs:
             depth += (sign == opening) - (sign == closing)
@@ -93,3 +105,19 @@ def _environments(tokens: list[re.Match[str]]) -> Iterator[str]:
 def _unknown(tokens: list[re.Match[str]]) -> Iterator[str]:
     names = dict.fromkeys(token["command"] for token in tokens if token["command"])
     return (rf"\{name} is no command" for name in names if name not in _COMMANDS)
+
+
+def _formulas(tokens: list[re.Match[str]]) -> Iterator[str]:
+    """Dollar signs that do not pair, and names in formulas that lack their backslash."""
+    closing = ""
+    for token in tokens:
+        sign = token[0]
+        if sign in ("$", "$$"):
+            if closing == "$$" and sign == "$":
+                yield "$$ is closed by $"
+                return
+            closing = "" if sign == closing else closing or sign  # $$ closes and opens $, as in $a$$b$
+        elif closing and token["letters"] in _NAMES:
+            yield f"{sign} lacks its backslash"
+    if closing:
+        yield f"{closing} is not closed"

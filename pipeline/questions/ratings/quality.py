@@ -1,4 +1,4 @@
-"""The quality of a problem: a product of checks, each of which can be explained.
+"""The quality of a problem: a product of checks, each of which can be explained. docs/data.md#quality.
 
 A check gives a share in [0, 1] and, below 1, the reason. One broken thing lowers the product clearly, whatever else is
 right. No check needs a model, and none evaluates a text as code: answers are compared by the verifier.
@@ -11,8 +11,8 @@ from math import prod
 from typing import NamedTuple
 
 from pipeline.evaluation.overlap import normalised
-from pipeline.questions.ratings.latex import latex_faults, text_of
-from pipeline.questions.ratings.steps import LastStep, is_mentioned, last_step
+from pipeline.questions.ratings.latex import latex_faults, without_drawings
+from pipeline.questions.ratings.steps import LastStep, follows, has_box, is_mentioned, is_result, last_step
 from pipeline.verifier import Grader, Verdict
 from pipeline.verifier.judge import read_gold
 from pipeline.verifier.places.boxes import last_closed_boxes
@@ -24,20 +24,23 @@ MAX_SOLUTION_CHARS = 20_000
 MAX_ANSWER_CHARS = 300
 _MIN_STATEMENT_CHARS = 12
 _MIN_SOLUTION_CHARS = 8
+"""Besides the answer."""
 _MAX_CHARS_AFTER_BOX = 1000
-_MAX_ANSWER_WORDS = 6
 _END_CHARS = 300
+_MAX_ANSWER_WORDS = 6
+_MAX_WORDS_CHARS = 30
 
+_CHOICES = r"\([A-E]\)[^()\n]{1,40}$"
 _ENDS = re.compile(
-    r"(?:[.?!$)\]}|:>]|\[/\w+\]|\\[\])])[\"'”’)*\s]*$"
-    r"|\([A-E]\)[^()\n]{1,40}$"  # the last choice
+    rf"(?:[.?!$)\]}}|:>]|\[/\w+\]|\\[\])])[\"'”’)*\s]*$|{_CHOICES}"
     r"|:\s*[-0-9][-0-9.,\s]*$"  # Round to the nearest tenth: 36.89753
 )
+_IS_PUNCTUATED = re.compile(rf"[.?!:>\d]\W*$|\[/\w+\]\W*$|\\end\{{\w+\**\}}\W*$|{_CHOICES}")
 _ASKS = re.compile(
     r"\?|(?i:\b(?:find|compute|determine|calculate|evaluate|simplify|solve|express|what|how|which|expand|write|rewrite"
     r"|give|enter|convert|rationalize|estimate|prove|show|explain|reduce|decompose|construct|describe)\b)"
-    r"|\b(?:Sum|Multiply|Divide|Add|Subtract|Factor|List|Name|State|Round|Graph|Count|Choose|Complete|Order|Classify)\b"
-    r"|(?:\b(?:is|are|equals?|by)|=)[\s$:\\]*(?:[.\]]|\\?\(|$)"
+    r"|\b(?:Sum|Multiply|Divide|Add|Subtract|Factor|List|Name|State|Round|Graph|Count|Choose|Complete(?:ly)?|Order)\b"
+    r"|(?:\b(?:is|are|equals?|by)|=)[\s$:\\]*(?:[.\]]|\\?\(|$)|\([CD]\)"
 )
 _ASKS_FOR_PROOF = re.compile(r"\s*(?:prove|show|demonstrate)\b", re.IGNORECASE)
 _ASKS_FOR_ALL = re.compile(
@@ -53,12 +56,14 @@ _SHOWS_FIGURE = re.compile(
     r"\b(?:in|from|on|using|consider|complete) (?:the|this) (?:following |given |adjacent |accompanying )?"
     r"(?:figure|diagram|picture|drawing|illustration)\b(?! (?:with|whose|is a|has))"
     rf"|\b{_FIGURE} (?:is |are )?(?:shown|pictured|depicted|(?:below|above)(?! the)|(?:to|on|at) (?:the )?right(?! of))"
-    r"|\b(?:shown|pictured|depicted|illustrated) (?:to|at|on|in) the (?:right|left|figure|diagram)|\b,? as (?:shown|pictured)\b",
+    r"|\b(?:shown|pictured|depicted|illustrated) (?:to|at|on|in) the (?:right|left|figure|diagram)"
+    r"|\bas (?:shown|pictured)\b",
     re.IGNORECASE,
 )
 _HAS_FIGURE = re.compile(
     r"\[asy\]|\\begin\{|\\includegraphics|<img|\[img|!\[|\\draw|\|\s*-{2,}|\\hline|\$\$|\\\[|\n.*\n"
 )
+"""A drawing, a table, or lines of their own."""
 
 
 class Finding(NamedTuple):
@@ -82,11 +87,11 @@ class Stated:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """``score`` is the product of all shares."""
+    """``score`` is the product of the shares of all checks."""
 
     score: float
     findings: dict[str, Finding]
-    """Those that lower it, by the name of the check."""
+    """Check -> what it found, of those that lower the score."""
 
     @property
     def reasons(self) -> str:
@@ -95,24 +100,21 @@ class Quality:
 
 def rate_quality(problems: Sequence[Stated], grader: Grader) -> list[Quality]:
     """The quality of each problem, in order. A problem that repeats an earlier one has quality 0."""
-    repeated = repeats(problems)
-    reached = _reached(problems, grader)
-    return [
-        _quality(problem, {"duplicate": is_repeated, "reached": is_reached})
-        for problem, is_repeated, is_reached in zip(problems, repeated, reached, strict=True)
-    ]
+    across = zip(problems, _repeats(problems), _reached(problems, grader), strict=True)
+    return [_quality(problem, {"unique": unique, "reached": reached}) for problem, unique, reached in across]
 
 
 def _quality(problem: Stated, findings: dict[str, Finding]) -> Quality:
     findings = {name: check(problem) for name, check in CHECKS.items()} | findings
     score = prod(finding.share for finding in findings.values())
-    return Quality(round(score, 4), {name: each for name, each in findings.items() if each.share < 1})
+    return Quality(round(score, 4), {name: finding for name, finding in findings.items() if finding.share < 1})
 
 
-# Checks of one problem ---------------------------------------------------------------------------------
+# Checks of a statement and an answer -------------------------------------------------------------------
 
 
 def length(problem: Stated) -> Finding:
+    """Neither the statement nor the solution is too short or too long."""
     num = len(problem.statement)
     if num < _MIN_STATEMENT_CHARS:
         return Finding(0.2, f"the statement has only {num} characters")
@@ -124,15 +126,15 @@ def length(problem: Stated) -> Finding:
 
 
 def complete(problem: Stated) -> Finding:
-    """The statement asks for something, and ends where a sentence or a formula ends."""
+    """The statement asks for something, once, and ends where a sentence or a formula ends."""
     text = problem.statement.rstrip()
-    if not _ENDS.search(text[-40:]):
+    if not _ENDS.search(text[-60:]):
         return Finding(0.3, "the statement does not end as a sentence")
     if not _ASKS.search(text):
         return Finding(0.4, "the statement asks for nothing")
     if _says_it_twice(text):
         return Finding(0.3, "the statement says the same twice")
-    return FINE
+    return FINE if _IS_PUNCTUATED.search(text[-60:]) else Finding(0.95, "the statement ends without a full stop")
 
 
 def figure(problem: Stated) -> Finding:
@@ -143,10 +145,10 @@ def figure(problem: Stated) -> Finding:
 
 
 def latex(problem: Stated) -> Finding:
-    """One over the number of faults plus one."""
+    """The LaTeX of all texts parses: n faults give 1 / (n + 1)."""
     texts = {"statement": problem.statement, "solution": problem.solution, "answer": problem.answer}
-    faults = [f"{name}: {fault}" for name, text in texts.items() for fault in latex_faults(text)]
-    return Finding(1 / (1 + len(faults)), f"LaTeX: {faults[0]}") if faults else FINE
+    faults = [f"LaTeX of the {name}: {fault}" for name, text in texts.items() for fault in latex_faults(text)]
+    return Finding(1 / (1 + len(faults)), faults[0]) if faults else FINE
 
 
 def checkable(problem: Stated) -> Finding:
@@ -159,17 +161,14 @@ def checkable(problem: Stated) -> Finding:
         return Finding(0.3, "a proof cannot be checked")
     if not _is_readable(problem.answer):
         return Finding(0.4, "the answer is not a formula or a few words")
-    if _is_list(problem.answer) and not _ASKS_FOR_ALL.search(problem.statement):
+    tree = _tree(problem.answer)
+    if tree is not None and tree.head == "list" and not _ASKS_FOR_ALL.search(problem.statement):
         return Finding(0.7, "the answer may be several")
     return FINE
 
 
 CHECKS: dict[str, Callable[[Stated], Finding]] = {
-    "length": length,
-    "complete": complete,
-    "figure": figure,
-    "latex": latex,
-    "checkable": checkable,
+    check.__name__: check for check in (length, complete, figure, latex, checkable)
 }
 
 
@@ -181,14 +180,11 @@ def _says_it_twice(text: str) -> bool:
 
 def _is_readable(answer: str) -> bool:
     gold = read_gold(answer)
+    if gold.quantity is not None or gold.choice is not None:
+        return True
     num_words = len(re.findall(r"[A-Za-z]{3,}", re.sub(r"\\[A-Za-z]+", " ", gold.clean)))
-    is_known = gold.quantity is not None or gold.choice is not None
-    return is_known or num_words <= _MAX_ANSWER_WORDS and (gold.is_words or _tree(answer) is not None)
-
-
-def _is_list(answer: str) -> bool:
-    tree = _tree(answer)
-    return tree is not None and tree.head == "list"
+    is_known = gold.is_words or len(gold.clean) <= _MAX_WORDS_CHARS or _tree(answer) is not None
+    return is_known and num_words <= _MAX_ANSWER_WORDS
 
 
 def _tree(answer: str) -> Node | None:
@@ -199,11 +195,10 @@ def _tree(answer: str) -> Node | None:
         return None
 
 
-# Checks across problems, and by the verifier -----------------------------------------------------------
+# Checks across problems, and of the solution by the verifier -------------------------------------------
 
 
-def repeats(problems: Sequence[Stated]) -> list[Finding]:
-    """For each problem, whether an earlier one is the same but for spelling."""
+def _repeats(problems: Sequence[Stated]) -> list[Finding]:
     seen: set[str] = set()
     findings = []
     for problem in problems:
@@ -216,40 +211,56 @@ def repeats(problems: Sequence[Stated]) -> list[Finding]:
 def _reached(problems: Sequence[Stated], grader: Grader) -> list[Finding]:
     steps = [last_step(problem.solution) for problem in problems]
     ends = grader.grade_batch([(problem.solution, problem.answer) for problem in problems])
-    written = [step for step in steps if step is not None]
-    verdicts = iter(grader.grade_batch([(rf"\boxed{{{step.left}}}", step.result) for step in written]))
+    pairs = [(rf"\boxed{{{step.left}}}", step.result) for step in steps if step is not None]
+    verdicts = iter(grader.grade_batch(pairs))
     step_verdicts = [None if step is None else next(verdicts) for step in steps]
     return [reached(*each) for each in zip(problems, ends, steps, step_verdicts, strict=True)]
 
 
 def reached(problem: Stated, end: Verdict, step: LastStep | None, step_verdict: Verdict | None) -> Finding:
-    """The worked solution ends in the answer, and its last step holds.
+    """The worked solution ends in the answer, its last step holds, and the answer comes from somewhere.
 
     Args:
         end: of the solution, against the answer.
         step: the last step of the solution; its left side against its result is ``step_verdict``.
     """
-    if not problem.solution or not problem.answer:
+    solution, answer = problem.solution, problem.answer
+    if not solution or not answer:
         return Finding(0.6, "there is no worked solution")
-    box = last_closed_boxes(problem.solution)
+    box = last_closed_boxes(solution)
     if box is None:
         return _reached_in_words(problem, end)
     if end.outcome != "correct":
         return Finding(0.1, f"the solution ends in {_short(box)}, not in the answer")
-    if len(text_of(problem.solution).rpartition(box)[2]) > _MAX_CHARS_AFTER_BOX:
-        return Finding(0.7, "the solution goes on after its answer")
     if step and step.is_numeric and step_verdict and step_verdict.outcome == "incorrect":
         return Finding(0.2, f"the last step is wrong: {_short(step.left)} is not {_short(step.result)}")
-    if (step_verdict and step_verdict.outcome == "correct") or is_mentioned(problem.answer, problem.solution):
+    if len(without_drawings(solution).rpartition(box)[2]) > _MAX_CHARS_AFTER_BOX:
+        return Finding(0.7, "the solution goes on after its answer")
+    if not _ENDS.search(solution[-60:]):
+        return Finding(0.9, "the solution does not end as a sentence")
+    return FINE if step_verdict and step_verdict.outcome == "correct" else _origin(answer, solution)
+
+
+def _origin(answer: str, solution: str) -> Finding:
+    """Where the answer in the box comes from, if its step cannot be computed."""
+    if is_result(answer, solution):
         return FINE
+    if is_mentioned(answer, solution):
+        return Finding(0.98, "the answer stands before its box, but not as a result")
+    if follows(answer, solution):
+        return Finding(0.97, "the answer follows from the last numbers, but is not written as their result")
     return Finding(0.95, "the answer is only in its box")
 
 
 def _reached_in_words(problem: Stated, end: Verdict) -> Finding:
     """Without a box, the answer is in the last lines of the solution, which end as sentences do."""
-    is_whole = _ENDS.search(problem.solution[-40:]) is not None
-    if is_whole and (end.outcome == "correct" or is_mentioned(problem.answer, problem.solution, last_chars=_END_CHARS)):
-        return FINE
+    if has_box(problem.solution):
+        return Finding(0.2, "the box of the answer is empty or not closed")
+    is_whole = _ENDS.search(problem.solution[-60:]) is not None
+    if is_whole and end.outcome == "correct":
+        return Finding(0.97, "no box marks the answer")
+    if is_whole and is_mentioned(problem.answer, problem.solution, last_chars=_END_CHARS):
+        return Finding(0.95, "no box marks the answer, and it is not the last thing said")
     if is_mentioned(problem.answer, problem.solution):
         return Finding(0.8, "the solution does not end in the answer")
     return Finding(0.4, "the solution does not reach the answer")
