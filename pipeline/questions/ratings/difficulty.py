@@ -1,0 +1,91 @@
+"""One scale of difficulty, 1 to 10, for problems of all sources.
+
+It is the scale by which competition problems are commonly compared, and which Omni-MATH uses: 1 is the start of a
+school contest, 3 the start of the AIME, 5 its end or an easy olympiad problem, 7 a typical and 9 a hard problem of the
+IMO. Levels of MATH and contests are placed on it by the table below. docs/data.md#difficulty.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import NamedTuple
+
+LOWEST, HIGHEST = 1.0, 10.0
+UNRATED = "unrated"
+_BANDS = (("elementary", 1.0), ("intermediate", 2.0), ("advanced", 3.5), ("competition", 5.0), ("olympiad", 7.0))
+"""Each from this difficulty up to the next one."""
+LEVELS = (*(name for name, _ in _BANDS), UNRATED)
+
+_OF_LEVEL = {"1": 1.0, "2": 1.5, "3": 2.0, "4": 3.0, "5": 4.0}
+_CONTESTS: list[tuple[str, float, dict[int, float]]] = [
+    # (name, difficulty, or by the number of the problem: last number -> difficulty)
+    (r"amc[ _]?8", 1.5, {}),
+    (r"amc[ _]?10", 2.0, {10: 1.5, 20: 2.0, 25: 3.0}),
+    (r"amc(?![a-z])", 2.5, {10: 2.0, 20: 2.5, 25: 3.5}),
+    (r"aime(?![a-z])", 4.5, {5: 3.0, 9: 4.0, 12: 5.0, 15: 6.0}),
+    (r"hmmt", 4.5, {}),
+    (r"olympiadbench", 5.0, {}),
+    (r"gsm8?k", 1.0, {}),
+    (r"usajmo|jbmo|junior", 6.0, {}),
+    (r"usamo|putnam|national|selection", 7.5, {}),
+    (r"imo(?![a-z])|international", 8.0, {}),
+    (r"[a-z_ ]*olympiad|[a-z]*mo(?![a-z])", 6.5, {}),
+]
+_RULES = [(re.compile(rf"(?<![a-z])(?:{pattern})"), default, numbers) for pattern, default, numbers in _CONTESTS]
+_NUMBER_OF_PROBLEM = re.compile(r"problem[s_ /#]*([0-9]{1,2})$")
+_PRIOR_ATTEMPTS = 8
+"""So many attempts at a problem weigh as much as what its source says."""
+
+
+class SolveRate(NamedTuple):
+    """How often a model solved a problem."""
+
+    share: float
+    num_attempts: int
+
+
+def level_name(difficulty: float | None) -> str:
+    if difficulty is None:
+        return UNRATED
+    starts = [start for _, start in _BANDS]
+    return LEVELS[bisect_right(starts, difficulty) - 1]
+
+
+def stated_difficulty(difficulty: str, level: str, sources: Sequence[str]) -> float | None:
+    """The difficulty that the source states: as a number, as a level of MATH, or by naming a contest.
+
+    Args:
+        sources: texts that may name the contest, such as ``AIME 2024`` and the address of the problem.
+    """
+    number = _number(difficulty)
+    if number is not None:
+        return min(max(number, LOWEST), HIGHEST)
+    rated = _OF_LEVEL.get(level.casefold().removeprefix("level").strip())
+    return _of_contest(" ".join(sources).casefold()) if rated is None else rated
+
+
+def difficulty_of(stated: float | None, measured: SolveRate | None) -> float | None:
+    """The stated difficulty, moved towards the measured one by the number of attempts; None if there is neither.
+
+    A share s of solved attempts is the difficulty 10 - 9 s. n attempts weigh n, and the source weighs 8.
+    """
+    if measured is None:
+        return stated
+    rated = HIGHEST - (HIGHEST - LOWEST) * measured.share
+    if stated is None:
+        return round(rated, 2)
+    weight = measured.num_attempts / (measured.num_attempts + _PRIOR_ATTEMPTS)
+    return round(stated + weight * (rated - stated), 2)
+
+
+def _number(text: str) -> float | None:
+    return float(text) if re.fullmatch(r"[0-9]{1,2}(?:\.[0-9]{1,9})?", text) else None
+
+
+def _of_contest(text: str) -> float | None:
+    for rule, default, by_number in _RULES:
+        if rule.search(text):
+            number = _NUMBER_OF_PROBLEM.search(text)
+            in_order = (rated for last, rated in by_number.items() if number and int(number[1]) <= last)
+            return next(in_order, default)
+    return None
