@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.questions.rows import Row, written_rows
-
 from actors.driver.actor_plan import check_cache, plan_engines
 from actors.driver.cluster import connected_ray, wait_for_room
 from actors.driver.engine_job import prepared, progress_shown, read_job_arguments, resumable
@@ -31,6 +29,7 @@ from pipeline.questions.filters import Keeper, Similar
 from pipeline.questions.generation_record import RECORD_FILE, GenerationRecord, read_generation
 from pipeline.questions.progress import Progress
 from pipeline.questions.quotas import Quotas, even_quotas
+from pipeline.questions.rows import Row, written_rows
 from pipeline.questions.tasks import Tasks
 from pipeline.questions.test_sets import TestSets, load_test_sets
 from pipeline.questions.written_files import write_generation

@@ -32,8 +32,10 @@ def held_out_row(problem: Problem, completion: Completion) -> dict[str, Any]:
 
 
 def writing_row(row: dict[str, Any]) -> dict[str, Any]:
-    """The fields by which a row of a written problem is summarized like the others. It is right if it is well formed, its
-    answer holds, and it has the difficulty that was asked for."""
+    """The fields by which a row of a written problem is summarized like the others.
+
+    It is right if it is well formed, its answer holds, and it has the difficulty that was asked for.
+    """
     return {
         "problem_id": row["id"],
         "level": row["level"] or "all",

@@ -7,8 +7,8 @@ from typing import Any
 
 from pipeline.config import RewardTerm
 from pipeline.data.writing import written_text
-from pipeline.questions.judge import computation_of
-from pipeline.questions.similarity import phrase_cosine, skeleton
+from pipeline.questions.computed import compute
+from pipeline.questions.similarity import cosine, phrases, skeleton
 from pipeline.questions.written import Malformed, read_written
 from pipeline.rewards.totals import quality
 from pipeline.types import Completion, Problem, RewardBreakdown, RolloutGroup, WritingTask
@@ -74,7 +74,7 @@ def writing_summary(rows: Sequence[Row]) -> dict[str, float]:
     """Shares and means over written problems. Those of numbers and operations are over statements that can be computed,
     and diversity is the mean distance between two well-formed statements of a level."""
     statements = [row["statement"] for row in rows if row["statement"]]
-    computed = [found for statement in statements if (found := computation_of(statement))]
+    computed = [found for statement in statements if (found := compute(statement))]
     names = rows[0]["parts"] if rows else ()
     means = {f"{name}_mean": fmean(row["parts"][name] for row in rows) for name in names}
     by_level: dict[str | None, list[str]] = {}
@@ -97,8 +97,8 @@ def writing_summary(rows: Sequence[Row]) -> dict[str, float]:
 
 def mean_distance(statements: Sequence[str]) -> float:
     """1 minus the mean similarity of two statements, names, things and numbers masked."""
-    skeletons = [skeleton(statement) for statement in statements]
-    return 1 - fmean(phrase_cosine(first, second) for first, second in combinations(skeletons, 2))
+    skeletons = [phrases(skeleton(statement)) for statement in statements]
+    return 1 - fmean(cosine(first, second) for first, second in combinations(skeletons, 2))
 
 
 def _mean(values: Sequence[float]) -> float:
