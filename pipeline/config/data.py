@@ -30,10 +30,11 @@ class FieldNames(StrictModel):
 
 
 class EmbeddedSetsConfig(StrictModel):
-    """Sizes of the embedded sets, which reasoning-gym generates.
+    """Sizes of the embedded sets.
 
-    ``embedded:arithmetic`` has five levels of chained sums. ``embedded:operations`` has five operations, and every
-    problem has a worked solution, in steps.
+    ``embedded:arithmetic`` has five levels of chained sums, and ``embedded:operations`` has five operations, both on
+    numbers from reasoning-gym. ``embedded:stories`` has three levels of word problems. In the last two every problem
+    has a worked solution, in steps.
     """
 
     train_per_level: int = Field(600, ge=1)

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 def load_problems(config: DataConfig, split: SplitName) -> list[Problem]:
     """The problems of a split, in the order of the data set.
 
-    ``config.name`` is ``embedded:arithmetic`` or ``embedded:operations``; a directory of
+    ``config.name`` is an embedded set, such as ``embedded:arithmetic``; a directory of
     ``<split>.parquet|jsonl`` or a clone of a hub data set; one such file, whose only split is called ``train`` (so
     ``train[:90%]`` and ``train[90%:]`` divide it); or the name of a hub data set. Rows without a question or a gold
     answer are left out and counted in a warning.

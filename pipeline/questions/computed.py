@@ -66,7 +66,8 @@ def solution_holds(statement: str, solution: str) -> bool:
             return "\n".join(lines) in total.solutions
         case Equation() as equation:
             *before, last = lines
-            return bool(before) and last == equation.last_line and all(map(equation.holds, before))
+            is_worked = bool(set(before) - {last})
+            return is_worked and last == equation.last_line and all(map(equation.holds, before))
     return False
 
 

@@ -12,13 +12,6 @@ class Topic(NamedTuple):
     """Singulars."""
 
 
-class Setting(NamedTuple):
-    """An everyday setting of practical stories: who holds things there, and the topic of these things."""
-
-    places: tuple[str, ...]
-    topic: str
-
-
 NAMES = (
     "Mia", "Leo", "Anna", "Ben", "Clara", "David", "Emma", "Felix", "Grace", "Henry", "Ivy", "Jack", "Kate", "Liam",
     "Maya", "Noah", "Olivia", "Paul", "Quinn", "Rosa", "Sam", "Tina", "Umar", "Vera", "Will", "Yara", "Zoe", "Omar",
@@ -35,19 +28,20 @@ TOPICS = {
     "nature": Topic(("stones", "shells", "feathers", "acorns", "pebbles"), ("jar", "bucket", "pouch", "tin")),
     "school": Topic(("pencils", "crayons", "erasers", "markers", "rulers"), ("case", "box", "cup", "tray")),
     "sports": Topic(("balls", "rackets", "helmets", "medals", "whistles"), ("net", "bag", "locker", "box")),
-    "baking": Topic(("muffins", "cookies", "rolls", "waffles", "pretzels"), ("tray", "tin", "plate", "box")),
+    "baking": Topic(("muffins", "cookies", "rolls", "waffles", "pretzels"), ("tray", "tin", "bag", "box")),
     "crafts": Topic(("beads", "buttons", "ribbons", "candles", "needles"), ("pouch", "jar", "drawer", "packet")),
     "tools": Topic(("screws", "nails", "bolts", "hooks", "brushes"), ("box", "bucket", "tin", "bin")),
 }
-SETTINGS = (
-    Setting(("the grocery", "the market", "the cafe", "the hotel"), "fruit"),
-    Setting(("the farm", "the kitchen", "the canteen", "the shop"), "vegetables"),
-    Setting(("the bakery", "the restaurant", "the office", "the hospital"), "baking"),
-    Setting(("the workshop", "the garage", "the warehouse", "the carpenter"), "tools"),
-    Setting(("the nursery", "the florist", "the museum", "the theatre"), "flowers"),
-    Setting(("the library", "the college", "the bookstore", "the club"), "books"),
-    Setting(("the factory", "the supplier", "the school", "the studio"), "school"),
-)
+SETTINGS = {
+    "fruit": ("the grocery", "the market", "the cafe", "the hotel"),
+    "vegetables": ("the farm", "the kitchen", "the canteen", "the shop"),
+    "baking": ("the bakery", "the restaurant", "the office", "the hospital"),
+    "tools": ("the workshop", "the garage", "the warehouse", "the carpenter"),
+    "flowers": ("the nursery", "the florist", "the museum", "the theatre"),
+    "books": ("the library", "the college", "the bookstore", "the club"),
+    "school": ("the factory", "the supplier", "the school", "the studio"),
+}
+"""Topic -> the places of practical stories about it."""
 FRIENDS = ("friend", "cousin", "classmate", "neighbour", "child", "teammate")
 COINS = ("dollars", "euros", "pounds", "cents")
 LEADS = ("Then ", "Later ", "The next day ", "A week later ", "After lunch ", "On Sunday ")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from random import Random
+from string import ascii_uppercase
 from typing import Any, Literal, NamedTuple
 
 from pipeline.config import EmbeddedSetsConfig
@@ -19,6 +20,7 @@ _NUM_DISTINCT = 3000
 """Stories of a level that the set can have. There are more, but the stream repeats itself ever more often."""
 _SEED = 20_261_127
 
+Style = Literal["everyday", "practical"]
 Line = tuple[str, str]
 """A pattern and its holders, a letter each: ``("more_than", "AB")``."""
 
@@ -56,7 +58,7 @@ def _stories(level: str) -> Iterator[Story]:
 
 def write_story(random: Random, level: str, topic: str | None = None) -> Story:
     """A story of a level, about a topic or, with None, any topic. Its numbers are at most ``MAX_NUMBERS[level]``."""
-    words = _everyday_words(random, topic or random.choice(list(TOPICS)))
+    words = _words_about(random, "everyday", topic or random.choice(list(TOPICS)), random.sample(NAMES, 3))
     story = None
     while story is None:
         sentences = [_sentence(random, line, words) for line in _plot(random, int(level))]
@@ -78,7 +80,7 @@ def vary(statement: str, kind: WritingKind, random: Random) -> Story:
         raise ValueError(f"a variation must vary a story in one of three ways, got {kind} of {statement}")
     sentences = list(original.sentences)
     if kind != "parameters":
-        words = _other_words(random, original) if kind == "context" else _practical_words(random, original)
+        words = _words(random, "practical" if kind == "practical" else "everyday", original)
         sentences = [_sentence(random, line, words, sentence) for sentence, line in _lines(original)]
     num_operations = len(original.worked_out)
     maximum = max(original.largest, MAX_NUMBERS.get(str(num_operations), 0))
@@ -132,7 +134,7 @@ def _changed(random: Random, names: Sequence[str], holder: str) -> list[Line]:
 def _lines(story: Story) -> Iterator[tuple[Sentence, Line]]:
     letters: dict[str, str] = {}
     for sentence in story.sentences:
-        holders = (letters.setdefault(holder, "ABCDEFGHIJKLMNOP"[len(letters)]) for holder in sentence.holders)
+        holders = (letters.setdefault(holder, ascii_uppercase[len(letters)]) for holder in sentence.holders)
         yield sentence, (sentence.pattern, "".join(holders))
 
 
@@ -140,29 +142,29 @@ def _lines(story: Story) -> Iterator[tuple[Sentence, Line]]:
 
 
 class _Words(NamedTuple):
-    style: Literal["everyday", "practical"]
-    holders: tuple[str, ...]
+    style: Style
+    holders: Sequence[str]
+    """By letter: the first one is A."""
     thing: str
     containers: tuple[str, ...]
 
 
-def _everyday_words(random: Random, topic: str) -> _Words:
+def _words_about(random: Random, style: Style, topic: str, holders: Sequence[str]) -> _Words:
     things, containers = TOPICS[topic]
-    return _Words("everyday", tuple(random.sample(NAMES, len(NAMES))), random.choice(things), containers)
+    return _Words(style, holders, random.choice(things), containers)
 
 
-def _other_words(random: Random, original: Story) -> _Words:
-    """Of another topic, with nobody in it who is in the original."""
-    words = _everyday_words(random, random.choice([topic for topic in TOPICS if topic != original.topic]))
+def _words(random: Random, style: Style, original: Story) -> _Words:
+    """Words of another topic than the original's, with none of its people and places."""
     known = {holder for sentence in original.sentences for holder in sentence.holders}
-    return words._replace(holders=tuple(name for name in words.holders if name not in known))
-
-
-def _practical_words(random: Random, original: Story) -> _Words:
-    setting = random.choice([each for each in SETTINGS if each.topic != original.topic])
-    places = tuple(random.sample(setting.places, len(setting.places)))
-    things, containers = TOPICS[setting.topic]
-    return _Words("practical", places, random.choice(things), containers)
+    if style == "everyday":
+        topic = random.choice([topic for topic in TOPICS if topic != original.topic])
+        names = [name for name in NAMES if name not in known]
+        return _words_about(random, style, topic, random.sample(names, len(known)))
+    topic, places = random.choice([each for each in SETTINGS.items() if each[0] != original.topic])
+    elsewhere = [place for others in SETTINGS.values() for place in others if place not in places]
+    holders = [*random.sample(places, len(places)), *random.sample(elsewhere, len(elsewhere))]
+    return _words_about(random, style, topic, [place for place in holders if place not in known])
 
 
 def _sentence(random: Random, line: Line, words: _Words, old: Sentence | None = None) -> Sentence:
@@ -172,7 +174,7 @@ def _sentence(random: Random, line: Line, words: _Words, old: Sentence | None = 
     is_kept = old is not None and old.wording in wordings and random.random() < _KEPT_WORDINGS
     wording = old.wording if old and is_kept else random.choice(wordings)
     container, friend = random.choice(words.containers), random.choice(FRIENDS)
-    gaps = dict(zip("AB", (words.holders["ABCDEFGHIJKLMNOP".index(letter)] for letter in letters), strict=False)) | {
+    gaps = dict(zip("AB", (words.holders[ascii_uppercase.index(letter)] for letter in letters), strict=False)) | {
         "lead": old.gaps["lead"] if old and "lead" in old.gaps else random.choice(LEADS) * random.randint(0, 1),
         "things": words.thing,
         "container": container,

@@ -11,6 +11,7 @@ from pipeline.data.stories import (
     MAX_NUMBERS,
     NAME,
     TOPICS,
+    Story,
     read_story,
     story_rows,
     topic_of,
@@ -21,9 +22,10 @@ from pipeline.data.stories import (
 from pipeline.data.stories.grammar import PATTERNS
 from pipeline.data.stories.reader import FORMS, RESERVED
 from pipeline.data.stories.words import COINS, FRIENDS, NAMES, SETTINGS, is_plural_of, plural
+from pipeline.types import WritingKind
 from pipeline.verifier import grade
 
-KINDS = ("parameters", "context", "practical")
+KINDS: tuple[WritingKind, ...] = ("parameters", "context", "practical")
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,12 @@ def held_out():
 def stories():
     random = Random(17)
     return [write_story(random, level) for level in MAX_NUMBERS for _ in range(50)]
+
+
+def read(statement: str) -> Story:
+    story = read_story(statement)
+    assert story
+    return story
 
 
 # Reading -----------------------------------------------------------------------------------------
@@ -214,7 +222,7 @@ def test_every_wording_of_a_pattern_can_only_be_read_as_itself(name):
 def test_the_words_of_the_set_are_none_of_the_grammar():
     nouns = [*FRIENDS, *(container for topic in TOPICS.values() for container in topic.containers)]
     things = [thing for topic in TOPICS.values() for thing in topic.things]
-    places = [place.removeprefix("the ") for setting in SETTINGS for place in setting.places]
+    places = [place.removeprefix("the ") for settings in SETTINGS.values() for place in settings]
     words = {*nouns, *map(plural, nouns), *things, *COINS, *places, *(name.lower() for name in NAMES)}
     assert not words & RESERVED
     assert len(things) == len(set(things)), "a thing belongs to one topic"
@@ -259,13 +267,13 @@ def test_levels_bound_operations_and_numbers(train, held_out):
 
 
 def test_every_pattern_and_topic_occurs(train):
-    used = Counter(sentence.pattern for problem in train for sentence in read_story(problem.question).sentences)
+    used = Counter(sentence.pattern for problem in train for sentence in read(problem.question).sentences)
     assert set(used) == set(PATTERNS) and min(used.values()) > 20
     assert {problem.type for problem in train} == set(TOPICS)
 
 
 def test_splits_never_overlap_whatever_the_names_are(train, held_out):
-    keys = [[read_story(problem.question).key for problem in problems] for problems in (train, held_out)]
+    keys = [[read(problem.question).key for problem in problems] for problems in (train, held_out)]
     assert [len(each) for each in keys] == [1800, 600]
     assert len({*keys[0], *keys[1]}) == 2400
     assert len({problem.question for problem in [*train, *held_out]}) == 2400
@@ -274,10 +282,10 @@ def test_splits_never_overlap_whatever_the_names_are(train, held_out):
 
 
 def test_names_things_and_wordings_do_not_make_another_problem():
-    first = read_story("Mia has 30 stones. Leo has 12 stones. How many stones do Mia and Leo have together?")
-    renamed = read_story("Ben owns 30 plums. Ivy owns 12 plums. How many plums do Ben and Ivy have in total?")
-    other = read_story("Ben owns 30 plums. Ivy owns 13 plums. How many plums do Ben and Ivy have in total?")
-    asked = read_story("Mia has 30 stones. Leo has 12 stones. How many more stones does Mia have than Leo?")
+    first = read("Mia has 30 stones. Leo has 12 stones. How many stones do Mia and Leo have together?")
+    renamed = read("Ben owns 30 plums. Ivy owns 12 plums. How many plums do Ben and Ivy have in total?")
+    other = read("Ben owns 30 plums. Ivy owns 13 plums. How many plums do Ben and Ivy have in total?")
+    asked = read("Mia has 30 stones. Leo has 12 stones. How many more stones does Mia have than Leo?")
     assert first.key == renamed.key and len({first.key, other.key, asked.key}) == 3
 
 
@@ -291,19 +299,19 @@ def test_the_set_needs_no_other_library_and_is_the_same_everywhere():
     rows = story_rows(EmbeddedSetsConfig(eval_per_level=1), "eval")
     assert [(row["question"], row["solution"], row["type"]) for row in rows] == [
         (
-            "Ben has 16 stones. If Ben sells all the stones at 3 dollars each, how many dollars does Ben get?",
-            "16 * 3 = 48",
+            "Ben has 3 stones. Ben now has 4 times as many stones. How many stones does Ben have now?",
+            "3 * 4 = 12",
             "nature",
         ),
         (
-            "Liam owns 95 apples. Liam gives away 6 bowls of 6 apples. How many apples does Liam have?",
-            "6 * 6 = 36\n95 - 36 = 59",
+            "Liam has 8 baskets with 10 pears in each basket. Liam loses 2 pears. How many pears does Liam have?",
+            "8 * 10 = 80\n80 - 2 = 78",
             "fruit",
         ),
         (
-            "Clara keeps 3 bolts in each of 5 tins. After lunch Clara loses 3 bolts. "
-            "How many bolts does each teammate get if Clara shares them equally among 3 teammates?",
-            "5 * 3 = 15\n15 - 3 = 12\n12 / 3 = 4",
+            "Clara has 15 bolts. Later Clara buys 142 more bolts. Clara sells 120 bolts. "
+            "If Clara sells all the bolts at 5 pounds each, how many pounds does Clara get?",
+            "15 + 142 = 157\n157 - 120 = 37\n37 * 5 = 185",
             "tools",
         ),
     ]
@@ -359,6 +367,13 @@ def _cosine(left: str, right: str) -> float:
     a, b = (Counter(re.findall(r"\w+", text.lower())) for text in (left, right))
     sizes = [sum(count**2 for count in each.values()) ** 0.5 for each in (a, b)]
     return sum(a[word] * b[word] for word in a) / (sizes[0] * sizes[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_story_about_many_people_can_be_varied(kind):
+    gifts = " ".join(f"Mia gives {number} stones to {name}." for number, name in enumerate(NAMES[1:6], 2))
+    varied = vary(f"Mia has 90 stones. {gifts} How many stones does Mia have?", kind, Random(3))
+    assert len({holder for sentence in varied.sentences for holder in sentence.holders}) == 6
 
 
 def test_a_practical_story_can_be_varied_again(stories):

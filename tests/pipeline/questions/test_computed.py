@@ -163,6 +163,7 @@ def test_equations_are_solved_as_sympy_solves_them():
         ("Solve for x: 3x + 5 = 20", "3x = 15\nx = 5", True),
         ("Solve for x: 3x + 5 = 20", "3x = 20 - 5\n3x = 15\nx = 15/3\nx = 5", True),
         ("Solve for x: 3x + 5 = 20", "x = 5", False),
+        ("Solve for x: 3x + 5 = 20", "x = 5\nx = 5", False),
         ("Solve for x: 3x + 5 = 20", "15 = 15\nx = 5", False),
         ("Solve for x: 3x + 5 = 20", "3x = 16\nx = 5", False),
         ("Solve for x: 3x + 5 = 20", "3y = 15\nx = 5", False),
