@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -102,7 +103,7 @@ def generated(run, monkeypatch, tmp_path) -> Callable[..., Path]:
     """Runs a generation, by default under the test's directory. Returns its directory."""
     monkeypatch.setattr(generate, "connected_ray", nullcontext)
     monkeypatch.setattr(generate, "wait_for_room", lambda actors, limit_s: None)
-    monkeypatch.setattr("sys.path", [*__import__("sys").path])
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
     def main(engines: Engines, *arguments: str, root: Path = tmp_path / "out") -> Path:
         monkeypatch.setattr(generate, "started_engines", engines.started)
