@@ -60,7 +60,7 @@ def _view(parts: Sequence[str], file: str) -> View:
         texts=(("detail",), ("statement",), ("solution", "answer"), ("original",)),
         folded={"completion": "Completion, as it was written", "prompt": "Prompt"},
         answers=("answer",),
-        names={"detail": "what the reason is about"} | {_field(part): part.replace("_", " ") for part in parts},
+        names={"detail": "details"} | {_field(part): part.replace("_", " ") for part in parts},
     )
 
 

@@ -1,0 +1,238 @@
+"""Whole generations by jobs/generate_problems.py. Engines are functions that write stories; one test has real ones."""
+
+import json
+import os
+import re
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import psutil
+import pytest
+from pipeline.data.stories import write_story
+from pipeline.data.writing import written_text
+
+from actors.driver import generate
+from jobs import generate_problems
+from pipeline.config import Config
+from pipeline.evaluation.registry import DATA_SETS
+from pipeline.runs.directory import RunDirectory
+from pipeline.types import Completion
+from tests.support.cluster import free_cpus, joining, wait_until_free
+from tests.support.jobs import only_run, start, wait_until
+from tests.support.models import save_tiny_model, tiny_tokenizer
+
+TEST_SETS = ("embedded:arithmetic", "embedded:operations", "math500", "combibench")
+ARGUMENTS = (
+    *("num_problems=12", "topics=[shop]", "rollout.num_samples=2", "rollout.prompts_per_chunk=3"),
+    *("rollout.max_prompt_length=600", "rollout.max_completion_length=300", "loading.dtype=float32"),
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run that was trained to write stories, with a tiny model of random weights."""
+    directory = tmp_path_factory.mktemp("runs") / "exp_1"
+    settings: dict[str, Any] = {
+        "model": {"dtype": "float32", "device": "cpu"},
+        "data": {
+            **{"name": "embedded:stories", "arithmetic": {"train_per_level": 20, "eval_per_level": 5}},
+            "write": {"system_prompt": "", "levels": {level: f"in {level} steps" for level in "123"}},
+        },
+        "questions": {"must_compute": True},
+        "reward": {"functions": [{"name": name, "gate": name != "diverse"} for name in ("checked", "diverse")]},
+        "stages": [{"name": "sft", "kind": "sft"}],
+    }
+    created = RunDirectory.create_at(directory, Config.model_validate(settings))
+    save_tiny_model(created.final_model)
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def few_test_sets(monkeypatch):
+    monkeypatch.setattr("pipeline.questions.test_sets.DATA_SETS", {name: DATA_SETS[name] for name in TEST_SETS})
+
+
+def story(prompt: str, seed: int) -> str:
+    """A problem as it was asked for, but one of three without its answer."""
+    level = re.findall(r"in (\d) steps", prompt)[-1]
+    found = write_story(Random(seed), level)
+    text = written_text(found.statement, found.solution, str(found.answer))
+    return text.partition("<answer>")[0] if seed % 3 == 0 else text
+
+
+class Engines:
+    """Stands for ``started_engines``.
+
+    Args:
+        write: from the prompt and the seed to the text of a completion.
+        num_chunks: after which the engines fail.
+    """
+
+    def __init__(self, write: Callable[[str, int], str], num_chunks: int = 999) -> None:
+        self._write, self._left = write, num_chunks
+        self.num_answered = 0
+
+    @contextmanager
+    def started(self, *_: Any) -> Iterator[Any]:
+        yield self._answers
+
+    def _answers(self, chunks: Any, decodings: Any) -> Iterator[Any]:
+        tokenizer = tiny_tokenizer()
+        for requests, _ in zip(chunks, decodings, strict=True):
+            if self._left == 0:
+                raise KeyboardInterrupt
+            self._left, self.num_answered = self._left - 1, self.num_answered + 1
+            prompts = [tokenizer.decode(request.prompt_token_ids) for request in requests]
+            yield (
+                [
+                    tuple(Completion((1,), (-0.5,), self._write(prompt, seed), "stop") for seed in request.seeds)
+                    for prompt, request in zip(prompts, requests, strict=True)
+                ],
+                0.1,
+            )
+
+
+@pytest.fixture
+def generated(run, monkeypatch, tmp_path) -> Callable[..., Path]:
+    """Runs a generation, by default under the test's directory. Returns its directory."""
+    monkeypatch.setattr(generate, "connected_ray", nullcontext)
+    monkeypatch.setattr(generate, "wait_for_room", lambda actors, limit_s: None)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def main(engines: Engines, *arguments: str, root: Path = tmp_path / "out") -> Path:
+        monkeypatch.setattr(generate, "started_engines", engines.started)
+        generate_problems.main([f"run={run}", *ARGUMENTS, f"output.root={root}", *arguments])
+        return only_run(root)
+
+    return main
+
+
+def read(directory: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / name).read_text().splitlines()]
+
+
+def test_problems_are_written_until_every_level_has_enough(generated, capsys):
+    directory = generated(Engines(story))
+    problems, written = read(directory, "problems.jsonl"), read(directory, "written.jsonl")
+    assert Counter((row["type"], row["level"]) for row in problems) == {("shop", level): 4 for level in "123"}
+    assert len({row["problem"] for row in problems}) == 12 and len({row["id"] for row in written}) == len(written)
+    reasons = Counter(row["reason"] for row in written)
+    assert reasons["not well formed"] and all(row["answer"] for row in problems)
+    report = json.loads((directory / "report.json").read_text())
+    assert report["is_complete"] and report["num_kept"] == 12 and report["num_written"] == len(written)
+    assert [(each["name"], each["num_problems"]) for each in report["test_sets"]] == [
+        *(("embedded:arithmetic", 1000), ("embedded:operations", 892))
+    ]
+    assert set(report["not_compared"]) == {"math500", "combibench"}
+    assert "12 of 12 problems" in capsys.readouterr().out
+
+
+def test_a_generation_that_was_killed_asks_for_the_rest_and_ends_the_same(generated, run, tmp_path):
+    whole = generated(Engines(story), root=tmp_path / "whole")
+    with pytest.raises(SystemExit):
+        generated(Engines(story, num_chunks=2))
+    directory = only_run(tmp_path / "out")
+    assert len(read(directory, "scored.jsonl")) == 2 * 3 * 2
+    assert not {"written.jsonl", "problems.parquet", "report.json", "page.html"} & set(os.listdir(directory))
+    with (directory / "scored.jsonl").open("a") as file:  # a kill in the middle of a chunk
+        file.write(json.dumps(read(whole, "scored.jsonl")[12]) + '\n{"id": "wri')
+    engines = Engines(story)
+    generated(engines, "--resume", str(directory))
+    total = len(read(whole, "scored.jsonl"))
+    assert engines.num_answered < total / 6
+    for name in ("scored.jsonl", "written.jsonl", "problems.jsonl"):
+        assert (directory / name).read_bytes() == (whole / name).read_bytes()
+    engines = Engines(story, num_chunks=0)  # nothing is left to ask for
+    generated(engines, "--resume", str(directory))
+
+
+def test_a_generation_cannot_be_resumed_as_another_one(generated, capsys):
+    directory = generated(Engines(story))
+    with pytest.raises(SystemExit):
+        generated(Engines(story), "--resume", str(directory), "num_problems=13")
+    assert "must be resumed as it was started, but its cells differ" in capsys.readouterr().err
+
+
+def test_a_writer_that_copies_ends_with_fewer_problems_and_says_so(generated, capsys):
+    directory = generated(Engines(lambda prompt, seed: story(prompt, 1)), "max_attempts=2")
+    report = json.loads((directory / "report.json").read_text())
+    assert (report["num_kept"], report["num_written"], report["is_complete"]) == (3, 24, False)
+    assert report["reasons"] == {"exact duplicate": 21}
+    assert "incomplete" in capsys.readouterr().out
+
+
+def test_variations_have_originals_of_their_topic_and_level(generated):
+    directory = generated(Engines(story), "kinds=[parameters]", "num_problems=3", "keep.near_similarity=1.0")
+    for row in read(directory, "written.jsonl"):
+        assert row["kind"] == "parameters" and row["original"] in row["prompt"][-1]["content"]
+        assert row["topic"] == "shop" and f"in {row['level']} steps" in row["prompt"][-1]["content"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run=/nowhere"], "model directory /nowhere does not exist"),
+        (["kinds=[parameters]", "topics=[cooking]"], "must have training problems to vary"),
+        (["rollout.max_prompt_length=8"], "must be at least that of a task"),
+        (["rollout.max_prompt_length=2000"], "must fit"),
+        (["against=/nowhere/old.jsonl"], "/nowhere/old.jsonl does not exist"),
+        (["kinds=[]"], "at least 1 item"),
+        (["topics=[]"], "must name at least one"),
+        (["num_problem=3"], "Did you mean num_problems"),
+        (["--resume", "/nowhere"], "must be a generation's directory"),
+    ],
+)
+def test_a_user_error_is_named_in_one_message(generated, tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        generated(Engines(story), *arguments)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_was_not_trained_to_write(generated, tiny_model, capsys):
+    with pytest.raises(SystemExit):
+        generated(Engines(story), f"run={tiny_model}")
+    assert "run must have been trained to write problems" in capsys.readouterr().err
+
+
+def test_a_dry_run_starts_nothing(generated, tmp_path, run, capsys, monkeypatch):
+    generate_problems.main([f"run={run}", *ARGUMENTS, f"output.root={tmp_path / 'out'}", "--dry-run"])
+    printed = capsys.readouterr().out
+    assert "new shop 1: 4 problems" in printed and "missing  math500" in printed and "nothing was started" in printed
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_with_real_engines_a_killed_driver_loses_nothing(run, ray_address, tmp_path):
+    """Random weights write no problem: every attempt is rejected, and is there once."""
+    free = free_cpus()
+    engine = ("rollout.num_threads=1", "rollout.kv_cache_gib=0.3", "rollout.memory_gib=0.3", "rollout.num_cpus=0.1")
+    short = ("rollout.max_completion_length=24", "max_attempts=3")
+    arguments = (f"run={run}", *ARGUMENTS, *short, *engine, f"output.root={tmp_path}")
+    scored = lambda: sum(path.read_bytes().count(b"\n") for path in tmp_path.glob("exp_*/scored.jsonl"))  # noqa: E731
+    with start(*arguments, script="jobs/generate_problems.py", env=joining(ray_address)) as process:
+        try:
+            wait_until(lambda: scored() > 0, process)
+        finally:
+            process.send_signal(signal.SIGKILL)
+    wait_until_free(free)
+    before = read(only_run(tmp_path), "scored.jsonl")
+    with start(
+        *arguments, "--resume", "latest", script="jobs/generate_problems.py", env=joining(ray_address)
+    ) as process:
+        assert process.wait(400) == 0
+    rows = read(only_run(tmp_path), "written.jsonl")
+    assert (
+        len(rows) == 36
+        and len({row["id"] for row in rows}) == 36
+        and {row["reason"] for row in rows} == {"not well formed"}
+    )
+    assert [row["completion"] for row in rows[: len(before)]] == [row["completion"] for row in before]
+    assert not [p for p in psutil.Process().children(recursive=True) if "ray::EvalWorker" in " ".join(p.cmdline())]
