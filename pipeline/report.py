@@ -3,6 +3,7 @@
 pipeline/reports/run_page.py                 the page of a run
 pipeline/curriculum/search_report.py         of a search, and the curriculum section of a run
 pipeline/audit/section.py                    the audit section of a run
+pipeline/questions/summary.py                the section on written problems of a run
 pipeline/evaluation/evaluation_report.py     of an evaluation
 """
 
@@ -17,6 +18,7 @@ from pipeline.errors import CheckpointError
 from pipeline.evaluation.evaluation_report import write_evaluation_report
 from pipeline.evaluation.record import RECORD_FILE
 from pipeline.files import write_atomic, write_json
+from pipeline.questions.summary import writing_section
 from pipeline.reports import page
 from pipeline.reports.plots import draw_all
 from pipeline.reports.run_page import run_page
@@ -66,7 +68,7 @@ def _write_run_report(run_dir: Path, output_dir: Path, chain: ChainResult | None
         curriculum = chain_section(chain, plots_dir) if chain else ""
         audited = audit_section(audit, plots_dir)
         write_json(output_dir / "summary.json", summary)
-        html = run_page(run_dir, summary, config, plots, curriculum, audited)
+        html = run_page(run_dir, summary, config, plots, curriculum, audited, writing_section(evaluations))
         write_atomic(output_dir / "report.html", html.encode())
     return output_dir / "report.html"
 

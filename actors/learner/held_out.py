@@ -19,7 +19,7 @@ from pipeline.data.tokens import encode_problems
 from pipeline.errors import DataError
 from pipeline.evaluation.held_out import accuracy_by_level, held_out_row, writing_row
 from pipeline.models.tokenizer import prompt_token_ids
-from pipeline.questions.rows import writing_summary
+from pipeline.questions.summary import writing_summary
 from pipeline.training.batching import MicroBatch, TokenSequence
 from pipeline.training.sft import held_out_sums, learned_tokens, perplexity
 from pipeline.types import Problem
@@ -83,7 +83,7 @@ class HeldOutEvaluator:
             if self._recorder:
                 self._recorder.answers(name, rows)
             summary = self._summary(rows)
-            quality = {QUALITY: summary["writing"]["quality_mean"]} if "writing" in summary else {}
+            quality = {QUALITY: summary["writing"]["quality"]["mean"]} if "writing" in summary else {}
             return {"eval_answer_accuracy": float(summary["overall"]["answer_accuracy"]), **quality}
 
         return self._ranks.from_first(answered)

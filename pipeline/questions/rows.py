@@ -1,14 +1,10 @@
 """One row per written problem: the record of stages, evaluations and the generation job."""
 
 from collections.abc import Sequence
-from itertools import combinations
-from statistics import fmean
 from typing import Any
 
 from pipeline.config import RewardTerm
 from pipeline.data.writing import written_text
-from pipeline.questions.computed import compute
-from pipeline.questions.similarity import cosine, phrases, skeleton
 from pipeline.questions.written import Malformed, read_written
 from pipeline.rewards.totals import quality
 from pipeline.types import Completion, Problem, RewardBreakdown, RolloutGroup, WritingTask
@@ -68,38 +64,3 @@ def written_problem(row: Row) -> Problem:
         source="written",
         writing=WritingTask(row["kind"], row["original"], row["original_answer"]),
     )
-
-
-def writing_summary(rows: Sequence[Row]) -> dict[str, float]:
-    """Shares and means over written problems. Those of numbers and operations are over statements that can be computed,
-    and diversity is the mean distance between two well-formed statements of a level."""
-    statements = [row["statement"] for row in rows if row["statement"]]
-    computed = [found for statement in statements if (found := compute(statement))]
-    names = rows[0]["parts"] if rows else ()
-    means = {f"{name}_mean": fmean(row["parts"][name] for row in rows) for name in names}
-    by_level: dict[str | None, list[str]] = {}
-    for row in rows:
-        if row["statement"]:
-            by_level.setdefault(row["level"], []).append(row["statement"])
-    distances = [mean_distance(texts) for texts in by_level.values() if len(texts) > 1]
-    return {
-        "num_written": len(rows),
-        "accepted_frac": _mean([row["outcome"] == "correct" for row in rows]),
-        "well_formed_frac": len(statements) / max(len(rows), 1),
-        "computed_frac": len(computed) / max(len(rows), 1),
-        "quality_mean": _mean([row["quality"] for row in rows]),
-        "operations_mean": _mean([found.num_operations for found in computed]),
-        "largest_number_mean": _mean([found.largest for found in computed]),
-        "diversity": _mean(distances),
-        **means,
-    }
-
-
-def mean_distance(statements: Sequence[str]) -> float:
-    """1 minus the mean similarity of two statements, names, things and numbers masked."""
-    skeletons = [phrases(skeleton(statement)) for statement in statements]
-    return 1 - fmean(cosine(first, second) for first, second in combinations(skeletons, 2))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return fmean(values) if values else 0.0

@@ -17,16 +17,19 @@ _DATA_COLUMNS = {
 }
 
 
-def run_page(run_dir: Path, summary: Row, config: Row, plots: Sequence[Path], curriculum: str, audit: str) -> str:
+def run_page(
+    run_dir: Path, summary: Row, config: Row, plots: Sequence[Path], curriculum: str, audit: str, written: str = ""
+) -> str:
     """HTML of ``report.html``. Sections without content are left out.
 
     Args:
         summary: the content of ``summary.json``.
         config: the run's settings, as plain JSON.
-        curriculum, audit: HTML of those sections.
+        curriculum, audit, written: HTML of those sections.
     """
     evaluations = summary["accuracy"]
     sections = {
+        "Written problems": written,
         "Accuracy on held-out problems": accuracy_section(evaluations),
         "Curriculum: what each stage learned and forgot": curriculum,
         "Training data": _data(summary["data"]),

@@ -1,0 +1,103 @@
+"""What an evaluation of written problems measured, with 95 % intervals."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from pipeline.questions.computed import compute
+from pipeline.questions.similarity import cosine, phrases, skeleton
+from pipeline.reports import page
+from pipeline.reports.statistics import wilson_interval
+
+Row = Mapping[str, Any]
+Measure = dict[str, float]
+"""``mean``, ``low``, ``high`` and ``num``, the number of values."""
+TITLES = {
+    "well_formed": "well formed",
+    "right_key": "right key",
+    "accepted": "right key and the difficulty asked for",
+    "operations": "operations",
+    "largest_number": "largest number",
+    "novelty": "novelty",
+    "diversity": "diversity",
+    "quality": "quality",
+}
+SHARES = ("well_formed", "right_key", "accepted")
+
+
+def writing_summary(rows: Sequence[Row]) -> dict[str, Measure]:
+    """Each measure of TITLES.
+
+    Shares and quality are over all rows, novelty is over well-formed ones. Operations and numbers are over statements
+    that can be computed, whatever their key. Diversity is the mean distance of two well-formed statements of a level,
+    with names, things and numbers masked.
+    """
+    statements = [row for row in rows if row["statement"]]
+    computed = [found for row in statements if (found := compute(row["statement"]))]
+    return {
+        "well_formed": _share([bool(row["statement"]) for row in rows]),
+        "right_key": _share([row["parts"].get("checked", 0) > 0 for row in rows]),
+        "accepted": _share([row["outcome"] == "correct" for row in rows]),
+        "operations": _mean([found.num_operations for found in computed]),
+        "largest_number": _mean([found.largest for found in computed]),
+        "novelty": _mean([row["parts"].get("novel", 0.0) for row in statements]),
+        "diversity": _diversity(statements),
+        "quality": _mean([row["quality"] for row in rows]),
+    }
+
+
+def writing_section(evaluations: Sequence[Row]) -> str:
+    """HTML: measures by evaluation; empty if nothing was written."""
+    written = [evaluation for evaluation in evaluations if "writing" in evaluation]
+    if not written:
+        return ""
+    lines = [
+        [title, *(_cell(name, evaluation["writing"].get(name)) for evaluation in written)]
+        for name, title in TITLES.items()
+    ]
+    counts = ", ".join(f"{each['name']} {each['writing']['well_formed']['num']:.0f}" for each in written)
+    note = f"Means with 95 % intervals. Problems written: {counts}. docs/questions.md says what each measure is."
+    return page.table(["measure", *(evaluation["name"] for evaluation in written)], lines) + page.note(note)
+
+
+def _cell(name: str, measure: Measure | None) -> str:
+    if measure is None or not measure["num"]:
+        return "-"
+    figure = "{:.1%}" if name in SHARES else "{:.2f}"
+    mean, low, high = (figure.format(measure[key]) for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def _share(values: Sequence[bool]) -> Measure:
+    mean = fmean(values) if values else 0.0
+    low, high = wilson_interval(mean, len(values))
+    return {"mean": mean, "low": low, "high": high, "num": len(values)}
+
+
+def _mean(values: Sequence[float], scale: float = 1.0) -> Measure:
+    """
+    Args:
+        scale: factor of the standard error.
+    """
+    mean = fmean(values) if values else 0.0
+    half = scale * 1.96 * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return {"mean": mean, "low": mean - half, "high": mean + half, "num": len(values)}
+
+
+def _diversity(rows: Sequence[Row]) -> Measure:
+    """A mean over pairs is a U-statistic of order 2: its standard error is twice that of the mean of the distances from
+    each statement to the others. Hoeffding, 1948."""
+    by_level: dict[str | None, list[str]] = {}
+    for row in rows:
+        by_level.setdefault(row["level"], []).append(row["statement"])
+    return _mean([distance for texts in by_level.values() for distance in _distances(texts)], scale=2.0)
+
+
+def _distances(statements: Sequence[str]) -> list[float]:
+    """The mean distance from each statement to the others; empty for a single one."""
+    if len(statements) < 2:
+        return []
+    skeletons = [phrases(skeleton(statement)) for statement in statements]
+    similar = [[cosine(first, second) for second in skeletons] for first in skeletons]
+    return [1 - (sum(row) - row[index]) / (len(row) - 1) for index, row in enumerate(similar)]
