@@ -151,7 +151,7 @@ class KnownTexts:
 
     def _rows(self, texts: Sequence[str]) -> Any:
         """Sparse, [num_texts, num_ngrams], of length 1 each. For no texts: one empty row."""
-        return self._weights.transform(self._counts.transform([self._reading(text) for text in texts] or [()]))
+        return self._weights.transform(self._counts.transform([self._reading(text) for text in texts] or [[]]))
 
 
 def _by_ngram(rows: Any) -> Any:

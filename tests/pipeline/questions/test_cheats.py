@@ -23,7 +23,7 @@ GOOD = completion_text(STATEMENT, SOLUTION, "77")
 
 def totals(*texts, **task):
     """A completion that fails a gate gets nothing."""
-    group = writing_group(*texts, **{"level": "2"} | task)
+    group = writing_group(*texts, **{"level": "2", "topic": "fruit"} | task)
     context = reward_context([ordinary(TRAINING)], max_numbers=MAX_NUMBERS, must_compute=True)
     columns = {name: reward_values(name, group, context) for name in WEIGHTS}
     return [
@@ -94,6 +94,8 @@ CHEATS = {
         "70 - 18 = 52\n52 + 20 = 72\n72 + 25 = 97",
         "97",
     ),
+    "a bare sum instead of a story": completion_text("What is 70 - 18 + 25?", SOLUTION, "77"),
+    "an equation instead of a story": completion_text("Solve 3x - 24 = 36 for x.", "3x = 60\nx = 20", "x = 20"),
     "the smallest numbers that pass": completion_text(
         "Omar has 5 coins. Omar sells 3 coins. Ivy has 2 more coins than Omar. How many coins does Ivy have?",
         "5 - 3 = 2\n2 + 2 = 4",
