@@ -4,6 +4,7 @@ import re
 from statistics import fmean
 
 from pipeline.config.questions import QuestionsConfig
+from pipeline.data.stories import TOPICS
 from pipeline.questions import computed
 from pipeline.questions.computed import Computation
 from pipeline.questions.stated import same_answer
@@ -42,8 +43,8 @@ def key_holds(written: WrittenProblem, config: QuestionsConfig) -> bool:
 
 
 def difficulty_value(problem: Problem, written: WrittenProblem, config: QuestionsConfig) -> float:
-    """0 for another number of operations than asked, trivial operations, a result of 0 or numbers beyond their bound;
-    otherwise the size of the numbers, at most 1.
+    """0 for another number of operations than asked, trivial operations, a result of 0, numbers beyond their bound, or
+    a bare sum or equation where a story is asked for; otherwise the size of the numbers, at most 1.
 
     1 if the statement cannot be computed: nothing is known about it. A level that is not a number asks for no number of
     operations.
@@ -53,6 +54,8 @@ def difficulty_value(problem: Problem, written: WrittenProblem, config: Question
         return 1.0
     level = problem.level or ""
     if level.isdecimal() and computation.num_operations != int(level):
+        return 0.0
+    if problem.type in TOPICS and computation.family != "stories":
         return 0.0
     # A result of 0 is what a writer whose key is always 0 needs.
     if computation.is_trivial or same_answer("0", computation.answer):

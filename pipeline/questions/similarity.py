@@ -118,10 +118,12 @@ class KnownTexts:
     def __init__(self, texts: Iterable[str], reading: Reading = anonymous) -> None:
         from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer  # slow to import
 
-        distinct = list({tuple(reading(text)): text for text in texts}.values())
-        self._counts = HashingVectorizer(analyzer=lambda text: ngrams(reading(text)), alternate_sign=False, norm=None)
-        self._weights = TfidfTransformer(sublinear_tf=True).fit(self._counts.transform(distinct or [""]))
-        self._fixed = _by_ngram(self._rows(distinct))
+        self._reading = reading
+        self._counts = HashingVectorizer(analyzer=ngrams, alternate_sign=False, norm=None)
+        distinct = list(dict.fromkeys(tuple(reading(text)) for text in texts))
+        counts = self._counts.transform(distinct or [()])
+        self._weights = TfidfTransformer(sublinear_tf=True).fit(counts)
+        self._fixed = _by_ngram(self._weights.transform(counts))
         self._later: dict[str, Any] = {}
         self._later_texts: Sequence[str] = ()
         self._history = _by_ngram(self._rows([]))
@@ -149,7 +151,7 @@ class KnownTexts:
 
     def _rows(self, texts: Sequence[str]) -> Any:
         """Sparse, [num_texts, num_ngrams], of length 1 each. For no texts: one empty row."""
-        return self._weights.transform(self._counts.transform(texts or [""]))
+        return self._weights.transform(self._counts.transform([self._reading(text) for text in texts] or [[]]))
 
 
 def _by_ngram(rows: Any) -> Any:

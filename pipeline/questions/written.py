@@ -13,6 +13,7 @@ The text is hostile input. Every check takes linear time on a text of bounded le
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -32,8 +33,10 @@ MIN_WORDS = 3
 _FORM = re.compile(r"\s*<problem>(.*)</problem>\s*<solution>(.*)</solution>\s*<answer>(.*)</answer>\s*", re.DOTALL)
 _LONG_NUMBER = re.compile(rf"[0-9]{{{MAX_DIGITS + 1}}}")
 _TOKEN = re.compile(r"\w+")
-_SUM_AND_RESULT = re.compile(r"(?<![\w.^])[0-9(][0-9.,()\s]*[-+*/×÷·][-+*/×÷·0-9.,()\s]*=\s*\$?(-?[0-9][0-9.,]*)")
-"""``3 + 9 = 12``, without an unknown on its left."""
+_NUMBERS = r"-+*/×÷·0-9.,()\s"
+_EQUATION = re.compile(rf"(?<![{_NUMBERS}])([{_NUMBERS}]++)=\s*+\$?(-?[0-9][0-9.,]*)")
+"""Numbers and operators, all of them that stand together, and the number they are equal to."""
+_SUM = re.compile(r"[0-9(].*[-+*/×÷·].*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,16 @@ def _states(statement: str, answer: str) -> bool:
     _, question_mark, behind = statement.rpartition("?")
     if question_mark and _occurrences(answer).search(behind.partition("[asy]")[0]):  # a figure is no statement
         return True
-    return any(same_answer(match[1].rstrip(".,"), answer) for match in _SUM_AND_RESULT.finditer(statement))
+    return any(same_answer(result, answer) for result in _results(statement))
+
+
+def _results(statement: str) -> Iterator[str]:
+    """12 of ``3 + 9 = 12``, but not of ``3x + 9 = 12``."""
+    for match in _EQUATION.finditer(statement):
+        before = statement[: match.start()][-1:]
+        is_part_of_term = bool(before) and (before.isalnum() or before in "^_") and not match[1][0].isspace()
+        if _SUM.fullmatch(match[1].strip()) and not is_part_of_term:
+            yield match[2].rstrip(".,")
 
 
 def _occurrences(answer: str) -> re.Pattern[str]:

@@ -22,6 +22,7 @@ def ordinary(statement: str) -> Problem:
 def writing_group(
     *texts: str,
     level: str = "1",
+    topic: str | None = None,
     kind: WritingKind = "new",
     original: str | None = None,
     original_answer: str | None = None,
@@ -31,6 +32,7 @@ def writing_group(
         prompt=({"role": "user", "content": "Write a problem."},),
         gold="",
         level=level,
+        type=topic,
         writing=WritingTask(kind, original, original_answer),
     )
     completions = tuple(Completion((1, 2), (-0.5, -0.5), text, "stop") for text in texts)

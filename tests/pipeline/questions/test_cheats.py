@@ -1,9 +1,12 @@
 """A planted cheat gets less than an honest problem beside it, in every case, with the rewards of the demo."""
 
+from functools import cache
+
 import pytest
 
 from pipeline.data.stories import MAX_NUMBERS
-from tests.support.questions import completion_text, ordinary, reward_context, reward_values, writing_group
+from pipeline.rewards.registry import make_reward
+from tests.support.questions import NO_VERDICTS, completion_text, ordinary, reward_context, writing_group
 
 GATES = ("well_formed", "checked", "difficulty")
 WEIGHTS = dict.fromkeys(GATES, 1.0) | {"novel": 0.5, "diverse": 0.5, "variation": 0.5}
@@ -21,11 +24,16 @@ SOLUTION = "70 - 18 = 52\n52 + 25 = 77"
 GOOD = completion_text(STATEMENT, SOLUTION, "77")
 
 
+@cache
+def rewards():
+    context = reward_context([ordinary(TRAINING)], max_numbers=MAX_NUMBERS, must_compute=True)
+    return {name: make_reward(name, context) for name in WEIGHTS}
+
+
 def totals(*texts, **task):
     """A completion that fails a gate gets nothing."""
-    group = writing_group(*texts, **{"level": "2"} | task)
-    context = reward_context([ordinary(TRAINING)], max_numbers=MAX_NUMBERS, must_compute=True)
-    columns = {name: reward_values(name, group, context) for name in WEIGHTS}
+    group = writing_group(*texts, **{"level": "2", "topic": "fruit"} | task)
+    columns = {name: reward(group, NO_VERDICTS) for name, reward in rewards().items()}
     return [
         sum(weight * columns[name][index] for name, weight in WEIGHTS.items())
         if all(columns[name][index] > 0 for name in GATES)
@@ -94,6 +102,8 @@ CHEATS = {
         "70 - 18 = 52\n52 + 20 = 72\n72 + 25 = 97",
         "97",
     ),
+    "a bare sum instead of a story": completion_text("What is 70 - 18 + 25?", SOLUTION, "77"),
+    "an equation instead of a story": completion_text("Solve 3x - 24 = 36 for x.", "3x = 60\nx = 20", "x = 20"),
     "the smallest numbers that pass": completion_text(
         "Omar has 5 coins. Omar sells 3 coins. Ivy has 2 more coins than Omar. How many coins does Ivy have?",
         "5 - 3 = 2\n2 + 2 = 4",

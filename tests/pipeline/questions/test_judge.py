@@ -52,7 +52,8 @@ def test_a_statement_that_cannot_be_computed_holds_unless_it_must_be(must_comput
         (Computation("stories", "15", 1, 15, False, ("7 + 8 = 15",)), "1", 0.5),  # 15 of 30, half the bound
         (Computation("stories", "2", 1, 4, False, ("4 - 2 = 2",)), "1", 4 / 30),
         (Computation("stories", "2", 1, 2, False, ("4 / 2 = 2",)), "1", 4 / 30),
-        (Computation("stories", "1", 1, 3, False, ("3 - 2 = 1",)), "1", 0.1),  # the floor, above 0
+        (Computation("stories", "1", 1, 2, False, ("2 - 1 = 1",)), "1", 0.1),  # the floor, above 2 / 30
+        (Computation("equation", "3", 1, 30, False, ("x = 3",)), "1", 1.0),  # its step is no measure
         (Computation("stories", "2", 2, 60, False, ("60 / 30 = 2", "2 + 4 = 6")), "2", 0.6),  # (1 + 6/30) / 2
     ],
 )

@@ -37,6 +37,7 @@ def test_a_skeleton_masks_numbers_names_and_things():
             "He has 3 times as many pens. A pen costs 2 dollars.",
             "he has # times as many @thing a @thing costs # @thing",
         ),
+        ("Will has 5 pens. How many pens will Will have?", "@name has # @thing how many @thing will @name have"),
         ("Mia’s bag", "@name s bag"),
         ("Ｍｉａ has ５ jars", "@name has # @thing"),  # full width
         ("", ""),

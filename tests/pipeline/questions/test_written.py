@@ -68,6 +68,7 @@ def test_a_problem_is_read_from_its_tags(around):
         (stated(STATEMENT + r" \boxed{55}"), "statement states its answer"),
         (stated("The answer is 55. " + STATEMENT), "statement states its answer"),
         (stated("What is 5 * 11 = 55?"), "statement states its answer"),
+        (stated("5 * (9 + 2) = $55 is what?"), "statement states its answer"),
     ],
 )
 def test_a_malformed_text_says_why(text, reason):
@@ -84,6 +85,8 @@ def test_a_malformed_text_says_why(text, reason):
             "4",
         ),
         ("Solve 3x - 24 = 12 for x.", "12"),  # the right side is the answer by chance
+        ("Solve 2 * x + 3 * 4 = 12 for x.", "12"),
+        ("Find a1 with x3 + 4 = 7 in it.", "7"),
         ("Compute $\\sqrt{45}$ in simplest radical form.", "$3\\sqrt{5}$"),
         ("Which day follows Monday?", "Tuesday"),
         ("Find the set of all $x$ with $x^2 < 4$.", "(-2, 2)"),
