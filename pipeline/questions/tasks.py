@@ -41,7 +41,8 @@ class Tasks:
             cell = lacking[0]
             raise DataError(
                 f"kinds must have training problems to vary, got none of topic {cell.topic or 'any'} and level "
-                f"{cell.level or 'any'} for {cell.kind}. Set topics and levels."
+                f"{cell.level or 'any'} for {cell.kind}. The data has topics {_named(task.type for task in training)} and "
+                f"levels {_named(task.level for task in training)}."
             )
 
     def task(self, cell: Cell, index: int, turn: int) -> Problem:
@@ -54,6 +55,10 @@ class Tasks:
         if cell.kind == "new":
             return new_task(cell.topic, cell.level, self._writing, name)
         return replace(item_at(self._originals[cell], turn, self._seed, *cell), id=name)
+
+
+def _named(values: Iterable[str | None]) -> str:
+    return ", ".join(filter(None, _sorted(values))) or "none"
 
 
 def _sorted(values: Iterable[str | None]) -> list[str]:
