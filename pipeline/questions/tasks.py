@@ -34,15 +34,19 @@ class Tasks:
         topics = config.topics or _sorted(task.type for task in training)
         levels = config.levels or _sorted(task.level for task in training)
         self.cells = [Cell(*parts) for parts in product(config.kinds, topics, levels)]
-        for kind in config.kinds:
-            if kind not in writing.prompts:
-                raise ConfigError(f"kinds must have prompts in data.write.prompts of the run, got {kind} without one.")
-        if lacking := [cell for cell in self.cells if cell.kind != "new" and cell not in self._originals]:
-            cell = lacking[0]
+        for cell in self.cells:
+            self._check(cell, training)
+
+    def _check(self, cell: Cell, training: Sequence[Problem]) -> None:
+        if cell.kind not in self._writing.prompts:
+            raise ConfigError(
+                f"kinds must have a prompt in data.write.prompts of the run, got {cell.kind} without one."
+            )
+        if cell.kind != "new" and cell not in self._originals:
+            topics, levels = (_named(getattr(task, tag) for task in training) for tag in ("type", "level"))
             raise DataError(
                 f"kinds must have training problems to vary, got none of topic {cell.topic or 'any'} and level "
-                f"{cell.level or 'any'} for {cell.kind}. The data has topics {_named(task.type for task in training)} and "
-                f"levels {_named(task.level for task in training)}."
+                f"{cell.level or 'any'} for {cell.kind}. The data has topics {topics} and levels {levels}."
             )
 
     def task(self, cell: Cell, index: int, turn: int) -> Problem:

@@ -41,7 +41,7 @@ def run(tmp_path_factory) -> Path:
     settings: dict[str, Any] = {
         "model": {"dtype": "float32", "device": "cpu"},
         "data": {
-            **{"name": "embedded:stories", "arithmetic": {"train_per_level": 20, "eval_per_level": 5}},
+            **{"name": "embedded:stories", "arithmetic": {"train_per_level": 100, "eval_per_level": 5}},
             "write": {"system_prompt": "", "levels": {level: f"in {level} steps" for level in "123"}},
         },
         "questions": {"must_compute": True},
