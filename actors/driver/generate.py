@@ -16,7 +16,7 @@ from actors.driver.engines import Answer, check_length, engine_files, engine_mod
 from actors.reward import RewardWorker
 from actors.rollout import Decoding
 from pipeline.cli import JobArguments
-from pipeline.config import Config
+from pipeline.config import Config, DataConfig
 from pipeline.config.generation import GenerationConfig
 from pipeline.data import load_problems
 from pipeline.errors import ConfigError
@@ -119,14 +119,23 @@ def plan_generation(config: GenerationConfig, held: ExitStack) -> GenerationPlan
     run, model = find_writer(config)
     if model.kind == "checkpoint":
         held.enter_context(kept(model.path))
-    assert run.data.write is not None
-    tasks = Tasks(config, run.data.write, load_problems(run.data, "train"))
+    tasks = _tasks(config, run.data)
     check_writer(config, model, [tasks.task(cell, 0, 0) for cell in tasks.cells])
     near = (config.keep or run.questions.keep).near_similarity
     reading = config.reading()
     others = {name: Similar(split_questions(name, "train", reading), near) for name in config.against}
     quotas = even_quotas(tasks.cells, config.num_problems)
     return GenerationPlan(config, run, model, tasks, quotas, load_test_sets(reading, near), others)
+
+
+def _tasks(config: GenerationConfig, data: DataConfig) -> Tasks:
+    """Reads no tasks but those of the kinds that are asked for: variations take a while to make."""
+    assert data.write is not None
+    if missing := [kind for kind in config.kinds if kind not in data.write.prompts]:
+        raise ConfigError(f"kinds must have prompts in data.write.prompts of the run, got {missing[0]} without one.")
+    prompts = {kind: data.write.prompts[kind] for kind in config.kinds}
+    writing = data.write.model_copy(update={"prompts": prompts})
+    return Tasks(config, writing, load_problems(data.model_copy(update={"write": writing}), "train"))
 
 
 def find_writer(config: GenerationConfig) -> tuple[Config, EvalModel]:

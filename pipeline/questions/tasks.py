@@ -8,7 +8,7 @@ from pipeline.config import WritingConfig
 from pipeline.config.generation import GenerationConfig
 from pipeline.data.selection import natural_order
 from pipeline.data.writing import new_task
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import DataError
 from pipeline.questions.quotas import Cell
 from pipeline.seeds import item_at
 from pipeline.types import Problem
@@ -21,7 +21,7 @@ class Tasks:
         training: tasks of the run's training data. Those that vary a problem are given again, with new seeds.
 
     Raises:
-        ConfigError, DataError: there is no prompt for a kind, or no problem that a variation could start from.
+        DataError: there is no problem that a variation could start from.
     """
 
     def __init__(self, config: GenerationConfig, writing: WritingConfig, training: Sequence[Problem]) -> None:
