@@ -38,10 +38,6 @@ class Tasks:
             self._check(cell, training)
 
     def _check(self, cell: Cell, training: Sequence[Problem]) -> None:
-        if cell.kind not in self._writing.prompts:
-            raise ConfigError(
-                f"kinds must have a prompt in data.write.prompts of the run, got {cell.kind} without one."
-            )
         if cell.kind != "new" and cell not in self._originals:
             topics, levels = (_named(getattr(task, tag) for task in training) for tag in ("type", "level"))
             raise DataError(
