@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from pipeline.questions.rows import Row, written_rows
 from actors.driver.actor_plan import check_cache, plan_engines
 from actors.driver.cluster import connected_ray, wait_for_room
 from actors.driver.engine_job import prepared, progress_shown, read_job_arguments, resumable
+from actors.driver.engine_solver import engine_solver
 from actors.driver.engines import Answer, check_length, engine_files, engine_model, started_engines
 from actors.reward import RewardWorker
 from actors.rollout import Decoding
@@ -188,21 +189,18 @@ def _progress(plan: GenerationPlan, directory: Path) -> Progress:
 def _write_problems(plan: GenerationPlan, directory: Path, progress: Progress) -> None:
     """Rounds of tasks, until none is pending."""
     config = plan.config
-    grader = RewardWorker(plan.run)
-    try:
-        with (
-            notices_shown(directory),
-            progress_shown("kept", config.num_problems, progress.num_kept) as advance,
-            engine_files(plan.model, config.loading, directory) as path,
-        ):
-            settings = engine_model(path, config.loading)
-            writer = _Writer(plan, load_tokenizer(path, settings, chat=True), grader)
-            length = config.rollout.max_prompt_length + config.rollout.max_completion_length
-            with started_engines(config.rollout, config.limits, settings, length, directory) as answer:
-                while chunks := progress.pending():
-                    writer.write(chunks, answer, lambda rows: advance(progress.add(rows)))
-    finally:
-        grader.close()
+    length = config.rollout.max_prompt_length + config.rollout.max_completion_length
+    with ExitStack() as held:
+        held.enter_context(notices_shown(directory))
+        advance = held.enter_context(progress_shown("kept", config.num_problems, progress.num_kept))
+        path = held.enter_context(engine_files(plan.model, config.loading, directory))
+        settings = engine_model(path, config.loading)
+        answer = held.enter_context(started_engines(config.rollout, config.limits, settings, length, directory))
+        solve = engine_solver(plan.run, config, answer, length, directory, held)
+        grader = held.enter_context(closing(RewardWorker(plan.run, solve)))
+        writer = _Writer(plan, load_tokenizer(path, settings, chat=True), grader)
+        while chunks := progress.pending():
+            writer.write(chunks, answer, lambda rows: advance(progress.add(rows)))
 
 
 class _Writer:
