@@ -54,7 +54,12 @@ def engine_files(model: EvalModel, loading: LoadingConfig, directory: Path) -> I
 
 @contextmanager
 def started_engines(
-    rollout: EvalRolloutConfig, limits: LimitsConfig, settings: ModelConfig, max_length: int, directory: Path
+    rollout: EvalRolloutConfig,
+    limits: LimitsConfig,
+    settings: ModelConfig,
+    max_length: int,
+    directory: Path,
+    log_name: str = "rollout",
 ) -> Iterator[Answer]:
     """Engines that live as long as the block.
 
@@ -67,7 +72,7 @@ def started_engines(
     arguments = (rollout, settings, max_length, min(rollout.prompts_per_chunk * rollout.num_samples, MAX_SEQUENCES))
     try:
         workers += [
-            make_actor(EvalWorker, directory, f"rollout_{index}", **engine_options(rollout), **place).remote(
+            make_actor(EvalWorker, directory, f"{log_name}_{index}", **engine_options(rollout), **place).remote(
                 *arguments, _no_weights, end_process
             )
             for index, place in zip(range(rollout.num_workers), places(placement), strict=False)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,12 @@ from typing import Any
 from actors.driver.actor_plan import check_cache, plan_engines
 from actors.driver.cluster import connected_ray, wait_for_room
 from actors.driver.engine_job import prepared, progress_shown, read_job_arguments, resumable
+from actors.driver.engine_solver import engine_solver
 from actors.driver.engines import Answer, check_length, engine_files, engine_model, started_engines
 from actors.reward import RewardWorker
 from actors.rollout import Decoding
 from pipeline.cli import JobArguments
-from pipeline.config import Config
+from pipeline.config import Config, DataConfig
 from pipeline.config.generation import GenerationConfig
 from pipeline.data import load_problems
 from pipeline.errors import ConfigError
@@ -118,14 +119,23 @@ def plan_generation(config: GenerationConfig, held: ExitStack) -> GenerationPlan
     run, model = find_writer(config)
     if model.kind == "checkpoint":
         held.enter_context(kept(model.path))
-    assert run.data.write is not None
-    tasks = Tasks(config, run.data.write, load_problems(run.data, "train"))
+    tasks = _tasks(config, run.data)
     check_writer(config, model, [tasks.task(cell, 0, 0) for cell in tasks.cells])
     near = (config.keep or run.questions.keep).near_similarity
     reading = config.reading()
     others = {name: Similar(split_questions(name, "train", reading), near) for name in config.against}
     quotas = even_quotas(tasks.cells, config.num_problems)
     return GenerationPlan(config, run, model, tasks, quotas, load_test_sets(reading, near), others)
+
+
+def _tasks(config: GenerationConfig, data: DataConfig) -> Tasks:
+    """Reads no tasks but those of the kinds that are asked for: variations take a while to make."""
+    assert data.write is not None
+    if missing := [kind for kind in config.kinds if kind not in data.write.prompts]:
+        raise ConfigError(f"kinds must have prompts in data.write.prompts of the run, got {missing[0]} without one.")
+    prompts = {kind: data.write.prompts[kind] for kind in config.kinds}
+    writing = data.write.model_copy(update={"prompts": prompts})
+    return Tasks(config, writing, load_problems(data.model_copy(update={"write": writing}), "train"))
 
 
 def find_writer(config: GenerationConfig) -> tuple[Config, EvalModel]:
@@ -178,21 +188,18 @@ def _progress(plan: GenerationPlan, directory: Path) -> Progress:
 def _write_problems(plan: GenerationPlan, directory: Path, progress: Progress) -> None:
     """Rounds of tasks, until none is pending."""
     config = plan.config
-    grader = RewardWorker(plan.run)
-    try:
-        with (
-            notices_shown(directory),
-            progress_shown("kept", config.num_problems, progress.num_kept) as advance,
-            engine_files(plan.model, config.loading, directory) as path,
-        ):
-            settings = engine_model(path, config.loading)
-            writer = _Writer(plan, load_tokenizer(path, settings, chat=True), grader)
-            length = config.rollout.max_prompt_length + config.rollout.max_completion_length
-            with started_engines(config.rollout, config.limits, settings, length, directory) as answer:
-                while chunks := progress.pending():
-                    writer.write(chunks, answer, lambda rows: advance(progress.add(rows)))
-    finally:
-        grader.close()
+    length = config.rollout.max_prompt_length + config.rollout.max_completion_length
+    with ExitStack() as held:
+        held.enter_context(notices_shown(directory))
+        advance = held.enter_context(progress_shown("kept", config.num_problems, progress.num_kept))
+        path = held.enter_context(engine_files(plan.model, config.loading, directory))
+        settings = engine_model(path, config.loading)
+        answer = held.enter_context(started_engines(config.rollout, config.limits, settings, length, directory))
+        solve = engine_solver(plan.run, config, answer, length, directory, held)
+        grader = held.enter_context(closing(RewardWorker(plan.run, solve)))
+        writer = _Writer(plan, load_tokenizer(path, settings, chat=True), grader)
+        while chunks := progress.pending():
+            writer.write(chunks, answer, lambda rows: advance(progress.add(rows)))
 
 
 class _Writer:

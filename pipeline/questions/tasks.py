@@ -8,7 +8,7 @@ from pipeline.config import WritingConfig
 from pipeline.config.generation import GenerationConfig
 from pipeline.data.selection import natural_order
 from pipeline.data.writing import new_task
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import DataError
 from pipeline.questions.quotas import Cell
 from pipeline.seeds import item_at
 from pipeline.types import Problem
@@ -21,7 +21,7 @@ class Tasks:
         training: tasks of the run's training data. Those that vary a problem are given again, with new seeds.
 
     Raises:
-        ConfigError, DataError: there is no prompt for a kind, or no problem that a variation could start from.
+        DataError: there is no problem that a variation could start from.
     """
 
     def __init__(self, config: GenerationConfig, writing: WritingConfig, training: Sequence[Problem]) -> None:
@@ -34,14 +34,15 @@ class Tasks:
         topics = config.topics or _sorted(task.type for task in training)
         levels = config.levels or _sorted(task.level for task in training)
         self.cells = [Cell(*parts) for parts in product(config.kinds, topics, levels)]
-        for kind in config.kinds:
-            if kind not in writing.prompts:
-                raise ConfigError(f"kinds must have prompts in data.write.prompts of the run, got {kind} without one.")
-        if lacking := [cell for cell in self.cells if cell.kind != "new" and cell not in self._originals]:
-            cell = lacking[0]
+        for cell in self.cells:
+            self._check(cell, training)
+
+    def _check(self, cell: Cell, training: Sequence[Problem]) -> None:
+        if cell.kind != "new" and cell not in self._originals:
+            topics, levels = (_named(getattr(task, tag) for task in training) for tag in ("type", "level"))
             raise DataError(
                 f"kinds must have training problems to vary, got none of topic {cell.topic or 'any'} and level "
-                f"{cell.level or 'any'} for {cell.kind}. Set topics and levels."
+                f"{cell.level or 'any'} for {cell.kind}. The data has topics {topics} and levels {levels}."
             )
 
     def task(self, cell: Cell, index: int, turn: int) -> Problem:
@@ -54,6 +55,10 @@ class Tasks:
         if cell.kind == "new":
             return new_task(cell.topic, cell.level, self._writing, name)
         return replace(item_at(self._originals[cell], turn, self._seed, *cell), id=name)
+
+
+def _named(values: Iterable[str | None]) -> str:
+    return ", ".join(filter(None, _sorted(values))) or "none"
 
 
 def _sorted(values: Iterable[str | None]) -> list[str]:

@@ -23,9 +23,6 @@ ROWS = [
     make_row(),
     make_row("written-0-000000-1", SHELF, level="2", topic="shops", solution="so it is", answer="$\\frac{168}{2}$"),
     make_row("written-0-000001-0", JARS, reason="exact duplicate", detail=f"1.00 similar to: {JARS}", quality=0.25),
-    make_row(
-        **{"id": "written-0-000001-1", "statement": "", "solution": "", "answer": "", "quality": 0.0},
-        **{"reason": "not well formed", "detail": "<answer> missing", "completion": "I do not KNOW"},
-        parts={"checked": 0.0, "novel": 0.0},
-    ),
+    make_row("written-0-000001-1", "", solution="", answer="", reason="not well formed", detail="<answer> missing")
+    | {"completion": "I do not KNOW", "quality": 0.0, "parts": {"checked": 0.0, "novel": 0.0}},
 ]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import DataConfig
+from pipeline.config import DataConfig, FieldNames
 from pipeline.data import load_problems
 from pipeline.errors import CheckpointError
 from pipeline.questions.filters import Similar
@@ -17,7 +17,7 @@ from tests.support.written import BOATS, JARS, ROWS, SHELF, make_row
 
 QUOTAS = {Cell("new", "stories", "1"): 1, Cell("new", "shops", "2"): 2}
 RECORD = {"model": {"name": "tiny"}, "settings": {"seed": 3}}
-FIELDS = {"question": "problem", "solution": "solution", "level": "level", "type": "type", "id": "id"}
+FIELDS = FieldNames(question="problem", solution="solution", level="level", type="type", id="id")
 
 
 def write(directory: Path, rows: list[dict] | None = None) -> dict:

@@ -30,6 +30,10 @@ def ids(shown: Any) -> list[str]:
     return shown.locator("#lines tr th").all_inner_texts()
 
 
+def wait_for(shown: Any, expected: list[str]) -> None:
+    until(lambda: ids(shown) == expected)
+
+
 def short(*numbers: str) -> list[str]:
     return [f"written-0-00000{number}" for number in numbers]
 
@@ -60,7 +64,7 @@ def test_search_reads_statements_answers_completions_and_details(open_page):
     shown = open_page(html(ROWS))
     for text, expected in {"pens": ["0-1"], "do not know": ["1-1"], "similar to": ["1-0"], "missing": ["1-1"]}.items():
         shown.get_by_role("searchbox").fill(text)
-        until(lambda expected=expected: ids(shown) == short(*expected))
+        wait_for(shown, short(*expected))
 
 
 def test_a_problem_opens_in_full_with_its_parts(open_page):
