@@ -32,6 +32,8 @@ class SolverConfig(StrictModel):
     """Solutions of each written problem."""
     target_rate: float = Field(0.5, gt=0, lt=1)
     """Share of solutions that agree with the stated answer at which the reward is highest."""
+    target_rates: dict[str, Annotated[float, Field(gt=0, lt=1)]] = {}
+    """Level -> its own target rate, so that problems are as difficult as asked for."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature of the solver."""
     max_completion_length: int = Field(256, ge=1)

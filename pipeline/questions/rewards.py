@@ -120,7 +120,7 @@ class Novel(StatefulReward):
 
 @register("solvable")
 class Solvable:
-    """Highest where ``target_rate`` of the solver's answers agree with the stated one, 0 where all do or none."""
+    """Highest where the target share of the solver's answers agree with the stated one, 0 where all do or none."""
 
     def __init__(self, context: RewardContext) -> None:
         if context.solve is None or context.config.questions.solver is None:
@@ -129,7 +129,7 @@ class Solvable:
                 "problems. Set questions.solver, or leave solvable out of reward.functions."
             )
         self._solve = context.solve
-        self._target_rate = context.config.questions.solver.target_rate
+        self._config = context.config.questions.solver
 
     def __call__(self, group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
         found = _written(group)
@@ -140,7 +140,8 @@ class Solvable:
         ]
         agrees = iter([verdict.outcome == "correct" for verdict in grade_batch(pairs)])
         rates = iter([fmean([next(agrees) for _ in solutions] or [0.0]) for solutions in samples])
-        return [solve_rate_value(next(rates), self._target_rate) if each else 0.0 for each in found]
+        target = self._config.target_rates.get(group.problem.level or "", self._config.target_rate)
+        return [solve_rate_value(next(rates), target) if each else 0.0 for each in found]
 
 
 def novelty_value(similarity: float, config: NoveltyConfig) -> float:

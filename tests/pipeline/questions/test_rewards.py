@@ -138,6 +138,15 @@ def test_solved_problems_are_rewarded_by_the_share_of_agreeing_answers():
     assert asked == [JARS, SALE, AREA]
 
 
+def test_levels_may_have_solve_rates_of_their_own():
+    half_right = tuple(Completion((1,), (-0.5,), text, "stop") for text in ("55", "12"))
+    context = reward_context(
+        solver={"target_rate": 0.5, "target_rates": {"1": 0.25}}, solve=lambda _, statements: [half_right]
+    )
+    assert reward_values("solvable", writing_group(written(JARS), level="1"), context) == [pytest.approx(2 / 3)]
+    assert reward_values("solvable", writing_group(written(JARS), level="2"), context) == [1]
+
+
 def test_solvable_needs_a_solver():
     with pytest.raises(RewardError, match=r"questions\.solver must be set"):
         make_reward("solvable", reward_context())
