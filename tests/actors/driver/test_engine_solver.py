@@ -1,6 +1,8 @@
 """The solver of a job that does not train."""
 
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,9 +15,13 @@ from pipeline.types import Completion, Problem, RolloutGroup, WeightId
 GROUP = RolloutGroup(Problem("p", ({"role": "user", "content": "Write."},), "1"), (1,), (), WeightId(0, 0))
 
 
-def run_config(model: str, **solver) -> Config:
-    settings = {"model": {"name": model, "device": "cpu"}, "stages": [{"name": "rl", "kind": "grpo"}]}
-    settings |= {"rollout": {"max_prompt_length": 300}} | ({"questions": {"solver": solver}} if solver else {})
+def run_config(policy: Path, solver: dict[str, Any] | None) -> Config:
+    settings = {
+        "model": {"name": str(policy), "device": "cpu"},
+        "questions": {"solver": solver},
+        "rollout": {"max_prompt_length": 300},
+        "stages": [{"name": "rl", "kind": "grpo"}],
+    }
     return Config.model_validate(settings)
 
 
@@ -29,7 +35,7 @@ def solved(requests, decodings):
 
 
 def test_statements_are_solved_by_the_engines_of_the_job(tiny_model):
-    config = run_config(str(tiny_model), num_samples=2, max_completion_length=16)
+    config = run_config(tiny_model, {"num_samples": 2, "max_completion_length": 16})
     short, too_long, longer = EngineSolver(config, solved)(GROUP, ["1 + 1?", "x" * 400, "10 + 10?"])
     assert len(short) == len(longer) == 2 and too_long == ()
     assert int(longer[0].text) - int(short[0].text) == 2  # a token is a byte
@@ -37,11 +43,15 @@ def test_statements_are_solved_by_the_engines_of_the_job(tiny_model):
 
 @pytest.mark.parametrize("other", [False, True])
 def test_another_model_gets_engines_of_its_own(tiny_model, tmp_path, monkeypatch, other):
-    started = []
-    monkeypatch.setattr(engine_solver, "started_engines", lambda *arguments: started.append(arguments) or ExitStack())
-    run = run_config(str(tiny_model), model=str(tiny_model) if other else None)
+    started: list[str] = []
+
+    def engines(rollout, limits, settings, length, directory, log_name):
+        started.append(settings.name)
+        return ExitStack()
+
+    monkeypatch.setattr(engine_solver, "started_engines", engines)
+    config, run = GenerationConfig(run="RUN"), run_config(tiny_model, {"model": str(tiny_model) if other else None})
     with ExitStack() as held:
-        config = GenerationConfig(run="RUN")
         assert engine_solver.engine_solver(run, config, solved, 64, tmp_path, held)
-        assert engine_solver.engine_solver(run_config(str(tiny_model)), config, solved, 64, tmp_path, held) is None
-    assert [arguments[2].name for arguments in started] == [str(tiny_model)] * other
+        assert engine_solver.engine_solver(run_config(tiny_model, None), config, solved, 64, tmp_path, held) is None
+    assert started == [str(tiny_model)] * other
