@@ -10,9 +10,14 @@ DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "questions_gen_smoll
 
 
 def train(config: Any, resumed: Any) -> None:
+    from rich.console import Console
+
     from actors.driver.launch import run
+    from pipeline.questions.summary import writing_table
+    from pipeline.runs.records import read_evaluations
 
     run_directory = run(config, resumed)
+    Console(width=160).print(writing_table(read_evaluations(run_directory.path)))
     print(f"report: {run_directory.path / 'report.html'}")
 
 

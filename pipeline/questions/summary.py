@@ -3,12 +3,15 @@
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.questions.computed import compute
 from pipeline.questions.similarity import cosine, phrases, skeleton
 from pipeline.reports import page
 from pipeline.reports.statistics import wilson_interval
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Row = Mapping[str, Any]
 Measure = dict[str, float]
@@ -53,19 +56,33 @@ def writing_section(evaluations: Sequence[Row]) -> str:
     if not written:
         return ""
     lines = [
-        [title, *(_cell(name, evaluation["writing"].get(name)) for evaluation in written)]
-        for name, title in TITLES.items()
+        [title, *(shown(name, evaluation["writing"][name]) for evaluation in written)] for name, title in TITLES.items()
     ]
     counts = ", ".join(f"{each['name']} {each['writing']['well_formed']['num']:.0f}" for each in written)
     note = f"Means with 95 % intervals. Problems written: {counts}. docs/questions.md says what each measure is."
     return page.table(["measure", *(evaluation["name"] for evaluation in written)], lines) + page.note(note)
 
 
-def _cell(name: str, measure: Measure | None) -> str:
-    if measure is None or not measure["num"]:
+def writing_table(evaluations: Sequence[Row]) -> "Table":
+    """For a terminal: the same measures."""
+    from rich.table import Table
+    from rich.text import Text
+
+    written = [evaluation for evaluation in evaluations if "writing" in evaluation]
+    table = Table("measure", title="written problems")
+    for evaluation in written:
+        table.add_column(Text(evaluation["name"]))
+    for name, title in TITLES.items():
+        table.add_row(title, *(Text(shown(name, evaluation["writing"][name])) for evaluation in written))
+    return table
+
+
+def shown(name: str, measure: Measure, sign: str = "") -> str:
+    """The mean and its interval; ``sign`` is ``+`` for a change."""
+    if not measure["num"]:
         return "-"
-    figure = "{:.1%}" if name in SHARES else "{:.2f}"
-    mean, low, high = (figure.format(measure[key]) for key in ("mean", "low", "high"))
+    figure = sign + (".1%" if name in SHARES else ".2f")
+    mean, low, high = (format(measure[key], figure) for key in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]"
 
 

@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.questions --seeds 0 1 2 --output /tmp/study
 
-Per seed: the recipe configs/questions_gen_smollm2.yaml, resumed if it was stopped. The tables are over the problems that
-all seeds wrote for the same held-out tasks. A change is significant if its interval excludes 0.
+Per seed: the recipe configs/questions_gen_smollm2.yaml, resumed if it was stopped. The tables are over what all seeds
+wrote for the same held-out tasks. A change is significant if its interval excludes 0.
 """
 
 import argparse
@@ -17,9 +17,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.files import write_json
-from pipeline.questions.summary import SHARES, TITLES, Measure, writing_summary
+from pipeline.questions.summary import TITLES, Measure, shown, writing_summary
 from pipeline.runs.records import read_evaluations, read_jsonl
 from tests.benchmarks.__main__ import matmul_tflops
 from tests.conftest import ROOT
@@ -56,14 +57,6 @@ def change(before: Measure, after: Measure) -> Measure:
     return {"mean": mean, "low": mean - half, "high": mean + half, "num": after["num"]}
 
 
-def cell(name: str, measure: Measure, *, signed: bool = False) -> str:
-    if not measure["num"]:
-        return "-"
-    sign, figure = "+" if signed else "", ".1%" if name in SHARES else ".2f"
-    mean, low, high = (format(measure[key], sign + figure) for key in ("mean", "low", "high"))
-    return f"{mean} \\[{low}, {high}]"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -80,8 +73,8 @@ def main() -> None:
     changes = Table("change", *(f"{before} -> {after}" for before, after in pairwise(measured)))
     for name, title in TITLES.items():
         own = [measures[name] for measures in measured.values()]
-        table.add_row(title, *(cell(name, measure) for measure in own))
-        changes.add_row(title, *(cell(name, change(*pair), signed=True) for pair in pairwise(own)))
+        table.add_row(title, *(Text(shown(name, measure)) for measure in own))
+        changes.add_row(title, *(Text(shown(name, change(*pair), "+")) for pair in pairwise(own)))
     console.print(table, changes)
 
 
