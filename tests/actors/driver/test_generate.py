@@ -55,7 +55,7 @@ def run(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def few_test_sets(monkeypatch):
-    monkeypatch.setattr("pipeline.questions.test_sets.DATA_SETS", {name: DATA_SETS[name] for name in TEST_SETS})
+    monkeypatch.setattr("pipeline.questions.contamination.DATA_SETS", {name: DATA_SETS[name] for name in TEST_SETS})
 
 
 def story(prompt: str, seed: int) -> str:
