@@ -206,8 +206,11 @@ def test_a_dry_run_starts_nothing(generated, tmp_path, run, capsys, monkeypatch)
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_driver_with_real_engines_is_killed_and_what_they_wrote_is_kept(generated, run, ray_address, tmp_path):
+def test_a_driver_with_real_engines_is_killed_and_what_they_wrote_is_kept(
+    generated, run, ray_address, tmp_path, monkeypatch
+):
     """Random weights write no problem: what they wrote is rejected. The rest is written by an engine of this test."""
+    monkeypatch.setattr("pipeline.questions.contamination.DATA_SETS", DATA_SETS)  # the other process has all of them
     free = free_cpus()
     engine = ("rollout.num_threads=1", "rollout.kv_cache_gib=0.3", "rollout.memory_gib=0.3", "rollout.num_cpus=0.1")
     settings = ("rollout.max_completion_length=24", "max_attempts=9", *engine)
