@@ -26,13 +26,13 @@ from pipeline.evaluation.record import model_record
 from pipeline.models.context import context_length, read_model_config
 from pipeline.models.device import choose_dtype
 from pipeline.models.tokenizer import check_prompt, load_tokenizer, prompt_token_ids
+from pipeline.questions.contamination import TestSets, load_test_sets
 from pipeline.questions.filters import Keeper, Similar
 from pipeline.questions.generation_record import RECORD_FILE, GenerationRecord, read_generation
 from pipeline.questions.progress import Progress
 from pipeline.questions.quotas import Quotas, even_quotas
 from pipeline.questions.rows import Row, written_rows
 from pipeline.questions.tasks import Tasks
-from pipeline.questions.test_sets import TestSets, load_test_sets
 from pipeline.questions.written_files import write_generation
 from pipeline.runs.checkpoints import kept
 from pipeline.runs.logs import log_to_file

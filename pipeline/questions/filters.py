@@ -168,10 +168,5 @@ class Keeper:
         return ("not needed", "") if self._num_kept[cell] > self._quotas[cell] else None
 
 
-def keep(rows: Iterable[Row], keeper: Keeper) -> list[Row]:
-    """The rows that are kept, in their order."""
-    return [row for row in map(keeper.judged, rows) if row["is_kept"]]
-
-
 def _described(match: Match) -> str:
     return f"{match.similarity:.2f} similar to: {match.text}"

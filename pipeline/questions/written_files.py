@@ -8,9 +8,9 @@ from typing import Any, cast
 
 from pipeline.errors import CheckpointError
 from pipeline.files import hidden_name, write_atomic, write_json, write_jsonl
+from pipeline.questions.contamination import TestSets, proof
 from pipeline.questions.quotas import Cell, Quotas
 from pipeline.questions.rows import Row
-from pipeline.questions.test_sets import TestSets, proof
 from pipeline.questions.written_page import written_page
 from pipeline.reports import page
 

@@ -105,7 +105,8 @@ def _proof(report: Mapping[str, Any]) -> str:
     missing = page.table(["not compared", "reason"], report["not_compared"].items(), "plain")
     note = (
         "Every statement that was written is compared with every test problem. Exact: the same apart from case, white "
-        "space and punctuation. Near: mostly the same runs of three words, whatever the numbers are."
+        "space and punctuation. Near: mostly the same runs of three words, with other numbers or with other names and "
+        "things."
     )
     return page.table(_COUNTS.values(), lines) + page.note(note) + (missing if report["not_compared"] else "")
 

@@ -9,9 +9,9 @@ import pytest
 from pipeline.config import DataConfig, FieldNames
 from pipeline.data import load_problems
 from pipeline.errors import CheckpointError
+from pipeline.questions.contamination import TestSets
 from pipeline.questions.filters import Similar
 from pipeline.questions.quotas import Cell
-from pipeline.questions.test_sets import TestSets
 from pipeline.questions.written_files import read_report, result_lines, write_generation
 from tests.support.written import BOATS, JARS, ROWS, SHELF, make_row
 

@@ -5,8 +5,8 @@ import pytest
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.errors import DataError
 from pipeline.evaluation.registry import DATA_SETS
+from pipeline.questions.contamination import TestSets, load_test_sets, proof
 from pipeline.questions.filters import Similar
-from pipeline.questions.test_sets import TestSets, load_test_sets, proof
 from tests.support.data import write_jsonl
 from tests.support.evaluations import evaluation_config
 
@@ -17,7 +17,7 @@ MORE_JARS = JARS.replace("11", "20")
 @pytest.fixture
 def two_sets(monkeypatch):
     registered = {name: DATA_SETS[name] for name in ("gsm8k", "combibench", "embedded:operations")}
-    monkeypatch.setattr("pipeline.questions.test_sets.DATA_SETS", registered)
+    monkeypatch.setattr("pipeline.questions.contamination.DATA_SETS", registered)
 
 
 def reading(tmp_path) -> EvaluationConfig:
