@@ -23,7 +23,7 @@ class Findings:
     comparison: Comparison | None
     trend: Trend | None
     statements: list[str]
-    """Plain sentences. Without a comparison or a trend they give the reason."""
+    """Plain sentences. If there is nothing to compare they give the reason."""
 
 
 def judge(results: CurriculumResults, measure: str = CORRECT_BY[0]) -> Findings:
