@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pipeline.data.splits import SplitResult
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-    from pipeline.questions.student import StudentData
 
 SPLIT = """Divide a data set into training and held-out problems.
 

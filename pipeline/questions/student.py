@@ -205,18 +205,23 @@ def _real(settings: StudentSettings, split: SplitName) -> list[Example]:
 def _examples(rows: Iterable[Row], names: FieldNames) -> Iterator[Example]:
     for row in rows:
         question = row.question(names.question)
-        texts = (row.text(name) for name in (names.answer, names.solution, names.level, names.type))
-        yield Example(question, *texts, id=hashlib.sha256(question.encode()).hexdigest()[:12])
+        yield Example(
+            question=question,
+            answer=row.text(names.answer),
+            solution=row.text(names.solution),
+            level=row.text(names.level),
+            type=row.text(names.type),
+            id=hashlib.sha256(question.encode()).hexdigest()[:12],
+        )
 
 
 def _usable(examples: Iterable[Example], held_out: Similar, left_out: Counter[str]) -> list[Example]:
     """Complete problems, each once, and none that is held out. The others are counted."""
     usable: dict[str, Example] = {}
     for example in examples:
-        match = held_out.find(example.question)
         if not (example.question and example.answer and example.solution):
             left_out["without a question, an answer or a solution"] += 1
-        elif match:
+        elif match := held_out.find(example.question):
             left_out[f"held-out problem ({match.kind})"] += 1
         elif example.id in usable:
             left_out["repeated"] += 1

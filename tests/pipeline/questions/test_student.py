@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline.config import DataConfig
+from pipeline.config import DataConfig, FieldNames
 from pipeline.data import load_problems
 from pipeline.errors import ConfigError, DataError
 from pipeline.questions.student import Counted, Example, StudentSettings, prepare_student, same_tokens
@@ -16,7 +16,7 @@ from tests.support.data import write_jsonl
 from tests.support.models import save_tiny_model
 from tests.support.written import BOATS, JARS, SHELF, make_row
 
-FIELDS = {name: name for name in ("question", "answer", "solution", "level", "type", "id")}
+FIELDS = FieldNames(question="question", answer="answer", solution="solution", level="level", type="type", id="id")
 
 
 def counted(*lengths: int, level: str = "1") -> list[Counted]:
@@ -80,7 +80,7 @@ def data(tmp_path) -> str:
     return str(tmp_path / "real")
 
 
-def settings(tmp_path: Path, data: str, model: str, written: Path, **values: object) -> StudentSettings:
+def settings(tmp_path: Path, data: str, model: str, written: Path, **values: int) -> StudentSettings:
     return StudentSettings(written, data, tmp_path / "out", model, **values)
 
 
@@ -95,11 +95,11 @@ def test_both_sides_are_written_in_one_layout_with_the_same_held_out_problems(tm
     assert found.left_out["real"] == {"without a question, an answer or a solution": 1, exact: 1}
     out = tmp_path / "out"
     assert (out / "written" / "test.parquet").read_bytes() == (out / "real" / "test.parquet").read_bytes()
-    assert pq.read_table(out / "real" / "train.parquet").column_names == list(FIELDS)
+    assert pq.read_table(out / "real" / "train.parquet").column_names == list(Example._fields)
     for side, sign in (("written", "*"), ("real", "+")):
         config = DataConfig(name=str(out / side), fields=FIELDS)
         train, test = load_problems(config, "train"), load_problems(config, "eval")
-        assert sorted(problem.level for problem in train) == ["1", "2"] and sign in train[0].question
+        assert {problem.level for problem in train} == {"1", "2"} and sign in train[0].question
         assert train[0].solution == "<reasoning>\n5 * 11 = 55\n</reasoning>\n<answer>\n55\n</answer>"
         assert [problem.question for problem in test] == [JARS, "9 + 9?"]
 
