@@ -1,6 +1,7 @@
 """Prepare data for training.
 
 python jobs/prepare_data.py split --data NAME_OR_PATH --output DIR [--stratify-by level,type] [--test-fraction 0.2]
+python jobs/prepare_data.py student --written RUN_OR_FILE --data embedded:stories --output DIR
 """
 
 import argparse
@@ -8,12 +9,14 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.cli import user_errors
 
 if TYPE_CHECKING:
     from pipeline.data.splits import SplitResult
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 SPLIT = """Divide a data set into training and held-out problems.
 
@@ -26,38 +29,67 @@ signs stay on one side. Rows without a usable level, answer or solution are repo
 
 The defaults suit MATH: qwedsacf/competition_math, or a copy of it. Embedded sets have fields of their own.
 """
+STUDENT = """Make the data that shows what written problems are worth to a student.
+
+Reads the written problems that were kept, and draws real training problems with as many tokens, of the same levels and
+lengths. Exact and near copies of held-out problems are counted and left out. Writes written/ and real/, each with
+train.parquet and test.parquet (question, answer, solution, level, type, id; the same held-out problems), and
+student.json, which says how they were made, to DIR. configs/student_demo.yaml trains on both.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = vars(_parse(argv))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    prepare = {"split": _split, "student": _student}[arguments.pop("command")]
     with user_errors():
-        from pipeline.data.splits import SplitSettings, prepare_split
-
-        arguments["stratify_by"] = tuple(arguments["stratify_by"].split(","))
-        del arguments["command"]
         try:
-            split = prepare_split(SplitSettings(**arguments))
+            prepare(arguments)
         except KeyboardInterrupt:
             print("interrupted: nothing was written.", file=sys.stderr)
             sys.exit(130)
-        _print_counts("level", split.counts(lambda record: record.level))
-        if "type" in arguments["stratify_by"]:
-            _print_counts("type", split.counts(lambda record: record.type))
-        _print_left_out(split)
         print(arguments["output"])
+
+
+def _split(arguments: dict[str, Any]) -> None:
+    from pipeline.data.splits import SplitSettings, prepare_split
+
+    stratify_by = tuple(arguments["stratify_by"].split(","))
+    split = prepare_split(SplitSettings(**(arguments | {"stratify_by": stratify_by})))
+    _print_counts("level", split.counts(lambda record: record.level))
+    if "type" in stratify_by:
+        _print_counts("type", split.counts(lambda record: record.type))
+    _print_left_out(split)
+
+
+def _student(arguments: dict[str, Any]) -> None:
+    from pipeline.questions.student import StudentSettings, prepare_student
+
+    data = prepare_student(StudentSettings(**arguments))
+    for side in data.train:
+        counts = data.counts(side)
+        levels = ", ".join(f"{level}: {count:,}" for level, count in counts["levels"].items())
+        print(f"{side}: {counts['num_problems']:,} problems, {counts['num_tokens']:,} tokens (by level: {levels})")
+        for reason, count in data.left_out[side].items():
+            print(f"  left out: {count:,} {reason}")
+    print(f"held out: {len(data.test):,} problems")
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="split")
-    split = commands.add_parser(
+    commands = parser.add_subparsers(dest="command", required=True, metavar="split | student")
+    _add_split(commands)
+    _add_student(commands)
+    return parser.parse_args(argv)
+
+
+def _add_split(commands: "Commands") -> None:
+    add = commands.add_parser(
         "split",
         help="divide a data set into train.parquet and test.parquet",
         description=SPLIT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = split.add_argument
+    ).add_argument
     add("--data", required=True, metavar="NAME", help="hub data set, .parquet, .jsonl, directory or embedded:NAME")
     add("--output", required=True, type=Path, metavar="DIR", help="a new or empty directory")
     add("--force", action="store_true", help="replace an earlier split in a DIR that is not empty")
@@ -78,7 +110,32 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     for name, default in (("question", "problem"), ("solution", "solution"), ("level", "level"), ("type", "type")):
         none = "; '' for none" if name in ("solution", "type") else ""
         add(f"--{name}-field", default=default, metavar="NAME", help=f"(default: {default}{none})")
-    return parser.parse_args(argv)
+
+
+def _add_student(commands: "Commands") -> None:
+    add = commands.add_parser(
+        "student",
+        help="take written problems, and as many tokens of real ones",
+        description=STUDENT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).add_argument
+    add(
+        "--written",
+        required=True,
+        type=Path,
+        metavar="PATH",
+        help="run of jobs/questions_gen.py, directory of jobs/generate_problems.py, or its problems.parquet or .jsonl",
+    )
+    add("--data", required=True, metavar="NAME", help="real problems: embedded:NAME, or a directory made by split")
+    add("--output", required=True, type=Path, metavar="DIR", help="a new or empty directory")
+    add(
+        "--model",
+        default="embedded:smollm2-135m-instruct",
+        metavar="NAME",
+        help="whose tokenizer counts (default: %(default)s)",
+    )
+    add("--seed", type=int, default=0, metavar="N", help="for the choice and order of problems (default: %(default)s)")
+    add("--max-problems", type=int, metavar="N", help="written problems to use (default: all that were kept)")
 
 
 def _print_counts(by: str, counts: dict[str, dict[str, int]]) -> None:

@@ -1,4 +1,4 @@
-"""A search over curricula: replay ratios, level orders, learning rates, seeds. Every stage is a Ray Tune trial."""
+"""A search over curricula: replay ratios, level orders, data, learning rates, seeds. Every stage is a Tune trial."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The best setting against the baseline, and the trend of a metric over the replay ratio."""
+"""The best setting against the baseline, what settings gained, and the trend of a metric over the replay ratio."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from statistics import fmean
 
 import numpy as np
 
-from pipeline.curriculum.estimates import Bootstrap
+from pipeline.curriculum.estimates import Bootstrap, Estimate
 from pipeline.curriculum.forgetting import ChainAnswers
 from pipeline.reports.statistics import percentile_interval
 
@@ -114,6 +114,16 @@ def trend(chains: Sequence[ChainAnswers], ratios: Mapping[str, float], metric: s
         f"{_signed(interval[1] * 0.1)}]."
     )
     return Trend(slope, interval, by_seed, falls, statement)
+
+
+def gain_statement(gains: Mapping[str, Estimate]) -> str:
+    """What every setting gained in training, with its interval over problems and its seeds."""
+    parts = []
+    for setting, gain in gains.items():
+        low, high = map(_signed, gain.interval)
+        seeds = ", ".join(map(_signed, gain.by_seed.values()))
+        parts.append(f"{setting} {_signed(gain.mean)} points [{low}, {high}] (by seed {seeds})")
+    return f"Average accuracy gained in training: {'; '.join(parts)}."
 
 
 def _signed(share: float) -> str:

@@ -1,11 +1,12 @@
-"""The findings of a search: estimates per setting, the comparison with the baseline, the replay-ratio trend."""
+"""The findings of a search: estimates per setting, the comparison with the baseline, and the trend over the replay
+ratio or, in a search that does not vary it, what every setting gained."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.curriculum.chain_results import CORRECT_BY, CurriculumResults
-from pipeline.curriculum.comparisons import Comparison, Trend, compare_with_baseline, trend
+from pipeline.curriculum.comparisons import Comparison, Trend, compare_with_baseline, gain_statement, trend
 from pipeline.curriculum.estimates import Estimate, summarize
 from pipeline.curriculum.forgetting import ChainAnswers
 from pipeline.runs.records import number
@@ -22,7 +23,7 @@ class Findings:
     comparison: Comparison | None
     trend: Trend | None
     statements: list[str]
-    """Plain sentences. Without a comparison or a trend they give the reason."""
+    """Plain sentences. If there is nothing to compare they give the reason."""
 
 
 def judge(results: CurriculumResults, measure: str = CORRECT_BY[0]) -> Findings:
@@ -32,12 +33,16 @@ def judge(results: CurriculumResults, measure: str = CORRECT_BY[0]) -> Findings:
         return Findings({}, None, None, ["No chain has finished: there is nothing to compare yet."])
     summaries = summarize(complete)
     comparison, compared = _compare(results, complete)
-    slope, sloped = _trend(results, complete, forgetting_metric(results, summaries))
-    statements = [compared, sloped]
+    statements, slope = [compared], None
+    if len(set(replay_ratios(results).values())) > 1:
+        slope, sloped = _trend(results, complete, forgetting_metric(results, summaries))
+        statements.append(sloped)
+    elif gains := {setting: gain for setting, metrics in summaries.items() if (gain := metrics["gain"])}:
+        statements.append(gain_statement(gains))
     if any(math.isnan(answers.matrix()[0, 0]) for answers in complete):
         statements.append(
-            "The model was not evaluated before training (eval.at_start): forgetting and forward transfer, which need "
-            "it, are left out. Trained forgetting counts from the first stage."
+            "The model was not evaluated before training (eval.at_start): gain, forgetting and forward transfer, which "
+            "need it, are left out. Trained forgetting counts from the first stage."
         )
     return Findings(summaries, comparison, slope, statements)
 
@@ -65,8 +70,6 @@ def _trend(
     finished = {answers.setting for answers in complete}
     searched = replay_ratios(results)
     ratios = {setting: ratio for setting, ratio in searched.items() if setting in finished}
-    if len(set(searched.values())) < 2:
-        return None, "There is no trend over the replay ratio: the search does not vary it."
     if len(set(ratios.values())) < 2:
         return None, "There is no trend over the replay ratio yet: fewer than two replay ratios have finished."
     if metric is None:

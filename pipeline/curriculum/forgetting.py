@@ -4,6 +4,7 @@ A chain's result is the matrix R of held-out accuracies: R[i, j] on level j afte
 With t the last stage and s(j) the first stage that trained on level j:
 
 - average accuracy: mean over levels j of R[t, j]. ACC of GEM, arXiv:1706.08840.
+- gain: mean over levels j of R[t, j] - R[0, j].
 - forgetting: mean over all levels of (best accuracy so far, now included) - R[t, j]. Never negative; what the model
   could do before training counts.
 - forgetting of trained levels: mean over levels with s(j) < t of max(R[1..t-1, j]) - R[t, j]. F of Chaudhry et al.,
@@ -98,6 +99,10 @@ def average_accuracy(matrix: Array, first_trained: Sequence[int]) -> Array:
     return _over_levels(matrix[..., -1, :])
 
 
+def gain(matrix: Array, first_trained: Sequence[int]) -> Array:
+    return _over_levels(matrix[..., -1, :] - matrix[..., 0, :])
+
+
 def forgetting_by_level(matrix: Array) -> Array:
     """[..., rows, levels]: best accuracy so far minus accuracy now, after every stage."""
     return np.maximum.accumulate(matrix, axis=-2) - matrix
@@ -134,6 +139,7 @@ def _mean(terms: Sequence[Array], matrix: Array) -> Array:
 
 METRICS: dict[str, Callable[[Array, Sequence[int]], Array]] = {
     "average_accuracy": average_accuracy,
+    "gain": gain,
     "forgetting": forgetting,
     "trained_forgetting": trained_forgetting,
     "backward_transfer": backward_transfer,

@@ -1,6 +1,7 @@
 """The results of a curriculum or a search in a terminal: a row per setting, unfinished chains, statements."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 Cell = str | tuple[str, ...]
 """A tuple: the first part, and smaller ones below it."""
 METRIC_NAMES = [metric.replace("_", " ") for metric in METRICS]
+_PRINTED = [metric for metric in METRICS if metric != "gain"]
+"""What fits into a terminal. The gain is among the statements."""
 UNFINISHED_HEAD = ["chain", "status", "stages", "score", "why"]
 
 
@@ -26,7 +29,7 @@ def search_tables(run_dir: str | Path) -> "list[Table]":
         CheckpointError: no chains, or a corrupt file.
     """
     results = require_chains(run_dir)
-    head, lines = settings_table(results, judge(results))
+    head, lines = settings_table(results, judge(results), _PRINTED)
     settings = _to_table("held-out accuracy, tagged, in percent", head, lines, wrap=False)
     settings.caption = "below: 95 % interval over held-out problems; largest minus smallest over seeds"
     if not (unfinished := unfinished_lines(results)):
@@ -35,20 +38,22 @@ def search_tables(run_dir: str | Path) -> "list[Table]":
 
 
 def search_statements(run_dir: str | Path) -> list[str]:
-    """The best setting against the baseline, and the trend over the replay ratio, or why there are none."""
+    """The best setting against the baseline, and the trend over the replay ratio or what every setting gained."""
     return judge(require_chains(run_dir)).statements
 
 
-def settings_table(results: CurriculumResults, findings: Findings) -> tuple[list[str], list[list[Cell]]]:
-    """Head and lines: every metric of every setting."""
+def settings_table(
+    results: CurriculumResults, findings: Findings, metrics: Sequence[str] = tuple(METRICS)
+) -> tuple[list[str], list[list[Cell]]]:
+    """Head and lines: the metrics of every setting."""
     lines: list[list[Cell]] = []
     for setting in results.settings:
         name = f"{setting} (baseline)" if setting in results.baselines else setting
         chains = [chain for chain in results.chains if chain.record.setting == setting]
         estimates = findings.summaries.get(setting, {})
         seeds = f"{sum(chain.is_complete for chain in chains)} of {len(chains)} seeds"
-        lines.append([(name, seeds), *(estimate_cell(estimates.get(metric)) for metric in METRICS)])
-    return ["setting", *METRIC_NAMES], lines
+        lines.append([(name, seeds), *(estimate_cell(estimates.get(metric)) for metric in metrics)])
+    return ["setting", *(metric.replace("_", " ") for metric in metrics)], lines
 
 
 def unfinished_lines(results: CurriculumResults) -> list[list[Cell]]:

@@ -10,6 +10,7 @@ from jobs.prepare_data import main
 from tests.conftest import ROOT
 from tests.support.data import math_row, write_jsonl
 from tests.support.hub import REPOS, UNREACHABLE, running_hub, use_hub
+from tests.support.models import save_tiny_model
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +102,36 @@ def test_an_unreachable_hub_is_named(tmp_path, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert error.startswith("error: ") and len(error.splitlines()) == 1
     assert "qwedsacf/competition_math cannot be downloaded" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_student_prints_the_counts_of_both_sides(tmp_path, capsys):
+    rows = {
+        name: [
+            {"problem": f"{a} {sign} {a}?", "solution": "so", "answer": "1", "level": "1", "type": ""} for a in "234"
+        ]
+        for name, sign in (("real/train", "+"), ("real/test", "-"), ("written", "*"))
+    }
+    written, data = tmp_path / "written.jsonl", tmp_path / "real"
+    for name, lines in rows.items():
+        write_jsonl(tmp_path / f"{name}.jsonl", *lines)
+    model, out = save_tiny_model(tmp_path / "model"), tmp_path / "out"
+    arguments = ["--data", str(data), "--output", str(out), "--model", str(model)]
+    main(["student", "--written", str(written), "--max-problems", "2", *arguments])
+    # tokens are bytes: 6 of the question and 48 of the solution
+    assert capsys.readouterr().out.splitlines() == [
+        "written: 2 problems, 108 tokens (by level: 1: 2)",
+        "real: 2 problems, 108 tokens (by level: 1: 2)",
+        "held out: 3 problems",
+        str(out),
+    ]
+
+
+def test_student_without_written_problems_writes_nothing(tmp_path, data, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["student", "--written", str(tmp_path / "no.jsonl"), "--data", data, "--output", str(tmp_path / "out")])
+    error = capsys.readouterr().err
+    assert left.value.code == 2 and error.startswith("error: ") and len(error.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from pipeline.config import Config, validate_config
+from pipeline.questions.student import StudentSettings, prepare_student
 from tests.support.data import write_jsonl
 
 MAX_PROMPT_LENGTH, MAX_COMPLETION_LENGTH = 80, 16
@@ -102,6 +103,31 @@ def search_recipe(model: Path, directory: Path) -> Path:
         },
     )
     settings["sft"]["max_steps"] = 2
+    return save_recipe(directory, settings)
+
+
+def student_recipe(model: Path, directory: Path) -> Path:
+    """One stage on written problems and on real ones, two seeds. The recipe's own data is made here as well."""
+    numbers = {"real/train": range(10, 16), "real/test": range(20, 24), "written": range(30, 36)}
+    for name, values in numbers.items():
+        rows = ({"problem": f"{a} + {a}?", "solution": "so", "answer": f"{2 * a}", "type": ""} for a in values)
+        write_jsonl(directory / f"{name}.jsonl", *({**row, "level": "12"[n % 2]} for n, row in enumerate(rows)))
+    out = directory / "student"
+    prepare_student(StudentSettings(directory / "written.jsonl", str(directory / "real"), out, str(model)))
+    settings = tiny_settings(
+        model,
+        out / "real",
+        curriculum={"replay_ratio": 0.0},
+        stages=[{"name": "student", "kind": "sft"}],
+        search={
+            "seeds": [0, 1],
+            "grid": {"data": {"name": [str(out / "written")]}},
+            "baselines": [{"data": {"name": str(out / "real")}}],
+        },
+    )
+    settings["data"] = {"name": str(out / "real"), "system_prompt": ""}
+    settings["data"]["fields"] = {"solution": "solution", "level": "level", "id": "id"}
+    settings["sft"] |= {"max_steps": 2, "num_train_epochs": 4}
     return save_recipe(directory, settings)
 
 

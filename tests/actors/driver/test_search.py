@@ -17,7 +17,7 @@ from pipeline.runs.metrics_log import read_metrics
 from tests.support.cluster import free_cpus, joining, run_on, wait_until_free
 from tests.support.in_process import run_without_ray
 from tests.support.jobs import only_run, start, wait_until
-from tests.support.recipes import search_recipe
+from tests.support.recipes import search_recipe, student_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -110,3 +110,19 @@ def test_killed_at_random_moments_a_search_ends_with_the_same_table(reference, k
     assert len(evaluations) == NUM_STAGES + 1  # after every stage, and before the first
     for name, path in evaluations.items():
         assert (killed / name).read_bytes() == path.read_bytes(), name
+
+
+def test_a_student_of_written_problems_is_compared_with_one_of_as_many_real_tokens(tiny_model, local_actors, tmp_path):
+    recipe = student_recipe(tiny_model, tmp_path)
+    run_without_ray(local_actors, search_replay.main, "--config", recipe, f"output.root={tmp_path / 'runs'}")
+    run = only_run(tmp_path / "runs")
+    stages = {chain["name"]: run / chain["stages"][0]["directory"] for chain in chains_of(run)}
+    assert len(set(stages.values())) == 4
+    tokens = [[row["num_tokens"] for row in read_metrics(stage)] for stage in stages.values()]
+    assert len(tokens[0]) == 2 and tokens == [tokens[0]] * 4
+    summary = json.loads((run / "summary.json").read_text())["tagged"]
+    settings = [f"name={tmp_path}/student/{side}" for side in ("written", "real")]
+    assert [row["setting"] for row in summary["settings"]] == settings
+    assert all(set(row["gain"]["by_seed"]) == {"0", "1"} for row in summary["settings"])
+    gained = summary["statements"][1]
+    assert gained.startswith(f"Average accuracy gained in training: {settings[0]} +0.0 points [")

@@ -27,12 +27,12 @@ def test_settings_that_did_not_finish_are_left_out_of_the_trend(tmp_path):
 @pytest.mark.parametrize(
     ("chains", "compared", "sloped"),
     [
-        ([("a", 0, 0.1, False, 2)], "There is no baseline", "the search does not vary it"),
-        ([("a", 0, 0.1, False, 2), ("m", 0, None, True, 0)], "no chain of m has finished", "does not vary it"),
-        ([("a", 0, 0.1, False, 0), ("m", 0, None, True, 2)], "only baselines have finished", "does not vary"),
+        ([("a", 0, 0.1, False, 2)], "There is no baseline", "a +55.0 points"),
+        ([("a", 0, 0.1, False, 2), ("m", 0, None, True, 0)], "no chain of m has finished", "a +55.0"),
+        ([("a", 0, 0.1, False, 0), ("m", 0, None, True, 2)], "only baselines have finished", "m +55.0"),
         ([("a", 0, 0.1, False, 2), ("b", 0, 0.2, False, 1)], "no baseline", "fewer than two replay ratios"),
         ([("a", 0, 0.1, False, 2), ("b", 1, 0.2, False, 2)], "no baseline", "a seed in common"),
-        ([("a", 0, 0.1, False, 2), ("m", 1, None, True, 2)], "must have a seed in common", "does not vary it"),
+        ([("a", 0, 0.1, False, 2), ("m", 1, None, True, 2)], "must have a seed in common", "; m +55.0"),
     ],
 )
 def test_the_statements_give_the_reason_if_there_is_nothing_to_compare(tmp_path, chains, compared, sloped):
@@ -41,6 +41,17 @@ def test_the_statements_give_the_reason_if_there_is_nothing_to_compare(tmp_path,
         search.add(setting, FORGETS_HALF, seed, ratio=ratio, baseline=baseline, num_done=num_done)
     first, second = statements(search.write())
     assert compared in first and sloped in second
+
+
+def test_a_search_that_varies_no_replay_ratio_says_what_every_setting_gained(tmp_path):
+    search = SearchFiles(tmp_path)
+    for seed, right in ((0, 6), (1, 8)):
+        search.add("written", [[1, right], [0, right]], seed).add("real", [[1, 5], [0, 5]], seed, baseline=True)
+    _, gained = statements(search.write())
+    # written: 60 or 80 % of both levels, from 10 and 0 %; real: 50 %
+    written, real = gained.removeprefix("Average accuracy gained in training: ").split("; ")
+    assert written.startswith("written +65.0 points [+") and written.endswith("] (by seed +55.0, +75.0)")
+    assert real.startswith("real +45.0 points [+") and real.endswith("] (by seed +45.0, +45.0).")
 
 
 def test_a_search_without_a_finished_chain_has_nothing_to_compare(tmp_path):

@@ -15,6 +15,7 @@ def test_the_metrics_of_a_chain_that_forgets():
     assert metrics(chain(FORGETS)) == pytest.approx(
         {
             "average_accuracy": (0.3 + 0.5 + 0.8) / 3,
+            "gain": ((0.3 - 0.1) + (0.5 - 0.0) + (0.8 - 0.1)) / 3,
             "forgetting": ((0.6 - 0.3) + (0.7 - 0.5) + 0.0) / 3,
             "trained_forgetting": ((0.6 - 0.3) + (0.7 - 0.5)) / 2,
             "backward_transfer": ((0.3 - 0.6) + (0.5 - 0.7)) / 2,
