@@ -3,7 +3,7 @@
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import chain
@@ -90,6 +90,42 @@ def iter_rows(
     if missing:
         lacking, names = ", ".join(sorted(missing, key=needed.index)), ", ".join(_names(config, expression))
         raise DataError(f"data {config.name} has no field {lacking}: it has {names}. {fix}")
+
+
+def pooled_rows(
+    config: DataConfig, expression: str | None, optional: Sequence[str] = (), *, fix: str = _MISSING_FIX
+) -> Iterator[tuple[str, Iterable[Row]]]:
+    """Name and rows of each file of a directory, or of a single data set.
+
+    Args:
+        expression: a split expression. None: ``train``; of a directory every file, of an embedded set both splits.
+        optional, fix: as for iter_rows.
+    """
+    if is_embedded(config):
+        yield config.name, chain(embedded_rows(config, "train"), embedded_rows(config, "eval"))
+        return
+    path = local_path(config.name)
+    if not path or path.is_file() or expression:
+        rows = iter_rows(config, expression or "train", optional=optional, fix=fix)
+        yield path.resolve().name if path else config.name, rows
+        return
+    for file in chain.from_iterable(local_splits(path, config.subset).values()):
+        rows = iter_rows(config.model_copy(update={"name": str(file)}), "train", optional=optional, fix=fix)
+        yield f"{path.resolve().name}/{file.relative_to(path).as_posix()}", rows
+
+
+def column_names(config: DataConfig, expression: str | None = None) -> list[str]:
+    """The columns of the first row of ``pooled_rows``. Raises DataError if there is no row."""
+    if is_embedded(config):
+        return [name for name in config.fields.model_dump().values() if name]
+    path = local_path(config.name)
+    if path and path.is_dir() and not expression:
+        first = next(chain.from_iterable(local_splits(path, config.subset).values()))
+        config = config.model_copy(update={"name": str(first)})
+    row = next(_open(config, expression or "train", None), None)
+    if row is None:
+        raise DataError(f"data {config.name} must have rows, got no rows in split {expression or 'train'}.")
+    return row.names()
 
 
 def _open(config: DataConfig, expression: str, names: Sequence[str] | None) -> Iterator[Row]:

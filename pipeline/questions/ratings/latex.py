@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 
 _DRAWING = re.compile(r"\[asy\].*?\[/asy\]|\\begin\{(asy|tikzpicture)\}.*?\\end\{\1\}", re.DOTALL)
 _COMMENT = re.compile(r"(?<!\\)%[^\n]*")
@@ -13,51 +14,60 @@ _TOKEN = re.compile(
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _PAIRS = (("{", "}"), (r"\[", r"\]"), (r"\(", r"\)"), (r"\left", r"\right"))
 _NAMES = frozenset(
-    "frac dfrac tfrac sqrt cdot cdots ldots dots times angle triangle theta alpha beta gamma delta lambda omega left right"
-    " lfloor rfloor lceil rceil binom begin end overline equiv infty circ mathbb mathbf mathrm text pmod leq geq neq"
-    " sum prod int quad boxed operatorname".split()
+    re.findall(
+        r"\w+",
+        """
+    frac dfrac tfrac sqrt cdot cdots ldots dots times angle triangle theta alpha beta gamma delta lambda omega left
+    right lfloor rfloor lceil rceil binom begin end overline equiv infty circ mathbb mathbf mathrm text pmod leq geq
+    neq sum prod int quad boxed operatorname
+    """,
+    )
 )
 """Commands that mean nothing in a formula without their backslash."""
 _COMMANDS = frozenset(
-    """
-    above allowbreak alpha angle approx arccos arccot arcsin arctan arg arraystretch ast asymp atop backslash bar
-    begingroup beta bf bfseries big bigcap bigcirc bigcup bigg biggl biggr bigl bigoplus bigr bigstar bigtriangleup
-    binom blacksquare bmod bold boldsymbol bot bowtie box boxed breve bullet cal cancel cancelto cap caption cdot
-    cdotp cdots centering centerline centerdot cfrac check checkmark chi choose circ circle clubsuit cline color colon
-    complement cong cos cosh cot coth csc cup curlyvee curlywedge dag dagger dbinom ddot ddots deg delta det dfrac
-    diagdown diagup diamond diamondsuit dim displaylimits displaystyle div dot doteq dots dotsb dotsc dotsi dotsm dotso
-    downarrow ell em emph emptyset endgroup enspace epsilon equal equiv eqref eta euro exists exp fbox fint flat footnote
-    footnotesize forall frac framebox frown gamma gcd ge geq geqq geqslant gets gg ggg grave gt hat hbar hbox heartsuit
-    hdots hfill hline hom hookrightarrow hphantom href hskip hspace hss huge iff iiint iint imath implies impliedby in
-    includegraphics indent inf infty injlim int intercal intertext iota it item itshape jmath kappa kern ker label lambda
-    land langle large lbrace lbrack lceil ldotp ldots le left leftarrow leftrightarrow leftrightarrows leq leqq leqslant
-    let lfloor lg lhd lhook lim liminf limits limsup ll llcorner lll ln lnot log longleftarrow longleftrightarrow
-    longmapsto longrightarrow lor lower lozenge lrcorner lt lvert lVert makebox mapsto mathbb mathbf mathbin mathcal
-    mathclose mathfrak mathit mathop mathopen mathord mathrel mathring mathrm mathscr mathsf mathstrut mathtt max mbox
-    measuredangle mho mid middle min mkern mod models mp mskip mu multicolumn multirow nabla natural ne nearrow neg neq
-    newcommand newline nexists ngeq nleq ni nmid noalign noindent nolimits nonumber nobreak normalsize not notin
-    nparallel nsubseteq nu nwarrow odot oint omega ominus operatorname operatornamewithlimits oplus oslash otimes over
-    overarc overbrace overleftarrow overleftrightarrow overline overparen overrightarrow overset parallel parbox partial
-    perp phantom phi pi pitchfork pm pmatrix pmb pmod pod pounds prec preceq prime prod propto psi qed qquad quad raise
-    raisebox rangle rbrace rbrack rceil ref renewcommand rfloor rhd rho right rightarrow rightharpoonup rightleftharpoons
-    rightsquigarrow rlap llap rm root rule rvert rVert sc scriptscriptstyle scriptsize scriptstyle searrow sec section sf
-    setlength setminus sf sharp shortmid shoveleft shoveright sideset sigma sim simeq sin sinh sl small smallfrown
-    smallsetminus smallskip medskip bigskip smallsmile smile spadesuit sqcap sqcup sqrt square sqsubseteq stackrel star
-    strut subset subseteq subsetneq substack succ succeq sum sup supset supseteq supsetneq surd swarrow tabularnewline tag
-    tan tanh tau tbinom text textbf textcolor textdegree textit textnormal textrm textsc textsf textstyle texttt textup
-    tfrac therefore because theta thickspace thinspace tilde times tiny to top triangle triangledown triangleleft
-    triangleq triangleright tt twoheadrightarrow underbrace underline underrightarrow underset unicode unlhd unrhd
-    uparrow updownarrow uplus upsilon url varepsilon varinjlim varkappa varliminf varlimsup varnothing varphi varpi
-    varprojlim varrho varsigma vartheta vartriangle vbox vcenter vdash vdots vec vee vert Vert verb vfill vline vphantom
-    vskip vspace wedge widehat widetilde wp wr xi xleftarrow xmapsto xrightarrow zeta
-    Alpha Arrowvert Bbb Bbbk Beta Big Bigg Biggl Biggr Bigl Bigm Bigr Box Bumpeq Cap Chi Cup Delta Diamond Downarrow Epsilon
-    Eta Gamma Huge Im Iota Join Kappa LARGE LaTeX Lambda Large Leftarrow Leftrightarrow Longleftarrow Longleftrightarrow
-    Longrightarrow Mu Nu Omega Omicron P Phi Pi Pr Psi RR CC NN QQ ZZ Re Rho Rightarrow S Sigma Subset Supset Tau TeX
-    Theta Uparrow Upsilon Vdash Vert Xi Zeta bigl bigm biggm nsim ncong nequiv nsubset nsupseteq nless ngtr dotplus
-    upharpoonright restriction aleph beth lesssim gtrsim lessgtr gtrless approxeq thicksim thickapprox eqsim mathnormal
-    bm ensuremath nicefrac sfrac hslash eth digamma degree celsius ohm per SI si num unit minus plus cr def or and
-    c d n v x r u o k b H L O AA AE OE aa ae oe ss l i j y t a p z w AB BC CA AC
-    """.split()
+    re.findall(
+        r"\w+",
+        """
+    a AA aa AB above AC AE ae aleph allowbreak Alpha alpha and angle approx approxeq arccos arccot arcsin arctan arg
+    arraystretch Arrowvert ast asymp atop b backslash bar Bbb Bbbk BC because begingroup Beta beta beth bf bfseries
+    Big big bigcap bigcirc bigcup Bigg bigg Biggl biggl biggm Biggr biggr Bigl bigl Bigm bigm bigoplus Bigr bigr
+    bigskip bigstar bigtriangleup binom blacksquare bm bmod bold boldsymbol bot bowtie Box box boxed breve bullet
+    Bumpeq c CA cal cancel cancelto Cap cap caption CC cdot cdotp cdots celsius centerdot centering centerline cfrac
+    check checkmark Chi chi choose circ circle cline clubsuit colon color complement cong cos cosh cot coth cr csc
+    Cup cup curlyvee curlywedge d dag dagger dbinom ddot ddots def deg degree Delta delta det dfrac diagdown diagup
+    Diamond diamond diamondsuit digamma dim displaylimits displaystyle div dot doteq dotplus dots dotsb dotsc dotsi
+    dotsm dotso Downarrow downarrow ell em emph emptyset endgroup enspace ensuremath Epsilon epsilon eqref eqsim
+    equal equiv Eta eta eth euro exists exp fbox fint flat footnote footnotesize forall frac framebox frown Gamma
+    gamma gcd ge geq geqq geqslant gets gg ggg grave gt gtrless gtrsim H hat hbar hbox hdots heartsuit hfill hline
+    hom hookrightarrow hphantom href hskip hslash hspace hss Huge huge i iff iiint iint Im imath impliedby implies
+    in includegraphics indent inf infty injlim int intercal intertext Iota iota it item itshape j jmath Join k Kappa
+    kappa ker kern L l label Lambda lambda land langle LARGE Large large LaTeX lbrace lbrack lceil ldotp ldots le
+    left Leftarrow leftarrow Leftrightarrow leftrightarrow leftrightarrows leq leqq leqslant lessgtr lesssim let
+    lfloor lg lhd lhook lim liminf limits limsup ll llap llcorner lll ln lnot log Longleftarrow longleftarrow
+    Longleftrightarrow longleftrightarrow longmapsto Longrightarrow longrightarrow lor lower lozenge lrcorner lt
+    lVert lvert makebox mapsto mathbb mathbf mathbin mathcal mathclose mathfrak mathit mathnormal mathop mathopen
+    mathord mathrel mathring mathrm mathscr mathsf mathstrut mathtt max mbox measuredangle medskip mho mid middle
+    min minus mkern mod models mp mskip Mu mu multicolumn multirow n nabla natural ncong ne nearrow neg neq nequiv
+    newcommand newline nexists ngeq ngtr ni nicefrac nleq nless nmid NN noalign nobreak noindent nolimits nonumber
+    normalsize not notin nparallel nsim nsubset nsubseteq nsupseteq Nu nu num nwarrow O o odot OE oe ohm oint Omega
+    omega Omicron ominus operatorname operatornamewithlimits oplus or oslash otimes over overarc overbrace
+    overleftarrow overleftrightarrow overline overparen overrightarrow overset P p parallel parbox partial per perp
+    phantom Phi phi Pi pi pitchfork plus pm pmatrix pmb pmod pod pounds Pr prec preceq prime prod propto Psi psi qed
+    QQ qquad quad r raise raisebox rangle rbrace rbrack rceil Re ref renewcommand restriction rfloor rhd Rho rho
+    right Rightarrow rightarrow rightharpoonup rightleftharpoons rightsquigarrow rlap rm root RR rule rVert rvert S
+    sc scriptscriptstyle scriptsize scriptstyle searrow sec section setlength setminus sf sfrac sharp shortmid
+    shoveleft shoveright SI si sideset Sigma sigma sim simeq sin sinh sl small smallfrown smallsetminus smallskip
+    smallsmile smile spadesuit sqcap sqcup sqrt sqsubseteq square ss stackrel star strut Subset subset subseteq
+    subsetneq substack succ succeq sum sup Supset supset supseteq supsetneq surd swarrow t tabularnewline tag tan
+    tanh Tau tau tbinom TeX text textbf textcolor textdegree textit textnormal textrm textsc textsf textstyle texttt
+    textup tfrac therefore Theta theta thickapprox thicksim thickspace thinspace tilde times tiny to top triangle
+    triangledown triangleleft triangleq triangleright tt twoheadrightarrow u underbrace underline underrightarrow
+    underset unicode unit unlhd unrhd Uparrow uparrow updownarrow upharpoonright uplus Upsilon upsilon url v
+    varepsilon varinjlim varkappa varliminf varlimsup varnothing varphi varpi varprojlim varrho varsigma vartheta
+    vartriangle vbox vcenter Vdash vdash vdots vec vee verb Vert vert vfill vline vphantom vskip vspace w wedge
+    widehat widetilde wp wr x Xi xi xleftarrow xmapsto xrightarrow y z Zeta zeta ZZ
+    """,
+    )
 )
 r"""Commands of LaTeX, amsmath, and what the data sets in use define: a name that is not here is a slip (``\farc``)."""
 
@@ -82,11 +92,8 @@ def without_drawings(text: str) -> str:
 
 def _unbalanced(signs: Sequence[str], pairs: Iterable[Sequence[str]]) -> Iterator[str]:
     for opening, closing in pairs:
-        depth = lowest = 0
-        for sign in signs:
-            depth += (sign == opening) - (sign == closing)
-            lowest = min(lowest, depth)
-        if depth or lowest:
+        depths = list(accumulate(1 if sign == opening else -1 for sign in signs if sign in (opening, closing)))
+        if depths and (depths[-1] or min(depths) < 0):
             yield f"{opening} and {closing} do not balance"
 
 

@@ -78,7 +78,9 @@ def follows(answer: str, solution: str) -> bool:
     """Every number of the answer is one operation away from the last numbers before its box."""
     wanted = set(_numbers(answer))
     last = list(dict.fromkeys(_numbers(_before_box(solution)[-_MAX_STEP_CHARS:])))[-_NUM_LAST_NUMBERS:]
-    reached = {value for number in last for value in (number, 2 * number, number / 2, number**2, number + 1, number - 1)}
+    reached = {
+        value for number in last for value in (number, 2 * number, number / 2, number**2, number + 1, number - 1)
+    }
     for left, right in permutations(last, 2):
         reached |= {left + right, abs(left - right), left * right}
         reached |= {left / right} if right else set()
