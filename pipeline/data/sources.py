@@ -14,7 +14,7 @@ from pipeline.config import DataConfig, EmbeddedSetsConfig
 from pipeline.data import arithmetic, operations
 from pipeline.data.arrow_files import ROWS_PER_BATCH
 from pipeline.data.local_sets import local_splits
-from pipeline.data.rows import SUFFIXES, Place, Row, file_rows, num_rows, table_rows
+from pipeline.data.rows import SUFFIXES, Place, Row, file_rows, num_rows, require_library, table_rows
 from pipeline.errors import DataError, first_line
 from pipeline.fields import columns_of
 from pipeline.files import sha256
@@ -41,6 +41,7 @@ def embedded_rows(config: DataConfig, split: SplitName) -> Iterator[Row]:
 
 def _embedded_values(config: DataConfig, split: SplitName) -> tuple[dict[str, Any], ...]:
     check_embedded(config)
+    require_library("reasoning_gym", config.name)
     return _generated(config.name, config.arithmetic.model_dump_json(), split)
 
 
@@ -240,9 +241,14 @@ def local_path(name: str) -> Path | None:
 def _explained(config: DataConfig, expression: str) -> Iterator[None]:
     """Errors in the block become DataErrors of one line."""
     import datasets
+    from huggingface_hub import errors as hf
 
     try:
         yield
+    except hf.HTTPError as error:  # type: ignore[attr-defined]
+        raise DataError(
+            f"data {config.name} cannot be downloaded whole: {first_line(error)}. Nothing of it is used. Try again."
+        ) from None
     except (ValueError, OSError, StopIteration, datasets.exceptions.DatasetsError) as error:
         cause = error.__cause__ or error
         raise DataError(f"data {config.name}, split {expression}, cannot be read: {first_line(cause)}") from None
@@ -259,6 +265,8 @@ def _hub_rows(config: DataConfig, expression: str, names: Sequence[str] | None) 
 
 def _hub_dataset(config: DataConfig, expression: str) -> Any:
     """A ``Dataset`` of the datasets library, which stays on disk."""
+    for library in ("datasets", "huggingface_hub"):
+        require_library(library, f"data {config.name} of a hub")
     import datasets
 
     instruction = _parse_split(config, expression)
@@ -272,6 +280,7 @@ def _hub_dataset(config: DataConfig, expression: str) -> Any:
 
 def _parse_split(config: DataConfig, expression: str) -> Any:
     """The datasets library's ReadInstruction. Raises DataError if the expression is invalid."""
+    require_library("datasets", f"split {expression} of data {config.name}")
     import datasets
 
     try:
@@ -287,12 +296,14 @@ def _cached_builder(config: DataConfig) -> Any:
     """The builder of a data set in the datasets library's cache. Raises DataError if it was never downloaded."""
     import datasets
 
+    is_offline = datasets.config.HF_HUB_OFFLINE
     datasets.config.HF_HUB_OFFLINE = True  # otherwise the library retries for half a minute
     try:
         return datasets.load_dataset_builder(config.name, config.subset, revision=config.revision)
     except (ValueError, OSError, datasets.exceptions.DatasetsError):
+        reason = "HF_HUB_OFFLINE is set" if is_offline else "the hub cannot be reached"
         raise DataError(
-            f"data {config.name} cannot be downloaded: the hub cannot be reached and it is not in the cache. "
+            f"data {config.name} cannot be downloaded: {reason} and it is not in the cache. "
             "Go online, set HF_ENDPOINT to a mirror, or name a local path or embedded:arithmetic."
         ) from None
 

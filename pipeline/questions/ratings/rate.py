@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pipeline.config import DataConfig
 from pipeline.data.answers import read_answer
 from pipeline.data.problems import unique_name
-from pipeline.data.rows import Row
+from pipeline.data.rows import Row, require_library
 from pipeline.data.sources import pooled_rows
 from pipeline.data.splits.records import LeftOut
 from pipeline.errors import DataError
@@ -73,9 +73,10 @@ def rate(settings: RateSettings) -> Ratings:
 
     Raises:
         ConfigError: a setting is out of range.
-        DataError: a data set cannot be read, has no rows or lacks a column, or no problem is left.
+        DataError: a data set cannot be read, has no rows or lacks a column, a library is missing, or no problem is left.
     """
     settings.check()
+    require_library("sympy", "rating answers")
     rates = read_solve_rates(settings.solve_rates)
     left_out, sources = LeftOut(), Counter[str]()
     read = [row for name in settings.data for row in _rows(settings, name, rates, left_out, sources)]
