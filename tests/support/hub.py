@@ -65,7 +65,10 @@ class Hub(BaseHTTPRequestHandler):
         """Nothing of the rest of a file that breaks off."""
         start = int(self.headers["Range"].removeprefix("bytes=").partition("-")[0])
         self.send_response(206)
-        size = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}", "Content-Length": len(content) - start}
+        size = {
+            "Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}",
+            "Content-Length": len(content) - start,
+        }
         for name, value in {**headers, **size}.items():
             self.send_header(name, str(value))
         self.end_headers()

@@ -6,6 +6,7 @@ from itertools import accumulate
 
 _DRAWING = re.compile(r"\[asy\].*?\[/asy\]|\\begin\{(asy|tikzpicture)\}.*?\\end\{\1\}", re.DOTALL)
 _COMMENT = re.compile(r"(?<!\\)%[^\n]*")
+_SIZED = re.compile(r"\\(?:left|right|middle|[bB]igg?[lrm]?)\s*\\[{}]")
 _WORDS = re.compile(r"\\(?:text\w*|mbox|hbox)\s*\{[^{}]*\}")
 _TOKEN = re.compile(
     r"\\(?P<edge>begin|end)\s*\{(?P<name>[a-zA-Z]+\*?)\}|\\(?P<command>[a-zA-Z]+)|\\.|\$\$|[{}$]|(?P<letters>[a-zA-Z]+)",
@@ -74,10 +75,11 @@ r"""Commands of LaTeX, amsmath, and what the data sets in use define: a name tha
 
 def latex_faults(text: str) -> list[str]:
     """What is wrong, once for each fault."""
-    faults = [f"a drawing: {fault}" for code in _DRAWING.finditer(text) for fault in _unbalanced(code[0], ["{}"])]
+    faults = [f"a drawing: {fault}" for code in _DRAWING.finditer(text) for fault in _drawing(code[0])]
     text = _COMMENT.sub("", without_drawings(text))
     tokens = list(_TOKEN.finditer(text))
     faults += [*_unbalanced([token[0] for token in tokens], _PAIRS), *_environments(tokens), *_unknown(tokens)]
+    faults += _unbalanced([token[0] for token in _TOKEN.finditer(_SIZED.sub(" ", text))], [(r"\{", r"\}")])
     faults += _formulas(list(_TOKEN.finditer(_WORDS.sub(" ", text))))
     if "[asy]" in text:
         faults.append("[asy] has no end")
@@ -88,6 +90,12 @@ def latex_faults(text: str) -> list[str]:
 
 def without_drawings(text: str) -> str:
     return _DRAWING.sub(" ", text)
+
+
+def _drawing(code: str) -> Iterator[str]:
+    yield from _unbalanced(code, ["{}"])
+    if code.replace("\\$", "").count("$") % 2:
+        yield "a dollar sign lacks its partner"
 
 
 def _unbalanced(signs: Sequence[str], pairs: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -111,7 +119,8 @@ def _environments(tokens: list[re.Match[str]]) -> Iterator[str]:
 
 def _unknown(tokens: list[re.Match[str]]) -> Iterator[str]:
     names = dict.fromkeys(token["command"] for token in tokens if token["command"])
-    return (rf"\{name} is no command" for name in names if name not in _COMMANDS)
+    yield from (rf"\{name} is no command" for name in names if name not in _COMMANDS)
+    yield from (f"{token[0]} is no command" for token in tokens if re.fullmatch(r"\\[0-9]", token[0]))
 
 
 def _formulas(tokens: list[re.Match[str]]) -> Iterator[str]:
