@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
-_DRAWING = re.compile(r"\[asy\].*?\[/asy\]|\\begin\{(asy|tikzpicture)\}.*?\\end\{\1\}", re.DOTALL)
+_DRAWING = re.compile(r"\[(/?)asy\]|\\(begin|end)\{(?:asy|tikzpicture)\}")
 _COMMENT = re.compile(r"(?<!\\)%[^\n]*")
 _SIZED = re.compile(r"\\(?:left|right|middle|[bB]igg?[lrm]?)\s*\\[{}]")
 _WORDS = re.compile(r"\\(?:text\w*|mbox|hbox)\s*\{[^{}]*\}")
@@ -75,8 +75,9 @@ r"""Commands of LaTeX, amsmath, and what the data sets in use define: a name tha
 
 def latex_faults(text: str) -> list[str]:
     """What is wrong, once for each fault."""
-    faults = [f"a drawing: {fault}" for code in _DRAWING.finditer(text) for fault in _drawing(code[0])]
-    text = _COMMENT.sub("", without_drawings(text))
+    text, drawings = _divided(text)
+    faults = [f"a drawing: {fault}" for code in drawings for fault in _drawing(code)]
+    text = _COMMENT.sub("", text)
     tokens = list(_TOKEN.finditer(text))
     faults += [*_unbalanced([token[0] for token in tokens], _PAIRS), *_environments(tokens), *_unknown(tokens)]
     faults += _unbalanced([token[0] for token in _TOKEN.finditer(_SIZED.sub(" ", text))], [(r"\{", r"\}")])
@@ -89,7 +90,21 @@ def latex_faults(text: str) -> list[str]:
 
 
 def without_drawings(text: str) -> str:
-    return _DRAWING.sub(" ", text)
+    return _divided(text)[0]
+
+
+def _divided(text: str) -> tuple[str, list[str]]:
+    """The text without its drawings, and their code. A drawing without an end stays in the text."""
+    kept, drawings, start, opened = [], [], 0, None
+    for mark in _DRAWING.finditer(text):
+        is_end = mark[1] == "/" or mark[2] == "end"
+        if not is_end and opened is None:
+            opened = mark
+        elif is_end and opened is not None:
+            kept.append(text[start : opened.start()])
+            drawings.append(text[opened.end() : mark.start()])
+            start, opened = mark.end(), None
+    return " ".join([*kept, text[start:]]), drawings
 
 
 def _drawing(code: str) -> Iterator[str]:

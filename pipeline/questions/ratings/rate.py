@@ -18,7 +18,6 @@ from pipeline.questions.ratings.quality import Quality, Stated, rate_quality
 from pipeline.questions.ratings.settings import RateSettings
 from pipeline.questions.ratings.solve_rates import SolveRates, read_solve_rates
 from pipeline.questions.ratings.topics import topic_of
-from pipeline.verifier import Grader
 
 _OPTIONAL = ("difficulty", "dataset", "source", "id")
 """Further columns that are read where the data has them."""
@@ -73,15 +72,14 @@ def rate(settings: RateSettings) -> Ratings:
 
     Raises:
         ConfigError: a setting is out of range.
-        DataError: a data set cannot be read, has no rows or lacks a column, a library is missing, or no problem is left.
+        DataError: a data set cannot be read, has no rows or lacks a column; a library is missing; no problem is left.
     """
     settings.check()
     require_library("sympy", "rating answers")
     rates = read_solve_rates(settings.solve_rates)
     left_out, sources = LeftOut(), Counter[str]()
     read = [row for name in settings.data for row in _rows(settings, name, rates, left_out, sources)]
-    with Grader(num_children=2) as grader:
-        qualities = rate_quality([row.stated for row in read], grader)
+    qualities = rate_quality([row.stated for row in read])
     ratings = Ratings([], left_out, sources)
     ids: dict[str, int] = {}
     for row, quality in zip(read, qualities, strict=True):
@@ -140,6 +138,16 @@ def _add(ratings: Ratings, settings: RateSettings, row: _Read, quality: Quality,
         ratings.left_out.add("of another topic", row.where)
     else:
         stated = row.stated
-        texts = (stated.statement, stated.solution or None, stated.answer)
-        rated = (level, row.difficulty, row.topic, quality.score, quality.reasons)
-        ratings.kept.append(RatedProblem(*texts, *rated, row.source, unique_name(row.id, ids)))
+        kept = RatedProblem(
+            problem=stated.statement,
+            solution=stated.solution or None,
+            answer=stated.answer,
+            level=level,
+            difficulty=row.difficulty,
+            topic=row.topic,
+            quality=quality.score,
+            quality_reasons=quality.reasons,
+            source=row.source,
+            id=unique_name(row.id, ids),
+        )
+        ratings.kept.append(kept)

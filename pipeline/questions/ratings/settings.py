@@ -84,7 +84,13 @@ class RateSettings:
         if found["answer"] == found["solution"]:
             found["solution"] = None
         question = found["question"] or "problem"
-        fields = FieldNames(**{**found, "question": question, "answer": found["answer"] or "answer"})
+        fields = FieldNames(
+            question=question,
+            answer=found["answer"] or "answer",
+            solution=found["solution"],
+            level=found["level"],
+            type=found["type"],
+        )
         return config.model_copy(update={"fields": fields, "answer_format": answer_format})
 
     def _column(self, field: str, names: Sequence[str]) -> str | None:

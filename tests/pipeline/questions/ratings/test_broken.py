@@ -1,14 +1,13 @@
 """Problems that were broken are rated lower than they were."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from pipeline.data.answers import last_boxed
 from pipeline.data.rows import file_rows
 from pipeline.questions.ratings.quality import Stated, rate_quality
-from pipeline.verifier import Grader
 from tests.conftest import SHARED
 from tests.support.broken_problems import HARDER_WAYS, HONEST, WAYS
 
@@ -16,20 +15,12 @@ needs_shared = pytest.mark.skipif(not (SHARED / "math").is_dir(), reason=f"{SHAR
 NUM_PROBLEMS = 200
 
 
-@pytest.fixture(scope="module")
-def grader() -> Iterator[Grader]:
-    with Grader(num_children=1) as grader:
-        yield grader
-
-
-def lowered(
-    problems: list[Stated], break_it: Callable[[Stated, random.Random], Stated | None], grader: Grader
-) -> list[bool]:
+def lowered(problems: list[Stated], break_it: Callable[[Stated, random.Random], Stated | None]) -> list[bool]:
     """Of each problem that could be broken, whether its rating fell. The broken ones stand behind all others."""
     rng = random.Random(0)
     pairs = [(problem, broken) for problem in problems if (broken := break_it(problem, rng))]
     pairs = [(problem, broken) for problem, broken in pairs if broken != problem or break_it is WAYS["duplicated"]]
-    rated = rate_quality([*(problem for problem, _ in pairs), *(broken for _, broken in pairs)], grader)
+    rated = rate_quality([*(problem for problem, _ in pairs), *(broken for _, broken in pairs)])
     return [after.score < before.score for before, after in zip(rated[: len(pairs)], rated[len(pairs) :], strict=True)]
 
 
@@ -45,14 +36,14 @@ def alone(break_it: Callable[[Stated, random.Random], Stated | None]) -> Callabl
     return marked
 
 
-def test_honest_problems_are_rated_high(grader):
-    assert [quality.reasons for quality in rate_quality(HONEST, grader) if quality.score < 0.9] == []
+def test_honest_problems_are_rated_high():
+    assert [quality.reasons for quality in rate_quality(HONEST) if quality.score < 0.9] == []
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_broken_problem_is_rated_lower(grader, way):
+def test_a_broken_problem_is_rated_lower(way):
     break_it = WAYS[way] if way == "duplicated" else alone(WAYS[way])
-    fell = lowered(HONEST, break_it, grader)
+    fell = lowered(HONEST, break_it)
     assert len(fell) == len(HONEST) and all(fell)
 
 
@@ -72,10 +63,9 @@ def shared() -> list[Stated]:
 
 
 @needs_shared
-def test_of_200_shared_problems_95_percent_fall_when_broken(grader, shared):
-    fell = {way: lowered(shared, WAYS[way] if way == "duplicated" else alone(WAYS[way]), grader) for way in WAYS}
+def test_of_200_shared_problems_95_percent_fall_when_broken(shared):
+    fell = {way: lowered(shared, WAYS[way] if way == "duplicated" else alone(WAYS[way])) for way in WAYS}
     shares = {way: sum(each) / len(each) for way, each in fell.items()}
-    print(shares)
     assert all(len(each) > 0.7 * NUM_PROBLEMS for each in fell.values())
     assert min(shares.values()) >= 0.95, shares
 
@@ -85,8 +75,7 @@ def test_of_200_shared_problems_95_percent_fall_when_broken(grader, shared):
     ("way", "share"),
     [("wrong box, answer read from it", 0.65), ("solution truncated", 0.9), ("a letter of a command missing", 0.85)],
 )
-def test_harder_ways_are_found_mostly(grader, shared, way, share):
+def test_harder_ways_are_found_mostly(shared, way, share):
     """A wrong answer that the solution itself boxes is only seen where its last step can be computed."""
-    fell = lowered(shared, alone(HARDER_WAYS[way]), grader)
-    print(way, sum(fell) / len(fell))
+    fell = lowered(shared, alone(HARDER_WAYS[way]))
     assert sum(fell) / len(fell) >= share
