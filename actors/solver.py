@@ -66,13 +66,20 @@ class Solver:
         if not requests:
             return [() for _ in statements]
         decoding = Decoding(solver.temperature, max_completion_length=solver.max_completion_length)
+        solved = iter(self._answers(group, requests, decoding))
+        return [next(solved) if is_asked else () for is_asked in fits]
+
+    def _answers(
+        self, group: RolloutGroup, requests: list[PromptRequest], decoding: Decoding
+    ) -> Sequence[tuple[Completion, ...]]:
+        solver = self.config.questions.solver
         engine = ray.get_actor(self._engine(group))
-        weight_id = group.weight_id if solver.model is None else None
+        weight_id = group.weight_id if solver and solver.model is None else None
         limit = Limit(self.config.limits.engine_s, "limits.engine_s")
         ref = engine.generate.remote(weight_id, requests, decoding)
-        (answers,) = results_of({ref: engine}, "solutions", "an engine", limit)
-        solved = iter(answers)
-        return [next(solved) if is_asked else () for is_asked in fits]
+        answers: list[Sequence[tuple[Completion, ...]]]
+        answers = results_of({ref: engine}, "solutions", "an engine", limit)
+        return answers[0]
 
     def _prompt(self, statement: str) -> tuple[int, ...]:
         if self._tokenizer is None:

@@ -1,6 +1,7 @@
 """Prepare data for training.
 
 python jobs/prepare_data.py split --data NAME_OR_PATH --output DIR [--stratify-by level,type] [--test-fraction 0.2]
+python jobs/prepare_data.py rate --data NAME_OR_PATH ... --output DIR [--min-quality 0.8] [--levels L ...]
 python jobs/prepare_data.py student --written RUN_OR_FILE --data embedded:stories --output DIR
 """
 
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cli import user_errors
 
 if TYPE_CHECKING:
-    from pipeline.data.splits import SplitResult
+    from pipeline.data.splits.records import LeftOut
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -36,30 +37,51 @@ lengths. Exact and near copies of held-out problems are counted and left out. Wr
 train.parquet and test.parquet (question, answer, solution, level, type, id; the same held-out problems), and
 student.json, which says how they were made, to DIR. configs/student_demo.yaml trains on both.
 """
+RATE = """Give every problem a quality, a difficulty and a topic, and keep those that pass the filters.
+
+Writes train.parquet (problem, solution, answer, level, difficulty, topic, quality, quality_reasons, source, id) to DIR,
+and a data card, card.json and card.md. Quality is in [0, 1]; quality_reasons says what lowers it. Difficulty is from 1
+to 10, and level is its name. Without filters every row with a problem and an answer is kept. A recipe reads DIR by
+
+  data.name=DIR data.fields.question=problem data.fields.answer=answer data.fields.solution=solution
+  data.fields.level=level data.fields.type=topic data.fields.id=id data.answer_format=plain
+
+Columns are found by their usual names. Answers are read from the last box of the solution where there is no column of
+answers, as in MATH.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = vars(_parse(argv))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    prepare = {"split": _split, "student": _student}[arguments.pop("command")]
-    with user_errors():
-        try:
-            prepare(arguments)
-        except KeyboardInterrupt:
-            print("interrupted: nothing was written.", file=sys.stderr)
-            sys.exit(130)
+    prepare = {"split": _split, "rate": _rate, "student": _student}[arguments.pop("command")]
+    with user_errors("interrupted: nothing was written."):
+        prepare(arguments)
         print(arguments["output"])
 
 
 def _split(arguments: dict[str, Any]) -> None:
     from pipeline.data.splits import SplitSettings, prepare_split
 
-    stratify_by = tuple(arguments["stratify_by"].split(","))
-    split = prepare_split(SplitSettings(**(arguments | {"stratify_by": stratify_by})))
+    arguments["stratify_by"] = tuple(arguments["stratify_by"].split(","))
+    split = prepare_split(SplitSettings(**arguments))
     _print_counts("level", split.counts(lambda record: record.level))
-    if "type" in stratify_by:
+    if "type" in arguments["stratify_by"]:
         _print_counts("type", split.counts(lambda record: record.type))
-    _print_left_out(split)
+    _print_left_out(split.left_out)
+    for note in split.notes:
+        print(f"note: {note}")
+
+
+def _rate(arguments: dict[str, Any]) -> None:
+    from pipeline.questions.ratings import RateSettings, rate, write_ratings
+
+    settings = RateSettings(**arguments)
+    ratings = rate(settings)
+    write_ratings(settings, ratings)
+    mean = sum(ratings.qualities) / len(ratings.qualities)
+    print(f"kept {len(ratings.kept):,} of {len(ratings.qualities):,} rated problems, whose mean quality is {mean:.2f}")
+    _print_left_out(ratings.left_out)
 
 
 def _student(arguments: dict[str, Any]) -> None:
@@ -77,8 +99,9 @@ def _student(arguments: dict[str, Any]) -> None:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="split | student")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="split | rate | student")
     _add_split(commands)
+    _add_rate(commands)
     _add_student(commands)
     return parser.parse_args(argv)
 
@@ -110,6 +133,29 @@ def _add_split(commands: "Commands") -> None:
     for name, default in (("question", "problem"), ("solution", "solution"), ("level", "level"), ("type", "type")):
         none = "; '' for none" if name in ("solution", "type") else ""
         add(f"--{name}-field", default=default, metavar="NAME", help=f"(default: {default}{none})")
+
+
+def _add_rate(commands: "Commands") -> None:
+    add = commands.add_parser(
+        "rate",
+        help="rate quality, difficulty and topic of problems",
+        description=RATE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).add_argument
+    add("--data", required=True, nargs="+", metavar="NAME", help="hub data sets, files, directories or embedded:NAME")
+    add("--output", required=True, type=Path, metavar="DIR", help="a new or empty directory")
+    add("--min-quality", type=float, default=0.0, metavar="X", help="lowest quality to keep (default: %(default)s)")
+    add("--levels", nargs="+", default=(), metavar="L", help="elementary intermediate advanced competition olympiad")
+    add("--topics", nargs="+", default=(), metavar="T", help="algebra geometry 'number theory' combinatorics ...")
+    add(
+        "--solve-rates", type=Path, metavar="FILE", help="measured solve rates: eval_results.jsonl or a table of shares"
+    )
+    add("--licence", nargs="+", default=(), metavar="TEXT", help="of each data set in order, for the data card")
+    add("--subset", metavar="NAME", help="configuration of the hub data sets")
+    add("--split", metavar="NAME", help="what to read, such as train+test (default: train; in a directory every file)")
+    add("--answer-format", choices=("plain", "boxed", "hash"), help="(default: plain if there is a column of answers)")
+    for name in ("question", "answer", "solution", "level", "type"):
+        add(f"--{name}-field", metavar="NAME", help="(default: its usual name)")
 
 
 def _add_student(commands: "Commands") -> None:
@@ -158,12 +204,10 @@ def _cells(count: dict[str, int]) -> tuple[str, ...]:
     return f"{count['train']:,}", f"{count['test']:,}", f"{both:,}", f"{count['test'] / both:.2%}"
 
 
-def _print_left_out(split: "SplitResult") -> None:
-    print(f"rows left out: {split.left_out.counts.total():,}")
-    for line in split.left_out.lines():
+def _print_left_out(left_out: "LeftOut") -> None:
+    print(f"rows left out: {left_out.counts.total():,}")
+    for line in left_out.lines():
         print(f"  {line}")
-    for note in split.notes:
-        print(f"note: {note}")
 
 
 if __name__ == "__main__":

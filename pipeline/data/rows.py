@@ -1,5 +1,6 @@
 """Rows of data sets, read from files one at a time."""
 
+import importlib
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -116,6 +117,17 @@ def _described(item: Any) -> str:
     return ", ".join(f"{key}={value if key == 'role' else type(value).__name__}" for key, value in item.items())
 
 
+def require_library(name: str, purpose: str) -> None:
+    """Raises DataError if a library is not installed."""
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        missing = error.name or name
+        raise DataError(
+            f"{purpose} needs the {missing} library, which is not installed. Run `pip install {missing}`."
+        ) from None
+
+
 def file_rows(file: Path, names: Sequence[str] | None, start: int = 0, stop: int = sys.maxsize) -> Iterator[Row]:
     """Rows ``start`` to ``stop`` of a file.
 
@@ -142,6 +154,7 @@ def num_rows(file: Path) -> int:
 
 @contextmanager
 def _readable(file: Path) -> Iterator[None]:
+    require_library("pyarrow", f"reading {file}")
     import pyarrow as pa
 
     try:

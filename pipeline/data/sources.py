@@ -3,7 +3,7 @@
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import chain
@@ -14,7 +14,7 @@ from pipeline.config import DataConfig, EmbeddedSetsConfig
 from pipeline.data import arithmetic, operations, stories
 from pipeline.data.arrow_files import ROWS_PER_BATCH
 from pipeline.data.local_sets import local_splits
-from pipeline.data.rows import SUFFIXES, Place, Row, file_rows, num_rows, table_rows
+from pipeline.data.rows import SUFFIXES, Place, Row, file_rows, num_rows, require_library, table_rows
 from pipeline.errors import DataError, first_line
 from pipeline.fields import columns_of
 from pipeline.files import sha256
@@ -45,6 +45,7 @@ def embedded_rows(config: DataConfig, split: SplitName) -> Iterator[Row]:
 
 def _embedded_values(config: DataConfig, split: SplitName) -> tuple[dict[str, Any], ...]:
     check_embedded(config)
+    require_library("reasoning_gym", config.name)
     return _generated(config.name, config.arithmetic.model_dump_json(), split)
 
 
@@ -94,6 +95,42 @@ def iter_rows(
     if missing:
         lacking, names = ", ".join(sorted(missing, key=needed.index)), ", ".join(_names(config, expression))
         raise DataError(f"data {config.name} has no field {lacking}: it has {names}. {fix}")
+
+
+def pooled_rows(
+    config: DataConfig, expression: str | None, optional: Sequence[str] = (), *, fix: str = _MISSING_FIX
+) -> Iterator[tuple[str, Iterable[Row]]]:
+    """Name and rows of each file of a directory, or of a single data set.
+
+    Args:
+        expression: a split expression. None: ``train``; of a directory every file, of an embedded set both splits.
+        optional, fix: as for iter_rows.
+    """
+    if is_embedded(config):
+        yield config.name, chain(embedded_rows(config, "train"), embedded_rows(config, "eval"))
+        return
+    path = local_path(config.name)
+    if not path or path.is_file() or expression:
+        rows = iter_rows(config, expression or "train", optional=optional, fix=fix)
+        yield path.resolve().name if path else config.name, rows
+        return
+    for file in chain.from_iterable(local_splits(path, config.subset).values()):
+        rows = iter_rows(config.model_copy(update={"name": str(file)}), "train", optional=optional, fix=fix)
+        yield f"{path.resolve().name}/{file.relative_to(path).as_posix()}", rows
+
+
+def column_names(config: DataConfig, expression: str | None = None) -> list[str]:
+    """The columns of the first row of ``pooled_rows``. Raises DataError if there is no row."""
+    if is_embedded(config):
+        return [name for name in config.fields.model_dump().values() if name]
+    path = local_path(config.name)
+    if path and path.is_dir() and not expression:
+        first = next(chain.from_iterable(local_splits(path, config.subset).values()))
+        config = config.model_copy(update={"name": str(first)})
+    row = next(_open(config, expression or "train", None), None)
+    if row is None:
+        raise DataError(f"data {config.name} must have rows, got no rows in split {expression or 'train'}.")
+    return row.names()
 
 
 def _open(config: DataConfig, expression: str, names: Sequence[str] | None) -> Iterator[Row]:
@@ -208,9 +245,14 @@ def local_path(name: str) -> Path | None:
 def _explained(config: DataConfig, expression: str) -> Iterator[None]:
     """Errors in the block become DataErrors of one line."""
     import datasets
+    from huggingface_hub import errors as hf
 
     try:
         yield
+    except hf.HTTPError as error:  # type: ignore[attr-defined]
+        raise DataError(
+            f"data {config.name} cannot be downloaded whole: {first_line(error)}. Nothing of it is used. Try again."
+        ) from None
     except (ValueError, OSError, StopIteration, datasets.exceptions.DatasetsError) as error:
         cause = error.__cause__ or error
         raise DataError(f"data {config.name}, split {expression}, cannot be read: {first_line(cause)}") from None
@@ -227,6 +269,8 @@ def _hub_rows(config: DataConfig, expression: str, names: Sequence[str] | None) 
 
 def _hub_dataset(config: DataConfig, expression: str) -> Any:
     """A ``Dataset`` of the datasets library, which stays on disk."""
+    for library in ("datasets", "huggingface_hub"):
+        require_library(library, f"data {config.name} of a hub")
     import datasets
 
     instruction = _parse_split(config, expression)
@@ -240,6 +284,7 @@ def _hub_dataset(config: DataConfig, expression: str) -> Any:
 
 def _parse_split(config: DataConfig, expression: str) -> Any:
     """The datasets library's ReadInstruction. Raises DataError if the expression is invalid."""
+    require_library("datasets", f"split {expression} of data {config.name}")
     import datasets
 
     try:
@@ -255,12 +300,14 @@ def _cached_builder(config: DataConfig) -> Any:
     """The builder of a data set in the datasets library's cache. Raises DataError if it was never downloaded."""
     import datasets
 
+    is_offline = datasets.config.HF_HUB_OFFLINE
     datasets.config.HF_HUB_OFFLINE = True  # otherwise the library retries for half a minute
     try:
         return datasets.load_dataset_builder(config.name, config.subset, revision=config.revision)
     except (ValueError, OSError, datasets.exceptions.DatasetsError):
+        reason = "HF_HUB_OFFLINE is set" if is_offline else "the hub cannot be reached"
         raise DataError(
-            f"data {config.name} cannot be downloaded: the hub cannot be reached and it is not in the cache. "
+            f"data {config.name} cannot be downloaded: {reason} and it is not in the cache. "
             "Go online, set HF_ENDPOINT to a mirror, or name a local path or embedded:arithmetic."
         ) from None
 

@@ -19,10 +19,14 @@ REPOS = {
     "models/tiny/pickled": {"config.json": "{}", "pytorch_model.bin": "pickle"},
     "datasets/tiny/sums": {"train.jsonl": PROBLEMS},
 }
+BREAKING_OFF = "broken"
+"""A file whose name begins so arrives up to its middle, and no further however often it is asked for."""
 UNREACHABLE = "http://127.0.0.1:9"
 
 
 class Hub(BaseHTTPRequestHandler):
+    is_broken = False
+
     def do_HEAD(self) -> None:
         self.do_GET()
 
@@ -42,7 +46,11 @@ class Hub(BaseHTTPRequestHandler):
             if content is None:
                 return self.answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": SHA})
             etag = hashlib.sha1(content.encode()).hexdigest()
-            return self.answer(200, content.encode(), {"ETag": f'"{etag}"', "X-Repo-Commit": SHA})
+            self.is_broken = path.rsplit("/", 1)[1].startswith(BREAKING_OFF)
+            headers = {"ETag": f'"{etag}"', "X-Repo-Commit": SHA}
+            if self.is_broken and self.headers.get("Range"):
+                return self.answer_rest(content.encode(), headers)
+            return self.answer(200, content.encode(), headers)
         body: Any
         if "/tree/" in path:
             body = [{"type": "file", "path": name, "size": len(text), "oid": SHA} for name, text in files.items()]
@@ -53,13 +61,25 @@ class Hub(BaseHTTPRequestHandler):
             body = {"id": name, "sha": SHA, "siblings": [{"rfilename": file} for file in files]}
         return self.answer(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
+    def answer_rest(self, content: bytes, headers: dict[str, str]) -> None:
+        """Nothing of the rest of a file that breaks off."""
+        start = int(self.headers["Range"].removeprefix("bytes=").partition("-")[0])
+        self.send_response(206)
+        size = {
+            "Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}",
+            "Content-Length": len(content) - start,
+        }
+        for name, value in {**headers, **size}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+
     def answer(self, status: int, content: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(content)
+            self.wfile.write(content[: len(content) // 2] if self.is_broken else content)
 
     def log_message(self, *_: object) -> None:
         pass

@@ -2,21 +2,20 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import NamedTuple
 
 from pipeline.config import DataConfig
 from pipeline.data.answers import read_answer
-from pipeline.data.local_sets import local_splits
 from pipeline.data.problems import unique_name
 from pipeline.data.rows import Row
 from pipeline.data.selection import natural_order
-from pipeline.data.sources import embedded_rows, is_embedded, iter_rows, local_path
+from pipeline.data.sources import is_embedded, pooled_rows
 from pipeline.data.splits.settings import SplitSettings
 
 NUM_EXAMPLES = 3
+_FIX = "Name yours by --question-field, --answer-field, --solution-field, --level-field, --type-field."
 _NO_LEVEL = {"", "nan", "none", "null", "na", "unknown"}
 
 
@@ -81,7 +80,7 @@ def read_records(settings: SplitSettings) -> tuple[list[Record], LeftOut]:
     records, left_out = [], LeftOut()
     ids: dict[str, int] = {}
     seen: set[tuple[str, str]] = set()
-    for source, rows in _sources(settings, config):
+    for source, rows in pooled_rows(config, settings.split, fix=_FIX):
         for number, row in enumerate(rows, 1):
             where = f"{source} row {number}"
             record = _record(row, config, source)
@@ -100,22 +99,6 @@ def is_usable_level(level: str) -> bool:
     """True for ``Level 3``, ``3``, ``hard``; False for ``Level ?``, an empty level, or NaN."""
     name = level.casefold().removeprefix("level")
     return "".join(letter for letter in name if letter.isalnum()) not in _NO_LEVEL
-
-
-def _sources(settings: SplitSettings, config: DataConfig) -> Iterator[tuple[str, Iterable[Row]]]:
-    """Name and rows of each file of a directory, or of a single data set."""
-    fix = "Name yours by --question-field, --answer-field, --solution-field, --level-field, --type-field."
-    if settings.is_embedded:
-        yield settings.data, chain(embedded_rows(config, "train"), embedded_rows(config, "eval"))
-        return
-    path = local_path(settings.data)
-    if not path or path.is_file() or settings.split:
-        rows = iter_rows(config, settings.split or "train", fix=fix)
-        yield path.resolve().name if path else settings.data, rows
-        return
-    for file in chain.from_iterable(local_splits(path, config.subset).values()):
-        rows = iter_rows(config.model_copy(update={"name": str(file)}), "train", fix=fix)
-        yield f"{path.resolve().name}/{file.relative_to(path).as_posix()}", rows
 
 
 def _record(row: Row, config: DataConfig, source: str) -> Record | str:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from pipeline.evaluation.overlap import normalised
 from pipeline.questions.ratings.latex import latex_faults, without_drawings
 from pipeline.questions.ratings.steps import LastStep, follows, has_box, is_mentioned, is_result, last_step
-from pipeline.verifier import Grader, Verdict
+from pipeline.verifier import Verdict, grade_batch
 from pipeline.verifier.judge import read_gold
 from pipeline.verifier.places.boxes import last_closed_boxes
 from pipeline.verifier.reading.parser import ReadError, read
@@ -98,9 +98,9 @@ class Quality:
         return "; ".join(finding.reason for finding in self.findings.values())
 
 
-def rate_quality(problems: Sequence[Stated], grader: Grader) -> list[Quality]:
+def rate_quality(problems: Sequence[Stated]) -> list[Quality]:
     """The quality of each problem, in order. A problem that repeats an earlier one has quality 0."""
-    across = zip(problems, _repeats(problems), _reached(problems, grader), strict=True)
+    across = zip(problems, _repeats(problems), _reached(problems), strict=True)
     return [_quality(problem, {"unique": unique, "reached": reached}) for problem, unique, reached in across]
 
 
@@ -208,11 +208,11 @@ def _repeats(problems: Sequence[Stated]) -> list[Finding]:
     return findings
 
 
-def _reached(problems: Sequence[Stated], grader: Grader) -> list[Finding]:
+def _reached(problems: Sequence[Stated]) -> list[Finding]:
     steps = [last_step(problem.solution) for problem in problems]
-    ends = grader.grade_batch([(problem.solution, problem.answer) for problem in problems])
+    ends = grade_batch([(problem.solution, problem.answer) for problem in problems])
     pairs = [(rf"\boxed{{{step.left}}}", step.result) for step in steps if step is not None]
-    verdicts = iter(grader.grade_batch(pairs))
+    verdicts = iter(grade_batch(pairs))
     step_verdicts = [None if step is None else next(verdicts) for step in steps]
     return [reached(*each) for each in zip(problems, ends, steps, step_verdicts, strict=True)]
 
