@@ -63,7 +63,7 @@ def with_written(
 
 
 def shares(written_frac: float, num_written: int, num_own: int) -> tuple[int, int]:
-    """The most written problems and problems of a stage's own that have this share together. At least one is written."""
+    """Numbers of written problems, at least one, and of a stage's own: the most that have this share together."""
     own = round(num_written * (1 - written_frac) / written_frac)
     if own <= num_own:
         return num_written, own

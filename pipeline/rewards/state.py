@@ -59,6 +59,6 @@ def _as_json(name: str, state: Any) -> str:
         return json.dumps(state, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise RewardError(
-            f"the state of reward {name!r} must be a JSON value, got {type(state).__name__}: {first_line(error)}. It is "
-            "saved with every checkpoint."
+            f"the state of reward {name!r} must be a JSON value, got {type(state).__name__}: {first_line(error)}. It "
+            "is saved with every checkpoint."
         ) from None

@@ -14,12 +14,12 @@ from typing import Any
 
 import psutil
 import pytest
-from pipeline.data.stories import write_story
-from pipeline.data.writing import written_text
 
 from actors.driver import generate
 from jobs import generate_problems
 from pipeline.config import Config
+from pipeline.data.stories import write_story
+from pipeline.data.writing import written_text
 from pipeline.evaluation.registry import DATA_SETS
 from pipeline.runs.directory import RunDirectory
 from pipeline.types import Completion

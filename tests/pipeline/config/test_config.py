@@ -253,7 +253,7 @@ CROSS_CHECKS = [
     (["rollout.top_k=50"], r"rollout\.top_p must be 1 and rollout\.top_k 0 for grpo, got 1 and 50"),
     (["model.device_map=auto", "learner.num_workers=2"], r"model\.device_map must be null"),
     (["trainer.name=SpectralRefactor"], r"^trainer\.name=SpectralRefactor needs model\.lora"),
-    (["eval.metric_for_best_model=answer_accuracy"], r"metric_for_best_model needs total_eval_times above 0 or every_steps, got neither"),
+    (["eval.metric_for_best_model=answer_accuracy"], r"needs total_eval_times above 0 or every_steps, got neither"),
     (["eval.total_eval_times=2", "eval.problems_per_level=0"], r"needs problems_per_level above 0, got 0"),
     (["eval.problems_per_level_at_end=0"], r"^eval\.problems_per_level_at_end"),
     (["eval.early_stopping_patience=2"], r"need metric_for_best_model, got none"),
