@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 from pipeline.errors import RewardError, first_line
@@ -39,7 +40,7 @@ class StatefulRewards:
         Raises:
             RewardError: a reward fails, or its next state is no JSON value.
         """
-        self.set(state)
+        self.set({"rewards": deepcopy(state.get("rewards", {}))})  # a reward may change its state in place
         return {name: json.loads(_as_json(name, _next(name, reward, groups))) for name, reward in self._rewards.items()}
 
 

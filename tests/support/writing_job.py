@@ -6,7 +6,7 @@ A random model never writes a well-formed problem, so the first stage learns fou
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,31 @@ from jobs import questions_gen
 from pipeline.config import Config, ModelConfig, validate_config
 from pipeline.models.hub import resolve_model
 from pipeline.models.tokenizer import end_of_turn_id, load_tokenizer
-from pipeline.types import Completion, PromptRequest, WeightId
+from pipeline.rewards.registry import RewardContext, StatefulReward
+from pipeline.types import Completion, PromptRequest, RolloutGroup, WeightId
+from pipeline.verifier import Verdict
 from tests.support.data import write_jsonl
 from tests.support.in_process import run_without_ray
 from tests.support.loops import LocalHandle, LocalStore
+from tests.support.models import letter_reward
 from tests.support.recipes import save_recipe, tiny_settings
 
 NUM_WRITTEN = 34
 WRITING = "writing"
 """The moment between two chunks of the problems that a stage writes."""
+
+
+class Rising(StatefulReward):
+    """A reward of the user's own: the share of letters, times one more than the groups of all steps before."""
+
+    def __init__(self, context: RewardContext) -> None:
+        self.state = {"num_groups": 0}
+
+    def __call__(self, group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
+        return [(1 + self.state["num_groups"]) * value for value in letter_reward(group, verdicts)]
+
+    def next_state(self, groups: Sequence[RolloutGroup]) -> dict[str, int]:
+        return {"num_groups": self.state["num_groups"] + len(groups)}
 
 
 class StandInEngine:
@@ -119,7 +135,7 @@ def writing_recipe(model: Path, directory: Path) -> Path:
             "functions": [
                 {"name": "well_formed", "gate": True},
                 {"name": "novel"},
-                {"name": "tests.support.models:letter_reward"},
+                {"name": "tests.support.writing_job:Rising"},
             ],
             "normalize": "zscore",
             "zscore": {"warmup": 4, "history": 20},

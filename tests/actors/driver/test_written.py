@@ -19,8 +19,8 @@ from pipeline.runs.checkpoints import read_progress, read_written
 from tests.conftest import ROOT
 from tests.support.jobs import only_run
 from tests.support.models import save_tiny_model
-from tests.support.written import make_row
 from tests.support.writing_job import NUM_WRITTEN, WRITING, run_writing_job, writing_recipe
+from tests.support.written import make_row
 
 STORIES: dict[str, Any] = {
     "data": {"name": "embedded:stories", "arithmetic": {"train_per_level": 8, "eval_per_level": 2}, "write": {}},
@@ -84,7 +84,7 @@ def test_a_later_stage_trains_on_what_was_kept_and_as_many_of_its_own(tiny_model
 def test_nothing_to_train_on_is_an_error_with_the_reasons(tmp_path):
     (chain,) = plan_run(validate_config(STORIES), tmp_path / "cache").chains
     earlier = written_in(tmp_path / "first", make_row(reason="low quality"), make_row(reason="fails checked"))
-    with pytest.raises(DataError, match="stage final .* got none of 2: fails checked, low quality"):
+    with pytest.raises(DataError, match=r"stage final .* got none of 2: fails checked, low quality"):
         with_written(chain, 1, [earlier], tmp_path)
 
 
@@ -114,5 +114,6 @@ def test_killed_in_every_stage_and_while_it_writes_a_job_ends_the_same(tmp_path)
     assert rows == read_written(undisturbed / "quality")
     assert len(rows) == NUM_WRITTEN and 0 < sum(row["is_kept"] for row in rows) < NUM_WRITTEN
     state = actual.reward_state
+    assert state["rewards"]["tests.support.writing_job:Rising"] == {"num_groups": 4 * 4}
     assert len(state["rewards"]["novel"]) > 20 and len(state["raw"]["novel"]) == 20
     assert json.loads(json.dumps(state)) == state
