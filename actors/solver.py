@@ -95,7 +95,8 @@ class Solver:
     def _seeds(self, group: RolloutGroup, index: int) -> tuple[int, ...]:
         solver = self.config.questions.solver
         assert solver is not None
-        parts = (self.config.seed, *group.weight_id, group.problem.id, index)
+        # Not the attempt: a resumed run samples what an undisturbed one does.
+        parts = (self.config.seed, group.weight_id.step, group.problem.id, index)
         return tuple(derive_seed(*parts, sample) & 0x7FFFFFFF for sample in range(solver.num_samples))
 
     def _engine(self, group: RolloutGroup) -> str:

@@ -36,12 +36,15 @@ def item_at(items: Indexed[T], position: int, *seed: object) -> T:
 
 
 _permutations: dict[tuple[int, int], list[int]] = {}
-"""The few in use: those of new and of replayed examples, across the end of a pass."""
+"""Those in use: of new and of replayed examples, maybe of each level, across the end of a pass."""
+_MANY, _MAX_ITEMS = 64, 200_000
+"""Permutations that are kept: four of any size, and up to this many with this many items together."""
 
 
 def _permutation(size: int, seed: int) -> list[int]:
     if (size, seed) not in _permutations:
-        if len(_permutations) > 4:
+        num_kept = len(_permutations)
+        if num_kept >= _MANY or (num_kept > 4 and sum(map(len, _permutations.values())) > _MAX_ITEMS):
             _permutations.clear()
         _permutations[size, seed] = random.Random(seed).sample(range(size), size)
     return _permutations[size, seed]

@@ -107,7 +107,7 @@ class RewardBreakdown:
     """The reward of one completion, in parts."""
 
     total: float
-    """Sum of weight x part."""
+    """Sum of weight x part, behind the gate. With ``reward.normalize``: of the parts' z-scores."""
     parts: dict[str, float]
     """Unweighted value of each reward function, by its name."""
     outcome: Outcome

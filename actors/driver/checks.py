@@ -17,6 +17,7 @@ from torch import nn
 
 from actors.driver.actor_plan import engine_limits, plan_actors
 from actors.driver.plan import PlannedChain, RunPlan, StagePlan
+from actors.driver.written import tasks_of
 from pipeline.config import Config, GRPOConfig, SFTConfig
 from pipeline.curriculum.examples import shortened
 from pipeline.data.arrow_files import ArrowRows, list_lengths
@@ -58,11 +59,11 @@ def check_plan(plan: RunPlan, model: Path | None) -> None:
         GradusError: the job would fail.
     """
     _warn_of_format(plan.config)
-    for stage in (stage for chain in plan.chains for stage in chain.stages):
-        if isinstance(stage.spec.settings, GRPOConfig):
-            context = _trial_context(plan.config, stage.problems)
-            try_rewards(plan.config.reward.functions, stage.problems[0], stage.spec.settings.num_generations, context)
-            break
+    _warn_of_cancelled(plan.config, [stage.spec.settings for chain in plan.chains for stage in chain.stages])
+    _try_rewards(plan)
+    for chain in plan.chains:
+        for stage in chain.stages:
+            tasks_of(stage.spec, chain)
     if model is None:
         return
     check_weights(model, plan.config.model.name)
@@ -84,6 +85,18 @@ def check_plan(plan: RunPlan, model: Path | None) -> None:
             check_tags(tokenizer, wanted_by)
 
 
+def _try_rewards(plan: RunPlan) -> None:
+    """On a group of the first GRPO stage. Without one, stages and evaluations may score problems that are written."""
+    if not _num_actors(plan.config, "reward"):
+        return
+    stages = [stage for chain in plan.chains for stage in chain.stages]
+    stage = next((stage for stage in stages if stage.spec.kind == "grpo"), stages[0])
+    settings = stage.spec.settings
+    size = settings.num_generations if isinstance(settings, GRPOConfig) else 1
+    context = _trial_context(plan.config, stage.problems)
+    try_rewards(plan.config.reward.functions, stage.problems[0], size, context)
+
+
 def _trial_context(config: Config, problems: Sequence[Problem]) -> RewardContext:
     """What rewards are tried with: the solver knows nothing."""
     solver = config.questions.solver
@@ -100,6 +113,7 @@ def check_without_data(config: Config, model: Path | None) -> None:
         GradusError: the job would fail.
     """
     _warn_of_format(config)
+    _warn_of_cancelled(config, [config.stage_settings(stage) for stage in config.stages])
     asks_alone = config.data.prompt_template is None
     problem = replace(question_alone("What is 1 + 1?", config.data), gold="2") if asks_alone else None
     if problem and any(stage.kind == "grpo" for stage in config.stages):
@@ -129,8 +143,12 @@ def check_policy(config: Config, model: Path, described: Any) -> None:
         check_weight_names(policy, model, config.model.name)
         if config.trainer.name == "SpectralRefactor" and config.model.lora:
             select_pairs(list(_future_pairs(policy, config.model.lora.target_modules)), config.trainer)
-    if {actor.name: actor.count for actor in plan_actors(config)}["rollout"]:
+    if _num_actors(config, "rollout"):
         _check_engines(config, described)
+
+
+def _num_actors(config: Config, kind: str) -> int:
+    return {actor.name: actor.count for actor in plan_actors(config)}[kind]
 
 
 def _check_engines(config: Config, described: Any) -> None:
@@ -261,6 +279,17 @@ def _warn_of_format(config: Config) -> None:
     if template and _counts_tags(config) and any(tag not in template for tag in TAGS):
         text = "reward 'format' counts %s, and data.prompt_template does not ask for them: name or drop them"
         logger.warning(text, ", ".join(TAGS))
+
+
+def _warn_of_cancelled(config: Config, settings: Sequence[SFTConfig | GRPOConfig]) -> None:
+    parts = [term.name for term in config.reward.functions if not term.gate]
+    divides = any(isinstance(each, GRPOConfig) and each.normalize_std for each in settings)
+    if config.reward.normalize and len(parts) == 1 and divides:
+        text = (
+            "reward.normalize=zscore changes little with the one part %s: grpo.normalize_std divides advantages by the "
+            "spread of their group, and z-scores cancel. Set grpo.normalize_std=false, or reward.normalize=null"
+        )
+        logger.warning(text, parts[0])
 
 
 def _spread(problems: ProblemTable, count: int) -> ProblemTable:

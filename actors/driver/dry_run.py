@@ -175,6 +175,8 @@ def _print_memory(console: Console, config: Config) -> None:
 def _print_actors(console: Console, actors: Sequence[ActorPlan]) -> None:
     table = Table("actor", "count", "CPUs each", "GPUs each", "memory each, GiB", title="Ray actors")
     for actor in actors:
+        if actor.name == "frozen" and not actor.count:
+            continue
         table.add_row(
             actor.name, str(actor.count), f"{actor.num_cpus:g}", f"{actor.num_gpus:g}", f"{actor.memory_gib:g}"
         )

@@ -183,7 +183,7 @@ def _check_chain(spec: ChainSpec, config: Config) -> None:
     if _engine_settings(spec.config) != _engine_settings(config):
         raise ConfigError(
             "search must not change which actors there are or what they are started with (model, rollout, reward, "
-            "resources of the learner, kinds of stages, longest completion, largest group), "
+            "questions, resources of the learner, kinds of stages, longest completion, largest group), "
             f"got {spec.name}: engines stay up from the first stage to the last. Run two searches."
         )
     if not spec.config.eval.problems_per_level:
@@ -192,7 +192,7 @@ def _check_chain(spec: ChainSpec, config: Config) -> None:
 
 def _engine_settings(config: Config) -> tuple[Any, ...]:
     model = config.model.model_dump(exclude={"lora"})
-    return model, config.rollout, config.reward, engine_limits(config), plan_actors(config)
+    return model, config.rollout, config.reward, config.questions, engine_limits(config), plan_actors(config)
 
 
 def _plan_chain(

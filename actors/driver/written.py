@@ -36,7 +36,7 @@ def with_written(
     chain: PlannedChain, index: int, earlier: Sequence[Path], run_path: Path
 ) -> tuple[ProblemTable, TokenTable]:
     """The training problems of a stage with ``written_frac``: those that earlier stages wrote and kept, and so many of
-    its own that the share is right.
+    its own that the share is right. Where it has too few of its own, some of those that were written are left out.
 
     Args:
         earlier: checkpoints of the chain's stages before this one, in order.
@@ -53,10 +53,18 @@ def with_written(
             f"stage {stage.spec.name} must have problems that earlier stages wrote and kept, got none of {len(rows)}"
             f"{': ' + ', '.join(reasons[:5]) if reasons else ''}. Train those stages longer, or lower questions.keep."
         )
-    frac = stage.spec.written_frac
-    num_own = min(len(stage.problems), round(len(written) * (1 - frac) / frac))
-    seed = (config.seed, stage.spec.name, "own")
-    own = [stage.problems[item_at(range(len(stage.problems)), place, *seed)] for place in range(num_own)]
+    num_written, num_own = shares(stage.spec.written_frac, len(written), len(stage.problems))
+    seed = (config.seed, stage.spec.name)
+    written = [item_at(written, place, *seed, "written") for place in range(num_written)]
+    own = [stage.problems[item_at(range(len(stage.problems)), place, *seed, "own")] for place in range(num_own)]
     digest = hashlib.sha256(json.dumps([stage.problems.digest, rows], sort_keys=True).encode()).hexdigest()[:16]
     table = save_table(run_path / "written" / stage.spec.name / digest, digest, [*written, *own])
     return table, make_tokens(table, config.model, chat=config.data.uses_chat_template)
+
+
+def shares(written_frac: float, num_written: int, num_own: int) -> tuple[int, int]:
+    """Numbers of written problems, at least one, and of a stage's own: the most that have this share together."""
+    own = round(num_written * (1 - written_frac) / written_frac)
+    if own <= num_own:
+        return num_written, own
+    return max(1, round(num_own * written_frac / (1 - written_frac))), num_own

@@ -230,7 +230,8 @@ class LearnerSession:
         rows = self._writer.write(self._setup.tasks, f"write {self.stage.name}", teacher)
         gates = [term.name for term in self.config.reward.functions if term.gate]
         keeper = Keeper(self.config.questions.keep, gates)
-        judged = [keeper.judged(row) for row in rows]
+        named = [row | {"id": f"{self.stage.name}-{index:06d}"} for index, row in enumerate(rows)]  # tasks may repeat
+        judged = [keeper.judged(row) for row in named]
         logger.info("stage %s wrote %d problems and keeps %d", *_counts(self.stage.name, judged))
         return judged
 

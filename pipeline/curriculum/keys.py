@@ -84,7 +84,8 @@ def _inputs(config: Config, spec: StageSpec, data_digest: str, parent: str, keys
     if spec.kind == "grpo":
         normalize = {"normalize", "zscore"} if config.reward.normalize else set()
         inputs["rollout"] = config.rollout.model_dump(exclude=_ENGINE_RESOURCES)
-        inputs["reward"] = config.reward.model_dump(include={"functions", "timeout_s", "memory_limit_mib", *normalize})
+        inputs["reward"] = config.reward.model_dump(include={"timeout_s", "memory_limit_mib", *normalize})
+        inputs["reward"]["functions"] = _terms(config)
     return inputs
 
 
@@ -95,18 +96,25 @@ def _writing(config: Config, spec: StageSpec, keys: Sequence[str]) -> dict[str, 
         inputs["written"] = {"frac": spec.written_frac, "sources": list(keys)}
     if spec.write:
         inputs["write"] = spec.write.model_dump()
-    if config.data.write:
-        reward = config.reward.model_dump(include={"functions", "normalize", "zscore"})
-        inputs["questions"] = {"questions": config.questions.model_dump(), "reward": reward}
     return inputs
 
 
 def _evaluation(config: Config, eval_digest: str) -> dict[str, Any]:
-    return {
-        "eval": config.eval.model_dump(exclude={"at_start"}),
+    unset = set() if config.eval.every_steps else {"every_steps"}  # newer than the keys
+    inputs = {
+        "eval": config.eval.model_dump(exclude={"at_start", *unset}),
         "eval_problems": eval_digest,
         "max_prompt_length": config.rollout.max_prompt_length,  # longer ones are not evaluated
     }
+    if config.data.write:  # what is written is scored with the rewards
+        inputs["questions"] = config.questions.model_dump()
+        inputs["reward"] = config.reward.model_dump(include={"normalize", "zscore"}) | {"functions": _terms(config)}
+    return inputs
+
+
+def _terms(config: Config) -> list[dict[str, Any]]:
+    """The reward's terms. Those that are no gate are written as before there were gates."""
+    return [term.model_dump(exclude=set() if term.gate else {"gate"}) for term in config.reward.functions]
 
 
 def _digest(value: Any) -> str:

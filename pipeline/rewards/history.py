@@ -6,7 +6,7 @@ from typing import Any
 from pipeline.config import RewardConfig
 from pipeline.rewards.normalize import extended
 from pipeline.rewards.registry import RewardContext, StatefulReward, make_reward, resolve
-from pipeline.rewards.state import RewardState, set_state
+from pipeline.rewards.state import RewardState, StatefulRewards
 from pipeline.rewards.totals import passes_gate
 from pipeline.types import RolloutGroup
 
@@ -18,23 +18,21 @@ class RewardHistory:
     def __init__(self, config: RewardConfig, context: RewardContext, state: RewardState) -> None:
         self._config = config
         names = [term.name for term in config.functions if _is_stateful(term.name)]
-        self._stateful = {name: make_reward(name, context) for name in names}
+        self._stateful = StatefulRewards({name: make_reward(name, context) for name in names})
         self.state = state
 
     def advance(self, groups: Sequence[RolloutGroup]) -> None:
-        """Take in a step's groups, with their rewards."""
+        """Take in a step's groups, with their rewards.
+
+        Raises:
+            RewardError: a reward cannot tell its next state.
+        """
         state: dict[str, Any] = {}
-        if self._stateful:
-            state["rewards"] = {name: self._next_state(name, groups) for name in self._stateful}
+        if states := self._stateful.next(self.state, groups):
+            state["rewards"] = states
         if self._config.normalize:
             state["raw"] = self._raw_values(groups)
         self.state = state
-
-    def _next_state(self, name: str, groups: Sequence[RolloutGroup]) -> Any:
-        reward = self._stateful[name]
-        assert isinstance(reward, StatefulReward)
-        set_state(reward, name, self.state)
-        return reward.next_state(groups)
 
     def _raw_values(self, groups: Sequence[RolloutGroup]) -> dict[str, list[float]]:
         terms, before = self._config.functions, self.state.get("raw", {})

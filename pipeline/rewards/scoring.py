@@ -9,8 +9,8 @@ import numpy as np
 
 from pipeline.config import RewardConfig, RewardTerm
 from pipeline.errors import RewardError, first_line
-from pipeline.rewards.registry import RewardContext, RewardFunction, StatefulReward, make_reward
-from pipeline.rewards.state import RewardState, set_state
+from pipeline.rewards.registry import RewardContext, RewardFunction, make_reward
+from pipeline.rewards.state import RewardState, StatefulRewards
 from pipeline.rewards.totals import totals
 from pipeline.types import Completion, Problem, RewardBreakdown, RolloutGroup, WeightId
 from pipeline.verifier import Verdict
@@ -27,12 +27,13 @@ class Scorer:
         context: what reward classes are made with. None: there are only functions.
 
     Raises:
-        RewardError: a reward is unknown, or a class cannot be made.
+        RewardError: a reward is unknown, a class cannot be made, or its state is no JSON value.
     """
 
     def __init__(self, config: RewardConfig, context: RewardContext | None = None) -> None:
         self._config = config
         self._rewards = {term.name: make_reward(term.name, context) for term in config.functions}
+        self._stateful = StatefulRewards(self._rewards)
 
     def score(
         self, group: RolloutGroup, verdicts: Sequence[Verdict], state: RewardState | None = None
@@ -47,9 +48,7 @@ class Scorer:
                 finite. Advantages are computed from float32 numbers, so they must be finite in float32.
         """
         state = state or {}
-        for name, reward in self._rewards.items():
-            if isinstance(reward, StatefulReward):
-                set_state(reward, name, state)
+        self._stateful.set(state)
         values = {name: call(name, reward, group, verdicts) for name, reward in self._rewards.items()}
         parts = [{name: column[index] for name, column in values.items()} for index in range(len(verdicts))]
         sums = totals(parts, self._config, state.get("raw", {}))
@@ -64,7 +63,7 @@ class Scorer:
 
 
 def try_rewards(terms: Sequence[RewardTerm], problem: Problem, num_completions: int, context: RewardContext) -> None:
-    """Call each reward once, on made-up completions of a problem. Those that ask a solver are not called.
+    """Call each reward once, on made-up completions of a problem.
 
     Raises:
         RewardError: it fails, does not return in time, or returns anything but one finite number per completion.

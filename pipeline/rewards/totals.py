@@ -16,8 +16,8 @@ def passes_gate(parts: Parts, terms: Sequence[RewardTerm]) -> bool:
 def totals(group: Sequence[Parts], config: RewardConfig, history: Mapping[str, Sequence[float]]) -> list[float]:
     """Weighted sums of a group's parts, behind the gate.
 
-    What fails the gate gets 0, and a completion that passes has the weights of the gate terms at least. With z-scores,
-    which may be negative, what fails is that much below the lowest of the group that passes. They are taken over
+    What fails the gate gets 0. Where a sum that passes is no higher, as with z-scores or a part of the user's own that
+    is negative, what fails gets the lowest of these sums minus the weights of the gate terms. Z-scores are taken over
     completions that pass, of every part that is no gate.
 
     Args:
@@ -35,9 +35,11 @@ def totals(group: Sequence[Parts], config: RewardConfig, history: Mapping[str, S
             if not term.gate:
                 columns[term.name] = z_scores(columns[term.name], history.get(term.name, ()), config.zscore)
     sums = [sum(term.weight * columns[term.name][place] for term in terms) for place in range(len(passing))]
-    lowest = min(sums, default=0.0) - _gate_weight(terms) if config.normalize else 0.0
+    lowest = min(sums, default=0.0)
+    is_above_zero = not sums or lowest > 0
+    failing = 0.0 if is_above_zero and not config.normalize else lowest - _gate_weight(terms)
     found = dict(zip(passing, sums, strict=True))
-    return [found.get(index, lowest) for index in range(len(group))]
+    return [found.get(index, failing) for index in range(len(group))]
 
 
 def quality(parts: Parts, terms: Sequence[RewardTerm]) -> float:

@@ -9,8 +9,9 @@ import pytest
 from actors.driver.dry_run import dry_run, dry_run_evaluation
 from pipeline.cli import JobArguments
 from pipeline.config import EvaluationConfig, load_config
-from pipeline.errors import ConfigError, GradusError, ModelError
+from pipeline.errors import ConfigError, DataError, GradusError, ModelError, RewardError
 from pipeline.rewards import scoring
+from pipeline.rewards.registry import RewardContext, StatefulReward
 from pipeline.runs.checkpoints import Progress
 from pipeline.runs.directory import Kind, RunDirectory
 from pipeline.types import RolloutGroup
@@ -327,3 +328,67 @@ def test_an_evaluation_that_cannot_work_is_refused(tmp_path, overrides, template
     config = load_config(CONFIGS / "evaluate.yaml", overrides, EvaluationConfig)
     with pytest.raises((ConfigError, ModelError), match=message):
         dry_run_evaluation(config)
+
+
+class Longest(StatefulReward):
+    """A reward of the user's own with a state."""
+
+    def __init__(self, context: RewardContext) -> None:
+        self.state = max(len(problem.question) for problem in context.training_problems())
+
+    def __call__(self, group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
+        return [min(len(completion.text) / self.state, 1.0) for completion in group.completions]
+
+    def next_state(self, groups: Sequence[RolloutGroup]) -> int:
+        return int(self.state)
+
+
+class NeedsAFile:
+    def __init__(self, context: RewardContext) -> None:
+        raise FileNotFoundError("words.txt")
+
+
+def test_reward_classes_are_made_and_tried(recipe, capsys):
+    check(recipe, f"reward.functions=[{{name: '{PLUGINS}:Longest'}}]")
+    assert ": valid" in capsys.readouterr().out
+    with pytest.raises(RewardError, match=r"NeedsAFile' cannot be made: FileNotFoundError: words\.txt"):
+        check(recipe, f"reward.functions=[{{name: '{PLUGINS}:NeedsAFile'}}]")
+
+
+def test_z_scores_that_cancel_in_their_group_are_warned_of(recipe, caplog):
+    two = "reward.functions=[{name: correctness}, {name: format}]"
+    one = "reward.functions=[{name: correctness, gate: true}, {name: format}]"
+    for overrides in ([two], [one, "grpo.normalize_std=false"], [one, "reward.normalize=null"]):
+        check(recipe, "reward.normalize=zscore", *overrides)
+    assert "changes little" not in caplog.text
+    check(recipe, "reward.normalize=zscore", one)
+    assert caplog.text.count("changes little with the one part format: grpo.normalize_std divides advantages") == 1
+
+
+STORIES = "data={name: embedded:stories, arithmetic: {train_per_level: 4, eval_per_level: 1}, write: {}}"
+FITTING = ["rollout.max_prompt_length=512", "sft.max_length=900"]
+
+
+def test_engines_of_frozen_models_are_shown_if_there_are_some(recipe, capsys):
+    check(recipe)
+    assert "│ frozen" not in capsys.readouterr().out
+    check(recipe, STORIES, *FITTING, "stages.1.write={by: teacher}", "questions.teacher=embedded:smollm2-135m-instruct")
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│ frozen")]
+    assert "1" in row
+
+
+def test_rewards_of_a_job_that_only_writes_are_tried_too(recipe):
+    with pytest.raises(RewardError, match="NeedsAFile' cannot be made"):
+        check(
+            recipe,
+            STORIES,
+            *FITTING,
+            "stages=[{name: sft, kind: sft, write: {}}]",
+            f"reward.functions=[{{name: '{PLUGINS}:NeedsAFile'}}]",
+        )
+
+
+def test_a_stage_without_tasks_of_its_kinds_is_found_before_anything_starts(recipe):
+    prompts = "data.write.prompts={new: 'A problem about {topic}.'}"
+    with pytest.raises(DataError, match=r"stage rl must have tasks of \['context'\] to write problems for, got none"):
+        check(recipe, STORIES, prompts, *FITTING, "stages.1.write={kinds: [context]}")

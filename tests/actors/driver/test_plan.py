@@ -92,7 +92,10 @@ def test_a_run_is_planned_with_all_its_stages_problems_and_actors(data, tmp_path
 
 def test_the_time_left_counts_evaluations_of_a_stage_but_not_those_for_promotion(data, tmp_path):
     """They have no mark in the metrics: their time is part of the steps' pace."""
-    sections: dict[str, Any] = {"eval": {"total_eval_times": 2, "problems_per_level": 4}}
+    sections: dict[str, Any] = {
+        "eval": {"total_eval_times": 2, "problems_per_level": 4},
+        "sft": {"per_device_train_batch_size": 1},  # of a stage of one step, both would be the same
+    }
     plain, promoted = (
         plan_run(make(data=data, curriculum=curriculum, **sections), tmp_path / "cache").chains[0]
         for curriculum in ({}, {"promotion": {"threshold": 0.9}})

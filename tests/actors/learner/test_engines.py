@@ -51,7 +51,7 @@ class EchoEngine:
 class Grader:
     """The reward is the last token: the seed."""
 
-    def score(self, groups: list[RolloutGroup]) -> list[RolloutGroup]:
+    def score(self, groups: list[RolloutGroup], state: Any = None) -> list[RolloutGroup]:
         return [
             RolloutGroup(
                 group.problem,

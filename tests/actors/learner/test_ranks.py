@@ -9,8 +9,11 @@ import torch.distributed as dist
 
 from actors.learner.ranks import Ranks
 from actors.learner.updater import PolicyUpdater
-from pipeline.config import SFTConfig, TrainerConfig
+from pipeline.config import SFTConfig, TrainerConfig, validate_config
 from pipeline.errors import ModelError
+from pipeline.rewards.history import RewardHistory
+from pipeline.rewards.registry import RewardContext
+from pipeline.types import Completion, Problem, RewardBreakdown, RolloutGroup, WeightId
 from tests.support.models import tiny_llama
 
 
@@ -44,6 +47,20 @@ def batch() -> torch.Tensor:
     return torch.arange(40).reshape(4, 10)
 
 
+def scored_groups() -> list[RolloutGroup]:
+    problem, whole = Problem("p", ({"role": "user", "content": "?"},), "1"), Completion((1,), (-0.5,), "1", "stop")
+    rewards = [RewardBreakdown(n, {"correctness": float(n), "format": n / 8}, "correct") for n in range(4)]
+    return [RolloutGroup(problem, (1,), (whole,), WeightId(0, 0), (reward,)) for reward in rewards]
+
+
+def state_after(groups: list[RolloutGroup]) -> Any:
+    """The state of the rewards after a step with these groups."""
+    config = validate_config({"stages": [{"name": "rl", "kind": "grpo"}], "reward": {"normalize": "zscore"}})
+    history = RewardHistory(config.reward, RewardContext(config, list), {})
+    history.advance(groups)
+    return history.state
+
+
 def work(rank: int, store: str, results: Any) -> None:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     torch.set_num_threads(1)
@@ -65,6 +82,7 @@ def work(rank: int, store: str, results: Any) -> None:
             "from_first": ranks.from_first(lambda: f"made by {rank}"),
             "norm": norm,
             "weights": weights.sum().item(),
+            "state": state_after(ranks.gather(list(ranks.share(scored_groups())))),
             "skipped": math.isnan(skipped) and torch.equal(model.lm_head.weight, before),
         }
     )
@@ -86,6 +104,7 @@ def test_two_workers_share_a_batch_and_agree_on_every_sum(tmp_path: Path):
         assert result["sum"] == [3.0, 1.0]
         assert result["gathered"] == ["0a", "0b", "1a", "1b"]
         assert result["from_first"] == "made by 0"
+        assert result["state"] == state_after(scored_groups())
         assert result["skipped"]  # only the second worker's gradient was NaN
     norm, weights = norms_after_update(tiny_llama(), batch(), Ranks())  # one worker with the whole batch
     assert first["norm"] == second["norm"] == pytest.approx(norm, rel=1e-5)

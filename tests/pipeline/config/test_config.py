@@ -244,6 +244,7 @@ def test_overrides_reach_into_lists_and_missing_sections(recipe):
 
 # Errors and their messages -----------------------------------------------------------------------
 
+WRITE, WRITER = "data.write={}", "{name: a, kind: sft, write: {}}"
 CROSS_CHECKS = [
     (["grpo.batch_size=3", "learner.num_workers=2"], r"grpo\.batch_size must be a multiple of .*workers, got 3 and 2"),
     (["grpo.batch_size=6"], r"rollout\.prompts_per_chunk must divide .* got 4 and 6"),
@@ -258,6 +259,24 @@ CROSS_CHECKS = [
     (["eval.problems_per_level_at_end=0"], r"^eval\.problems_per_level_at_end"),
     (["eval.early_stopping_patience=2"], r"need metric_for_best_model, got none"),
     (["eval.metric_for_best_model=loss", "eval.total_eval_times=2"], r"^data\.task_name must be set for .*=loss"),
+    (["eval.total_eval_times=2", "eval.every_steps=5"], r"every_steps must be null beside total_eval_times, got 5"),
+    (["eval.every_steps=5", "eval.problems_per_level=0"], r"every_steps needs problems_per_level above 0, got 0"),
+    (["reward.functions=[{name: a}, {name: a}]"], r"functions must name each reward once, got \['a', 'a'\]"),
+    (["reward.functions=[{name: a, gate: true, weight: 0}]"], r"a gate one above 0, got 0 for a"),
+    (["reward.functions=[{name: a, gate: true}, {name: b, weight: -1}]"], r"weights of 0 or more .*, got -1 for b"),
+    (["stages.0.write={}"], r"^data\.write must be set for stages that write problems, got none: rl"),
+    ([WRITE, "stages.0.written_frac=0.5"], r"^written_frac of rl must be 0: no stage before it has write"),
+    ([WRITE, "stages.0.write={by: teacher}"], r"^questions\.teacher must be set for write\.by=teacher of rl, got none"),
+    ([WRITE, f"stages=[{WRITER}, {{name: b, kind: grpo, written_frac: 0.5}}]"],
+     r"^written_frac of b must be 0 in a grpo stage or beside curriculum"),
+    ([WRITE, f"stages=[{WRITER}, {{name: b, kind: sft, written_frac: 0.5}}]", "curriculum={}"],
+     r"^written_frac of b must be 0 in a grpo stage or beside curriculum"),
+    (["eval.metric_for_best_model=quality", "eval.every_steps=5"], r"^data\.write must be set for .*=quality"),
+    ([WRITE, "data.prompt_template='{question}'"], r"prompt_template must be null beside write"),
+    (["data.write.prompts={}"], r"must have a prompt for one kind of task at least, got none"),
+    (["data.write.prompts={new: 'A {theme}'}"], r"may hold \{topic\}, .* got \{theme\} in new"),
+    (["data.write.prompts={context: 'Vary.'}"], r"must hold \{original\} in variations and only there, got 'Vary\.'"),
+    (["data.write.prompts={new: '{original}'}"], r"must hold \{original\} in variations and only there"),
     (["rollout.tensor_parallel_size=2"], r"rollout\.num_gpus must equal rollout\.tensor_parallel_size, got 0 and 2"),
 ]  # fmt: skip
 WRONG = [

@@ -123,3 +123,45 @@ def test_the_digest_of_problems_sees_every_text():
     ]
     assert len({problems_digest([problem]) for problem in (base, *others)}) == 7
     assert problems_digest([base, others[0]]) != problems_digest([others[0], base])
+
+
+def test_searches_of_earlier_versions_keep_their_keys():
+    """Settings that are newer than the keys are no part of them until they are used."""
+    stages = [EACH, {"name": "rl", "kind": "grpo"}]
+    assert keys(make({"replay_ratio": 0.3}, stages), ("1", "2")) == [
+        "3e4340cc479d8765",
+        "9648e18a87b9347b",
+        "f670ce71cfa1cf7a",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reward", "same"),
+    [
+        ({"functions": [{"name": "correctness", "gate": True}, {"name": "format"}]}, 5),
+        ({"normalize": "zscore"}, 5),
+        ({"zscore": {"clip": 2.0}}, 6),  # not used
+    ],
+)
+def test_gates_and_z_scores_change_the_keys_of_stages_that_score(reward, same):
+    stages = [EACH, {"name": "rl", "kind": "grpo"}]
+    assert num_shared(keys(make({}, stages)), keys(make({}, stages, reward=reward))) == same
+
+
+def test_written_problems_are_part_of_a_key():
+    def chain(**final: Any) -> list[str]:
+        stages = [{"name": "a", "kind": "sft", "write": {"num_problems": 4}}, {"name": "b", "kind": "sft", **final}]
+        return keys(validate_config({"stages": stages, "data": {"name": "embedded:stories", "write": {}}}))
+
+    assert num_shared(chain(), chain(written_frac=0.5)) == 1
+    assert num_shared(chain(written_frac=0.25), chain(written_frac=0.5)) == 1
+    assert num_shared(chain(), chain(balance_levels=True)) == 1
+
+
+@pytest.mark.parametrize(
+    "sections", [{"questions": {"must_compute": True}}, {"reward": {"functions": [{"name": "novel"}]}}]
+)
+def test_what_is_written_in_evaluations_depends_on_its_rewards(sections):
+    data = {"name": "embedded:stories", "write": {}}
+    assert root_key(make(data=data), "e") != root_key(make(data=data, **sections), "e")
+    assert root_key(make(), "e") == root_key(make(**sections), "e")

@@ -109,3 +109,47 @@ def test_the_rows_trained_so_far_are_those_of_the_new_examples_so_far(ratio, num
     mixture = mix(NEW[:num_new], OLD, ratio, 100, seed)
     seen = of("n", [mixture.at(position) for position in range(num_positions)])
     assert [mixture.new[row] for row in mixture.new_rows_until(num_positions)] == list(dict.fromkeys(seen))
+
+
+PINNED = [
+    ["n29", "n2", "n5", "o54", "n34", "n14", "o32", "n26", "n13", "o67"],
+    ["n27", "n20", "n25", "o9", "n36", "n33", "o65", "n17", "n16", "o5"],
+]
+LEVELS = ["1"] * 4 + ["2"] * 10 + ["3"] * 26
+
+
+def test_levels_in_turn_have_equal_shares_of_every_batch():
+    mixture = mix(NEW, [], 0.0, 60, 0, levels=LEVELS)
+    level = dict(zip(NEW, LEVELS, strict=True))
+    for step in range(10):
+        assert Counter(level[name] for name in mixture.batch(6, step)) == {"1": 2, "2": 2, "3": 2}
+
+
+def test_a_small_level_comes_back_sooner_and_in_another_order():
+    drawn = examples(mix(NEW, [], 0.0, 60, 0, levels=LEVELS))  # 20 of each level
+    turns = [drawn[place::3] for place in range(3)]
+    assert Counter(turns[0]) == dict.fromkeys(NEW[:4], 5)
+    assert Counter(turns[1]) == dict.fromkeys(NEW[4:14], 2)
+    assert len(set(turns[2])) == 20
+    assert len({tuple(turns[0][start : start + 4]) for start in range(0, 20, 4)}) > 1
+
+
+def test_new_rows_in_turn_are_counted_once_in_training_order():
+    mixture = mix(NEW, [], 0.0, 60, 0, levels=LEVELS)
+    drawn = [NEW.index(name) for name in examples(mixture)]
+    assert mixture.new_rows_until(30) == list(dict.fromkeys(drawn[:30]))
+    assert sorted(mixture.new_rows_until(3 * 26)) == list(range(40))  # after 26 turns of the largest level
+    assert sorted(mixture.new_rows_until(1000)) == list(range(40))
+
+
+def test_levels_in_turn_and_replay_keep_both_shares():
+    mixture = mix(NEW, OLD, 0.25, 40, 0, levels=LEVELS)
+    level = dict(zip(NEW, LEVELS, strict=True))
+    assert len(of("o", examples(mixture))) == 10
+    assert Counter(level[name] for name in of("n", examples(mixture))) == {"1": 10, "2": 10, "3": 10}
+
+
+def test_the_order_without_levels_is_the_one_it_has_always_been():
+    """Seeded curves of earlier versions depend on it."""
+    drawn = [mix(NEW, OLD, 0.3, 40, 7, "stage").batch(10, step) for step in (0, 3)]
+    assert drawn == PINNED

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import DataConfig, FieldNames, ProblemFilter, validate_config
+from pipeline.config import DataConfig, FieldNames, ProblemFilter, WritingConfig, validate_config
 from pipeline.curriculum.keys import problems_digest
 from pipeline.curriculum.replay import ReplayBuffer, ReplayItem
 from pipeline.data import load_problems
@@ -172,3 +172,9 @@ def test_changed_code_makes_a_new_table_of_the_same_data(tmp_path, monkeypatch):
     after = load_table(config, "train", tmp_path / "cache")
     assert after.path != before.path and after.digest == before.digest
     assert list(after) == list(before)
+
+
+def test_the_digest_of_a_table_is_the_one_it_has_always_been(tmp_path):
+    """Keys of earlier searches hold it."""
+    assert load_table(DataConfig(), "train", tmp_path).digest == "87029a3180b9abde"
+    assert load_table(DataConfig(write=WritingConfig()), "train", tmp_path).digest != "87029a3180b9abde"

@@ -122,7 +122,7 @@ def test_a_total_that_is_not_finite_in_float32_is_an_error_that_names_its_terms(
     ("name", "reason"),
     [
         ("corectness", "Did you mean correctness?"),
-        ("zzz", "correctness or difficulty"),
+        ("zzz", "checked or correctness or"),
         ("no_such_module:f", "No module named 'no_such_module'"),
         ("my_rewards:absent", "has no attribute 'absent'"),
         ("my_rewards:", "has no attribute ''"),

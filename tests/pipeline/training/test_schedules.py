@@ -102,3 +102,10 @@ def test_evaluations_are_spread_evenly_and_the_last_step_is_one():
     assert len(eval_steps(30, 2803)) == 30
     assert eval_steps(30, 4) == {1, 2, 3, 4}
     assert eval_steps(0, 8) == set()
+
+
+def test_evaluations_every_so_many_steps_and_at_the_end():
+    assert eval_steps(0, 8, 3) == {3, 6, 8}
+    assert eval_steps(0, 6, 3) == {3, 6}
+    assert eval_steps(0, 2, 3) == {2}
+    assert eval_steps(0, 3, 1) == {1, 2, 3}

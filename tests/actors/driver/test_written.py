@@ -1,0 +1,119 @@
+"""Problems that stages write, and the stages that train on them: shares, tasks, and a job killed in every stage."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from actors.driver.plan import plan_run
+from actors.driver.written import shares, tasks_of, with_written
+from pipeline.config import validate_config
+from pipeline.errors import DataError
+from pipeline.files import write_jsonl
+from pipeline.runs.checkpoints import read_progress, read_written
+from tests.conftest import ROOT
+from tests.support.jobs import only_run
+from tests.support.models import save_tiny_model
+from tests.support.writing_job import NUM_WRITTEN, WRITING, run_writing_job, writing_recipe
+from tests.support.written import make_row
+
+STORIES: dict[str, Any] = {
+    "data": {"name": "embedded:stories", "arithmetic": {"train_per_level": 8, "eval_per_level": 2}, "write": {}},
+    "stages": [
+        {"name": "quality", "kind": "grpo", "write": {"num_problems": 12, "kinds": ["new", "context"]}},
+        {"name": "final", "kind": "sft", "problems": {"sources": ["new"]}, "written_frac": 0.5},
+    ],
+    "tracking": {"backends": []},
+}
+
+
+def test_shares_are_exact_and_nothing_comes_twice():
+    assert shares(0.5, 10, 100) == (10, 10)
+    assert shares(0.25, 10, 100) == (10, 30)
+    assert shares(1.0, 10, 100) == (10, 0)
+    assert shares(0.5, 10, 4) == (4, 4)  # too few of its own: 6 of those that were written are left out
+    assert shares(0.1, 10, 9) == (1, 9)
+    assert shares(0.1, 10, 3) == (1, 3)
+
+
+def test_tasks_take_levels_and_kinds_in_turn(tmp_path):
+    (chain,) = plan_run(validate_config(STORIES), tmp_path).chains
+    tasks = tasks_of(chain.stages[0].spec, chain)
+    assert Counter((task.level, task.source) for task in tasks) == {
+        (level, kind): 2 for level in "123" for kind in ("new", "context")
+    }
+    assert len({task.id for task in tasks}) == 12
+    assert tasks == tasks_of(chain.stages[0].spec, chain)
+    assert tasks_of(chain.stages[1].spec, chain) == ()
+
+
+def test_a_stage_that_has_no_tasks_of_its_kinds_is_refused(tmp_path):
+    config = {**STORIES, "data": {**STORIES["data"], "write": {"prompts": {"new": "A problem about {topic}."}}}}
+    config["stages"] = [{**STORIES["stages"][0], "write": {"kinds": ["context"]}}]
+    (chain,) = plan_run(validate_config(config), tmp_path).chains
+    with pytest.raises(DataError, match=r"stage quality must have tasks of \['context'\]"):
+        tasks_of(chain.stages[0].spec, chain)
+
+
+def written_in(directory: Path, *rows: dict[str, Any]) -> Path:
+    directory.mkdir()
+    write_jsonl(directory / "written.jsonl", rows)
+    return directory
+
+
+def test_a_later_stage_trains_on_what_was_kept_and_as_many_of_its_own(tiny_model, tmp_path):
+    config = {**STORIES, "model": {"name": str(tiny_model), "dtype": "float32"}}
+    (chain,) = plan_run(validate_config(config), tmp_path / "cache").chains
+    first = written_in(tmp_path / "first", make_row("a"), make_row("b", reason="low quality"))
+    second = written_in(tmp_path / "second", make_row("c", "Ann has 2 cats. How many?", answer="2"))
+    table, tokens = with_written(chain, 1, [first, second], tmp_path)
+    assert Counter(problem.source for problem in table) == {"written": 2, "new": 2}
+    assert {problem.id for problem in table if problem.source == "written"} == {"a-written", "c-written"}
+    assert len(tokens.lengths()[0]) == 4
+    (own,) = [problem for problem in table if problem.id == "c-written"]
+    assert own.solution == (
+        "<problem>\nAnn has 2 cats. How many?\n</problem>\n<solution>\n5 * 11 = 55\n</solution>\n<answer>2</answer>"
+    )
+
+
+def test_nothing_to_train_on_is_an_error_with_the_reasons(tmp_path):
+    (chain,) = plan_run(validate_config(STORIES), tmp_path / "cache").chains
+    earlier = written_in(tmp_path / "first", make_row(reason="low quality"), make_row(reason="fails checked"))
+    with pytest.raises(DataError, match=r"stage final .* got none of 2: fails checked, low quality"):
+        with_written(chain, 1, [earlier], tmp_path)
+
+
+def killed(moment: str, recipe: Path, *arguments: object) -> None:
+    command = [sys.executable, "-m", "tests.support.writing_job", recipe, moment, *arguments]
+    done = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr[-4000:]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_killed_in_every_stage_and_while_it_writes_a_job_ends_the_same(tmp_path):
+    recipe = writing_recipe(save_tiny_model(tmp_path / "model"), tmp_path)
+    config = validate_config(yaml.safe_load(recipe.read_text()))
+    run_writing_job(config, "--config", recipe, f"output.root={tmp_path / 'undisturbed'}")
+    undisturbed, disturbed = only_run(tmp_path / "undisturbed") / "checkpoints", tmp_path / "disturbed"
+    killed("20", recipe, "--config", recipe, f"output.root={disturbed}")  # in the first stage
+    run = only_run(disturbed)
+    for moment, state in (("49", {}), (WRITING, {"rewards", "raw"}), ("51", {"rewards", "raw"})):
+        killed(moment, recipe, "--resume", run)
+        assert moment == "49" or read_progress(run / "checkpoints" / "checkpoint_last").reward_state.keys() == state
+    run_writing_job(config, "--resume", run)
+    for stage in ("basic", "quality", "final"):
+        expected, actual = (read_progress(path / stage) for path in (undisturbed, run / "checkpoints"))
+        assert actual == expected, stage  # digests of the weights, and the state of the rewards
+    rows = read_written(run / "checkpoints" / "quality")
+    assert rows == read_written(undisturbed / "quality")
+    assert len(rows) == NUM_WRITTEN and 0 < sum(row["is_kept"] for row in rows) < NUM_WRITTEN
+    state = actual.reward_state
+    assert state["rewards"]["tests.support.writing_job:Rising"] == {"num_groups": 4 * 4}
+    assert len(state["rewards"]["novel"]) > 20 and len(state["raw"]["novel"]) == 20
+    assert json.loads(json.dumps(state)) == state
