@@ -152,13 +152,24 @@ def _check_writing(config: Config) -> None:
             raise ValueError(f"data.write must be set for stages that write problems, got none: {stage.name}")
         if stage.written_frac and not has_written:
             raise ValueError(f"written_frac of {stage.name} must be 0: no stage before it has write")
-        if stage.written_frac and (stage.kind != "sft" or config.curriculum):
-            raise ValueError(f"written_frac of {stage.name} must be 0 in a grpo stage or beside curriculum")
+        if stage.written_frac and stage.kind != "sft":
+            raise ValueError(f"written_frac of {stage.name} must be 0 in a grpo stage: its rewards need no examples")
+        if stage.written_frac and _replays(config):
+            raise ValueError(
+                f"written_frac of {stage.name} must be 0 beside replay: written problems are not in the data that the "
+                "replay buffer names. Set curriculum.replay_ratio to 0"
+            )
         if stage.write and stage.write.by == "teacher" and config.questions.teacher is None:
             raise ValueError(f"questions.teacher must be set for write.by=teacher of {stage.name}, got none")
         has_written = has_written or stage.write is not None
     if config.eval.metric_for_best_model == "quality" and config.data.write is None:
         raise ValueError("data.write must be set for eval.metric_for_best_model=quality, got none")
+
+
+def _replays(config: Config) -> bool:
+    ratios = [stage.replay_ratio for stage in config.stages]
+    default = config.curriculum.replay_ratio if config.curriculum else 0.0
+    return any(default if ratio is None else ratio for ratio in ratios)
 
 
 def _check_tracking(tracking: TrackingConfig) -> None:
