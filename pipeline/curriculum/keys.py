@@ -84,8 +84,8 @@ def _inputs(config: Config, spec: StageSpec, data_digest: str, parent: str, keys
     if spec.kind == "grpo":
         normalize = {"normalize", "zscore"} if config.reward.normalize else set()
         inputs["rollout"] = config.rollout.model_dump(exclude=_ENGINE_RESOURCES)
-        inputs["reward"] = config.reward.model_dump(include={"timeout_s", "memory_limit_mib", *normalize})
-        inputs["reward"]["functions"] = _terms(config)
+        reward = config.reward.model_dump(include={"timeout_s", "memory_limit_mib", *normalize})
+        inputs["reward"] = reward | {"functions": _terms(config)}
     return inputs
 
 

@@ -1,6 +1,7 @@
 """The solver of written problems, with a stand-in for the engine that answers."""
 
 import pickle
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ def engines(monkeypatch) -> dict[str, StandInEngine]:
         return LocalHandle(found.setdefault(name, StandInEngine()))
 
     monkeypatch.setattr(calls, "ray", local_ray())
-    monkeypatch.setattr(solver.ray, "get_actor", get_actor)
+    monkeypatch.setattr(solver, "ray", SimpleNamespace(get_actor=get_actor))
     return found
 
 

@@ -1,4 +1,4 @@
-"""A tiny job that writes problems, in one process without Ray or vLLM. It can end itself with SIGKILL on the way.
+"""A tiny job that writes problems, in one process without Ray or vLLM, and copies of it that are killed on the way.
 
 A random model never writes a well-formed problem, so the first stage learns four of them by heart.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from actors.driver import launch
 from actors.handles import ActorHandles
@@ -28,6 +29,7 @@ from pipeline.types import Completion, PromptRequest, RolloutGroup, WeightId
 from pipeline.verifier import Verdict
 from tests.support.data import write_jsonl
 from tests.support.in_process import run_without_ray
+from tests.support.jobs import only_run
 from tests.support.loops import LocalHandle, LocalStore
 from tests.support.models import letter_reward
 from tests.support.recipes import save_recipe, tiny_settings
@@ -141,7 +143,8 @@ def writing_recipe(model: Path, directory: Path) -> Path:
             "zscore": {"warmup": 4, "history": 20},
         },
         checkpoint={"every_steps": 3},
-        eval={"problems_per_level": 1, "max_completion_length": 80, "at_start": False},
+        eval={"problems_per_level": 1, "max_completion_length": 80, "at_start": False, "every_steps": 15}
+        | {"metric_for_best_model": "quality"},
         output={"save_final_model": False},
     )
     settings["data"] = {
@@ -197,10 +200,30 @@ def _killed_at(moment: str, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ProblemWriter, "write", write_and_die)
 
 
-if __name__ == "__main__":
-    import yaml
+def forked(moment: str, config: Config, *arguments: object) -> int:
+    """Run the job in a copy of this process, which has imported everything. Returns its exit code."""
+    if pid := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = 1
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            _killed_at(moment, patch)
+            run_writing_job(config, *arguments)
+        code = 0
+    finally:
+        os._exit(code)
 
-    recipe, moment, *rest = sys.argv[1:]
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        _killed_at(moment, monkeypatch)
-        run_writing_job(validate_config(yaml.safe_load(Path(recipe).read_text())), *rest)
+
+def main(recipe: Path, root: Path, *moments: str) -> list[int]:
+    """Run the job undisturbed, and another one that is killed at each of these moments and resumed. Returns the exit
+    codes of all processes."""
+    config = validate_config(yaml.safe_load(recipe.read_text()))
+    new = ("--config", recipe)
+    codes = [forked("", config, *new, f"output.root={root / 'undisturbed'}")]
+    codes.append(forked(moments[0], config, *new, f"output.root={root / 'disturbed'}"))
+    run = only_run(root / "disturbed")
+    return codes + [forked(moment, config, "--resume", run) for moment in (*moments[1:], "")]
+
+
+if __name__ == "__main__":
+    print(main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from actors.driver.plan import plan_run
 from actors.driver.written import shares, tasks_of, with_written
@@ -16,10 +15,11 @@ from pipeline.config import validate_config
 from pipeline.errors import DataError
 from pipeline.files import write_jsonl
 from pipeline.runs.checkpoints import read_progress, read_written
+from pipeline.runs.metrics_log import read_metrics
 from tests.conftest import ROOT
 from tests.support.jobs import only_run
 from tests.support.models import save_tiny_model
-from tests.support.writing_job import NUM_WRITTEN, WRITING, run_writing_job, writing_recipe
+from tests.support.writing_job import NUM_WRITTEN, WRITING, writing_recipe
 from tests.support.written import make_row
 
 STORIES: dict[str, Any] = {
@@ -88,32 +88,27 @@ def test_nothing_to_train_on_is_an_error_with_the_reasons(tmp_path):
         with_written(chain, 1, [earlier], tmp_path)
 
 
-def killed(moment: str, recipe: Path, *arguments: object) -> None:
-    command = [sys.executable, "-m", "tests.support.writing_job", recipe, moment, *arguments]
-    done = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == -9, done.stderr[-4000:]
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_in_every_stage_and_while_it_writes_a_job_ends_the_same(tmp_path):
     recipe = writing_recipe(save_tiny_model(tmp_path / "model"), tmp_path)
-    config = validate_config(yaml.safe_load(recipe.read_text()))
-    run_writing_job(config, "--config", recipe, f"output.root={tmp_path / 'undisturbed'}")
-    undisturbed, disturbed = only_run(tmp_path / "undisturbed") / "checkpoints", tmp_path / "disturbed"
-    killed("20", recipe, "--config", recipe, f"output.root={disturbed}")  # in the first stage
-    run = only_run(disturbed)
-    for moment, state in (("49", {}), (WRITING, {"rewards", "raw"}), ("51", {"rewards", "raw"})):
-        killed(moment, recipe, "--resume", run)
-        assert moment == "49" or read_progress(run / "checkpoints" / "checkpoint_last").reward_state.keys() == state
-    run_writing_job(config, "--resume", run)
+    moments = ("20", "49", WRITING, "51")  # steps of the first, second and third stage
+    command = [sys.executable, "-m", "tests.support.writing_job", recipe, tmp_path, *moments]
+    done = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[0, -9, -9, -9, -9, 0]", done.stderr[-4000:]
+    undisturbed, run = (only_run(tmp_path / name) for name in ("undisturbed", "disturbed"))
     for stage in ("basic", "quality", "final"):
-        expected, actual = (read_progress(path / stage) for path in (undisturbed, run / "checkpoints"))
+        expected, actual = (read_progress(path / "checkpoints" / stage) for path in (undisturbed, run))
         assert actual == expected, stage  # digests of the weights, and the state of the rewards
     rows = read_written(run / "checkpoints" / "quality")
-    assert rows == read_written(undisturbed / "quality")
+    assert rows == read_written(undisturbed / "checkpoints" / "quality")
     assert len(rows) == NUM_WRITTEN and 0 < sum(row["is_kept"] for row in rows) < NUM_WRITTEN
-    state = actual.reward_state
+    state = read_progress(run / "checkpoints" / "final").reward_state
     assert state["rewards"]["tests.support.writing_job:Rising"] == {"num_groups": 4 * 4}
     assert len(state["rewards"]["novel"]) > 20 and len(state["raw"]["novel"]) == 20
     assert json.loads(json.dumps(state)) == state
+    metrics = [read_metrics(path) for path in (undisturbed, run)]
+    qualities = [[row.get("validation/quality") for row in rows] for rows in metrics]
+    assert qualities[0] == qualities[1]
+    evaluated = [row["step"] for row in metrics[0] if "validation/quality" in row]
+    assert evaluated == [15, 30, 45, 49, 53]  # every 15 steps of a stage, and after its last

@@ -66,7 +66,7 @@ class KeepsNan(Unseen):
 
 class Fails(Unseen):
     def next_state(self, groups: Sequence[RolloutGroup]) -> Any:
-        return {}["a"]
+        raise KeyError("a")
 
 
 class HasNone(Unseen):

@@ -136,3 +136,15 @@ def test_unknown_reward_is_a_one_line_error_that_names_it(name, reason, plugin):
         resolve(name)
     message = str(error.value)
     assert name in message and reason in message and "\n" not in message
+
+
+def test_ordinary_rewards_are_normalised_part_by_part(grader):
+    settings = {"normalize": "zscore", "zscore": {"warmup": 2}}
+    raw = {"correctness": [0.0, 2.0], "format": [0.4, 0.8]}  # means 1 and 0.6, deviations 1 and 0.2
+    group = make_group("<answer>72</answer>", "7")
+    verdicts = grader.grade_batch([(completion.text, group.problem.gold) for completion in group.completions])
+    first, second = Scorer(RewardConfig(**settings)).score(group, verdicts, {"raw": raw})
+    assert first.parts == {"correctness": 2.0, "format": pytest.approx(0.4)}  # raw
+    assert (first.total, second.total) == (pytest.approx(1.0 - 1.0), pytest.approx(-1.0 - 3.0))
+    plain, _ = Scorer(RewardConfig()).score(group, verdicts, {"raw": raw})
+    assert plain.total == pytest.approx(2.4)  # off by default
