@@ -2,59 +2,116 @@
 
     python -m tests.benchmarks.questions --seeds 0 1 2 --output /tmp/study
 
-Per seed: the recipe configs/questions_gen_smollm2.yaml, resumed if it was stopped. The tables are over what all seeds
-wrote for the same held-out tasks. A change is significant if its interval excludes 0.
+Per seed: the recipe configs/questions_gen_smollm2.yaml, resumed if it was stopped. Every figure is a mean over the
+seeds, and its interval a bootstrap over the held-out tasks, which all seeds and stages answer. So a change is paired by
+task: it is significant if its interval excludes 0. The range over the seeds stands beside it. Minutes are scaled to a
+machine with a bfloat16 matmul rate of 1.6 TFLOP/s.
 """
 
 import argparse
-import math
 import os
 import subprocess
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pipeline.files import write_json
-from pipeline.questions.summary import TITLES, Measure, shown, writing_summary
+from pipeline.questions.summary import SHARES, TITLES, writing_summary
 from pipeline.runs.records import read_evaluations, read_jsonl
 from tests.benchmarks.__main__ import matmul_tflops
 from tests.conftest import ROOT
 
+RECIPE = ROOT / "configs" / "questions_gen_smollm2.yaml"
+REFERENCE_TFLOPS = 1.6
+NUM_DRAWS = 2000
+Row = dict[str, Any]
+Array = NDArray[np.float64]
 
-def train(root: Path, seed: int) -> Path:
+
+def train(root: Path, seed: int, overrides: list[str]) -> Path:
     """Run the recipe under ``root``, or resume the run that is there."""
     root.mkdir(parents=True, exist_ok=True)
     runs = list(root.glob("exp_*"))
     if runs and (runs[0] / "report.html").exists():
         return runs[0]
-    resumed = ["--resume", str(runs[0])] if runs else [f"seed={seed}", f"output.root={root}"]
+    resumed = ["--resume", str(runs[0])] if runs else [f"seed={seed}", f"output.root={root}", *overrides]
+    command = [sys.executable, "jobs/questions_gen.py", "--config", str(RECIPE), *resumed]
+    rate, start = matmul_tflops(), time.time()
     with (root / "job.log").open("a") as log:
-        log.write(f"bf16 matmul: {matmul_tflops():.2f} TFLOP/s\n")
-        log.flush()
-        command = [sys.executable, "jobs/questions_gen.py", *resumed]
         # Ray's workers run at nice 15, and would starve beside any other process of the machine.
         environment = os.environ | {"RAY_worker_niceness": "0"}
         subprocess.run(command, cwd=ROOT, check=True, stdout=log, stderr=log, env=environment)
+    minutes = (time.time() - start) / 60
+    write_json(root / "time.json", {"minutes": minutes, "tflops": rate, "scaled": minutes * rate / REFERENCE_TFLOPS})
     (run,) = root.glob("exp_*")
     return run
 
 
-def stage_rows(runs: list[Path]) -> dict[str, list[dict[str, Any]]]:
-    """Evaluation -> all that was written in it, over the runs."""
+def task_values(rows: list[Row], name: str) -> Array:
+    """The measure of each row alone, NaN where it has none: [num_tasks]."""
+    single = [writing_summary([row])[name] for row in rows]
+    return np.array([measure["mean"] if measure["num"] else np.nan for measure in single])
+
+
+def diversities(rows: list[Row]) -> Array:
+    """Jackknife pseudo-values of the diversity, whose mean it is; NaN for a malformed row: [num_tasks]."""
+    whole = writing_summary(rows)["diversity"]
+    without = (writing_summary(rows[:index] + rows[index + 1 :])["diversity"] for index in range(len(rows)))
+    left_out = np.array([measure["mean"] for measure in without])
+    values = whole["num"] * whole["mean"] - (whole["num"] - 1) * left_out
+    return np.where([bool(row["statement"]) for row in rows], values, np.nan)
+
+
+def draws(num_tasks: int) -> NDArray[np.intp]:
+    """Tasks of every bootstrap draw; the first one is the sample itself: [NUM_DRAWS + 1, num_tasks]."""
+    random = np.random.default_rng(0).integers(0, num_tasks, (NUM_DRAWS, num_tasks))
+    return np.concatenate([np.arange(num_tasks)[None], random])
+
+
+def means(values: Array, drawn: NDArray[np.intp]) -> Array:
+    """Mean over the tasks of each draw, then over the seeds: [NUM_DRAWS + 1].
+
+    Args:
+        values: [num_seeds, num_tasks], NaN where a row has none.
+    """
+    chosen = values[:, drawn]
+    valid = ~np.isnan(chosen)
+    sums = np.where(valid, chosen, 0).sum(axis=2) / np.maximum(valid.sum(axis=2), 1)
+    return np.asarray(sums.mean(axis=0))
+
+
+def shown(name: str, replicates: Array, by_seed: Array, sign: str = "") -> Text:
+    figure = sign + (".1%" if name in SHARES else ".2f")
+    low, high = np.quantile(replicates[1:], (0.025, 0.975))
+    parts = (format(value, figure) for value in (replicates[0], low, high, by_seed.min(), by_seed.max()))
+    return Text("{} [{}, {}], seeds {} to {}".format(*parts))
+
+
+def tables(runs: list[Path], level: str | None) -> tuple[Table, Table]:
+    """Measures by evaluation, and their changes from one to the next."""
     names = [evaluation["name"] for evaluation in read_evaluations(runs[0])]
-    return {name: [row for run in runs for row in read_jsonl(run / "samples" / f"eval_{name}.jsonl")] for name in names}
-
-
-def change(before: Measure, after: Measure) -> Measure:
-    """The difference of two means, with the interval of independent ones."""
-    half = math.hypot(before["high"] - before["low"], after["high"] - after["low"]) / 2
-    mean = after["mean"] - before["mean"]
-    return {"mean": mean, "low": mean - half, "high": mean + half, "num": after["num"]}
+    table, changes = Table("measure", *names), Table("change", *(f"{a} -> {b}" for a, b in pairwise(names)))
+    rows = {name: [read_jsonl(run / "samples" / f"eval_{name}.jsonl") for run in runs] for name in names}
+    if level:
+        rows = {name: [[row for row in own if row["level"] == level] for own in seeds] for name, seeds in rows.items()}
+    drawn = draws(len(rows[names[0]][0]))
+    for name, title in TITLES.items():
+        of_rows = diversities if name == "diversity" else lambda own, name=name: task_values(own, name)
+        values = {each: np.stack([of_rows(own) for own in seeds]) for each, seeds in rows.items()}
+        replicates = {each: means(own, drawn) for each, own in values.items()}
+        by_seed = {each: np.array([means(own[None], drawn[:1])[0] for own in values[each]]) for each in names}
+        table.add_row(title, *(shown(name, replicates[each], by_seed[each]) for each in names))
+        moved = ((replicates[b] - replicates[a], by_seed[b] - by_seed[a]) for a, b in pairwise(names))
+        changes.add_row(title, *(shown(name, *pair, "+") for pair in moved))
+    return table, changes
 
 
 def main() -> None:
@@ -62,20 +119,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--output", type=Path, required=True, help="directory of the runs; existing ones are kept")
     parser.add_argument("--level", help="tasks of this level alone")
+    parser.add_argument("overrides", nargs="*", help="settings of the recipe")
     arguments = parser.parse_args()
-    rows = stage_rows([train(arguments.output / f"seed_{seed}", seed) for seed in arguments.seeds])
-    if arguments.level:
-        rows = {name: [row for row in own if row["level"] == arguments.level] for name, own in rows.items()}
-    measured = {name: writing_summary(own) for name, own in rows.items()}
-    write_json(arguments.output / "questions.json", measured)
-    console = Console(width=180)
-    table = Table("measure", *measured, title=f"{len(arguments.seeds)} seeds: {', '.join(map(str, arguments.seeds))}")
-    changes = Table("change", *(f"{before} -> {after}" for before, after in pairwise(measured)))
-    for name, title in TITLES.items():
-        own = [measures[name] for measures in measured.values()]
-        table.add_row(title, *(Text(shown(name, measure)) for measure in own))
-        changes.add_row(title, *(Text(shown(name, change(*pair), "+")) for pair in pairwise(own)))
-    console.print(table, changes)
+    runs = [train(arguments.output / f"seed_{seed}", seed, arguments.overrides) for seed in arguments.seeds]
+    console = Console(width=220)
+    console.print(*tables(runs, arguments.level))
+    for seed in arguments.seeds:
+        if (path := arguments.output / f"seed_{seed}" / "time.json").exists():
+            console.print(f"seed {seed}:", path.read_text().strip())
 
 
 if __name__ == "__main__":
