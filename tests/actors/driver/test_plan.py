@@ -153,6 +153,7 @@ def test_graders_are_for_sampling_and_engines_for_sampling_or_evaluation():
         {"learner": {"num_cpus": [0.25]}},
         {"model": {"dtype": ["float32"]}},
         {"eval": {"max_completion_length": [999]}},
+        {"questions": {"must_compute": [True]}},
     ],
 )
 def test_a_search_that_needs_other_engines_is_refused(data, different, tmp_path):

@@ -9,6 +9,9 @@ from actors.handles import ActorHandles
 def test_engines_of_frozen_models_end_with_the_others(monkeypatch):
     killed: list[Any] = []
     monkeypatch.setattr(start, "ray", SimpleNamespace(kill=killed.append))
-    handles: Any = ActorHandles(("engine",), ("grader",), "store", {"teacher": "frozen"})  # type: ignore[arg-type]
-    stop_actors(handles)
+    engine: Any = "engine"
+    grader: Any = "grader"
+    store: Any = "store"
+    frozen: Any = "frozen"
+    stop_actors(ActorHandles((engine,), (grader,), store, {"teacher": frozen}))
     assert sorted(killed) == ["engine", "frozen", "grader", "store"]

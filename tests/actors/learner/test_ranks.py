@@ -96,7 +96,7 @@ def test_two_workers_share_a_batch_and_agree_on_every_sum(tmp_path: Path):
     workers = [context.Process(target=work, args=(rank, str(tmp_path / "store"), results)) for rank in range(2)]
     for worker in workers:
         worker.start()
-    first, second = sorted((results.get(timeout=120) for _ in workers), key=lambda result: result["rank"])
+    first, second = sorted((results.get(timeout=300) for _ in workers), key=lambda result: result["rank"])
     for worker in workers:
         worker.join(timeout=30)
     assert (first["share"], second["share"]) == ([0, 1, 2], [3, 4, 5])

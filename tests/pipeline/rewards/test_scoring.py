@@ -3,6 +3,7 @@ import sys
 import pytest
 
 from pipeline.config import RewardConfig, RewardTerm
+from pipeline.config.engines import ZScoreConfig
 from pipeline.errors import RewardError
 from pipeline.rewards.registry import resolve
 from pipeline.rewards.scoring import Scorer
@@ -139,12 +140,12 @@ def test_unknown_reward_is_a_one_line_error_that_names_it(name, reason, plugin):
 
 
 def test_ordinary_rewards_are_normalised_part_by_part(grader):
-    settings = {"normalize": "zscore", "zscore": {"warmup": 2}}
+    config = RewardConfig(normalize="zscore", zscore=ZScoreConfig(warmup=2))
     raw = {"correctness": [0.0, 2.0], "format": [0.4, 0.8]}  # means 1 and 0.6, deviations 1 and 0.2
     group = make_group("<answer>72</answer>", "7")
     verdicts = grader.grade_batch([(completion.text, group.problem.gold) for completion in group.completions])
-    first, second = Scorer(RewardConfig(**settings)).score(group, verdicts, {"raw": raw})
+    first, second = Scorer(config).score(group, verdicts, {"raw": raw})
     assert first.parts == {"correctness": 2.0, "format": pytest.approx(0.4)}  # raw
-    assert (first.total, second.total) == (pytest.approx(1.0 - 1.0), pytest.approx(-1.0 - 3.0))
+    assert [first.total, second.total] == pytest.approx([1.0 - 1.0, -1.0 - 3.0])
     plain, _ = Scorer(RewardConfig()).score(group, verdicts, {"raw": raw})
     assert plain.total == pytest.approx(2.4)  # off by default
