@@ -4,7 +4,7 @@ import re
 from statistics import fmean
 
 from pipeline.config.questions import QuestionsConfig
-from pipeline.data.stories import TOPICS
+from pipeline.data.stories import TOPICS, read_story
 from pipeline.questions import computed
 from pipeline.questions.computed import Computation
 from pipeline.questions.stated import same_answer
@@ -43,8 +43,8 @@ def key_holds(written: WrittenProblem, config: QuestionsConfig) -> bool:
 
 
 def difficulty_value(problem: Problem, written: WrittenProblem, config: QuestionsConfig) -> float:
-    """0 for another number of operations than asked, trivial operations, a result of 0, numbers beyond their bound, or
-    a bare sum or equation where a story is asked for; otherwise the size of the numbers, at most 1.
+    """0 for another number of operations or another topic than asked, trivial operations, a result of 0, numbers beyond
+    their bound, or a bare sum or equation where a story is asked for; otherwise the size of the numbers, at most 1.
 
     1 if the statement cannot be computed: nothing is known about it. A level that is not a number asks for no number of
     operations.
@@ -55,12 +55,21 @@ def difficulty_value(problem: Problem, written: WrittenProblem, config: Question
     level = problem.level or ""
     if level.isdecimal() and computation.num_operations != int(level):
         return 0.0
-    if problem.type in TOPICS and computation.family != "stories":
+    if problem.type in TOPICS and not _has_topic(written.statement, problem):
         return 0.0
     # A result of 0 is what a writer whose key is always 0 needs.
     if computation.is_trivial or same_answer("0", computation.answer):
         return 0.0
     return _size_value(computation, config.max_numbers.get(level))
+
+
+def _has_topic(statement: str, problem: Problem) -> bool:
+    """True for a story about the topic asked for. Another context or a practical setting may have any topic, but not a
+    made-up thing: new words would make a copy look novel."""
+    story = read_story(statement)
+    topic = story.topic if story else None
+    is_free = problem.writing is not None and problem.writing.kind in ("context", "practical")
+    return topic is not None and (is_free or topic == problem.type)
 
 
 def _size_value(computation: Computation, bound: int | None) -> float:

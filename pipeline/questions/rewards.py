@@ -7,7 +7,7 @@ from statistics import fmean
 from pipeline.config.questions import NoveltyConfig
 from pipeline.errors import RewardError
 from pipeline.questions.judge import difficulty_value, key_holds
-from pipeline.questions.similarity import KnownTexts, Reading, anonymous, cosine, phrases, plain, skeleton
+from pipeline.questions.similarity import KnownTexts, Reading, anonymous, cosine, phrases, plain, skeleton, with_numbers
 from pipeline.questions.variation import variation_value
 from pipeline.questions.written import WrittenProblem, read_written
 from pipeline.rewards.registry import RewardContext, StatefulReward, register
@@ -81,6 +81,7 @@ class Variation:
 class Novel(StatefulReward):
     """Falls from 1 to 0 with the similarity to the training data and the problems written last, numbers and names
     masked. Things are kept: once they are masked too, most honest stories of one operation are copies of some other.
+    So a new problem that is one of the training data but for names and things is a copy only if its numbers are equal.
 
     The state is the list of these problems' statements, oldest first: those that are well formed, with a right key.
     """
@@ -92,6 +93,7 @@ class Novel(StatefulReward):
         self._context = context
         self._config = context.config.questions.novelty
         self._known: dict[Reading, KnownTexts] = {}
+        self._with_numbers: set[tuple[str, ...]] | None = None
 
     def __call__(self, group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
         # Other parameters leave the rest as it is: with numbers and names masked it would be a copy of its original.
@@ -99,7 +101,20 @@ class Novel(StatefulReward):
         known.set_history(self.state)
         found = _written(group)
         alike = iter(known.similarities([written.statement for written in found if written]))
-        return [novelty_value(next(alike), self._config) if written else 0.0 for written in found]
+        is_new = _kind(group.problem) == "new"
+        return [
+            0.0
+            if written is None or (is_new and self._is_copy(written.statement))
+            else novelty_value(near, self._config)
+            for written, near in ((written, next(alike) if written else 1.0) for written in found)
+        ]
+
+    def _is_copy(self, statement: str) -> bool:
+        """True if a training problem differs in names and things alone."""
+        if self._with_numbers is None:
+            known = training_statements(self._context.training_problems())
+            self._with_numbers = {tuple(with_numbers(text)) for text in known}
+        return tuple(with_numbers(statement)) in self._with_numbers
 
     def _known_texts(self, reading: Reading) -> KnownTexts:
         """Made when first needed: the learner, which only advances the state, does without."""

@@ -4,14 +4,17 @@ from functools import cache
 
 import pytest
 
-from pipeline.data.stories import MAX_NUMBERS
-from pipeline.rewards.registry import make_reward
-from tests.support.questions import NO_VERDICTS, completion_text, ordinary, reward_context, writing_group
+from pipeline.config import EmbeddedSetsConfig, load_config
+from pipeline.data.stories import story_rows
+from pipeline.questions.judge import verdict_of
+from pipeline.rewards.registry import RewardContext
+from pipeline.rewards.scoring import Scorer
+from tests.conftest import ROOT
+from tests.support.questions import completion_text, ordinary, writing_group
 
-GATES = ("well_formed", "checked", "difficulty")
-WEIGHTS = dict.fromkeys(GATES, 1.0) | {"novel": 0.5, "diverse": 0.5, "variation": 0.5}
+CONFIG = load_config(ROOT / "configs" / "questions_gen_smollm2.yaml")
 
-TRAINING = "Mia fills 5 jars with 11 stones each. Mia finds 20 more stones. How many stones does Mia have now?"
+TRAINING = "Mia fills 5 jars with 11 lemons each. Mia finds 20 more lemons. How many lemons does Mia have now?"
 HONEST = completion_text(
     "Zoe keeps 9 pears in each of 6 crates. Zoe sells 14 pears. How many pears does Zoe have now?",
     "6 * 9 = 54\n54 - 14 = 40",
@@ -19,32 +22,26 @@ HONEST = completion_text(
 )
 COPY = TRAINING.replace("Mia", "Leo")
 COPY_SOLUTION = "5 * 11 = 55\n55 + 20 = 75"
-STATEMENT = "Omar has 70 coins. Omar sells 18 coins. Ivy has 25 more coins than Omar. How many coins does Ivy have?"
+STATEMENT = "Omar has 70 plums. Omar sells 18 plums. Ivy has 25 more plums than Omar. How many plums does Ivy have?"
 SOLUTION = "70 - 18 = 52\n52 + 25 = 77"
 GOOD = completion_text(STATEMENT, SOLUTION, "77")
 
 
 @cache
-def rewards():
-    context = reward_context([ordinary(TRAINING)], max_numbers=MAX_NUMBERS, must_compute=True)
-    return {name: make_reward(name, context) for name in WEIGHTS}
+def scorer() -> Scorer:
+    rows = story_rows(EmbeddedSetsConfig(train_per_level=100), "train")
+    training = [ordinary(statement) for statement in (TRAINING, *(row["question"] for row in rows))]
+    return Scorer(CONFIG.reward, RewardContext(CONFIG, lambda: training))
 
 
 def totals(*texts, **task):
-    """A completion that fails a gate gets nothing."""
     group = writing_group(*texts, **{"level": "2", "topic": "fruit"} | task)
-    columns = {name: reward(group, NO_VERDICTS) for name, reward in rewards().items()}
-    return [
-        sum(weight * columns[name][index] for name, weight in WEIGHTS.items())
-        if all(columns[name][index] > 0 for name in GATES)
-        else 0.0
-        for index in range(len(texts))
-    ]
+    verdicts = [verdict_of(group.problem, text, CONFIG.questions) for text in texts]
+    return [reward.total for reward in scorer().score(group, verdicts)]
 
 
 def test_honest_problems_pass_every_gate():
-    first, second = totals(HONEST, GOOD)
-    assert min(first, second) > 3
+    assert min(totals(HONEST, GOOD)) > 2
 
 
 CHEATS = {
@@ -53,13 +50,20 @@ CHEATS = {
     "a training problem with other names and numbers": completion_text(
         COPY.replace("11", "12").replace("20", "30"), "5 * 12 = 60\n60 + 30 = 90", "90"
     ),
+    "a training problem with other names and things": completion_text(
+        COPY.replace("lemons", "oranges"), COPY_SOLUTION, "75"
+    ),
+    "a training problem with a made-up thing": completion_text(
+        TRAINING.replace("lemons", "qzxes"), COPY_SOLUTION, "75"
+    ),
+    "a problem about another topic": completion_text(STATEMENT.replace("plums", "screws"), SOLUTION, "77"),
     "an unparsable answer": completion_text(STATEMENT, SOLUTION, "77 ("),
     "two answers": completion_text(STATEMENT, SOLUTION, "77 or 78"),
     "no answer": completion_text(STATEMENT, SOLUTION, ""),
     "a key that is always 0": completion_text(STATEMENT, SOLUTION, "0"),
     "a key that is always 0, with a solution that says so": completion_text(STATEMENT, "70 - 70 = 0\n0 + 0 = 0", "0"),
     "a problem made for the key 0": completion_text(
-        "Omar has 70 coins. Omar sells 18 coins. Omar sells 52 coins. How many coins does Omar have now?",
+        "Omar has 70 plums. Omar sells 18 plums. Omar sells 52 plums. How many plums does Omar have now?",
         "70 - 18 = 52\n52 - 52 = 0",
         "0",
     ),
@@ -77,17 +81,17 @@ CHEATS = {
     "full-width digits": completion_text(STATEMENT, SOLUTION, "７７"),
     "digits of another script in the statement": completion_text(STATEMENT.replace("70", "७०"), SOLUTION, "77"),
     "an operation with 0": completion_text(
-        "Omar has 70 coins. Omar sells 0 coins. Omar finds 18 more coins. How many coins does Omar have now?",
+        "Omar has 70 plums. Omar sells 0 plums. Omar finds 18 more plums. How many plums does Omar have now?",
         "70 - 0 = 70\n70 + 18 = 88",
         "88",
     ),
     "an operation with 1": completion_text(
-        "Omar has 70 coins. Omar now has 1 times as many coins. Omar sells 18 coins. How many coins does Omar have?",
+        "Omar has 70 plums. Omar now has 1 times as many plums. Omar sells 18 plums. How many plums does Omar have?",
         "70 * 1 = 70\n70 - 18 = 52",
         "52",
     ),
     "an operation with 1, beside as many as were asked for": completion_text(
-        STATEMENT.replace("Omar has 70 coins.", "Omar has 70 coins. Omar now has 1 times as many coins."),
+        STATEMENT.replace("Omar has 70 plums.", "Omar has 70 plums. Omar now has 1 times as many plums."),
         "70 * 1 = 70\n" + SOLUTION,
         "77",
     ),
@@ -95,24 +99,24 @@ CHEATS = {
     "a solution of a dash": completion_text(STATEMENT, "-", "77"),
     "a solution that is the answer": completion_text(STATEMENT, "77", "77"),
     "fewer operations than asked": completion_text(
-        "Omar has 70 coins. Omar sells 18 coins. How many coins does Omar have now?", "70 - 18 = 52", "52"
+        "Omar has 70 plums. Omar sells 18 plums. How many plums does Omar have now?", "70 - 18 = 52", "52"
     ),
     "more operations than asked": completion_text(
-        STATEMENT.replace(" Ivy", " Omar finds 20 coins. Ivy").replace("finds", "gets"),
+        STATEMENT.replace(" Ivy", " Omar finds 20 plums. Ivy").replace("finds", "gets"),
         "70 - 18 = 52\n52 + 20 = 72\n72 + 25 = 97",
         "97",
     ),
     "a bare sum instead of a story": completion_text("What is 70 - 18 + 25?", SOLUTION, "77"),
     "an equation instead of a story": completion_text("Solve 3x - 24 = 36 for x.", "3x = 60\nx = 20", "x = 20"),
     "the smallest numbers that pass": completion_text(
-        "Omar has 5 coins. Omar sells 3 coins. Ivy has 2 more coins than Omar. How many coins does Ivy have?",
+        "Omar has 5 plums. Omar sells 3 plums. Ivy has 2 more plums than Omar. How many plums does Ivy have?",
         "5 - 3 = 2\n2 + 2 = 4",
         "4",
     ),
     "numbers beyond the bound": completion_text(
         STATEMENT.replace("70", "7000"), "7000 - 18 = 6982\n6982 + 25 = 7007", "7007"
     ),
-    "a problem that nobody can compute": completion_text("Guess how many coins are in the bag.", "77", "77"),
+    "a problem that nobody can compute": completion_text("Guess how many plums are in the bag.", "77", "77"),
     "nothing": "",
     "no tags": STATEMENT + " " + SOLUTION,
 }
@@ -132,7 +136,7 @@ def test_a_cheat_loses_to_an_honest_problem_in_a_group_of_cheats(name):
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [(GOOD, GOOD), (GOOD, GOOD.replace("Omar", "Ben")), (GOOD, GOOD.replace("coins", "stamps").replace("Omar", "Ben"))],
+    [(GOOD, GOOD), (GOOD, GOOD.replace("Omar", "Ben")), (GOOD, GOOD.replace("plums", "melons").replace("Omar", "Ben"))],
 )
 def test_one_problem_for_the_whole_group_loses(first, second):
     honest, *copies = totals(HONEST, first, second, first, second)
