@@ -11,6 +11,7 @@ from actors.reward import Solve
 from actors.rollout import Decoding
 from pipeline.config import Config, ModelConfig
 from pipeline.data.problems import question_alone
+from pipeline.errors import ClusterError, first_line
 from pipeline.models.hub import resolve_model
 from pipeline.models.tokenizer import load_tokenizer, prompt_token_ids
 from pipeline.seeds import derive_seed
@@ -73,7 +74,10 @@ class Solver:
         self, group: RolloutGroup, requests: list[PromptRequest], decoding: Decoding
     ) -> Sequence[tuple[Completion, ...]]:
         solver = self.config.questions.solver
-        engine = ray.get_actor(self._engine(group))
+        try:
+            engine = ray.get_actor(self._engine(group))
+        except ValueError as error:
+            raise ClusterError(f"the solver's engine must be there, got none: {first_line(error)}") from None
         weight_id = group.weight_id if solver and solver.model is None else None
         limit = Limit(self.config.limits.engine_s, "limits.engine_s")
         ref = engine.generate.remote(weight_id, requests, decoding)

@@ -31,7 +31,7 @@ from pipeline.models.policy import load_policy, merged_weights, turn_off_dropout
 from pipeline.models.rounding import rounding_seed
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.models.weight_names import check_weight_names
-from pipeline.questions.filters import Keeper
+from pipeline.questions.filters import stage_keeper
 from pipeline.rewards.history import RewardHistory
 from pipeline.runs.checkpoints import load_checkpoint
 from pipeline.runs.clock import PHASES, PhaseClock
@@ -83,7 +83,7 @@ class LearnerSession:
         self.recorder = StepRecorder(setup, self._run, self.progress) if self.ranks.is_first else None
         if self.recorder:
             self.recorder.data(self.examples)
-        self._writer = ProblemWriter(self.config, self._tokenizer, self.engines, lambda: self.rewards.state)
+        self._writer = ProblemWriter(self.config, self._tokenizer, self.engines)
         self._held_out = HeldOutEvaluator(
             setup.held_out,
             self._tokenizer,
@@ -228,8 +228,8 @@ class LearnerSession:
         assert self.stage.write is not None
         teacher = self.config.questions.teacher if self.stage.write.by == "teacher" else None
         rows = self._writer.write(self._setup.tasks, f"write {self.stage.name}", teacher)
-        gates = [term.name for term in self.config.reward.functions if term.gate]
-        keeper = Keeper(self.config.questions.keep, gates)
+        training = reward_context(self.config).training_problems()
+        keeper = stage_keeper(self.config, training, self._setup.held_out)
         named = [row | {"id": f"{self.stage.name}-{index:06d}"} for index, row in enumerate(rows)]  # tasks may repeat
         judged = [keeper.judged(row) for row in named]
         logger.info("stage %s wrote %d problems and keeps %d", *_counts(self.stage.name, judged))

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
+from pipeline.config import Config
 from pipeline.config.questions import KeepConfig
 from pipeline.evaluation.overlap import normalised
 from pipeline.questions.quotas import Cell, Quotas
+from pipeline.questions.rewards import training_statements
 from pipeline.questions.rows import Row
 from pipeline.questions.similarity import Reading, plain, read_words, without_numbers
+from pipeline.types import Problem
 
 Reason = tuple[str, str]
 """The kind of a fault, and where it is."""
@@ -138,7 +141,7 @@ class Keeper:
     def judged(self, row: Row) -> Row:
         """The row with ``is_kept``, ``reason`` and ``detail``: the kind of fault, and where it is. Both are empty for a
         row that is kept."""
-        reason, detail = self._fault(row) or self._copied(row["statement"]) or self._surplus(row) or ("", "")
+        reason, detail = self._fault(row) or self._copied(row) or self._surplus(row) or ("", "")
         if not reason:
             self._kept.add(row["statement"])
         return row | {"is_kept": not reason, "reason": reason, "detail": detail}
@@ -152,9 +155,13 @@ class Keeper:
             return "low quality", f"{row['quality']:.2f} is below {self._config.min_quality:g}"
         return None
 
-    def _copied(self, statement: str) -> Reason | None:
+    def _copied(self, row: Row) -> Reason | None:
+        statement = row["statement"]
         for what, name, texts in self._known:
-            if match := texts.find(statement):
+            match = texts.find(statement)
+            # Other parameters make a near copy of the original, and of its other variations, on purpose.
+            is_meant = what == "copy" and row.get("kind") == "parameters" and match and match.kind == "near"
+            if match and not is_meant:
                 return f"{what}: {name} ({match.kind})", _described(match)
         match = self._kept.find(statement)
         return (f"{match.kind} duplicate", _described(match)) if match else None
@@ -166,6 +173,16 @@ class Keeper:
         cell = Cell.of(row)
         self._num_kept[cell] += 1
         return ("not needed", "") if self._num_kept[cell] > self._quotas[cell] else None
+
+
+def stage_keeper(config: Config, training: Sequence[Problem], held_out: Sequence[Problem]) -> Keeper:
+    """The keeper of problems written at the end of a stage. They must be no copies of its data."""
+    keep = config.questions.keep
+    gates = [term.name for term in config.reward.functions if term.gate]
+    if not keep.compare_with_data:
+        return Keeper(keep, gates)
+    known, tests = (Similar(training_statements(part), keep.near_similarity) for part in (training, held_out))
+    return Keeper(keep, gates, test_sets={"held-out data": tests}, others={"training data": known})
 
 
 def _described(match: Match) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.config import RewardConfig, RewardTerm
-from pipeline.errors import RewardError, first_line
+from pipeline.errors import ClusterError, RewardError, first_line
 from pipeline.rewards.registry import RewardContext, RewardFunction, make_reward
 from pipeline.rewards.state import RewardState, StatefulRewards
 from pipeline.rewards.totals import totals
@@ -117,6 +117,8 @@ def call(name: str, reward: RewardFunction, group: RolloutGroup, verdicts: Seque
     try:
         result = reward(group, verdicts)
         result = list(result) if isinstance(result, Iterator) else result  # a generator fails only now
+    except ClusterError:  # of an engine that it asked; a restart may mend it
+        raise
     except (Exception, SystemExit) as error:  # a plug-in can raise anything
         logger.exception("reward %s failed", name)
         raise RewardError(

@@ -10,6 +10,7 @@ from actors import calls, solver
 from actors.rollout import Decoding
 from actors.solver import EngineNames, Solver, make_solver
 from pipeline.config import Config, validate_config
+from pipeline.errors import ClusterError
 from pipeline.types import Completion, Problem, PromptRequest, RolloutGroup, WeightId
 from tests.support.loops import LocalHandle, local_ray
 
@@ -121,3 +122,12 @@ def test_it_travels_to_workers_before_its_first_use(tiny_model, engines):
     solve = Solver(config(tiny_model), NAMES, 1)
     copy = pickle.loads(pickle.dumps(solve))
     assert seeds(copy, group(), "1+1?") == seeds(solve, group(), "1+1?")
+
+
+def test_an_engine_that_is_gone_is_a_failure_of_the_cluster(tiny_model, monkeypatch):
+    def get_actor(name: str) -> LocalHandle:
+        raise ValueError(f"Failed to look up actor with name '{name}'")
+
+    monkeypatch.setattr(solver, "ray", SimpleNamespace(get_actor=get_actor))
+    with pytest.raises(ClusterError, match="the solver's engine must be there"):
+        Solver(config(tiny_model), NAMES, 1)(group(), ["1?"])

@@ -132,7 +132,7 @@ def writing_recipe(model: Path, directory: Path) -> Path:
             {"name": "quality", "kind": "grpo", "balance_levels": True, "write": {"num_problems": NUM_WRITTEN}},
             {"name": "final", "kind": "sft", "written_frac": 0.5, "settings": {"max_steps": 4}},
         ],
-        questions={"keep": {"near_similarity": 1.0}},
+        questions={"keep": {"near_similarity": 1.0, "compare_with_data": False}},
         reward={
             "functions": [
                 {"name": "well_formed", "gate": True},

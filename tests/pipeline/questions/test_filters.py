@@ -2,9 +2,11 @@
 
 import pytest
 
+from pipeline.config import validate_config
 from pipeline.config.questions import KeepConfig
-from pipeline.questions.filters import Keeper, Match, Similar, other_numbers
+from pipeline.questions.filters import Keeper, Match, Similar, other_numbers, stage_keeper
 from pipeline.questions.quotas import Cell
+from pipeline.types import Problem
 
 JARS = "Mia has 5 jars with 11 stones in each jar. How many stones does Mia have?"
 MORE_JARS = "Mia has 7 jars with 20 stones in each jar. How many stones does Mia have?"
@@ -107,4 +109,21 @@ def test_no_more_than_the_quota_of_a_cell_is_kept():
         (False, "exact duplicate"),  # it does not use up the quota
         (True, ""),
         (False, "not needed"),
+    ]
+
+
+def known(statement: str) -> Problem:
+    return Problem("p", ({"role": "user", "content": statement},), "55")
+
+
+def test_a_stage_keeps_no_copy_of_its_own_data():
+    config = validate_config({"stages": [{"name": "write", "kind": "grpo"}]})
+    keeper = stage_keeper(config, [known(JARS)], [known(SHELF)])
+    rows = [row(MORE_JARS), row(MORE_JARS, kind="parameters"), row(JARS, kind="parameters"), row(SHELF), row(SUM)]
+    assert [keeper.judged(each)["reason"] for each in rows] == [
+        "copy: training data (near)",
+        "",  # other parameters make a near copy on purpose
+        "copy: training data (exact)",
+        "test problem: held-out data (exact)",
+        "",
     ]

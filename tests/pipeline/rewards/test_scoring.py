@@ -4,9 +4,9 @@ import pytest
 
 from pipeline.config import RewardConfig, RewardTerm
 from pipeline.config.engines import ZScoreConfig
-from pipeline.errors import RewardError
+from pipeline.errors import ClusterError, RewardError
 from pipeline.rewards.registry import resolve
-from pipeline.rewards.scoring import Scorer
+from pipeline.rewards.scoring import Scorer, call
 from pipeline.types import Completion, Problem, RolloutGroup, WeightId
 from pipeline.verifier import Grader
 
@@ -149,3 +149,11 @@ def test_ordinary_rewards_are_normalised_part_by_part(grader):
     assert [first.total, second.total] == pytest.approx([1.0 - 1.0, -1.0 - 3.0])
     plain, _ = Scorer(RewardConfig()).score(group, verdicts, {"raw": raw})
     assert plain.total == pytest.approx(2.4)  # off by default
+
+
+def test_a_failure_of_the_cluster_stays_one_so_that_the_stage_restarts():
+    def asks_an_engine(group, verdicts):
+        raise ClusterError("no engine answers")
+
+    with pytest.raises(ClusterError, match="no engine answers"):
+        call("solvable", asks_an_engine, make_group("1"), [])
