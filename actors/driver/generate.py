@@ -188,7 +188,7 @@ def _progress(plan: GenerationPlan, directory: Path) -> Progress:
 def _write_problems(plan: GenerationPlan, directory: Path, progress: Progress) -> None:
     """Rounds of tasks, until none is pending."""
     config = plan.config
-    length = config.rollout.max_prompt_length + config.rollout.max_completion_length
+    length = engine_length(config, plan.run)
     with ExitStack() as held:
         held.enter_context(notices_shown(directory))
         advance = held.enter_context(progress_shown("kept", config.num_problems, progress.num_kept))
@@ -200,6 +200,12 @@ def _write_problems(plan: GenerationPlan, directory: Path, progress: Progress) -
         writer = _Writer(plan, load_tokenizer(path, settings, chat=True), grader)
         while chunks := progress.pending():
             writer.write(chunks, answer, lambda rows: advance(progress.add(rows)))
+
+
+def engine_length(config: GenerationConfig, run: Config) -> int:
+    """Tokens of the longest prompt and completion together, of writers and solvers."""
+    length, solver = config.rollout.max_prompt_length + config.rollout.max_completion_length, run.questions.solver
+    return max(length, run.rollout.max_prompt_length + solver.max_completion_length) if solver else length
 
 
 class _Writer:

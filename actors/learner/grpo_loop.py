@@ -16,6 +16,7 @@ from torch import Tensor
 from actors.learner.session import LearnerSession
 from actors.learner.setup import StageSetup
 from pipeline.config import GRPOConfig
+from pipeline.rewards.totals import quality
 from pipeline.seeds import completion_seeds
 from pipeline.training.batching import MicroBatch, TokenSequence, micro_batches
 from pipeline.training.grpo import equal_rewards, group_advantages, grpo_loss
@@ -47,7 +48,8 @@ def grpo_loop(setup: StageSetup) -> None:
         metrics = {"iteration": iteration + 1, **learned, **rounding}
         metrics |= _record_groups(session, groups, [example.is_replayed for example in batch])
         metrics |= session.evaluate_if_due()
-        session.end_step(metrics, score=metrics["reward_mean"])
+        # Z-scores are relative to the policy's own past: their mean stays where it is while the policy improves.
+        session.end_step(metrics, score=metrics.get("reward_quality", metrics["reward_mean"]))
     session.finish()
 
 
@@ -189,11 +191,22 @@ def _record_groups(session: LearnerSession, groups: list[RolloutGroup], replayed
         session.recorder.groups(groups, session.progress.step + 1)
     session.rewards.advance(groups)
     version = groups[0].weight_id.step
-    return rollout_metrics(groups, replayed) | {
-        "num_rollout_tokens": sum(len(c.token_ids) for group in groups for c in group.completions),
-        "policy_version": version,
-        "staleness": session.progress.step - version,
-    }
+    return (
+        rollout_metrics(groups, replayed)
+        | _quality(session, groups)
+        | {
+            "num_rollout_tokens": sum(len(c.token_ids) for group in groups for c in group.completions),
+            "policy_version": version,
+            "staleness": session.progress.step - version,
+        }
+    )
+
+
+def _quality(session: LearnerSession, groups: Sequence[RolloutGroup]) -> dict[str, float]:
+    """The mean quality of the completions where totals are normalised."""
+    reward = session.config.reward
+    qualities = [quality(each.parts, reward.functions) for group in groups for each in group.rewards]
+    return {"reward_quality": fmean(qualities)} if reward.normalize else {}
 
 
 def _logprobs(session: LearnerSession, batch: MicroBatch) -> tuple[Tensor, Tensor]:

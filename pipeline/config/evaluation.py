@@ -23,7 +23,7 @@ class HeldOutConfig(StrictModel):
     at_start: bool = True
     """Evaluate before the first stage."""
     max_completion_length: int = Field(256, ge=1)
-    """Maximum tokens of a completion. Decoding is greedy."""
+    """Maximum tokens of a completion. Decoding is greedy. Tasks to write problems are sampled as ``rollout`` says."""
     total_eval_times: int = Field(0, ge=0)
     """Evaluations during each stage, evenly spread, the last one at its last step. 0: none."""
     every_steps: int | None = Field(None, ge=1)

@@ -1,5 +1,6 @@
 """Tasks to write problems: their prompts, and the form in which a problem is written."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
@@ -8,6 +9,9 @@ from pipeline.config import WritingConfig
 from pipeline.data.stories import read_story, vary
 from pipeline.seeds import derive_seed
 from pipeline.types import Message, Problem, WritingKind, WritingTask
+
+_WITHOUT_LEVEL = re.compile(r",? *\{level\}")
+"""The part of a prompt that is left out if there is no level, or an empty text stands for it."""
 
 
 def written_text(statement: str, solution: str, answer: str) -> str:
@@ -69,8 +73,8 @@ def new_task(topic: str, level: str, config: WritingConfig, id: str = "task") ->
 
 def _messages(kind: WritingKind, problem: Problem, config: WritingConfig) -> tuple[Message, ...]:
     level = problem.level or ""
-    text = config.prompts[kind].format(
-        topic=problem.type or "any topic", level=config.levels.get(level, level), original=problem.question
-    )
+    level = config.levels.get(level, level)
+    prompt = config.prompts[kind] if level else _WITHOUT_LEVEL.sub("", config.prompts[kind])
+    text = prompt.format(topic=problem.type or "any topic", level=level, original=problem.question)
     messages: tuple[Message, ...] = ({"role": "user", "content": text},)
     return ({"role": "system", "content": config.system_prompt}, *messages) if config.system_prompt else messages

@@ -46,7 +46,7 @@ def quality(parts: Parts, terms: Sequence[RewardTerm]) -> float:
     """The weighted mean of raw parts, behind the gate. In [0, 1] if the parts are, and never normalised."""
     if not passes_gate(parts, terms):
         return 0.0
-    return sum(term.weight * parts[term.name] for term in terms) / sum(term.weight for term in terms)
+    return sum(term.weight * parts[term.name] for term in terms) / (sum(abs(term.weight) for term in terms) or 1.0)
 
 
 def _gate_weight(terms: Sequence[RewardTerm]) -> float:

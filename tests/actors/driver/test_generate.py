@@ -15,7 +15,9 @@ import pytest
 
 from actors.driver import generate
 from jobs import generate_problems
-from pipeline.config import Config
+from pipeline.config import Config, QuestionsConfig, validate_config
+from pipeline.config.generation import GenerationConfig
+from pipeline.config.questions import SolverConfig
 from pipeline.data.stories import write_story
 from pipeline.data.writing import written_text
 from pipeline.evaluation.registry import DATA_SETS
@@ -228,3 +230,12 @@ def test_a_driver_with_real_engines_is_killed_and_what_they_wrote_is_kept(
     assert len({row["id"] for row in rows}) == len(rows) and report["is_complete"]
     assert [row["completion"] for row in rows[: len(before)]] == [row["completion"] for row in before]
     assert {row["reason"] for row in rows[: len(before)]} == {"not well formed"}
+
+
+def test_engines_have_room_for_a_solution():
+    stages = [{"name": "write", "kind": "grpo"}]
+    run = validate_config({"stages": stages, "rollout": {"max_prompt_length": 300}})
+    config = GenerationConfig.model_validate({"run": "RUN", "rollout": {"max_prompt_length": 100}})
+    assert generate.engine_length(config, run) == 100 + 512
+    solved = run.model_copy(update={"questions": QuestionsConfig(solver=SolverConfig(max_completion_length=900))})
+    assert generate.engine_length(config, solved) == 300 + 900

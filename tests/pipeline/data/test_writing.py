@@ -49,6 +49,12 @@ def test_a_task_can_be_made_of_a_topic_and_a_level():
     assert (task.type, task.level, task.writing) == ("fruit", "2", WritingTask("new"))
 
 
+def test_a_prompt_without_a_level_has_no_hole():
+    config = WritingConfig(levels={"unrated": ""}, system_prompt="")
+    assert new_task("fruit", "unrated", config).question == "Write a math problem about fruit."
+    assert new_task("", "", config).question == "Write a math problem about any topic."
+
+
 def test_tasks_survive_a_table(tmp_path):
     config = DataConfig.model_validate(
         {"name": "embedded:stories", "write": {}, "arithmetic": {"train_per_level": 2, "eval_per_level": 2}}
