@@ -25,6 +25,8 @@ class TestSets:
     """Number of problems, copies included."""
     missing: Mapping[str, str]
     """Sets that are not at hand, and why."""
+    near: float = 0.8
+    """As of Similar."""
 
 
 def load_test_sets(config: EvaluationConfig, near: float, allow_missing: Collection[str] = ()) -> TestSets:
@@ -51,7 +53,7 @@ def load_test_sets(config: EvaluationConfig, near: float, allow_missing: Collect
             missing[name] = str(error)
     _check_missing([name for name in missing if has_source(name, config)], missing, allow_missing)
     texts = {name: Similar(found, near) for name, found in questions.items()}
-    return TestSets(texts, {name: len(found) for name, found in questions.items()}, missing)
+    return TestSets(texts, {name: len(found) for name, found in questions.items()}, missing, near)
 
 
 def _check_missing(found: Iterable[str], reasons: Mapping[str, str], allowed: Collection[str]) -> None:

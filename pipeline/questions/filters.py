@@ -76,6 +76,11 @@ class Similar:
     def __len__(self) -> int:
         return len(self._texts)
 
+    @property
+    def texts(self) -> Sequence[str]:
+        """Each once."""
+        return self._texts
+
     def add(self, text: str) -> None:
         """Exact copies count once."""
         if (key := normalised(text)) in self._exact:
