@@ -9,7 +9,7 @@ from pipeline.config.evaluation import EvaluationConfig
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.datasets import has_source, split_questions
 from pipeline.evaluation.registry import DATA_SETS
-from pipeline.questions.filters import Similar
+from pipeline.questions.filters import TEST_READINGS, Similar
 from pipeline.questions.rows import Row
 
 
@@ -52,7 +52,7 @@ def load_test_sets(config: EvaluationConfig, near: float, allow_missing: Collect
         except DataError as error:
             missing[name] = str(error)
     _check_missing([name for name in missing if has_source(name, config)], missing, allow_missing)
-    texts = {name: Similar(found, near) for name, found in questions.items()}
+    texts = {name: Similar(found, near, TEST_READINGS) for name, found in questions.items()}
     return TestSets(texts, {name: len(found) for name, found in questions.items()}, missing, near)
 
 
