@@ -99,10 +99,8 @@ def prepare_student(settings: StudentSettings) -> StudentData:
     pool = _shuffled(_usable(_real(settings, "train"), held_out, left_out["real"]), settings.seed)
     # With other numbers a real problem is a variation: only the same numbers make a copy.
     real = Similar((example.question for example in pool), readings=[other_names])
-    written_counts = left_out["written"]
-    usable = _without_copies(_usable(_written(settings.written), held_out, written_counts), real, written_counts)
-        _usable(_written(settings.written), held_out, left_out["written"]), real, left_out["written"]
-    )
+    counts = left_out["written"]
+    usable = _without_copies(_usable(_written(settings.written), held_out, counts), real, counts)
     if not usable:
         reasons = _reasons(left_out["written"])
         raise DataError(f"written {settings.written} must hold problems to train on, got none of them: {reasons}.")
