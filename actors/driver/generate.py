@@ -125,7 +125,8 @@ def plan_generation(config: GenerationConfig, held: ExitStack) -> GenerationPlan
     reading = config.reading()
     others = {name: Similar(split_questions(name, "train", reading), near) for name in config.against}
     quotas = even_quotas(tasks.cells, config.num_problems)
-    return GenerationPlan(config, run, model, tasks, quotas, load_test_sets(reading, near), others)
+    test_sets = load_test_sets(reading, near, config.allow_missing)
+    return GenerationPlan(config, run, model, tasks, quotas, test_sets, others)
 
 
 def _tasks(config: GenerationConfig, data: DataConfig) -> Tasks:

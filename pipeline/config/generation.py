@@ -61,6 +61,8 @@ class GenerationConfig(StrictModel):
     Registered test sets are always compared."""
     data: DataConfig = DataConfig()
     """Columns and format of unregistered data sets in ``against``. ``name`` is not used."""
+    allow_missing: Names = []
+    """Registered test sets that are not compared if they cannot be read. Any other that cannot stops the job."""
     data_root: str | None = None
     """Directory with local copies of registered data sets. None: they come from the hub."""
     rollout: WritingRolloutConfig = WritingRolloutConfig()
@@ -71,9 +73,11 @@ class GenerationConfig(StrictModel):
     @model_validator(mode="after")
     def _check_across_sections(self) -> "GenerationConfig":
         check_shards(self.rollout)
-        for name in ("topics", "levels", "kinds", "against"):
+        for name in ("topics", "levels", "kinds", "against", "allow_missing"):
             values = getattr(self, name)
-            if values is not None and (len(set(values)) < len(values) or (not values and name != "against")):
+            if values is not None and (
+                len(set(values)) < len(values) or (not values and name not in ("against", "allow_missing"))
+            ):
                 raise ValueError(f"{name} must name at least one, and each once, got {values}")
         return self
 

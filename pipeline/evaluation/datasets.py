@@ -97,11 +97,11 @@ def split_questions(name: str, split: SplitName, config: EvaluationConfig) -> li
     return [problem.question for _, problem in _matching_rows(name, data, split, source) if problem]
 
 
-def is_local(name: str, config: EvaluationConfig) -> bool:
-    """True for a registered data set that this machine has: it is embedded, or below ``data_root``."""
-    source = DATA_SETS[name].local
-    is_below = bool(config.data_root and source and (Path(config.data_root).expanduser() / source.name).exists())
-    return name.startswith("embedded:") or is_below
+def has_source(name: str, config: EvaluationConfig) -> bool:
+    """True for a registered data set that has a place to read it from: below ``data_root`` if that is set, else on the
+    hub. Embedded ones always have."""
+    entry = DATA_SETS[name]
+    return name.startswith("embedded:") or (entry.local if config.data_root else entry.hub) is not None
 
 
 def is_lean(gold: str) -> bool:

@@ -1,15 +1,15 @@
 """The registered test sets as texts that no problem may be a copy of, and the proof that none is."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config.evaluation import EvaluationConfig
-from pipeline.errors import DataError
-from pipeline.evaluation.datasets import is_local, split_questions
+from pipeline.errors import ConfigError, DataError
+from pipeline.evaluation.datasets import has_source, split_questions
 from pipeline.evaluation.registry import DATA_SETS
-from pipeline.questions.filters import Similar
+from pipeline.questions.filters import TEST_READINGS, Similar
 from pipeline.questions.rows import Row
 
 
@@ -25,28 +25,46 @@ class TestSets:
     """Number of problems, copies included."""
     missing: Mapping[str, str]
     """Sets that are not at hand, and why."""
+    near: float = 0.8
+    """As of Similar."""
 
 
-def load_test_sets(config: EvaluationConfig, near: float) -> TestSets:
+def load_test_sets(config: EvaluationConfig, near: float, allow_missing: Collection[str] = ()) -> TestSets:
     """The problems of every registered set: embedded, below ``data_root``, or from the hub.
 
     Args:
         near: as of Similar.
+        allow_missing: sets that need not be compared if they cannot be read.
 
     Raises:
-        DataError: a set that is on this machine cannot be read.
+        ConfigError: a set in ``allow_missing`` is not registered.
+        DataError: a set that has a place there cannot be read.
     """
+    if unknown := [name for name in allow_missing if name not in DATA_SETS]:
+        raise ConfigError(
+            f"allow_missing must name registered data sets, got {unknown[0]}. There are {list(DATA_SETS)}."
+        )
     questions: dict[str, list[str]] = {}
     missing: dict[str, str] = {}
     for name in DATA_SETS:
         try:
             questions[name] = split_questions(name, "eval", config)
         except DataError as error:
-            if is_local(name, config):
-                raise
             missing[name] = str(error)
-    texts = {name: Similar(found, near) for name, found in questions.items()}
-    return TestSets(texts, {name: len(found) for name, found in questions.items()}, missing)
+    _check_missing([name for name in missing if has_source(name, config)], missing, allow_missing)
+    texts = {name: Similar(found, near, TEST_READINGS) for name, found in questions.items()}
+    return TestSets(texts, {name: len(found) for name, found in questions.items()}, missing, near)
+
+
+def _check_missing(found: Iterable[str], reasons: Mapping[str, str], allowed: Collection[str]) -> None:
+    """Raises DataError for the first set that has a place and cannot be read, unless it may be missing."""
+    lacking = [name for name in found if name not in allowed]
+    if lacking:
+        override = ", ".join(sorted({*lacking, *allowed}))
+        raise DataError(
+            f"test sets must be read to leave their problems out, got none of {', '.join(lacking)}: "
+            f"{reasons[lacking[0]]} Give local copies with data_root, or do without them: allow_missing='[{override}]'."
+        )
 
 
 def proof(test_sets: TestSets, rows: Iterable[Row]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from pipeline.evaluation.overlap import normalised
 from pipeline.questions.quotas import Cell, Quotas
 from pipeline.questions.rewards import training_statements
 from pipeline.questions.rows import Row
-from pipeline.questions.similarity import Reading, plain, read_words, without_numbers
+from pipeline.questions.similarity import Reading, anonymous, plain, read_words, without_numbers
 from pipeline.types import Problem
 
 Reason = tuple[str, str]
@@ -43,6 +43,15 @@ READINGS: tuple[Reading, ...] = (other_numbers, other_names)
 """What a copy may differ in. With all of it masked at once, honest problems of one pattern would be copies too."""
 
 
+def other_people(text: str) -> list[str]:
+    """The words of a text, the same for all its numbers and names, unless it has hardly any words."""
+    return anonymous(text) if len(_WORD.findall(text)) >= MIN_WORDS else plain(text)
+
+
+TEST_READINGS: tuple[Reading, ...] = (*READINGS, other_people)
+"""What a copy of a test problem may differ in. Some honest problems of one step are too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Match:
     """A text that a statement is a copy of."""
@@ -55,20 +64,21 @@ class Match:
 class Similar:
     """Texts that statements are compared with.
 
-    ``exact``: equal after ``normalised``. ``near``: in one of READINGS, both have mostly the same runs of three words.
-    The similarity is the share of runs that both have among those that either has (Jaccard).
+    ``exact``: equal after ``normalised``. ``near``: in one of the readings, both have mostly the same runs of three
+    words. The similarity is the share of runs that both have among those that either has (Jaccard).
 
     Args:
         near: the similarity from which two texts are near copies.
+        readings: what a near copy may differ in.
     """
 
-    def __init__(self, texts: Iterable[str] = (), near: float = 0.8) -> None:
-        self._near = near
+    def __init__(self, texts: Iterable[str] = (), near: float = 0.8, readings: Sequence[Reading] = READINGS) -> None:
+        self._near, self._readings = near, readings
         self._texts: list[str] = []
         self._exact: dict[str, int] = {}
-        self._runs: list[list[frozenset[str]]] = [[] for _ in READINGS]
+        self._runs: list[list[frozenset[str]]] = [[] for _ in readings]
         """By reading: the runs of every text."""
-        self._holders: list[dict[str, list[int]]] = [{} for _ in READINGS]
+        self._holders: list[dict[str, list[int]]] = [{} for _ in readings]
         """By reading: the texts that hold a run."""
         for text in texts:
             self.add(text)
@@ -76,12 +86,17 @@ class Similar:
     def __len__(self) -> int:
         return len(self._texts)
 
+    @property
+    def texts(self) -> Sequence[str]:
+        """Each once."""
+        return self._texts
+
     def add(self, text: str) -> None:
         """Exact copies count once."""
         if (key := normalised(text)) in self._exact:
             return
         self._exact[key] = len(self._texts)
-        for reading, runs, holders in zip(READINGS, self._runs, self._holders, strict=True):
+        for reading, runs, holders in zip(self._readings, self._runs, self._holders, strict=True):
             runs.append(_runs(reading(text)))
             for run in runs[-1]:
                 holders.setdefault(run, []).append(len(self._texts))
@@ -91,7 +106,7 @@ class Similar:
         """The text that the statement is a copy of, the most similar one first; None if there is none."""
         if (position := self._exact.get(normalised(statement))) is not None:
             return Match("exact", self._texts[position], 1.0)
-        similarity, position = max(self._nearest(index, statement) for index in range(len(READINGS)))
+        similarity, position = max(self._nearest(index, statement) for index in range(len(self._readings)))
         return Match("near", self._texts[position], similarity) if similarity >= self._near else None
 
     def _nearest(self, index: int, statement: str) -> tuple[float, int]:
@@ -99,7 +114,7 @@ class Similar:
 
         A near copy shares all runs but a few, so it holds one of the rarest few of them, plus one.
         """
-        own, holders = _runs(READINGS[index](statement)), self._holders[index]
+        own, holders = _runs(self._readings[index](statement)), self._holders[index]
         rarest = sorted(own, key=lambda run: len(holders.get(run, ())))[: len(own) - ceil(self._near * len(own)) + 1]
         return max(
             (
@@ -181,7 +196,8 @@ def stage_keeper(config: Config, training: Sequence[Problem], held_out: Sequence
     gates = [term.name for term in config.reward.functions if term.gate]
     if not keep.compare_with_data:
         return Keeper(keep, gates)
-    known, tests = (Similar(training_statements(part), keep.near_similarity) for part in (training, held_out))
+    known = Similar(training_statements(training), keep.near_similarity)
+    tests = Similar(training_statements(held_out), keep.near_similarity, TEST_READINGS)
     return Keeper(keep, gates, test_sets={"held-out data": tests}, others={"training data": known})
 
 

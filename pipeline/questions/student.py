@@ -23,7 +23,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.files import sha256, whole_directory, write_json
 from pipeline.models.hub import resolve_model
 from pipeline.models.tokenizer import load_tokenizer
-from pipeline.questions.filters import Similar
+from pipeline.questions.filters import Similar, other_names
 from pipeline.questions.written_files import PROBLEMS, training_row
 from pipeline.runs.checkpoints import read_written
 from pipeline.runs.directory import RunDirectory
@@ -96,12 +96,15 @@ def prepare_student(settings: StudentSettings) -> StudentData:
     _check(settings)
     test, left_out = _real(settings, "eval"), {"written": Counter[str](), "real": Counter[str]()}
     held_out = Similar(example.question for example in test)
-    usable = _usable(_written(settings.written), held_out, left_out["written"])
+    pool = _shuffled(_usable(_real(settings, "train"), held_out, left_out["real"]), settings.seed)
+    # With other numbers a real problem is a variation: only the same numbers make a copy.
+    real = Similar((example.question for example in pool), readings=[other_names])
+    counts = left_out["written"]
+    usable = _without_copies(_usable(_written(settings.written), held_out, counts), real, counts)
     if not usable:
         reasons = _reasons(left_out["written"])
         raise DataError(f"written {settings.written} must hold problems to train on, got none of them: {reasons}.")
     written = _shuffled(usable, settings.seed)[: settings.max_problems]
-    pool = _shuffled(_usable(_real(settings, "train"), held_out, left_out["real"]), settings.seed)
     counted = _counted([*written, *pool], settings.model)
     train = {"written": counted[: len(written)]}
     train["real"] = same_tokens(train["written"], counted[len(written) :])
@@ -228,6 +231,17 @@ def _usable(examples: Iterable[Example], held_out: Similar, left_out: Counter[st
         else:
             usable[example.id] = example
     return list(usable.values())
+
+
+def _without_copies(examples: Iterable[Example], real: Similar, left_out: Counter[str]) -> list[Example]:
+    """The problems that are no copies of real ones. The others are counted."""
+    kept = []
+    for example in examples:
+        if match := real.find(example.question):
+            left_out[f"copy of a real problem ({match.kind})"] += 1
+        else:
+            kept.append(example)
+    return kept
 
 
 def _shuffled(examples: Iterable[Example], seed: int) -> list[Example]:

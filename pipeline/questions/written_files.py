@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, DataError
 from pipeline.files import hidden_name, write_atomic, write_json, write_jsonl
 from pipeline.questions.contamination import TestSets, proof
 from pipeline.questions.quotas import Cell, Quotas
+from pipeline.questions.recount import copies
 from pipeline.questions.rows import Row
 from pipeline.questions.written_page import written_page
 from pipeline.reports import page
@@ -34,17 +35,36 @@ def write_generation(
     Args:
         rows: all that was written, judged.
         config, record: settings, and what the job started with, as plain JSON.
+
+    Raises:
+        CheckpointError: a file cannot be written.
+        DataError: a problem in ``problems.jsonl`` is a copy of a test problem.
     """
     found = report(rows, quotas, test_sets) | {"record": record, "versions": page.versions()}
     kept = [training_row(row) for row in rows if row["is_kept"]]
     with page.writing_to(directory, "Free some space, then continue with --resume."):
         write_jsonl(directory / WRITTEN_FILE, rows)
         write_jsonl(directory / f"{PROBLEMS}.jsonl", kept)
+        _check_copies(directory / f"{PROBLEMS}.jsonl", test_sets)
         _write_parquet(directory / f"{PROBLEMS}.parquet", kept)
         html = written_page(directory.resolve().name, found, config, rows)
         write_atomic(directory / "page.html", html.encode())
         write_json(directory / REPORT_FILE, found)
     return found
+
+
+def _check_copies(path: Path, test_sets: TestSets) -> None:
+    """Recount on the file as it is written. With copies in it, it is deleted."""
+    statements = [
+        json.loads(line)["problem"] for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n") if line
+    ]
+    texts = {name: known.texts for name, known in test_sets.texts.items()}
+    if found := list(copies(statements, texts, test_sets.near)):
+        path.unlink()
+        raise DataError(
+            f"problems that are kept must be no copies of test problems, got {len(found)}: {'; '.join(found[:3])}. "
+            "The filter has missed them, which is a fault of ours. Nothing is kept."
+        )
 
 
 def read_report(directory: Path) -> Report:

@@ -29,7 +29,7 @@ _CONTESTS: list[tuple[str, float, dict[int, float]]] = [
     (r"usajmo|jbmo|junior", 6.0, {}),
     (r"usamo|putnam|national|selection", 7.5, {}),
     (r"imo(?![a-z])|international", 8.0, {}),
-    (r"[a-z_ ]*olympiad|[a-z]*mo(?![a-z])", 6.5, {}),
+    (r"[a-z_ ]*olympiad|(?:apmo|cmo|bmo|brumo|egmo|rmo|inmo|cgmo|jmo|nmo|tmo)(?![a-z])", 6.5, {}),
 ]
 _RULES = [(re.compile(rf"(?<![a-z])(?:{pattern})"), default, numbers) for pattern, default, numbers in _CONTESTS]
 _NUMBER_OF_PROBLEM = re.compile(r"problem[s_ /#]*([0-9]{1,2})$")

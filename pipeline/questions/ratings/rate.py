@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import NamedTuple
 
 from pipeline.config import DataConfig
@@ -113,7 +114,7 @@ def _read(row: Row, config: DataConfig, source: str, where: str, rates: SolveRat
     stated = Stated(row.question(names.question), solution, answer)
     part, address = (row.first_text(name) if name in row else "" for name in ("dataset", "source"))
     level = row.text(names.level)
-    by_source = stated_difficulty(row.text("difficulty"), level, (config.name, part, address))
+    by_source = stated_difficulty(row.text("difficulty"), level, (PurePath(config.name).name, part, address))
     subject = row.first_text(names.type) if names.type else ""
     return _Read(
         stated,

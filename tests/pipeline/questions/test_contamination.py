@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.config.evaluation import EvaluationConfig
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.registry import DATA_SETS
 from pipeline.questions.contamination import TestSets, load_test_sets, proof
 from pipeline.questions.filters import Similar
@@ -26,7 +26,7 @@ def reading(tmp_path) -> EvaluationConfig:
 
 def test_what_this_machine_has_is_compared_and_the_rest_is_named(tmp_path, two_sets):
     write_jsonl(tmp_path / "gsm8k" / "test.jsonl", {"question": JARS, "answer": "so #### 55"})
-    found = load_test_sets(reading(tmp_path), near=0.8)
+    found = load_test_sets(reading(tmp_path), near=0.8, allow_missing=["combibench"])
     assert found.sizes == {"gsm8k": 1, "embedded:operations": 892}
     assert list(found.missing) == ["combibench"] and "combibench" in found.missing["combibench"]
     assert found.texts["gsm8k"].find(MORE_JARS)
@@ -36,6 +36,21 @@ def test_a_set_that_is_here_but_broken_is_an_error(tmp_path, two_sets):
     write_jsonl(tmp_path / "gsm8k" / "test.jsonl", {"problem": JARS})
     with pytest.raises(DataError, match="has no field question"):
         load_test_sets(reading(tmp_path), near=0.8)
+
+
+def test_a_set_that_cannot_be_read_stops_the_job_unless_it_may_be_missing(tmp_path, two_sets):
+    with pytest.raises(DataError, match=r"got none of gsm8k, combibench: .*allow_missing='\[combibench, gsm8k\]'"):
+        load_test_sets(reading(tmp_path), near=0.8)
+    found = load_test_sets(reading(tmp_path), near=0.8, allow_missing=["gsm8k", "combibench"])
+    assert list(found.sizes) == ["embedded:operations"] and list(found.missing) == ["gsm8k", "combibench"]
+    with pytest.raises(ConfigError, match="must name registered data sets, got gsm9k"):
+        load_test_sets(reading(tmp_path), near=0.8, allow_missing=["gsm9k"])
+
+
+def test_a_set_without_a_place_is_only_listed(two_sets, monkeypatch, tmp_path):
+    registered = {name: DATA_SETS[name] for name in ("math500", "embedded:operations")}  # math500 is on the hub only
+    monkeypatch.setattr("pipeline.questions.contamination.DATA_SETS", registered)
+    assert list(load_test_sets(reading(tmp_path), near=0.8).missing) == ["math500"]
 
 
 def test_the_proof_counts_copies_among_all_that_was_written_and_among_what_is_kept():

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.config import validate_config
 from pipeline.config.questions import KeepConfig
-from pipeline.questions.filters import Keeper, Match, Similar, other_numbers, stage_keeper
+from pipeline.questions.filters import TEST_READINGS, Keeper, Match, Similar, other_numbers, stage_keeper
 from pipeline.questions.quotas import Cell
 from pipeline.types import Problem
 
@@ -50,6 +50,14 @@ def test_a_copy_with_other_names_and_things_is_found_by_its_numbers():
     renamed = "Omar has 5 jars with 11 coins in each jar. How many coins does Omar have?"
     assert Similar([JARS]).find(renamed) == Match("near", JARS, 1.0)
     assert Similar([JARS]).find(renamed.replace("11", "20")) is None  # only the pattern is the same
+
+
+def test_a_copy_of_a_test_problem_is_found_with_other_names_and_numbers_at_once():
+    changed = MORE_JARS.replace("Mia", "Omar")
+    assert Similar([JARS]).find(changed) is None
+    assert Similar([JARS], readings=TEST_READINGS).find(changed) == Match("near", JARS, 1.0)
+    assert Similar([JARS], readings=TEST_READINGS).find(changed.replace("stones", "coins")) is None
+    assert Similar([SUM], readings=TEST_READINGS).find("What is 3 + 5?") is None
 
 
 def test_the_most_similar_text_is_named():

@@ -104,6 +104,13 @@ def test_both_sides_are_written_in_one_layout_with_the_same_held_out_problems(tm
         assert [problem.question for problem in test] == [JARS, "9 + 9?"]
 
 
+def test_copies_of_real_problems_are_left_out_of_the_written_side(tmp_path, data, model):
+    written = tmp_path / "problems.jsonl"
+    write_jsonl(written, row("8 * 8?"), row("2+2 ?"), row("7 * 7?", level="2"))
+    found = prepare_student(settings(tmp_path, data, model, written))
+    assert found.left_out["written"] == {"copy of a real problem (exact)": 1}
+
+
 def test_the_record_says_how_many_tokens_each_side_has(tmp_path, data, model):
     write_jsonl(tmp_path / "problems.jsonl", row("8 * 8?"), row("7 * 7?", level="2"))
     prepare_student(settings(tmp_path, data, model, tmp_path / "problems.jsonl"))

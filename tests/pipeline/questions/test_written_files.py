@@ -1,6 +1,7 @@
 """What a generation leaves."""
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -8,7 +9,7 @@ import pytest
 
 from pipeline.config import DataConfig, FieldNames
 from pipeline.data import load_problems
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, DataError
 from pipeline.questions.contamination import TestSets
 from pipeline.questions.filters import Similar
 from pipeline.questions.quotas import Cell
@@ -62,6 +63,13 @@ def test_the_report_counts_reasons_and_cells_and_proves_that_no_test_problem_is_
     assert report["not_compared"] == {"math": "not here"}
     lines = "\n".join(result_lines(report))
     assert "2 of 3 problems" in lines and "incomplete" in lines and "0 copies of 1 problems of 1 test sets" in lines
+
+
+@pytest.mark.parametrize("planted", [BOATS, BOATS.lower() + " ", re.sub(r"\d+", "88", BOATS)])
+def test_a_copy_that_the_filter_missed_stops_the_job_and_leaves_no_problems(tmp_path, planted):
+    with pytest.raises(DataError, match=r"must be no copies of test problems, got 1: .* of gsm8k"):
+        write(tmp_path, [*ROWS, make_row(statement=planted)])
+    assert not list(tmp_path.glob("problems.*")) and not (tmp_path / "report.json").exists()
 
 
 def test_nothing_may_be_kept(tmp_path):

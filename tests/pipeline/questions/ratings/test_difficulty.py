@@ -45,3 +45,12 @@ def test_a_measured_rate_moves_what_the_source_says_by_the_number_of_attempts():
     assert difficulty_of(None, SolveRate(0.5, 1)) == 5.5
     assert difficulty_of(2.5, None) == 2.5
     assert difficulty_of(None, None) is None
+
+
+def test_only_olympiads_by_name_are_olympiads():
+    assert [stated_difficulty("", "", [name]) for name in ("demo", "memo", "APMO 2019", "egmo")] == [
+        None,
+        None,
+        6.5,
+        6.5,
+    ]
