@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.config import RewardTerm
 from pipeline.data.writing import written_text
-from pipeline.questions.written import Malformed, read_written
+from pipeline.questions.written import Malformed, WrittenProblem, read_written
 from pipeline.rewards.totals import quality
 from pipeline.types import Completion, Problem, RewardBreakdown, RolloutGroup, WritingTask
 
@@ -27,18 +27,18 @@ def written_rows(group: RolloutGroup, terms: Sequence[RewardTerm], model: str, s
 
 
 def written_row(problem: Problem, completion: Completion, reward: RewardBreakdown, terms: Sequence[RewardTerm]) -> Row:
-    """What was asked for, what was written, and its scores. ``detail`` says why it is malformed."""
-    written = read_written(completion.text)
-    is_malformed = isinstance(written, Malformed)
+    """The task, the written problem and its scores. ``detail`` says why it is malformed."""
+    read = read_written(completion.text)
+    written = WrittenProblem("", "", "") if isinstance(read, Malformed) else read
     task = problem.writing or WritingTask("new")
     return {
         "id": problem.id,
         "kind": task.kind,
         "topic": problem.type,
         "level": problem.level,
-        "statement": "" if isinstance(written, Malformed) else written.statement,
-        "solution": "" if isinstance(written, Malformed) else written.solution,
-        "answer": "" if isinstance(written, Malformed) else written.answer,
+        "statement": written.statement,
+        "solution": written.solution,
+        "answer": written.answer,
         "original": task.original,
         "original_answer": task.original_answer,
         "completion": completion.text,
@@ -48,7 +48,7 @@ def written_row(problem: Problem, completion: Completion, reward: RewardBreakdow
         "num_tokens": len(completion.token_ids),
         "truncated": completion.stop_reason == "length",
         "prompt": [dict(message) for message in problem.prompt],
-        "detail": written.reason if is_malformed and isinstance(written, Malformed) else "",
+        "detail": read.reason if isinstance(read, Malformed) else "",
     }
 
 
