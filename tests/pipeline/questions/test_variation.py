@@ -4,7 +4,7 @@ from pipeline.config.questions import BandConfig, VariationConfig
 from pipeline.questions.computed import Computation
 from pipeline.questions.variation import band_value, variation_value
 from pipeline.questions.written import WrittenProblem
-from pipeline.types import WritingTask
+from pipeline.types import WritingKind, WritingTask
 
 ORIGINAL = "Mia has 5 jars with 11 stones in each jar. How many stones does Mia have?"
 NUMBERS = "Mia has 7 jars with 9 stones in each jar. How many stones does Mia have?"
@@ -89,7 +89,7 @@ def test_most_of_the_numbers_change():
 
 
 def value_of(original, statement):
-    bands = {"parameters": BandConfig(low=0, high=1)}
+    bands: dict[WritingKind, BandConfig] = {"parameters": BandConfig(low=0, high=1)}
     return variation_value(
         WritingTask("parameters", original), WrittenProblem(statement, "-", "1"), VariationConfig(bands=bands)
     )
