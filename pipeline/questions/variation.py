@@ -1,10 +1,8 @@
 """Is a written problem a variation of its original, of the kind that was asked for?"""
 
 import re
-from collections import Counter
 
 from pipeline.config.questions import BandConfig, VariationConfig
-from pipeline.data.stories import read_story
 from pipeline.questions import computed
 from pipeline.questions.similarity import names_and_things, numbers, plain, without_numbers, word_cosine
 from pipeline.questions.stated import answer_form
@@ -14,7 +12,7 @@ from pipeline.types import WritingTask
 FALL = 0.25
 """A similarity this far outside its band is worth 0."""
 CHANGED_FRAC = 0.5
-"""Least share of names and things that another context changes; other parameters change more of the numbers."""
+"""Share of names and things that another context changes at least."""
 _OPERATOR = re.compile(r"[-+*/]")
 
 
@@ -31,7 +29,7 @@ def variation_value(task: WritingTask, written: WrittenProblem, config: Variatio
     length = _length_value(task.original, written.statement, config.max_length_ratio)
     if task.kind == "parameters":
         similarity = word_cosine(without_numbers(task.original), without_numbers(written.statement))
-        changed = _parameter_change(task.original, written.statement)
+        changed = float(sorted(numbers(task.original)) != sorted(numbers(written.statement)))
     else:
         similarity = word_cosine(plain(task.original), plain(written.statement))
         changed = _context_change(task.original, written.statement)
@@ -42,23 +40,6 @@ def band_value(similarity: float, band: BandConfig) -> float:
     """1 inside the band, falling to 0 at a distance of ``FALL``."""
     distance = max(band.low - similarity, similarity - band.high, 0.0)
     return max(0.0, 1 - distance / FALL)
-
-
-def _parameter_change(original: str, statement: str) -> float:
-    """1 if more than half of the numbers are new, otherwise their share. 0 if a story gets other sentences."""
-    if _patterns(original) != _patterns(statement):
-        return 0.0
-    after = Counter(numbers(statement))
-    if not after:
-        return 0.0
-    new_frac = (after - Counter(numbers(original))).total() / after.total()
-    return 1.0 if new_frac > CHANGED_FRAC else new_frac
-
-
-def _patterns(statement: str) -> list[str] | None:
-    """The kinds of the sentences of a story. None for any other text."""
-    story = read_story(statement)
-    return [sentence.pattern for sentence in story.sentences] if story else None
 
 
 def _context_change(original: str, statement: str) -> float:

@@ -4,7 +4,7 @@ from pipeline.config.questions import BandConfig, VariationConfig
 from pipeline.questions.computed import Computation
 from pipeline.questions.variation import band_value, variation_value
 from pipeline.questions.written import WrittenProblem
-from pipeline.types import WritingKind, WritingTask
+from pipeline.types import WritingTask
 
 ORIGINAL = "Mia has 5 jars with 11 stones in each jar. How many stones does Mia have?"
 NUMBERS = "Mia has 7 jars with 9 stones in each jar. How many stones does Mia have?"
@@ -64,32 +64,3 @@ def test_a_variation_is_at_most_twice_as_long():
     assert [
         variation_value(task, WrittenProblem("three " * length, "-", "1"), config) for length in (16, 32, 48, 64, 8, 5)
     ] == [pytest.approx(each) for each in (1, 1, 0.5, 0, 1, 0.4)]
-
-
-TOLD = "Mia has 20 pears. Mia finds 30 more pears. How many pears does Mia have now?"
-
-
-@pytest.mark.parametrize(
-    ("statement", "expected"),
-    [
-        (TOLD.replace("20", "24").replace("30", "37"), 1),
-        (TOLD.replace("20", "21"), 0.5),  # one of two numbers
-        (TOLD.replace("finds 30 more", "sells 12"), 0),  # another operation
-        ("Mia has 24 pears. Leo finds some pears.", 0),  # no story any more
-    ],
-)
-def test_other_parameters_keep_the_sentences_of_a_story(statement, expected):
-    assert value_of(TOLD, statement) == expected
-
-
-def test_most_of_the_numbers_change():
-    longer = TOLD.replace(" How", " Mia sells 12 pears. How")
-    assert value_of(longer, longer.replace("20", "21")) == pytest.approx(1 / 3)
-    assert value_of(longer, longer.replace("20", "21").replace("30", "31")) == 1
-
-
-def value_of(original, statement):
-    bands: dict[WritingKind, BandConfig] = {"parameters": BandConfig(low=0, high=1)}
-    return variation_value(
-        WritingTask("parameters", original), WrittenProblem(statement, "-", "1"), VariationConfig(bands=bands)
-    )
