@@ -47,7 +47,7 @@ class RewardWorker:
 
 
 def reward_context(config: Config, solve: Solve | None = None) -> RewardContext:
-    """What reward classes of a job are made with."""
+    """The context that a job's reward classes are made with."""
 
     def training_problems() -> ProblemTable:
         return load_table(config.data, "train", data_cache(config))

@@ -34,7 +34,7 @@ class EngineNames:
 
 
 def frozen_model(policy: ModelConfig, name: str) -> ModelConfig:
-    """How a frozen model is loaded: as the policy, apart from its name."""
+    """The settings that a frozen model is loaded with: the policy's, apart from the name."""
     return policy.model_copy(update={"name": name, "revision": None, "lora": None})
 
 

@@ -98,7 +98,7 @@ def _try_rewards(plan: RunPlan) -> None:
 
 
 def _trial_context(config: Config, problems: Sequence[Problem]) -> RewardContext:
-    """What rewards are tried with: the solver knows nothing."""
+    """The context that rewards are tried with. Its solver knows nothing."""
     solver = config.questions.solver
     unsolved = Completion((1,), (-0.5,), "I do not know.", "stop")
     answers = (unsolved,) * solver.num_samples if solver else ()

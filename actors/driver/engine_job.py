@@ -1,4 +1,4 @@
-"""What jobs that only ask engines have in common: their arguments, their directory, their progress display."""
+"""Arguments, directory and progress display of jobs that only ask engines."""
 
 import sys
 import time
@@ -19,7 +19,7 @@ Settings = TypeVar("Settings", EvaluationConfig, GenerationConfig)
 
 
 class Record(Protocol):
-    """What a job started with."""
+    """The record of a job's start."""
 
     def check(self, directory: Path) -> None:
         """Raises CheckpointError if the job in the directory started with something else."""

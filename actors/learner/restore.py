@@ -49,6 +49,6 @@ def _continued(setup: StageSetup, checkpoint: Checkpoint, policy: PolicyUpdater,
         stage.name,
         step=before.step,
         reward_history=before.reward_history,
-        reward_state=before.reward_state,
+        reward_state=before.reward_state if stage.carry.weights else {},
         frozen_start=before.frozen_start,
     )

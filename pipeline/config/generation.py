@@ -55,7 +55,7 @@ class GenerationConfig(StrictModel):
     max_attempts: float = Field(10.0, ge=1)
     """Completions for each problem that is to be kept, at most. The job then ends with fewer problems and says so."""
     keep: KeepConfig | None = None
-    """What is kept. None: ``questions.keep`` of the run."""
+    """Rules for keeping a problem. None: ``questions.keep`` of the run."""
     against: Names = []
     """Data sets whose training split must not be written again: registered or embedded ones, files, or hub names.
     Registered test sets are always compared."""

@@ -117,7 +117,7 @@ def trend(chains: Sequence[ChainAnswers], ratios: Mapping[str, float], metric: s
 
 
 def gain_statement(gains: Mapping[str, Estimate]) -> str:
-    """What every setting gained in training, with its interval over problems and its seeds."""
+    """The gain of every setting in training, with its interval over problems and its seeds."""
     parts = []
     for setting, gain in gains.items():
         low, high = map(_signed, gain.interval)

@@ -18,7 +18,7 @@ Cell = str | tuple[str, ...]
 """A tuple: the first part, and smaller ones below it."""
 METRIC_NAMES = [metric.replace("_", " ") for metric in METRICS]
 _PRINTED = [metric for metric in METRICS if metric != "gain"]
-"""What fits into a terminal. The gain is among the statements."""
+"""The columns that fit into a terminal. The gain is among the statements."""
 UNFINISHED_HEAD = ["chain", "status", "stages", "score", "why"]
 
 

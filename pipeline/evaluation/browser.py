@@ -25,10 +25,10 @@ _STATIC = Path(__file__).parent / "static"
 
 @dataclass(frozen=True)
 class View:
-    """What the browser shows of its rows. All names are fields, and one is ``sample``."""
+    """The fields that the browser shows of its rows. One of them is ``sample``."""
 
     item: str
-    """What a row is: ``completion``."""
+    """Noun for a row: ``completion``."""
     file: str
     """The file that has the same rows."""
     fields: Sequence[str]
@@ -36,7 +36,7 @@ class View:
     """Filters by value; in the table only if their values vary. The first one is that of the verdict."""
     searched: Sequence[str]
     columns: Sequence[str]
-    """Of the table. The first one names the row."""
+    """Columns of the table. The first one names the row."""
     numbers: Sequence[str]
     """Columns that are aligned to the right."""
     facts: Sequence[str]

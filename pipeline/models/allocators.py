@@ -39,7 +39,7 @@ class Allocator(Protocol):
     """The memory of one kind of device."""
 
     def read(self) -> dict[str, Reading]:
-        """What this process uses now, by torch's name of the device. Starts a new peak where there is a counter."""
+        """Memory in use by this process, by torch's name of the device. Starts a new peak where there is a counter."""
 
     def release(self) -> None:
         """Give cached memory back to the device."""

@@ -40,7 +40,7 @@ def other_names(text: str) -> list[str]:
 
 
 READINGS: tuple[Reading, ...] = (other_numbers, other_names)
-"""What a copy may differ in. With all of it masked at once, honest problems of one pattern would be copies too."""
+"""Readings under which two texts are compared. Masking everything at once would make copies of honest problems."""
 
 
 def other_people(text: str) -> list[str]:
@@ -49,7 +49,7 @@ def other_people(text: str) -> list[str]:
 
 
 TEST_READINGS: tuple[Reading, ...] = (*READINGS, other_people)
-"""What a copy of a test problem may differ in. Some honest problems of one step are too."""
+"""Readings for copies of test problems. Some honest problems of one step are copies under the last one."""
 
 
 @dataclass(frozen=True, slots=True)

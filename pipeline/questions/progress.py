@@ -1,4 +1,4 @@
-"""How far a generation is. What was written is on disk in whole chunks, so that it can resume after a kill."""
+"""Progress of a generation. Rows are on disk in whole chunks, so that it can resume after a kill."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How many problems of each kind, topic and level are still to be written: a function of what was written so far."""
+"""Numbers of problems of each kind, topic and level that are still to be written: a function of the rows so far."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""How alike two statements are, with their numbers, names and things or without.
+"""Similarity of two statements, with their numbers, names and things or without.
 
 A skeleton is a statement in which numbers, names and things are masked: "Mia has 5 jars with 11 stones in each jar."
 becomes ``@name has # @thing with # @thing in each @thing``. The rules are simple enough for any English text:
@@ -97,7 +97,7 @@ def word_cosine(first: Sequence[str], second: Sequence[str]) -> float:
 
 
 def cosine(first: Mapping[str, float], second: Mapping[str, float]) -> float:
-    """Of two sets of counts; 0 if one is empty."""
+    """Cosine of two sets of counts; 0 if one is empty."""
     product = sum(value * second.get(key, 0) for key, value in first.items())
     norms = sum(value**2 for value in first.values()) * sum(value**2 for value in second.values())
     return min(1.0, product / sqrt(norms)) if norms else 0.0
@@ -147,7 +147,7 @@ class KnownTexts:
         self._history = _by_ngram(vstack([*self._later.values()]) if self._later else self._rows([]))
 
     def similarities(self, texts: Sequence[str]) -> list[float]:
-        """Of each text, with the most similar one that is known; 0 if nothing is."""
+        """Similarity of each text to the most similar known one; 0 if none is known."""
         if not texts:
             return []
         rows = self._rows(texts)
@@ -165,7 +165,7 @@ def _by_ngram(rows: Any) -> Any:
 
 
 def _things(tokens: Sequence[str]) -> set[str]:
-    """What numbers count, in singular. "How many" counts as one."""
+    """The things that numbers count, in singular. "How many" counts as a number."""
     found = set()
     for index, token in enumerate(tokens):
         if _is_number(token) or (token == "many" and index and tokens[index - 1] == "how"):

@@ -62,7 +62,7 @@ class Example(NamedTuple):
 class Counted(NamedTuple):
     example: Example
     num_tokens: int
-    """Of the question and the worked solution. Prompt and chat template add the same to every problem."""
+    """Tokens of question and worked solution. Prompt and chat template add the same to every problem."""
 
 
 @dataclass(frozen=True)
@@ -291,7 +291,7 @@ def _write_parquet(path: Path, examples: Sequence[Example]) -> None:
 
 
 def _record(settings: StudentSettings, data: StudentData) -> dict[str, Any]:
-    """How the data was made."""
+    """The record of how the data was made."""
     values = {name: str(value) if isinstance(value, Path) else value for name, value in vars(settings).items()}
     return {
         "settings": {name: value for name, value in values.items() if name != "output"},

@@ -1,4 +1,4 @@
-"""What an evaluation of written problems measured, with 95 % intervals."""
+"""Measures of an evaluation of written problems, with 95 % intervals."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a generation leaves: the problems as training data, all that was written, a report and a page."""
+"""Files of a generation: the problems as training data, all that was written, a report and a page."""
 
 import json
 from collections import Counter
@@ -96,7 +96,7 @@ def training_row(row: Row) -> dict[str, Any]:
 
 
 def report(rows: Sequence[Row], quotas: Quotas, test_sets: TestSets) -> Report:
-    """What was asked for, written and kept, why the rest was not, and the proof about the test sets."""
+    """Counts of problems asked for, written and kept, reasons of the others, and the proof about the test sets."""
     written, kept = (Counter(map(Cell.of, part)) for part in (rows, [row for row in rows if row["is_kept"]]))
     return {
         "num_asked": sum(quotas.values()),
@@ -115,7 +115,7 @@ def report(rows: Sequence[Row], quotas: Quotas, test_sets: TestSets) -> Report:
 
 
 def _mean(rows: Sequence[Row], part: str) -> dict[str, float | None]:
-    """Of a part of the reward: among all, and among what is kept."""
+    """Mean of a part of the reward, over all rows and over those that are kept."""
     values = {"written": [r["parts"][part] for r in rows], "kept": [r["parts"][part] for r in rows if r["is_kept"]]}
     return {among: sum(found) / len(found) if found else None for among, found in values.items()}
 

@@ -1,4 +1,4 @@
-"""What rewards remember from step to step. It is part of every checkpoint."""
+"""The state that rewards keep from step to step. It is part of every checkpoint."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -27,7 +27,7 @@ RewardFunction = Callable[[RolloutGroup, Sequence[Verdict]], Sequence[float]]
 
 @dataclass(frozen=True)
 class RewardContext:
-    """What a reward class is made with."""
+    """The arguments of a reward class."""
 
     config: Config
     """The job's whole configuration."""

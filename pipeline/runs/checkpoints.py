@@ -58,7 +58,7 @@ class Progress:
     skipped_in_a_row: int = 0
     """Optimizer updates skipped since the last one that was made."""
     reward_state: dict[str, Any] = field(default_factory=dict)
-    """What rewards remember after this step. See pipeline/rewards/history.py."""
+    """State of the rewards after this step. See pipeline/rewards/history.py."""
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,9 @@ class MemoryMonitor:
         self._step: Figures = {}
         self._has_warned, self._last_release = False, -math.inf
         self.points: dict[str, Figures] = {}
-        """Of the stage so far."""
+        """Highest figures of the stage so far, by point."""
         self.peak_gib = 0.0
-        """Of the fullest device, so far."""
+        """Peak of the fullest device so far."""
 
     def at(self, point: str) -> None:
         """Measure. The point is a phase of the clock that has just ended, or has a name of its own."""

@@ -90,7 +90,7 @@ class Sizes:
     matmul: int
     """Rows and columns of the matrices that measure the peak."""
     packing: bool = True
-    """Of SFT; GRPO always pads."""
+    """Pad rows of SFT instead of packing. GRPO always pads."""
 
 
 FULL = Sizes(16, 8, (64, 192), (64, 384), 4096, 8192)

@@ -1,4 +1,4 @@
-"""What each stage of the problem writer adds, over several seeds, with 95 % intervals.
+"""The gain of each stage of the problem writer, over several seeds, with 95 % intervals.
 
     python -m tests.benchmarks.questions --seeds 0 1 2 --output /tmp/study
 

@@ -62,7 +62,7 @@ class Story:
 
     @property
     def thing(self) -> str:
-        """What everybody in the story holds."""
+        """The kind of thing that everybody in the story holds."""
         return self.sentences[-1].gaps["things"]
 
     @property

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Topic(NamedTuple):
-    """What a story can be about."""
+    """A topic of stories."""
 
     things: tuple[str, ...]
     """Plurals."""

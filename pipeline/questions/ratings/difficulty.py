@@ -38,7 +38,7 @@ _PRIOR_ATTEMPTS = 8
 
 
 class SolveRate(NamedTuple):
-    """How often a model solved a problem."""
+    """Share of a model's attempts at a problem that were right."""
 
     share: float
     num_attempts: int

@@ -74,7 +74,7 @@ r"""Commands of LaTeX, amsmath, and what the data sets in use define: a name tha
 
 
 def latex_faults(text: str) -> list[str]:
-    """What is wrong, once for each fault."""
+    """One description for each fault."""
     text, drawings = _divided(text)
     faults = [f"a drawing: {fault}" for code in drawings for fault in _drawing(code)]
     text = _COMMENT.sub("", text)

@@ -78,7 +78,7 @@ FINE = Finding()
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """What a data set says of a problem. Empty texts are missing."""
+    """A problem as its data set states it. Empty texts are missing."""
 
     statement: str
     solution: str
@@ -188,7 +188,7 @@ def _is_readable(answer: str) -> bool:
 
 
 def _tree(answer: str) -> Node | None:
-    """What the verifier reads; None if it cannot."""
+    """The answer as the verifier reads it; None if it cannot."""
     try:
         return read(read_gold(answer).clean)
     except ReadError:
@@ -242,7 +242,7 @@ def reached(problem: Stated, end: Verdict, step: LastStep | None, step_verdict: 
 
 
 def _origin(answer: str, solution: str) -> Finding:
-    """Where the answer in the box comes from, if its step cannot be computed."""
+    """Check of the box's answer by the numbers before it, if its step cannot be computed."""
     if is_result(answer, solution):
         return FINE
     if is_mentioned(answer, solution):

@@ -54,7 +54,7 @@ class Ratings:
     checks: Counter[str] = field(default_factory=Counter)
     """Check -> rated problems that it lowered."""
     qualities: list[float] = field(default_factory=list)
-    """Of all rated problems, also of those that a filter rejects."""
+    """Quality of all rated problems, also of those that a filter rejects."""
 
 
 class _Read(NamedTuple):

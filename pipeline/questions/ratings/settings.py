@@ -35,7 +35,7 @@ class RateSettings:
     solve_rates: Path | None = None
     """JSONL or parquet of attempts or of shares; see solve_rates.py."""
     licence: Sequence[str] = ()
-    """Of each data set, in order."""
+    """One for each data set, in order."""
     subset: str | None = None
     split: str | None = None
     """A split or split expression. None: ``train``; for a directory, every file."""

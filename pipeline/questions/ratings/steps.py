@@ -1,4 +1,4 @@
-r"""What a worked solution says of its answer: the last step, ``3 \cdot 4 = \boxed{12}``, and where 12 stands."""
+r"""The answer in a worked solution: its last step, ``3 \cdot 4 = \boxed{12}``, and the places where 12 stands."""
 
 import re
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ def has_box(solution: str) -> bool:
 
 
 def last_step(solution: str) -> LastStep | None:
-    """What stands on both sides of the last equals sign before the last box; None without one, or if it is rounded."""
+    """Both sides of the last equals sign before the last box; None without one, or if it is rounded."""
     result = last_closed_boxes(solution)
     before = _before_box(solution)[-_MAX_STEP_CHARS:]
     equals = _EQUALS.search(before)

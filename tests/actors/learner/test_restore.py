@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from actors.learner.restore import restore
+from pipeline.config import CarryConfig
 from pipeline.errors import CheckpointError, ModelError
 from pipeline.models.policy import snapshot
 from pipeline.runs.checkpoints import CheckpointStore, Progress
@@ -78,3 +79,16 @@ def test_pissa_must_start_where_the_run_began(tmp_path, monkeypatch):
     monkeypatch.setattr("actors.learner.restore.start_digest", lambda model: "b" * 16)
     with pytest.raises(CheckpointError, match=f"PiSSA's start must be {'a' * 16}, .* got {'b' * 16}"):
         second_worker(run, named, [], tiny_llama())
+
+
+@pytest.mark.parametrize(("weights", "state"), [(True, {"raw": {"a": [1.0]}}), (False, {})])
+def test_the_state_of_rewards_belongs_to_the_weights(weights, state, tmp_path):
+    run, model = RunDirectory(tmp_path), tiny_llama()
+    before = Progress("first", 3, 3, stage_done=True, reward_state={"raw": {"a": [1.0]}})
+    named = run.checkpoints.save(before, snapshot(model), {}, None)
+    policy: Any = SimpleNamespace(model=model, carry_over=lambda checkpoint, carry: None)
+    setup: Any = SimpleNamespace(stage=SimpleNamespace(name="second", carry=CarryConfig(weights=weights)), parent=None)
+    ranks: Any = Ranks(named, [])
+    ranks.check_equal = lambda digest, what: None
+    progress = restore(setup, run, policy, ranks)
+    assert (progress.stage, progress.step, progress.reward_state) == ("second", 3, state)

@@ -1,4 +1,4 @@
-"""What the allocators of the three kinds of devices are asked, without the devices; the CPU's is real."""
+"""Allocators of the three kinds of devices. Only the CPU's is real; the others are stand-ins."""
 
 import os
 import subprocess

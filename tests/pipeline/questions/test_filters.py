@@ -1,4 +1,4 @@
-"""Which written problems are kept, and the reasons of the others."""
+"""The filter of written problems, and its reasons."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How many problems are asked for."""
+"""Numbers of problems that are asked for."""
 
 from pipeline.questions.quotas import Cell, even_quotas, next_tasks
 

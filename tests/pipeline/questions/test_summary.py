@@ -1,4 +1,4 @@
-"""What an evaluation of written problems measures, and how it is shown."""
+"""Measures of an evaluation of written problems, and their tables."""
 
 import math
 

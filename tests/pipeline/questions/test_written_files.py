@@ -1,4 +1,4 @@
-"""What a generation leaves."""
+"""Files of a generation."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What rewards remember: the history of raw parts, and the states of a user's own rewards."""
+"""The state of rewards: the history of raw parts, and the states of a user's own rewards."""
 
 import json
 from collections.abc import Sequence

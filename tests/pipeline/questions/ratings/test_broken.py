@@ -16,7 +16,7 @@ NUM_PROBLEMS = 200
 
 
 def lowered(problems: list[Stated], break_it: Callable[[Stated, random.Random], Stated | None]) -> list[bool]:
-    """Of each problem that could be broken, whether its rating fell. The broken ones stand behind all others."""
+    """One value for each problem that could be broken: True if its rating fell. Broken ones come after all others."""
     rng = random.Random(0)
     pairs = [(problem, broken) for problem in problems if (broken := break_it(problem, rng))]
     pairs = [(problem, broken) for problem, broken in pairs if broken != problem or break_it is WAYS["duplicated"]]

@@ -1,4 +1,4 @@
-"""What each check finds."""
+"""Faults that each check finds."""
 
 import pytest
 
@@ -115,4 +115,5 @@ HOSTILE = [
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:8])
 def test_hostile_texts_are_rated_in_time(text):
     """Each takes far below a second, but for the grading child."""
-    rate_quality([Stated(text, text, text[:200]), Stated(QUESTION, rf"${text} = \boxed{{{text}}}$", text)])
+    stated = [Stated(text, text, text[:200]), Stated(QUESTION, rf"${text} = \boxed{{{text}}}$", text)]
+    assert len(rate_quality(stated)) == len(stated)
