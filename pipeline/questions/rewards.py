@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from pipeline.config.questions import NoveltyConfig
+from pipeline.data.stories import read_story
 from pipeline.errors import RewardError
 from pipeline.questions.judge import difficulty_value, key_holds
 from pipeline.questions.similarity import KnownTexts, Reading, anonymous, cosine, phrases, plain, skeleton, with_numbers
@@ -81,7 +82,8 @@ class Variation:
 class Novel(StatefulReward):
     """Falls from 1 to 0 with the similarity to the training data and the problems written last, numbers and names
     masked. Things are kept: once they are masked too, most honest stories of one operation are copies of some other.
-    So a new problem that is one of the training data but for names and things is a copy only if its numbers are equal.
+    So a new problem that is one of the training data but for names, things and wording is a copy if its numbers are
+    equal.
 
     The state is the list of these problems' statements, oldest first: those that are well formed, with a right key.
     """
@@ -93,7 +95,7 @@ class Novel(StatefulReward):
         self._context = context
         self._config = context.config.questions.novelty
         self._known: dict[Reading, KnownTexts] = {}
-        self._with_numbers: set[tuple[str, ...]] | None = None
+        self._originals: set[tuple[object, ...]] | None = None
 
     def __call__(self, group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
         # Other parameters leave the rest as it is: with numbers and names masked it would be a copy of its original.
@@ -110,11 +112,10 @@ class Novel(StatefulReward):
         ]
 
     def _is_copy(self, statement: str) -> bool:
-        """True if a training problem differs in names and things alone."""
-        if self._with_numbers is None:
-            known = training_statements(self._context.training_problems())
-            self._with_numbers = {tuple(with_numbers(text)) for text in known}
-        return tuple(with_numbers(statement)) in self._with_numbers
+        """True if a training problem differs in names, things and, for a story, wording alone."""
+        if self._originals is None:
+            self._originals = set(map(_told, training_statements(self._context.training_problems())))
+        return _told(statement) in self._originals
 
     def _known_texts(self, reading: Reading) -> KnownTexts:
         """Made when first needed: the learner, which only advances the state, does without."""
@@ -157,6 +158,12 @@ class Solvable:
         rates = iter([fmean([next(agrees) for _ in solutions] or [0.0]) for solutions in samples])
         target = self._config.target_rates.get(group.problem.level or "", self._config.target_rate)
         return [solve_rate_value(next(rates), target) if each else 0.0 for each in found]
+
+
+def _told(statement: str) -> tuple[object, ...]:
+    """Equal for problems that differ only in names, things and, for stories, wording."""
+    story = read_story(statement)
+    return story.key if story else tuple(with_numbers(statement))
 
 
 def novelty_value(similarity: float, config: NoveltyConfig) -> float:

@@ -1,6 +1,7 @@
 """Is a written problem a variation of its original, of the kind that was asked for?"""
 
 import re
+from collections.abc import Sequence
 
 from pipeline.config.questions import BandConfig, VariationConfig
 from pipeline.questions import computed
@@ -29,7 +30,7 @@ def variation_value(task: WritingTask, written: WrittenProblem, config: Variatio
     length = _length_value(task.original, written.statement, config.max_length_ratio)
     if task.kind == "parameters":
         similarity = word_cosine(without_numbers(task.original), without_numbers(written.statement))
-        changed = float(sorted(numbers(task.original)) != sorted(numbers(written.statement)))
+        changed = _number_change(numbers(task.original), numbers(written.statement))
     else:
         similarity = word_cosine(plain(task.original), plain(written.statement))
         changed = _context_change(task.original, written.statement)
@@ -40,6 +41,13 @@ def band_value(similarity: float, band: BandConfig) -> float:
     """1 inside the band, falling to 0 at a distance of ``FALL``."""
     distance = max(band.low - similarity, similarity - band.high, 0.0)
     return max(0.0, 1 - distance / FALL)
+
+
+def _number_change(before: Sequence[str], after: Sequence[str]) -> float:
+    """Share of the numbers that differ from the one in their place; 0 if the same ones change places."""
+    if sorted(before) == sorted(after):
+        return 0.0
+    return sum(old != new for old, new in zip(before, after, strict=False)) / max(len(before), len(after))
 
 
 def _context_change(original: str, statement: str) -> float:

@@ -67,7 +67,7 @@ def write_story(random: Random, level: str, topic: str | None = None) -> Story:
 
 
 def vary(statement: str, kind: WritingKind, random: Random) -> Story:
-    """A variation of a story with other numbers and as many operations.
+    """A variation of a story with as many operations, in which every number is another one.
 
     ``parameters`` keeps every word. ``context`` and ``practical`` keep what the sentences mean: the first has other
     people, things and wordings, the second happens between places such as a bakery and a hotel.
@@ -202,9 +202,14 @@ def _with_numbers(
         story = work_out([_numbered(random, sentence, maximum) for sentence in sentences])
         if story is None or story.is_trivial or story.num_operations != num_operations or story.largest > maximum:
             continue
-        if other_than is None or story.key != other_than.key:
+        if other_than is None or _all_numbers_differ(story, other_than):
             return story
     return None
+
+
+def _all_numbers_differ(first: Story, second: Story) -> bool:
+    pairs = zip(first.sentences, second.sentences, strict=True)
+    return all(one.gaps[gap] != other.gaps.get(gap) for one, other in pairs for gap in "nm" if gap in one.gaps)
 
 
 def _numbered(random: Random, sentence: Sentence, maximum: int) -> Sentence:

@@ -49,6 +49,14 @@ def test_a_renamed_copy_of_a_training_problem_is_not_novel():
     assert (copy, renamed, other) == (0, 0, 1)
 
 
+def test_a_story_in_other_words_with_the_same_numbers_is_not_novel():
+    reworded = "Leo keeps 11 shells in each of 5 bags. How many shells does Leo have now?"
+    original = "Mia has 5 jars with 11 stones in each jar. How many stones does Mia have now?"
+    context = reward_context([ordinary(original)])
+    values = reward_values("novel", writing_group(written(reworded), written(reworded.replace("11", "12"))), context)
+    assert values[0] == 0 < values[1]
+
+
 def test_other_parameters_are_compared_in_full():
     """The words of the original were to stay: only an exact copy is one."""
     context = reward_context([ordinary(JARS), ordinary(SALE)])
