@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from pipeline.config import Config
 from pipeline.data.table import ProblemTable, data_cache, load_table
+from pipeline.errors import RewardError
 from pipeline.questions.judge import verdict_of
 from pipeline.rewards.registry import RewardContext
 from pipeline.rewards.scoring import Scorer
@@ -44,6 +45,15 @@ class RewardWorker:
 
     def close(self) -> None:
         self._grader.close()
+
+
+def learner_context(config: Config) -> RewardContext:
+    """The context of a learner's rewards, which only advance their states: their solver answers nobody."""
+    return reward_context(config, _refuse if config.questions.solver else None)
+
+
+def _refuse(group: RolloutGroup, statements: Sequence[str]) -> list[tuple[Completion, ...]]:
+    raise RewardError("next_state must work without the solver: reward workers alone may ask it.")
 
 
 def reward_context(config: Config, solve: Solve | None = None) -> RewardContext:

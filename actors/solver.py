@@ -9,13 +9,13 @@ import ray
 from actors.calls import Limit, results_of
 from actors.reward import Solve
 from actors.rollout import Decoding
-from pipeline.config import Config, ModelConfig
+from pipeline.config import Config, DataConfig, ModelConfig
 from pipeline.data.problems import question_alone
 from pipeline.errors import ClusterError, first_line
 from pipeline.models.hub import resolve_model
 from pipeline.models.tokenizer import load_tokenizer, prompt_token_ids
 from pipeline.seeds import derive_seed
-from pipeline.types import Completion, PromptRequest, RolloutGroup
+from pipeline.types import Completion, Problem, PromptRequest, RolloutGroup
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,17 @@ class EngineNames:
         return f"frozen-{self.run}{self.tag}-{model}"
 
 
-def frozen_model(policy: ModelConfig, name: str) -> ModelConfig:
-    """The settings that a frozen model is loaded with: the policy's, apart from the name."""
-    return policy.model_copy(update={"name": name, "revision": None, "lora": None})
+def frozen_model(config: Config, name: str) -> ModelConfig:
+    """The settings that a frozen model is loaded with: the policy's, but for what it is."""
+    policy = config.model
+    of_policy = policy.revision if name == policy.name else None
+    revision = config.questions.frozen_revisions.get(name, of_policy)
+    return policy.model_copy(update={"name": name, "revision": revision, "lora": None})
+
+
+def solving_prompt(statement: str, data: DataConfig) -> Problem:
+    """The statement asked as a problem to solve, whatever tasks the data is made into."""
+    return question_alone(statement, data.model_copy(update={"write": None}))
 
 
 def make_solver(config: Config, names: EngineNames, num_engines: int) -> Solve | None:
@@ -89,12 +97,11 @@ class Solver:
         if self._tokenizer is None:
             model = self._model()
             self._tokenizer = load_tokenizer(resolve_model(model), model, chat=True)
-        data = self.config.data.model_copy(update={"write": None})
-        return tuple(prompt_token_ids(self._tokenizer, question_alone(statement, data)))
+        return tuple(prompt_token_ids(self._tokenizer, solving_prompt(statement, self.config.data)))
 
     def _model(self) -> ModelConfig:
         solver = self.config.questions.solver
-        return frozen_model(self.config.model, solver.model) if solver and solver.model else self.config.model
+        return frozen_model(self.config, solver.model) if solver and solver.model else self.config.model
 
     def _seeds(self, group: RolloutGroup, index: int) -> tuple[int, ...]:
         solver = self.config.questions.solver

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from actors.driver.actor_plan import engine_limits, plan_actors
+from actors.driver.actor_plan import engine_limits, frozen_models, plan_actors
 from actors.driver.plan import PlannedChain, RunPlan, StagePlan
 from actors.driver.written import tasks_of
+from actors.solver import frozen_model, solving_prompt
 from pipeline.config import Config, GRPOConfig, SFTConfig
 from pipeline.curriculum.examples import shortened
 from pipeline.data.arrow_files import ArrowRows, list_lengths
@@ -26,7 +27,7 @@ from pipeline.data.table import ProblemTable
 from pipeline.data.tokens import encode_problems
 from pipeline.errors import ConfigError, DataError, ModelError
 from pipeline.models.context import context_length, read_model_config
-from pipeline.models.hub import check_weights
+from pipeline.models.hub import check_weights, local_files
 from pipeline.models.policy import empty_policy
 from pipeline.models.tokenizer import Tokenizer, batch_token_ids, check_prompt, end_of_turn_id, load_tokenizer
 from pipeline.models.weight_names import check_weight_names
@@ -64,6 +65,7 @@ def check_plan(plan: RunPlan, model: Path | None) -> None:
     for chain in plan.chains:
         for stage in chain.stages:
             tasks_of(stage.spec, chain)
+    _check_frozen(plan.config)
     if model is None:
         return
     check_weights(model, plan.config.model.name)
@@ -114,6 +116,7 @@ def check_without_data(config: Config, model: Path | None) -> None:
     """
     _warn_of_format(config)
     _warn_of_cancelled(config, [config.stage_settings(stage) for stage in config.stages])
+    _check_frozen(config)
     asks_alone = config.data.prompt_template is None
     problem = replace(question_alone("What is 1 + 1?", config.data), gold="2") if asks_alone else None
     if problem and any(stage.kind == "grpo" for stage in config.stages):
@@ -126,6 +129,18 @@ def check_without_data(config: Config, model: Path | None) -> None:
     tokenizer = load_tokenizer(model, config.model, chat=config.data.uses_chat_template)
     if problem:
         check_prompt(tokenizer, problem, config.model.name)
+
+
+def _check_frozen(config: Config) -> None:
+    """Those of the solver and the teacher that are on this machine."""
+    for name in frozen_models(config):
+        settings = frozen_model(config, name)
+        if path := local_files(settings):
+            check_weights(path, name)
+            described = read_model_config(path, trust_remote_code=settings.trust_remote_code)
+            _check_engines(config, described, name)
+            tokenizer = load_tokenizer(path, settings, chat=True)
+            check_prompt(tokenizer, solving_prompt("What is 1 + 1?", config.data), name)
 
 
 def check_policy(config: Config, model: Path, described: Any) -> None:
@@ -144,25 +159,25 @@ def check_policy(config: Config, model: Path, described: Any) -> None:
         if config.trainer.name == "SpectralRefactor" and config.model.lora:
             select_pairs(list(_future_pairs(policy, config.model.lora.target_modules)), config.trainer)
     if _num_actors(config, "rollout"):
-        _check_engines(config, described)
+        _check_engines(config, described, config.model.name)
 
 
 def _num_actors(config: Config, kind: str) -> int:
     return {actor.name: actor.count for actor in plan_actors(config)}[kind]
 
 
-def _check_engines(config: Config, described: Any) -> None:
+def _check_engines(config: Config, described: Any, model: str) -> None:
     longest, limit = engine_limits(config)[0], context_length(described)
     if limit is not None and longest > limit:
         raise ConfigError(
             "rollout.max_prompt_length and the longer of rollout.max_completion_length and eval.max_completion_length "
-            f"must fit the {limit} tokens of {config.model.name} together, got {longest}. Lower one."
+            f"must fit the {limit} tokens of {model} together, got {longest}. Lower one."
         )
     num_heads = getattr(described.get_text_config(), "num_attention_heads", None)
     shards = config.rollout.tensor_parallel_size
     if isinstance(num_heads, int) and num_heads % shards:
         raise ConfigError(
-            f"rollout.tensor_parallel_size must divide the {num_heads} attention heads of {config.model.name}, got "
+            f"rollout.tensor_parallel_size must divide the {num_heads} attention heads of {model}, got "
             f"{shards}: every shard has as many."
         )
 

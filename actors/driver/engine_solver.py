@@ -42,7 +42,7 @@ def engine_solver(
     if solver is None:
         return None
     if solver.model is not None:
-        settings = engine_model(resolve_model(frozen_model(run.model, solver.model)), config.loading)
+        settings = engine_model(resolve_model(frozen_model(run, solver.model)), config.loading)
         engines = started_engines(config.rollout, config.limits, settings, length, directory, "solver")
         answer = held.enter_context(engines)
     return EngineSolver(run, answer)

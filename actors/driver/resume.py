@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from actors.driver.actor_plan import frozen_models
 from actors.driver.plan import RunPlan, decide_dtype
-from pipeline.config import Config
+from actors.solver import frozen_model
+from pipeline.config import Config, QuestionsConfig
 from pipeline.config.resuming import refusals
 from pipeline.curriculum.stages import StageSpec
 from pipeline.data.sources import pinned_data
@@ -25,13 +27,22 @@ def pinned(config: Config, run: RunDirectory | None = None) -> Config:
     """
     before = run.load_config() if run else config
     model, data = own_revision(config.model, before.model), own_revision(config.data, before.data)
-    pins = {"model": pinned_model(model), "data": pinned_data(data)}
+    pins = {"model": pinned_model(model), "data": pinned_data(data), "questions": _pinned_questions(config)}
     return config.model_copy(update=pins)
 
 
+def _pinned_questions(config: Config) -> QuestionsConfig:
+    """With the commits of frozen models."""
+    found = {name: pinned_model(frozen_model(config, name)).revision for name in frozen_models(config)}
+    revisions = {name: revision for name, revision in found.items() if revision is not None}
+    return config.questions.model_copy(update={"frozen_revisions": revisions})
+
+
 def inputs_of(plan: RunPlan) -> Inputs:
-    """Digests of the model, which is downloaded if needed, and of the data of all chains."""
-    return Inputs.of(plan.config.model, resolve_model(plan.config.model), [chain.spec.config for chain in plan.chains])
+    """Digests of the models, which are downloaded if needed, and of the data of all chains."""
+    config = plan.config
+    frozen = {name: resolve_model(frozen_model(config, name)) for name in frozen_models(config)}
+    return Inputs.of(config.model, resolve_model(config.model), [chain.spec.config for chain in plan.chains], frozen)
 
 
 def check_inputs(run: RunDirectory, inputs: Inputs) -> list[str]:

@@ -69,7 +69,7 @@ def start_actors(config: Config, run_path: Path, slot: int = 0) -> ActorHandles:
                 name=names.frozen(model),
                 **engine_options(rollout),
                 **next(place),
-            ).remote(rollout, frozen_model(config.model, model), *engine_limits(config), _never_pull, end_process)
+            ).remote(rollout, frozen_model(config, model), *engine_limits(config), _never_pull, end_process)
             for index, model in enumerate(frozen_models(config))
         },
         reward_workers=tuple(

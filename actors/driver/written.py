@@ -3,31 +3,38 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from actors.driver.encode import make_tokens
-from actors.driver.plan import PlannedChain
+from actors.driver.plan import PlannedChain, StagePlan
 from pipeline.curriculum.mixture import InTurn
 from pipeline.curriculum.stages import StageSpec
+from pipeline.data.selection import select_problems
 from pipeline.data.table import ProblemTable, save_table
 from pipeline.data.tokens import TokenTable
 from pipeline.errors import DataError
 from pipeline.questions.rows import written_problem
 from pipeline.runs.checkpoints import read_written
+from pipeline.runs.notices import notify
 from pipeline.seeds import item_at
 from pipeline.types import Problem
 
 
 def tasks_of(spec: StageSpec, chain: PlannedChain) -> tuple[Problem, ...]:
-    """The tasks that a stage is given at its end, levels and kinds in turn; empty if it writes nothing."""
+    """The tasks that a stage is given at its end, of its own levels and topics, and of the kinds that it writes. Levels
+    and kinds take turns. Empty if it writes nothing."""
     if spec.write is None:
         return ()
     rows: dict[tuple[str | None, str], list[int]] = {}
-    for head in chain.problems.heads():
-        if head.source in spec.write.kinds:
-            rows.setdefault((head.level, head.source), []).append(head.row)
+    chosen = spec.problems.model_copy(update={"sources": spec.write.kinds, "max_per_level": None})
+    for head in select_problems(chain.problems.heads(), chosen):
+        rows.setdefault((head.level, str(head.source)), []).append(head.row)
     if not rows:
-        raise DataError(f"stage {spec.name} must have tasks of {spec.write.kinds} to write problems for, got none.")
+        raise DataError(
+            f"stage {spec.name} must have tasks to write problems for, got none of {chain.spec.config.data.name} with "
+            f"{chosen.model_dump(exclude_none=True)}."
+        )
     order = InTurn(tuple(rows[key] for key in sorted(rows, key=str)), (chain.spec.config.seed, spec.name, "write"))
     return tuple(chain.problems[order.row(position)] for position in range(spec.write.num_problems))
 
@@ -35,8 +42,9 @@ def tasks_of(spec: StageSpec, chain: PlannedChain) -> tuple[Problem, ...]:
 def with_written(
     chain: PlannedChain, index: int, earlier: Sequence[Path], run_path: Path
 ) -> tuple[ProblemTable, TokenTable]:
-    """The training problems of a stage with ``written_frac``: those that earlier stages wrote and kept, and so many of
-    its own that the share is right. Where it has too few of its own, some of those that were written are left out.
+    """The training problems of a stage with ``written_frac``: those of its levels and topics that earlier stages wrote
+    and kept, and so many of its own that the share is right. Where it has too few of its own, some of those that were
+    written are left out. A notice says so if the stage makes fewer steps than planned.
 
     Args:
         earlier: checkpoints of the chain's stages before this one, in order.
@@ -46,7 +54,8 @@ def with_written(
     """
     stage, config = chain.stages[index], chain.spec.config
     rows = [row for checkpoint in earlier for row in read_written(checkpoint)]
-    written = [written_problem(row) for row in rows if row["is_kept"]]
+    chosen = stage.spec.problems.model_copy(update={"sources": None, "max_per_level": None})
+    written = select_problems([written_problem(row) for row in rows if row["is_kept"]], chosen)
     if not written:
         reasons = sorted({row["reason"] for row in rows})
         raise DataError(
@@ -59,7 +68,16 @@ def with_written(
     own = [stage.problems[item_at(range(len(stage.problems)), place, *seed, "own")] for place in range(num_own)]
     digest = hashlib.sha256(json.dumps([stage.problems.digest, rows], sort_keys=True).encode()).hexdigest()[:16]
     table = save_table(run_path / "written" / stage.spec.name / digest, digest, [*written, *own])
+    _tell_steps(stage, replace(stage, problems=table))
     return table, make_tokens(table, config.model, chat=config.data.uses_chat_template)
+
+
+def _tell_steps(planned: StagePlan[ProblemTable], actual: StagePlan[ProblemTable]) -> None:
+    if actual.num_steps != planned.num_steps:
+        notify(
+            f"Stage {planned.spec.name} makes {actual.num_steps} steps instead of {planned.num_steps}: it has "
+            f"{len(actual.problems)} problems, because of written_frac and of how many were written and kept."
+        )
 
 
 def shares(written_frac: float, num_written: int, num_own: int) -> tuple[int, int]:

@@ -34,7 +34,7 @@ class Engines:
         self._config, self._reward, limits = config.rollout, config.reward, config.limits
         self._chunk_size = config.rollout.prompts_per_chunk
         self._engine_limit = Limit(limits.engine_s, "limits.engine_s")
-        self._reward_limit = Limit(limits.reward_s, "limits.reward_s")
+        self._reward_limit = Limit(config.reward_wait_s, "limits.reward_s")
         self._store_limit = Limit(limits.store_s, "limits.store_s")
         self._check_room = PlacementWatch(actors.placement, limits.placement_s)
         self._weight_id: WeightId | None = None

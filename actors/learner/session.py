@@ -18,7 +18,7 @@ from actors.learner.saver import StageSaver
 from actors.learner.setup import StageSetup
 from actors.learner.updater import PolicyUpdater
 from actors.learner.writing import ProblemWriter
-from actors.reward import reward_context
+from actors.reward import learner_context, reward_context
 from actors.weights import PackedWeights, Probe, pack_weights
 from pipeline.config import Config, SFTConfig
 from pipeline.curriculum.examples import StageExamples, stage_examples
@@ -70,7 +70,7 @@ class LearnerSession:
             self._run.lock_for_learner()
         self.engines = Engines(setup.actors, self.config, self.ranks)
         self.progress = restore(setup, self._run, self.policy, self.ranks)
-        self.rewards = RewardHistory(self.config.reward, reward_context(self.config), self.progress.reward_state)
+        self.rewards = RewardHistory(self.config.reward, learner_context(self.config), self.progress.reward_state)
         self.schedule = StageSchedule(
             self.progress, self.stage.settings, self.examples.num_steps, self.config.eval, self.stage.promotion
         )

@@ -49,5 +49,5 @@ class ProblemWriter:
         return [row for group, own in zip(groups, seeds, strict=True) for row in written_rows(group, terms, model, own)]
 
     def _teachers_tokenizer(self, teacher: str) -> Any:
-        model = frozen_model(self._config.model, teacher)
+        model = frozen_model(self._config, teacher)
         return load_tokenizer(resolve_model(model), model, chat=True)

@@ -71,6 +71,11 @@ class Config(StrictModel):
             if isinstance(settings, GRPOConfig):
                 _check_rollouts(settings, self.rollout, self.learner.num_workers)
 
+    @property
+    def reward_wait_s(self) -> float:
+        """Seconds that learners wait for a grader, which may wait for a solver's engine itself."""
+        return self.limits.reward_s + (self.limits.engine_s if self.questions.solver else 0.0)
+
     def batch_size(self, settings: SFTConfig | GRPOConfig) -> int:
         """Examples per optimizer step, or prompts per step, over all learner workers."""
         if isinstance(settings, GRPOConfig):

@@ -91,3 +91,5 @@ class QuestionsConfig(StrictModel):
     """None: no solver, and no reward ``solvable``."""
     teacher: str | None = None
     """A model in an engine of its own, named as ``model.name`` is, that writes where ``stages.write.by`` is teacher."""
+    frozen_revisions: dict[str, str] = {}
+    """Model -> its branch, tag or commit, of a solver or a teacher. A run writes the commits that it uses here."""

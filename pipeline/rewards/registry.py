@@ -6,8 +6,9 @@ A reward function sees all completions of one prompt with their verdicts, and re
     def short(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
         return [1.0 / len(completion.token_ids) for completion in group.completions]
 
-A reward that needs the configuration, the training data or engines is a class. It is made once in every reward worker,
-with a RewardContext, and called like a function. One that also needs a history derives from StatefulReward.
+A reward that needs the configuration, the training data or engines is a class. It is made with a RewardContext, once
+in every reward worker, and called like a function. One that also needs a history derives from StatefulReward; every
+learner makes one of its own too, which only advances the state.
 """
 
 import difflib
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from pipeline.config import Config
-from pipeline.errors import RewardError
+from pipeline.errors import ClusterError, RewardError
 from pipeline.types import Completion, Problem, RolloutGroup
 from pipeline.verifier import Verdict
 
@@ -35,7 +36,8 @@ class RewardContext:
     """Reads the training data of the job."""
     solve: Callable[[RolloutGroup, Sequence[str]], list[tuple[Completion, ...]]] | None = None
     """Asks the solver of ``questions.solver``: ``questions.solver.num_samples`` solutions of each statement,
-    [num_statements][num_samples]. Seeds depend on the group and the statement's position alone. None: no solver."""
+    [num_statements][num_samples]. Seeds depend on the group and the statement's position alone. None: no solver. A
+    learner's raises RewardError: ``next_state`` must not ask it."""
 
 
 class StatefulReward(ABC):
@@ -99,6 +101,7 @@ def make_reward(name: str, context: RewardContext | None) -> RewardFunction:
 
     Raises:
         RewardError: as ``resolve``, or a class whose constructor fails or that has no context to be made with.
+        ClusterError: an engine that the constructor asked does not answer.
     """
     reward = resolve(name)
     if not isinstance(reward, type):
@@ -107,9 +110,9 @@ def make_reward(name: str, context: RewardContext | None) -> RewardFunction:
         raise RewardError(f"reward {name!r} must be made with a job's context, and there is none here.")
     try:
         return cast(RewardFunction, reward(context))
-    except RewardError:
+    except (RewardError, ClusterError):  # the latter of an engine that it asked; a restart may mend it
         raise
-    except Exception as error:  # a plug-in can raise anything
+    except (Exception, SystemExit) as error:  # a plug-in can raise anything
         raise RewardError(f"reward {name!r} cannot be made: {type(error).__name__}: {error}") from error
 
 

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,17 @@ class Inputs:
     """Name, hub and resolved revision, and ``files``: digest by name."""
     data: dict[str, dict[str, str]]
     """By use, ``train`` or ``eval``: source by digest, for a search all that its chains use."""
+    frozen: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Files of a solver and a teacher, by model: digest by name."""
 
     @classmethod
-    def of(cls, model: ModelConfig, model_path: Path, configs: Sequence[Config]) -> "Inputs":
+    def of(
+        cls, model: ModelConfig, model_path: Path, configs: Sequence[Config], frozen: Mapping[str, Path] | None = None
+    ) -> "Inputs":
         """
         Args:
             configs: of all chains.
+            frozen: directories of frozen models, by name.
 
         Raises:
             DataError: the data cannot be read.
@@ -40,6 +45,7 @@ class Inputs:
         return cls(
             described | {"files": model_files(model_path, with_code=model.trust_remote_code)},
             {"train": _digests([config.data for config in configs], "train"), "eval": _digests(evaluated, "eval")},
+            {name: model_files(path, with_code=model.trust_remote_code) for name, path in (frozen or {}).items()},
         )
 
     @classmethod
@@ -58,11 +64,14 @@ class Inputs:
 
     def joined(self, now: "Inputs") -> "Inputs":
         """With the data that a resumed run uses besides."""
-        return Inputs(self.model, {use: {**before, **now.data[use]} for use, before in self.data.items()})
+        return replace(self, data={use: {**before, **now.data[use]} for use, before in self.data.items()})
 
     def differences(self, now: "Inputs") -> list[str]:
         """One line for each file and data set that is no longer what it was."""
-        return [*_file_differences(self.model["files"], now.model["files"]), *self._data_differences(now)]
+        models = [("model", self.model["files"], now.model["files"])]
+        models += [(name, files, now.frozen.get(name, files)) for name, files in self.frozen.items()]
+        files = [line for model in models for line in _file_differences(*model)]
+        return [*files, *self._data_differences(now)]
 
     def _data_differences(self, now: "Inputs") -> Iterator[str]:
         """A source may have another name, and a search more of them."""
@@ -72,10 +81,10 @@ class Inputs:
                 yield f"{use} data {before[digest]}: was {digest}, is {', '.join(present)}"
 
 
-def _file_differences(before: dict[str, str], now: dict[str, str]) -> Iterator[str]:
+def _file_differences(model: str, before: dict[str, str], now: dict[str, str]) -> Iterator[str]:
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
-            yield f"model file {name}: was {before.get(name, 'missing')}, is {now.get(name, 'missing')}"
+            yield f"{model} file {name}: was {before.get(name, 'missing')}, is {now.get(name, 'missing')}"
 
 
 def _digests(configs: Sequence[DataConfig], split: SplitName) -> dict[str, str]:

@@ -7,8 +7,9 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from actors.reward import RewardWorker
-from pipeline.config import Config, RewardConfig, RewardTerm, StageConfig
+from actors.reward import RewardWorker, learner_context
+from pipeline.config import Config, QuestionsConfig, RewardConfig, RewardTerm, StageConfig
+from pipeline.config.questions import SolverConfig
 from pipeline.errors import RewardError
 from pipeline.types import Completion, Problem, RolloutGroup, WeightId
 from pipeline.verifier import Grader
@@ -91,3 +92,18 @@ def test_worker_refuses_an_unknown_reward_at_once():
                 reward=RewardConfig(functions=[RewardTerm(name="formatt")]),
             )
         )
+
+
+def test_rewards_of_a_learner_have_a_solver_that_refuses():
+    solved = learner_context(Config(stages=[STAGE], questions=QuestionsConfig(solver=SolverConfig())))
+    assert solved.solve is not None
+    with pytest.raises(RewardError, match="next_state must work without the solver"):
+        solved.solve(group("a"), ["1 + 1?"])
+    assert learner_context(Config(stages=[STAGE])).solve is None
+
+
+def test_a_learner_waits_longer_for_graders_that_ask_a_solver():
+    plain = Config(stages=[STAGE])
+    assert plain.reward_wait_s == plain.limits.reward_s
+    solved = Config(stages=[STAGE], questions=QuestionsConfig(solver=SolverConfig()))
+    assert solved.reward_wait_s == solved.limits.reward_s + solved.limits.engine_s

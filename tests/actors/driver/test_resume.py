@@ -18,8 +18,9 @@ from actors.driver.plan import plan_search
 from actors.driver.stage import train_stage
 from actors.handles import ActorHandles
 from actors.learner.setup import StageSetup
+from actors.solver import frozen_model
 from jobs import search_replay, sft
-from pipeline.config import Config, load_config
+from pipeline.config import Config, ModelConfig, load_config, validate_config
 from pipeline.errors import CheckpointError
 from pipeline.runs import directory
 from pipeline.runs.directory import JOB_LOCK, LEARNER_LOCK, RunDirectory, hold_lock
@@ -170,6 +171,25 @@ def test_the_commit_of_a_hub_is_decided_once_and_every_learner_gets_it(tmp_path,
     monkeypatch.setattr(resume, "pinned_model", lambda model: model.model_copy(update={"revision": "c" * 40}))
     run(started, "--config", recipe(tmp_path))
     assert RunDirectory(only_run(tmp_path / "runs")).load_config().model.revision == "c" * 40
+
+
+def test_commits_of_frozen_models_are_decided_too(monkeypatch):
+    found = {"hub/solver": "a" * 40, "hub/teacher": "b" * 40}
+
+    def pinned_model(model: ModelConfig) -> ModelConfig:
+        return model.model_copy(update={"revision": found.get(model.name, model.revision)})
+
+    monkeypatch.setattr(resume, "pinned_model", pinned_model)
+    questions: dict[str, Any] = {"solver": {"model": "hub/solver"}, "teacher": "hub/teacher"}
+    stage = {"name": "rl", "kind": "grpo", "write": {"by": "teacher"}}
+    config = validate_config({"stages": [stage], "data": {"write": {}}, "questions": questions})
+    decided = resume.pinned(config)
+    assert decided.questions.frozen_revisions == found
+    assert frozen_model(decided, "hub/teacher").revision == "b" * 40
+    named = validate_config(
+        {"stages": [{"name": "rl", "kind": "grpo"}], "model": {"name": "hub/own", "revision": "v1"}}
+    )
+    assert frozen_model(named, "hub/own").revision == "v1" and frozen_model(named, "hub/other").revision is None
 
 
 @pytest.mark.parametrize("name", [JOB_LOCK, LEARNER_LOCK])

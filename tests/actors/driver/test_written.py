@@ -52,11 +52,18 @@ def test_tasks_take_levels_and_kinds_in_turn(tmp_path):
     assert tasks_of(chain.stages[1].spec, chain) == ()
 
 
+def test_tasks_are_of_the_levels_of_the_stage(tmp_path):
+    stage = {**STORIES["stages"][0], "problems": {"levels": ["2"], "max_per_level": 1}}
+    (chain,) = plan_run(validate_config({**STORIES, "stages": [stage]}), tmp_path).chains
+    tasks = tasks_of(chain.stages[0].spec, chain)
+    assert Counter((task.level, task.source) for task in tasks) == {("2", "new"): 6, ("2", "context"): 6}
+
+
 def test_a_stage_that_has_no_tasks_of_its_kinds_is_refused(tmp_path):
     config = {**STORIES, "data": {**STORIES["data"], "write": {"prompts": {"new": "A problem about {topic}."}}}}
     config["stages"] = [{**STORIES["stages"][0], "write": {"kinds": ["context"]}}]
     (chain,) = plan_run(validate_config(config), tmp_path).chains
-    with pytest.raises(DataError, match=r"stage quality must have tasks of \['context'\]"):
+    with pytest.raises(DataError, match=r"stage quality must have tasks .*'context'"):
         tasks_of(chain.stages[0].spec, chain)
 
 
@@ -79,6 +86,22 @@ def test_a_later_stage_trains_on_what_was_kept_and_as_many_of_its_own(tiny_model
     assert own.solution == (
         "<problem>\nAnn has 2 cats. How many?\n</problem>\n<solution>\n5 * 11 = 55\n</solution>\n<answer>2</answer>"
     )
+
+
+def test_what_was_written_passes_the_filter_of_the_stage_and_few_problems_are_told(tiny_model, tmp_path, capsys):
+    final = {**STORIES["stages"][1], "problems": {"sources": ["new"], "levels": ["1"]}}
+    config = {
+        **STORIES,
+        "model": {"name": str(tiny_model), "dtype": "float32"},
+        "stages": [STORIES["stages"][0], final],
+    }
+    config["sft"] = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
+    (chain,) = plan_run(validate_config(config), tmp_path / "cache").chains
+    earlier = written_in(tmp_path / "first", make_row("a", level="2"), make_row("b", level="1"))
+    table, _ = with_written(chain, 1, [earlier], tmp_path)
+    assert [problem.id for problem in table if problem.source == "written"] == ["b-written"]
+    # 8 problems of its own in batches of 2; with one that was written and one of its own: 1 step.
+    assert "Stage final makes 1 steps instead of 4: it has 2 problems" in capsys.readouterr().out
 
 
 def test_nothing_to_train_on_is_an_error_with_the_reasons(tmp_path):

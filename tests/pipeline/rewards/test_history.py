@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import Config, RewardConfig, validate_config
-from pipeline.errors import RewardError
+from pipeline.errors import ClusterError, RewardError
 from pipeline.rewards.history import RewardHistory
 from pipeline.rewards.registry import RewardContext, StatefulReward
 from pipeline.rewards.scoring import Scorer
@@ -81,6 +81,16 @@ class StartsWithASet(Unseen):
 class CannotBeMade(Unseen):
     def __init__(self, context: RewardContext) -> None:
         raise OSError("no such file: words.txt")
+
+
+class Exits(Unseen):
+    def __init__(self, context: RewardContext) -> None:
+        raise SystemExit(3)
+
+
+class AsksAnEngine(Unseen):
+    def __init__(self, context: RewardContext) -> None:
+        raise ClusterError("an engine did not answer")
 
 
 def config(*names: str, **reward: Any) -> Config:
@@ -198,9 +208,17 @@ def test_a_state_that_cannot_be_saved_is_an_error_of_the_reward(name, message):
         ("HasNone", "HasNone' must set its state in its constructor, got none"),
         ("StartsWithASet", "must be a JSON value, got set"),
         ("CannotBeMade", "CannotBeMade' cannot be made: OSError: no such file: words.txt"),
+        ("Exits", "Exits' cannot be made: SystemExit: 3"),
     ],
 )
 def test_a_reward_that_cannot_start_is_told_when_workers_are_made(name, message):
     for make in (scorer, history):
         with pytest.raises(RewardError, match=message):
             make(config(name))
+
+
+def test_an_engine_that_does_not_answer_a_constructor_is_no_fault_of_the_reward():
+    """A restart may mend it."""
+    for make in (scorer, history):
+        with pytest.raises(ClusterError, match="an engine did not answer"):
+            make(config("AsksAnEngine"))

@@ -37,6 +37,18 @@ def test_they_are_read_as_they_were_written(place):
     assert set(before.model) == {"name", "hub", "revision", "files"}
 
 
+def test_files_of_frozen_models_are_compared_if_they_are_known(place):
+    save_tiny_model(place / "solver")
+    settings = config(place / "data")
+    before = Inputs.of(settings.model, place / "model", [settings], {"solver": place / "solver"})
+    before.write(place)
+    (place / "solver" / "tokenizer_config.json").write_text("{}")
+    now = Inputs.of(settings.model, place / "model", [settings], {"solver": place / "solver"})
+    assert [line.partition(": was")[0] for line in before.differences(now)] == ["solver file tokenizer_config.json"]
+    assert Inputs.read(place) == before
+    assert not inputs(place).differences(now) and not before.differences(inputs(place))
+
+
 def test_every_changed_file_and_split_is_named(place):
     before = inputs(place)
     (place / "model" / "tokenizer_config.json").write_text("{}")
