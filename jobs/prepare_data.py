@@ -41,7 +41,8 @@ RATE = """Give every problem a quality, a difficulty and a topic, and keep those
 
 Writes train.parquet (problem, solution, answer, level, difficulty, topic, quality, quality_reasons, source, id) to DIR,
 and a data card, card.json and card.md. Quality is in [0, 1]; quality_reasons says what lowers it. Difficulty is from 1
-to 10, and level is its name. Without filters every row with a problem and an answer is kept. A recipe reads DIR by
+to 10, and level is its name. Without filters every row with a problem and an answer is kept. Rows are in random order.
+A recipe reads DIR by
 
   data.name=DIR data.fields.question=problem data.fields.answer=answer data.fields.solution=solution
   data.fields.level=level data.fields.type=topic data.fields.id=id data.answer_format=plain
@@ -154,6 +155,7 @@ def _add_rate(commands: "Commands") -> None:
     add("--subset", metavar="NAME", help="configuration of the hub data sets")
     add("--split", metavar="NAME", help="what to read, such as train+test (default: train; in a directory every file)")
     add("--answer-format", choices=("plain", "boxed", "hash"), help="(default: plain if there is a column of answers)")
+    add("--seed", type=int, default=0, metavar="N", help="for the order of rows (default: %(default)s)")
     for name in ("question", "answer", "solution", "level", "type"):
         add(f"--{name}-field", metavar="NAME", help="(default: its usual name)")
 

@@ -52,6 +52,24 @@ def safe_name(text: str, signs: str = "_.-") -> str:
     return f"{name.encode()[: MAX_NAME_BYTES - 9].decode(errors='ignore')}-{digest}"
 
 
+def write_parquet(path: Path, rows: Sequence[Any], columns: dict[str, Any]) -> None:
+    """Write rows under a hidden name beside ``path``, then rename the file.
+
+    Args:
+        rows: dictionaries.
+        columns: name -> pyarrow's type.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    hidden = hidden_name(path)
+    try:
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=pa.schema(columns.items())), hidden)
+        hidden.replace(path)
+    finally:
+        hidden.unlink(missing_ok=True)
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write and sync a hidden file beside ``path``, then rename it."""
     hidden = hidden_name(path)

@@ -53,7 +53,7 @@ class GenerationPlan:
     """All that a generation needs, made before anything starts."""
 
     config: GenerationConfig
-    """With ``loading.dtype`` decided."""
+    """With ``loading.dtype`` and sampling decided."""
     run: Config
     """The configuration of the run: prompts and rewards."""
     model: EvalModel
@@ -117,6 +117,7 @@ def plan_generation(config: GenerationConfig, held: ExitStack) -> GenerationPlan
     dtype = choose_dtype(config.loading.dtype, on_gpu=config.rollout.num_gpus > 0)
     config = config.model_copy(update={"loading": config.loading.model_copy(update={"dtype": dtype})})
     run, model = find_writer(config)
+    config = _with_sampling(config, run)
     if model.kind == "checkpoint":
         held.enter_context(kept(model.path))
     tasks = _tasks(config, run.data)
@@ -127,6 +128,13 @@ def plan_generation(config: GenerationConfig, held: ExitStack) -> GenerationPlan
     quotas = even_quotas(tasks.cells, config.num_problems)
     test_sets = load_test_sets(reading, near, config.allow_missing)
     return GenerationPlan(config, run, model, tasks, quotas, test_sets, others)
+
+
+def _with_sampling(config: GenerationConfig, run: Config) -> GenerationConfig:
+    """The settings of sampling that are not given are those that the run was trained with."""
+    found = {"temperature": run.rollout.temperature, "top_p": run.rollout.top_p, "top_k": run.rollout.top_k}
+    missing = {name: value for name, value in found.items() if name not in config.rollout.model_fields_set}
+    return config.model_copy(update={"rollout": config.rollout.model_copy(update=missing)})
 
 
 def _tasks(config: GenerationConfig, data: DataConfig) -> Tasks:

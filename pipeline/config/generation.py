@@ -25,7 +25,7 @@ class WritingRolloutConfig(EvalRolloutConfig):
     """vLLM engines, and how they sample."""
 
     temperature: float = Field(1.0, gt=0)
-    """Sampling temperature."""
+    """Sampling temperature. This, ``top_p`` and ``top_k`` are those of the run unless they are given."""
     num_samples: int = Field(4, ge=1)
     """Completions of each task. They are a group: the reward ``diverse`` compares them."""
     max_completion_length: int = Field(512, ge=1)

@@ -1,6 +1,6 @@
 """The rewards of written problems. Each is in [0, 1], and 0 for a malformed text. docs/questions.md has a table."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -136,7 +136,8 @@ class Novel(StatefulReward):
 
 @register("solvable")
 class Solvable:
-    """Highest where the target share of the solver's answers agree with the stated one, 0 where all do or none."""
+    """Highest where the target share of the solver's answers agree with the stated one. 0 where all do or none, or more
+    of them agree on another answer: then the stated one is probably wrong."""
 
     def __init__(self, context: RewardContext) -> None:
         if context.solve is None or context.config.questions.solver is None:
@@ -154,8 +155,8 @@ class Solvable:
         pairs = [
             (sample.text, each.answer) for each, solutions in zip(written, samples, strict=True) for sample in solutions
         ]
-        agrees = iter([verdict.outcome == "correct" for verdict in grade_batch(pairs)])
-        rates = iter([fmean([next(agrees) for _ in solutions] or [0.0]) for solutions in samples])
+        graded = iter(grade_batch(pairs))
+        rates = iter([consistent_rate([next(graded) for _ in solutions]) for solutions in samples])
         target = self._config.target_rates.get(group.problem.level or "", self._config.target_rate)
         return [solve_rate_value(next(rates), target) if each else 0.0 for each in found]
 
@@ -173,6 +174,13 @@ def novelty_value(similarity: float, config: NoveltyConfig) -> float:
     if similarity <= config.free_similarity:
         return 1.0
     return (config.copy_similarity - similarity) / (config.copy_similarity - config.free_similarity)
+
+
+def consistent_rate(verdicts: Sequence[Verdict]) -> float:
+    """Share of a problem's solutions that agree with the stated answer; 0 if more of them have one other answer."""
+    num_right = sum(verdict.outcome == "correct" for verdict in verdicts)
+    others = Counter(verdict.answer for verdict in verdicts if verdict.outcome == "incorrect")
+    return 0.0 if num_right < max(others.values(), default=0) else num_right / max(len(verdicts), 1)
 
 
 def solve_rate_value(rate: float, target: float) -> float:

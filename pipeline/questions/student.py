@@ -20,7 +20,7 @@ from pipeline.data.selection import natural_order
 from pipeline.data.sources import embedded_rows, is_embedded, iter_rows, split_expression
 from pipeline.data.splits.stratify import seeded_rank
 from pipeline.errors import ConfigError, DataError
-from pipeline.files import sha256, whole_directory, write_json
+from pipeline.files import sha256, whole_directory, write_json, write_parquet
 from pipeline.models.hub import resolve_model
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.questions.filters import Similar, other_names
@@ -283,11 +283,9 @@ def _write(settings: StudentSettings, data: StudentData) -> None:
 
 def _write_parquet(path: Path, examples: Sequence[Example]) -> None:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     path.parent.mkdir(exist_ok=True)
-    schema = pa.schema([(name, pa.string()) for name in Example._fields])
-    pq.write_table(pa.Table.from_pylist([example._asdict() for example in examples], schema=schema), path)
+    write_parquet(path, [example._asdict() for example in examples], dict.fromkeys(Example._fields, pa.string()))
 
 
 def _record(settings: StudentSettings, data: StudentData) -> dict[str, Any]:

@@ -18,6 +18,7 @@ Measure = dict[str, float]
 """``mean``, ``low``, ``high`` and ``num``, the number of values."""
 TITLES = {
     "well_formed": "well formed",
+    "computed": "can be computed",
     "right_key": "right key",
     "accepted": "right key and the difficulty asked for",
     "operations": "operations",
@@ -26,21 +27,25 @@ TITLES = {
     "diversity": "diversity",
     "quality": "quality",
 }
-SHARES = ("well_formed", "right_key", "accepted")
+SHARES = ("well_formed", "computed", "right_key", "accepted")
 
 
 def writing_summary(rows: Sequence[Row]) -> dict[str, Measure]:
     """Each measure of TITLES.
 
-    Shares and quality are over all rows, novelty is over well-formed ones. Operations and numbers are over statements
+    Shares and quality are over all rows, novelty is over well-formed ones. A right key is one that was computed:
+    ``accepted`` may be more, where ``questions.must_compute`` is off. Operations and numbers are over statements
     that can be computed, whatever their key. Diversity is the mean distance of two well-formed statements of a level,
     with names, things and numbers masked.
     """
     statements = [row for row in rows if row["statement"]]
-    computed = [found for row in statements if (found := compute(row["statement"]))]
+    computations = {row["statement"]: compute(row["statement"]) for row in statements}
+    computed = [found for row in statements if (found := computations[row["statement"]])]
+    is_right = [bool(computations.get(row["statement"])) and row["parts"].get("checked", 0) > 0 for row in rows]
     return {
         "well_formed": _share([bool(row["statement"]) for row in rows]),
-        "right_key": _share([row["parts"].get("checked", 0) > 0 for row in rows]),
+        "computed": _share([bool(computations.get(row["statement"])) for row in rows]),
+        "right_key": _share(is_right),
         "accepted": _share([row["outcome"] == "correct" for row in rows]),
         "operations": _mean([found.num_operations for found in computed]),
         "largest_number": _mean([found.largest for found in computed]),
@@ -55,9 +60,7 @@ def writing_section(evaluations: Sequence[Row]) -> str:
     written = [evaluation for evaluation in evaluations if "writing" in evaluation]
     if not written:
         return ""
-    lines = [
-        [title, *(shown(name, evaluation["writing"][name]) for evaluation in written)] for name, title in TITLES.items()
-    ]
+    lines = [[title, *(_of_evaluation(name, evaluation) for evaluation in written)] for name, title in TITLES.items()]
     counts = ", ".join(f"{each['name']} {each['writing']['well_formed']['num']:.0f}" for each in written)
     note = f"Means with 95 % intervals. Problems written: {counts}. docs/questions.md says what each measure is."
     return page.table(["measure", *(evaluation["name"] for evaluation in written)], lines) + page.note(note)
@@ -73,8 +76,13 @@ def writing_table(evaluations: Sequence[Row]) -> "Table":
     for evaluation in written:
         table.add_column(Text(evaluation["name"]))
     for name, title in TITLES.items():
-        table.add_row(title, *(Text(shown(name, evaluation["writing"][name])) for evaluation in written))
+        table.add_row(title, *(Text(_of_evaluation(name, evaluation)) for evaluation in written))
     return table
+
+
+def _of_evaluation(name: str, evaluation: Row) -> str:
+    """A dash for a measure that the version which made the evaluation did not have."""
+    return shown(name, evaluation["writing"].get(name, {"num": 0}))
 
 
 def shown(name: str, measure: Measure, sign: str = "") -> str:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from pipeline.config.questions import BandConfig, VariationConfig
+from pipeline.data.stories import read_story
 from pipeline.questions import computed
 from pipeline.questions.similarity import names_and_things, numbers, plain, without_numbers, word_cosine
 from pipeline.questions.stated import answer_form
@@ -34,6 +35,8 @@ def variation_value(task: WritingTask, written: WrittenProblem, config: Variatio
     else:
         similarity = word_cosine(plain(task.original), plain(written.statement))
         changed = _context_change(task.original, written.statement)
+        if task.kind == "practical" and not _is_practical(written.statement):
+            changed = 0.0
     return min(band_value(similarity, band), changed, length)
 
 
@@ -56,6 +59,14 @@ def _context_change(original: str, statement: str) -> float:
         return 0.0
     before, after = names_and_things(original), names_and_things(statement)
     return min(1.0, len(after - before) / (CHANGED_FRAC * len(after))) if after else 0.0
+
+
+def _is_practical(statement: str) -> bool:
+    """False for a story about people, who have no article: "the bakery". Nothing is known of any other text."""
+    story = read_story(statement)
+    return story is None or any(
+        holder.lower().startswith("the ") for sentence in story.sentences for holder in sentence.holders
+    )
 
 
 def _operations(statement: str) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pipeline.errors import CheckpointError, DataError
-from pipeline.files import hidden_name, write_atomic, write_json, write_jsonl
+from pipeline.files import write_atomic, write_json, write_jsonl, write_parquet
 from pipeline.questions.contamination import TestSets, proof
 from pipeline.questions.quotas import Cell, Quotas
 from pipeline.questions.recount import copies
@@ -122,17 +122,10 @@ def _mean(rows: Sequence[Row], part: str) -> dict[str, float | None]:
 
 def _write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     message = pa.struct([("role", pa.string()), ("content", pa.string())])
     kinds = {"quality": pa.float64(), "seed": pa.int64(), "prompt": pa.list_(message)}
     if rows:
         kinds["parts"] = pa.struct([(name, pa.float64()) for name in rows[0]["parts"]])
     names = ("problem", "type", "source", *_SAME)
-    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])
-    hidden = hidden_name(path)
-    try:
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), hidden)
-        hidden.replace(path)
-    finally:
-        hidden.unlink(missing_ok=True)
+    write_parquet(path, rows, {name: kinds.get(name, pa.string()) for name in names})

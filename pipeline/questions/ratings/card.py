@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DataError
-from pipeline.files import hidden_name, sha256, write_json
+from pipeline.files import hidden_name, sha256, write_json, write_parquet
 from pipeline.questions.ratings.difficulty import LEVELS
 from pipeline.questions.ratings.rate import RatedProblem, Ratings
 from pipeline.questions.ratings.settings import RateSettings
@@ -41,13 +41,11 @@ def write_ratings(settings: RateSettings, ratings: Ratings) -> None:
 
 def _write_files(folder: Path, settings: RateSettings, ratings: Ratings) -> None:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     numbers = {"difficulty", "quality"}
     names = RatedProblem.__dataclass_fields__
-    schema = pa.schema([(name, pa.float64() if name in numbers else pa.string()) for name in names])
-    table = pa.Table.from_pylist([asdict(problem) for problem in ratings.kept], schema=schema)
-    pq.write_table(table, folder / "train.parquet")
+    columns = {name: pa.float64() if name in numbers else pa.string() for name in names}
+    write_parquet(folder / "train.parquet", [asdict(problem) for problem in ratings.kept], columns)
     card = data_card(settings, ratings) | {"sha256": {"train.parquet": sha256(folder / "train.parquet")}}
     write_json(folder / "card.json", card)
     (folder / "card.md").write_text(card_text(card), encoding="utf-8")

@@ -19,6 +19,7 @@ from pipeline.questions.ratings.quality import Quality, Stated, rate_quality
 from pipeline.questions.ratings.settings import RateSettings
 from pipeline.questions.ratings.solve_rates import SolveRates, read_solve_rates
 from pipeline.questions.ratings.topics import topic_of
+from pipeline.seeds import derive_seed
 
 _OPTIONAL = ("difficulty", "dataset", "source", "id")
 """Further columns that are read where the data has them."""
@@ -88,6 +89,7 @@ def rate(settings: RateSettings) -> Ratings:
     if not ratings.kept:
         reasons = "; ".join(left_out.lines()) or "they have no rows at all"
         raise DataError(f"data {', '.join(settings.data)} must have problems to keep, and has none: {reasons}.")
+    ratings.kept.sort(key=lambda problem: derive_seed(settings.seed, problem.id))
     return ratings
 
 

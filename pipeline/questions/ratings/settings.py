@@ -47,6 +47,8 @@ class RateSettings:
     """None, of each: the first known name that the data has."""
     answer_format: Literal["plain", "boxed", "hash"] | None = None
     """None: ``plain``, and ``boxed`` for data without a column of answers."""
+    seed: int = 0
+    """Of the order of the rows: data sets are mixed, so that any part of the file is like the whole."""
 
     def check(self) -> None:
         """Check the settings before anything is read. Raises ConfigError or DataError."""

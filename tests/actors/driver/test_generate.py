@@ -233,6 +233,13 @@ def test_a_driver_with_real_engines_is_killed_and_what_they_wrote_is_kept(
     assert {row["reason"] for row in rows[: len(before)]} == {"not well formed"}
 
 
+def test_sampling_is_that_of_the_run_unless_it_is_given():
+    run = validate_config({"stages": [{"name": "write", "kind": "grpo"}], "rollout": {"temperature": 0.7}})
+    config = GenerationConfig.model_validate({"run": "RUN", "rollout": {"top_k": 5}})
+    rollout = generate._with_sampling(config, run).rollout
+    assert (rollout.temperature, rollout.top_p, rollout.top_k) == (0.7, 1.0, 5)
+
+
 def test_engines_have_room_for_a_solution():
     stages = [{"name": "write", "kind": "grpo"}]
     run = validate_config({"stages": stages, "rollout": {"max_prompt_length": 300}})

@@ -8,9 +8,10 @@ import pytest
 
 from actors.learner import grpo_loop
 from actors.learner.ranks import Ranks
-from pipeline.config import GRPOConfig, HeldOutConfig
+from pipeline.config import GRPOConfig, HeldOutConfig, RewardConfig
 from pipeline.curriculum.schedule import StageSchedule
 from pipeline.runs.checkpoints import Progress
+from pipeline.types import Problem, RewardBreakdown, RolloutGroup, WeightId
 
 
 class FakeSession:
@@ -27,6 +28,7 @@ class FakeSession:
         self.rewards = SimpleNamespace(state={})
         self.references: list[int] = []
         self.rows: list[dict[str, Any]] = []
+        self.scores: list[float] = []
 
     def remaining_steps(self) -> Any:
         for step in range(self.num_steps):
@@ -47,14 +49,15 @@ class FakeSession:
 
     def end_step(self, metrics: dict[str, Any], score: float) -> None:
         self.rows.append(metrics)
+        self.scores.append(score)
         self.progress.step += 1
         self.progress.stage_step += 1
 
 
-def run(monkeypatch: pytest.MonkeyPatch, session: FakeSession) -> None:
+def run(monkeypatch: pytest.MonkeyPatch, session: FakeSession, recorded: dict[str, float] | None = None) -> None:
     monkeypatch.setattr(grpo_loop, "LearnerSession", lambda setup: session)
     monkeypatch.setattr(grpo_loop, "_learn_groups", lambda *_: {})
-    monkeypatch.setattr(grpo_loop, "_record_groups", lambda *_: {"reward_mean": 0.0})
+    monkeypatch.setattr(grpo_loop, "_record_groups", lambda *_: dict(recorded or {"reward_mean": 0.0}))
     grpo_loop.grpo_loop(None)  # type: ignore[arg-type]
 
 
@@ -64,6 +67,24 @@ def test_a_repeated_stage_starts_its_iterations_and_its_reference_over(monkeypat
     run(monkeypatch, session)
     assert [row["iteration"] for row in session.rows] == [1, 1, 2, 1, 1, 2, 2]
     assert session.references == [0, 2, 3, 5]
+
+
+def breakdown(total: float, **parts: float) -> RewardBreakdown:
+    return RewardBreakdown(total, parts, "correct")
+
+
+@pytest.mark.parametrize(("normalize", "score"), [("zscore", (0.0 + 0.75) / 2), (None, (-1.0 + 2.0) / 2)])
+def test_where_rewards_are_normalised_a_step_is_scored_by_their_raw_values(monkeypatch, normalize, score):
+    """Z-scores are relative to the policy's own past: their mean says nothing about its progress."""
+    functions = [{"name": "checked", "gate": True}, {"name": "novel", "weight": 3.0}]
+    reward = RewardConfig.model_validate({"functions": functions, "normalize": normalize})
+    rewards = (breakdown(-1.0, checked=0.0, novel=1.0), breakdown(2.0, checked=1.0, novel=2 / 3))
+    group = RolloutGroup(Problem("p", (), ""), (1,), (), WeightId(0, 0), rewards)
+    session = FakeSession(GRPOConfig(num_steps=1), {}, num_steps=1)
+    session.config = SimpleNamespace(seed=0, reward=reward)
+    recorded = {"reward_mean": (-1.0 + 2.0) / 2} | grpo_loop._quality(session, [group])  # type: ignore[arg-type]
+    run(monkeypatch, session, recorded)
+    assert session.scores == [pytest.approx(score)]
 
 
 def test_without_a_kl_term_there_is_no_reference(monkeypatch):

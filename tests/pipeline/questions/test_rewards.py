@@ -1,9 +1,10 @@
 import pytest
 
 from pipeline.errors import RewardError
-from pipeline.questions.rewards import Novel, novelty_value, solve_rate_value, training_statements
+from pipeline.questions.rewards import Novel, consistent_rate, novelty_value, solve_rate_value, training_statements
 from pipeline.rewards.registry import make_reward, resolve
 from pipeline.types import Completion, Problem, WritingTask
+from pipeline.verifier import grade
 from tests.support.questions import NO_VERDICTS, completion_text, ordinary, reward_context, reward_values, writing_group
 
 JARS = "Mia has 5 jars with 11 stones in each jar. How many stones does Mia have?"
@@ -144,6 +145,20 @@ def test_solved_problems_are_rewarded_by_the_share_of_agreeing_answers():
     group = writing_group(written(JARS), MALFORMED, written(SALE), written(AREA))
     assert reward_values("solvable", group, context) == [1, 0, 0, 0]
     assert asked == [JARS, SALE, AREA]
+
+
+@pytest.mark.parametrize(
+    ("answers", "rate"),
+    [
+        (("55", "12", "13", "14"), 0.25),
+        (("55", "12", "12", "13"), 0),  # more of them say 12
+        (("55", "12", "12", "55"), 0.5),
+        (("I do not know",) * 3 + ("55",), 0.25),
+        ((), 0),
+    ],
+)
+def test_the_stated_answer_is_the_most_common_one(answers, rate):
+    assert consistent_rate([grade(answer, "55") for answer in answers]) == rate
 
 
 def test_levels_may_have_solve_rates_of_their_own():

@@ -29,8 +29,9 @@ def test_shares_are_over_all_and_means_over_what_has_a_value():
         row("", "unparsed"),
     ]
     found = writing_summary(rows)
-    assert {name: found[name]["mean"] for name in ("well_formed", "right_key", "accepted")} == {
+    assert {name: found[name]["mean"] for name in ("well_formed", "computed", "right_key", "accepted")} == {
         "well_formed": 0.75,
+        "computed": 0.5,
         "right_key": 0.5,
         "accepted": 0.25,
     }
@@ -39,6 +40,11 @@ def test_shares_are_over_all_and_means_over_what_has_a_value():
     assert found["largest_number"]["mean"] == (55 + 16) / 2
     assert found["novelty"]["num"] == 3 and found["novelty"]["mean"] == pytest.approx(2 / 3)
     assert found["quality"]["mean"] == 0.2
+
+
+def test_a_key_that_nothing_computed_is_not_shown_to_be_right():
+    found = writing_summary([row(JARS), row("Who knows?", checked=1.0)])
+    assert (found["computed"]["mean"], found["right_key"]["mean"], found["accepted"]["mean"]) == (0.5, 0.5, 1)
 
 
 def test_the_interval_of_a_mean_is_that_of_its_standard_error():
@@ -62,10 +68,13 @@ def test_nothing_written_has_no_measures():
 
 
 def test_a_table_shows_every_measure_of_every_evaluation():
-    evaluations = [{"name": "before", "writing": writing_summary([row("", "unparsed")])}]
+    before = writing_summary([row("", "unparsed")])
+    evaluations = [{"name": "before", "writing": before}]
     evaluations.append({"name": "<b>", "writing": writing_summary([row(JARS), row(LEFT)])})
     html = writing_section(evaluations)
     assert "<b>" not in html and all(title in html for title in TITLES.values())
+    del before["computed"]  # an evaluation of an earlier version
+    assert "can be computed</td><td>-</td>" in writing_section(evaluations).replace("\n", "")
     assert "100.0% [34.2%, 100.0%]" in html  # Wilson's interval of 2 of 2
     assert writing_table(evaluations).row_count == len(TITLES)
     assert shown("operations", {"mean": 1.5, "low": 1, "high": 2, "num": 4}, "+") == "+1.50 [+1.00, +2.00]"

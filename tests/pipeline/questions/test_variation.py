@@ -45,6 +45,15 @@ def test_a_variation_changes_what_its_kind_says(kind, statement, expected, key):
     assert value(kind, statement) == expected
 
 
+def test_a_practical_story_is_not_about_people():
+    original = "Mia has 20 pears. Mia gets 30 pears. How many pears does Mia have now?"
+    people = "Theo has 24 roses. Theo gets 37 roses. How many roses does Theo have now?"
+    places = people.replace("Theo has", "The hotel has").replace("Theo", "the hotel")
+    task, config = WritingTask("practical", original), VariationConfig(bands={"practical": BandConfig()})
+    values = [variation_value(task, WrittenProblem(text, "-", "61"), config) for text in (people, places)]
+    assert values == [0, 1]
+
+
 def test_another_form_of_answer_is_no_variation():
     assert value("parameters", NUMBERS, answer="63") == 1
     assert value("parameters", NUMBERS, answer="1/2") == 0

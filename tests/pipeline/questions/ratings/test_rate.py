@@ -2,6 +2,7 @@
 
 import json
 import signal
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -33,13 +34,13 @@ def data(tmp_path) -> list[str]:
     return [str(tmp_path / "math"), write_jsonl(tmp_path / "olympiad.jsonl", *rows)] if as_math else []
 
 
-def rate(output, *arguments: str) -> list[dict[str, object]]:
+def rate(output, *arguments: str) -> list[dict[str, Any]]:
     main(["rate", "--output", str(output), *arguments])
     return pq.read_table(output / "train.parquet").to_pylist()
 
 
 def test_rows_of_several_layouts_become_one_table(tmp_path, data, capsys):
-    first, second, third = rate(tmp_path / "out", "--data", *data)
+    first, second, third = sorted(rate(tmp_path / "out", "--data", *data), key=lambda row: row["difficulty"])
     assert {key: first[key] for key in ("problem", "answer", "level", "difficulty", "topic", "quality")} == {
         "problem": "What is $3 + 4$?",
         "answer": "7",
@@ -53,6 +54,22 @@ def test_rows_of_several_layouts_become_one_table(tmp_path, data, capsys):
     assert (third["level"], third["topic"], third["difficulty"]) == ("olympiad", "number theory", 8.5)
     assert (third["source"], third["solution"]) == ("olympiad.jsonl: Contest", None)
     assert "1 without an answer (math/train.jsonl row 3)" in capsys.readouterr().out
+
+
+def test_data_sets_are_mixed_by_the_seed(tmp_path):
+    for name in ("a", "b"):
+        rows = [
+            math_row(f"What is ${number} + {len(name)}{name}$?", "Level 1", rf"\boxed{{{number}}}")
+            for number in range(20)
+        ]
+        write_jsonl(tmp_path / f"{name}.jsonl", *rows)
+    data = ["--data", str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
+    first, again, other = (
+        [row["source"] for row in rate(tmp_path / f"out{index}", *data, "--seed", seed)]
+        for index, seed in enumerate(("0", "0", "1"))
+    )
+    assert sorted(first) == ["a.jsonl"] * 20 + ["b.jsonl"] * 20 != first
+    assert first == again != other
 
 
 def test_the_card_counts_what_was_kept_and_what_was_not(tmp_path, data):
@@ -80,11 +97,16 @@ def test_the_output_is_training_data(tmp_path, data):
     rate(tmp_path / "out", "--data", *data)
     config = DataConfig(name=str(tmp_path / "out"), fields=FIELDS, answer_format="plain")
     problems = load_problems(config, "train")
-    assert [(problem.gold, problem.level, problem.type) for problem in problems] == [
+    assert {(problem.gold, problem.level, problem.type) for problem in problems} == {
         ("7", "elementary", "algebra"),
         ("35", "advanced", "algebra"),
         ("2", "olympiad", "number theory"),
-    ]
+    }
+
+
+def found(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    (row,) = [row for row in rows if row["problem"] == "What is $3 + 4$?"]
+    return row
 
 
 def test_measured_solve_rates_are_combined_with_the_source(tmp_path, data):
@@ -92,10 +114,10 @@ def test_measured_solve_rates_are_combined_with_the_source(tmp_path, data):
     outcomes = ["correct"] * 2 + ["incorrect"] * 6
     results = [{"question": "What is $3 + 4$?", "problem_id": "x", "outcome": outcome} for outcome in outcomes]
     rates = write_jsonl(tmp_path / "eval_results.jsonl", *results)
-    first, *_ = rate(tmp_path / "out", "--data", *data, "--solve-rates", rates)
+    first = found(rate(tmp_path / "out", "--data", *data, "--solve-rates", rates))
     assert (first["difficulty"], first["level"]) == (4.38, "advanced")
     shares = write_jsonl(tmp_path / "shares.jsonl", {"problem": "What is $3+4$?", "solve_rate": 0.25})
-    again, *_ = rate(tmp_path / "again", "--data", *data, "--solve-rates", shares)
+    again = found(rate(tmp_path / "again", "--data", *data, "--solve-rates", shares))
     assert again["difficulty"] == 4.38
 
 
