@@ -24,13 +24,26 @@ def start(*arguments: object, script: str, env: dict[str, str]) -> subprocess.Po
     return subprocess.Popen(command, cwd=ROOT, stdout=quiet, stderr=quiet, env=env)
 
 
+def finish(*arguments: object, script: str, env: dict[str, str]) -> None:
+    """Run a job to its end, which must be a good one."""
+    done = subprocess.run(job(*arguments, script=script), cwd=ROOT, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
 def killed_at(step: int, root: Path, *arguments: object, script: str, env: dict[str, str]) -> None:
     """Start a job and kill its driver with SIGKILL once a run under ``root`` is at ``step``."""
-    with start(*arguments, f"output.root={root}", script=script, env=env) as process:
+
+    def is_reached() -> bool:
+        return any(row["step"] >= step for run in root.glob("exp_*") for row in read_metrics(run))
+
+    killed_when(is_reached, *arguments, f"output.root={root}", script=script, env=env)
+
+
+def killed_when(is_reached: Callable[[], bool], *arguments: object, script: str, env: dict[str, str]) -> None:
+    """Start a job and kill its driver with SIGKILL at this moment."""
+    with start(*arguments, script=script, env=env) as process:
         try:
-            wait_until(
-                lambda: any(row["step"] >= step for run in root.glob("exp_*") for row in read_metrics(run)), process
-            )
+            wait_until(is_reached, process)
         finally:
             process.kill()
 

@@ -1,8 +1,6 @@
-"""Problems that stages write, and the stages that train on them: shares, tasks, and a job killed in every stage."""
+"""Problems that stages write, the stages that train on them, and a whole job that is killed in every stage."""
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,10 +14,10 @@ from pipeline.errors import DataError
 from pipeline.files import write_jsonl
 from pipeline.runs.checkpoints import read_progress, read_written
 from pipeline.runs.metrics_log import read_metrics
-from tests.conftest import ROOT
-from tests.support.jobs import only_run
+from tests.support.cluster import joining
+from tests.support.jobs import finish, killed_at, killed_when, only_run
 from tests.support.models import save_tiny_model
-from tests.support.writing_job import NUM_WRITTEN, WRITING, writing_recipe
+from tests.support.writing_job import NUM_WRITTEN, writing_recipe
 from tests.support.written import make_row
 
 STORIES: dict[str, Any] = {
@@ -112,14 +110,20 @@ def test_nothing_to_train_on_is_an_error_with_the_reasons(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_killed_in_every_stage_and_while_it_writes_a_job_ends_the_same(tmp_path):
+@pytest.mark.timeout(1200)
+def test_killed_in_every_stage_and_while_it_writes_a_job_ends_the_same(ray_address, tmp_path):
+    """Undisturbed with one grader, disturbed with three."""
     recipe = writing_recipe(save_tiny_model(tmp_path / "model"), tmp_path)
-    moments = ("20", "49", WRITING, "51")  # steps of the first, second and third stage
-    command = [sys.executable, "-m", "tests.support.writing_job", recipe, tmp_path, *moments]
-    done = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == "[0, -9, -9, -9, -9, 0]", done.stderr[-4000:]
-    undisturbed, run = (only_run(tmp_path / name) for name in ("undisturbed", "disturbed"))
+    roots = [tmp_path / name for name in ("undisturbed", "disturbed")]
+    how: dict[str, Any] = {"script": "jobs/questions_gen.py", "env": joining(ray_address)}
+    finish("--config", recipe, f"output.root={roots[0]}", **how)
+    killed_at(20, roots[1], "--config", recipe, "reward.num_workers=3", **how)
+    undisturbed, run = map(only_run, roots)
+    killed_at(47, roots[1], "--resume", run, **how)
+    # Problems are written as soon as the stage has been evaluated.
+    killed_when((run / "samples" / "eval_quality.jsonl").exists, "--resume", run, **how)
+    killed_at(51, roots[1], "--resume", run, **how)
+    finish("--resume", run, **how)
     for stage in ("basic", "quality", "final"):
         expected, actual = (read_progress(path / "checkpoints" / stage) for path in (undisturbed, run))
         assert actual == expected, stage  # digests of the weights, and the state of the rewards
