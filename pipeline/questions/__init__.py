@@ -1,4 +1,4 @@
-"""Writing problems: the tasks a policy is given, the rewards of what it writes, and what is kept of it.
+"""Writing problems: the tasks for a policy, the rewards of the problems it writes, and the choice of those to keep.
 
-Nothing in here evaluates a text as code.
+Nothing here evaluates a text as code.
 """

@@ -1,7 +1,7 @@
 """Answers of written problems, computed from their statements alone.
 
-Three families: stories, sums such as ``What is 3 + 4 - 2?``, and equations in one unknown. Nothing here evaluates a
-text as code, and statements are bounded before anything is worked out, so hostile ones cost no time.
+There are three families: stories, sums such as ``What is 3 + 4 - 2?``, and equations in one unknown. Nothing here
+evaluates a text as code. Statements are bounded before anything is worked out, so hostile ones cost no time.
 """
 
 from dataclasses import dataclass
@@ -23,17 +23,17 @@ class Computation:
     family: Literal["stories", "arithmetic", "equation"]
     answer: str
     num_operations: int
-    """The difficulty. Trivial operations do not count."""
+    """The difficulty: operations that are not trivial."""
     largest: int
     """The largest absolute number in the statement or in a step."""
     is_trivial: bool
-    """Some operation has 0 or 1 as an operand or undoes another, or nothing is to be computed."""
+    """There is nothing to compute, or some operation is trivial: it has 0 or 1 as an operand or undoes another, say."""
     steps: tuple[str, ...]
-    """Expected lines of the solution, such as ``5 * 11 = 55``. Of an equation only the last one is fixed."""
+    """Expected lines of the solution, such as ``5 * 11 = 55``. For an equation, only the last line."""
 
 
 def compute(statement: str) -> Computation | None:
-    """The problem worked out. None: not of a kind that can be computed, or one that contradicts itself."""
+    """The problem, worked out; None if it cannot be computed or contradicts itself."""
     match _worked(statement):
         case Story() as story:
             return _computation("stories", story, str(story.answer), story.steps)
@@ -53,8 +53,8 @@ def _computation(
 def solution_holds(statement: str, solution: str) -> bool:
     """True if the lines of a worked solution lead to the computed answer.
 
-    For a story: its steps, in order. For a sum: its steps, or one of the ways in which the embedded sets work it out.
-    For an equation: one or more equations that are true for the solution, then ``x = 5``.
+    For a story these are its steps, in order. For a sum they are its steps, or one of the ways in which the embedded
+    sets work it out. For an equation they are one or more equations that the solution satisfies, then ``x = 5``.
     """
     if len(solution) > _MAX_CHARS or not solution.strip():
         return False
@@ -75,6 +75,6 @@ def _worked(statement: str) -> _Worked | None:
     return _read(" ".join(statement.split())) if len(statement) <= _MAX_CHARS else None
 
 
-@lru_cache(4096)  # every reward asks again
+@lru_cache(4096)  # every reward asks for the same statements
 def _read(statement: str) -> _Worked | None:
     return read_story(statement) or read_sum(statement) or read_equation(statement)

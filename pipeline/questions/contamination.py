@@ -1,4 +1,4 @@
-"""The registered test sets as texts that no problem may be a copy of, and the proof that none is."""
+"""The registered test sets, and the proof that no kept problem is a copy of a test problem."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -15,30 +15,30 @@ from pipeline.questions.rows import Row
 
 @dataclass(frozen=True)
 class TestSets:
-    """The test problems that are at hand."""
+    """The test problems that could be read."""
 
-    __test__ = False  # pytest takes the name for that of a test
+    __test__ = False  # pytest would take this class for a test
 
     texts: Mapping[str, Similar]
-    """By registered name."""
+    """Registered name -> problems."""
     sizes: Mapping[str, int]
-    """Number of problems, copies included."""
+    """Registered name -> number of problems, copies included."""
     missing: Mapping[str, str]
-    """Sets that are not at hand, and why."""
+    """Registered name of a set that could not be read -> reason."""
     near: float = 0.8
-    """As of Similar."""
+    """As in Similar."""
 
 
 def load_test_sets(config: EvaluationConfig, near: float, allow_missing: Collection[str] = ()) -> TestSets:
     """The problems of every registered set: embedded, below ``data_root``, or from the hub.
 
     Args:
-        near: as of Similar.
+        near: as in Similar.
         allow_missing: sets that need not be compared if they cannot be read.
 
     Raises:
         ConfigError: a set in ``allow_missing`` is not registered.
-        DataError: a set that has a place there cannot be read.
+        DataError: a set that has a source cannot be read, and is not in ``allow_missing``.
     """
     if unknown := [name for name in allow_missing if name not in DATA_SETS]:
         raise ConfigError(
@@ -57,7 +57,7 @@ def load_test_sets(config: EvaluationConfig, near: float, allow_missing: Collect
 
 
 def _check_missing(found: Iterable[str], reasons: Mapping[str, str], allowed: Collection[str]) -> None:
-    """Raises DataError for the first set that has a place and cannot be read, unless it may be missing."""
+    """Raise DataError for sets that have a source and cannot be read, unless they may be missing."""
     lacking = [name for name in found if name not in allowed]
     if lacking:
         override = ", ".join(sorted({*lacking, *allowed}))
@@ -68,8 +68,10 @@ def _check_missing(found: Iterable[str], reasons: Mapping[str, str], allowed: Co
 
 
 def proof(test_sets: TestSets, rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """For each set that is at hand: its size, and how many of the written and of the kept problems are exact and near
-    copies of its problems. All rows with a statement are compared, whatever else is wrong with them."""
+    """The size of each set, and the numbers of its exact and near copies among the written and the kept problems.
+
+    Every row with a statement is compared, whatever else is wrong with it.
+    """
     rows = [row for row in rows if row["statement"]]
     return [_comparison(name, size, test_sets.texts[name], rows) for name, size in test_sets.sizes.items()]
 

@@ -26,7 +26,7 @@ Polynomial = tuple[Fraction, Fraction, Fraction]
 
 
 class _NotAPolynomialError(ValueError):
-    """A tree that is no polynomial of degree two or less in the unknown."""
+    """A tree that is not a polynomial in the unknown of degree two or less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Equation:
         return f"{self.name} = {self.solution}"
 
     def holds(self, line: str) -> bool:
-        """True if a line is an equation with something to compute in it that is true for the solution."""
+        """True if a line is an equation that the solution satisfies and that has something to compute."""
         tree = read_bounded(line)
         if tree is None or not is_equation(tree) or {side.head for side in tree.args[1:]} <= {"number", "neg"}:
             return False
@@ -55,7 +55,7 @@ class Equation:
 
 
 def read_equation(statement: str) -> Equation | None:
-    """None: no such question, or an equation with no solution or with several."""
+    """The equation of a statement, solved; None if it asks for none, or if there are no or several solutions."""
     plain = statement.replace("$", "")
     match = next((match for form in _QUESTIONS if (match := form.fullmatch(plain))), None)
     tree = read_bounded(match["equation"]) if match else None
@@ -82,7 +82,7 @@ def _is_trivial(node: Node) -> bool:
 
 
 def _difference(equation: Node, name: str) -> Polynomial:
-    """Left side minus right side."""
+    """The left side minus the right side."""
     _, left, right = equation.args
     return _plus(_polynomial(left, name), _times_number(_polynomial(right, name), Fraction(-1)))
 
@@ -130,7 +130,7 @@ def _value(polynomial: Polynomial, at: Fraction) -> Fraction:
 
 
 def _only_root(polynomial: Polynomial) -> Fraction | None:
-    """The root; None if there are none or several."""
+    """The only root; None if there are none or several."""
     a, b, c = polynomial
     if c:
         return -b / (2 * c) if b * b == 4 * a * c else None

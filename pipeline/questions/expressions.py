@@ -1,4 +1,4 @@
-"""Expressions inside statements, read by the verifier's reader and bounded, so that no later step can take long."""
+"""Expressions in statements, read with the verifier's reader and bounded so that no later step takes long."""
 
 import re
 from fractions import Fraction
@@ -14,7 +14,7 @@ ZERO_AND_ONE = (Fraction(0), Fraction(1))
 
 
 def read_bounded(text: str) -> Node | None:
-    """The tree of an expression or equation. None: unreadable, or over the bounds on characters, nodes and digits."""
+    """The tree of an expression or equation; None if it is unreadable or has too many characters, nodes or digits."""
     if len(text) > _MAX_CHARS or not text.isascii() or _LONG_NUMBER.search(text):
         return None
     try:
@@ -25,5 +25,5 @@ def read_bounded(text: str) -> Node | None:
 
 
 def numbers_of(tree: Node) -> list[Fraction]:
-    """The numbers that an expression states, without signs."""
+    """The numbers in an expression, without signs."""
     return [node.args[0] for node in nodes_of(tree) if node.head == "number"]

@@ -1,7 +1,7 @@
-"""Chooses the written problems that are worth training on, and says why each of the others is not.
+"""Chooses the written problems that are worth training on, and gives a reason for rejecting each of the others.
 
-A row of a written problem is judged alone (its gate, its quality) and against texts: test sets, other data, and the
-problems that were kept before it. So the order of the rows counts, and the same rows are always judged the same.
+A row is judged by itself (gates, quality) and against other texts: test sets, other data, and the problems kept before
+it. So the order of rows matters, and the same rows in the same order are always judged the same.
 """
 
 import re
@@ -21,35 +21,35 @@ from pipeline.questions.similarity import Reading, anonymous, plain, read_words,
 from pipeline.types import Problem
 
 Reason = tuple[str, str]
-"""The kind of a fault, and where it is."""
+"""The kind of fault, and details."""
 _WORD = re.compile(r"(?<!\\)\b[^\W\d_]{2,}")
 _RUN = 3
-"""Consecutive words that are compared as one."""
+"""Number of consecutive words that are compared as one."""
 MIN_WORDS = 6
-"""Words that a text needs for its numbers to be masked. ``What is 3 + 4?`` is another problem with other numbers."""
+"""Words that a text needs to have its numbers masked. ``What is 3 + 4?`` with other numbers is another problem."""
 
 
 def other_numbers(text: str) -> list[str]:
-    """The words of a text, the same for all its numbers, unless it has hardly any words."""
+    """The words of a text with numbers masked, unless it has hardly any words."""
     return without_numbers(text) if len(_WORD.findall(text)) >= MIN_WORDS else plain(text)
 
 
 def other_names(text: str) -> list[str]:
-    """The words and numbers of a text, the same for all its names and things."""
+    """The words and numbers of a text with names and things masked."""
     return [f"@{word.kind}" if word.kind in ("name", "thing") else word.text for word in read_words(text)]
 
 
 READINGS: tuple[Reading, ...] = (other_numbers, other_names)
-"""Readings under which two texts are compared. Masking everything at once would make copies of honest problems."""
+"""Readings under which texts are compared. Under one mask for everything, honest problems would count as copies."""
 
 
 def other_people(text: str) -> list[str]:
-    """The words of a text, the same for all its numbers and names, unless it has hardly any words."""
+    """The words of a text with numbers and names masked, unless it has hardly any words."""
     return anonymous(text) if len(_WORD.findall(text)) >= MIN_WORDS else plain(text)
 
 
 TEST_READINGS: tuple[Reading, ...] = (*READINGS, other_people)
-"""Readings for copies of test problems. Some honest problems of one step are copies under the last one."""
+"""Readings that find copies of test problems. Some honest one-step problems count as copies under the last one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,12 @@ class Match:
 class Similar:
     """Texts that statements are compared with.
 
-    ``exact``: equal after ``normalised``. ``near``: in one of the readings, both have mostly the same runs of three
-    words. The similarity is the share of runs that both have among those that either has (Jaccard).
+    A copy is ``exact`` if both are equal after ``normalised``, and ``near`` if in some reading they share most runs of
+    three words. The similarity is the number of shared runs over the number of runs in either (Jaccard).
 
     Args:
-        near: the similarity from which two texts are near copies.
-        readings: what a near copy may differ in.
+        near: minimum similarity of near copies.
+        readings: each masks something in which near copies may differ.
     """
 
     def __init__(self, texts: Iterable[str] = (), near: float = 0.8, readings: Sequence[Reading] = READINGS) -> None:
@@ -77,9 +77,9 @@ class Similar:
         self._texts: list[str] = []
         self._exact: dict[str, int] = {}
         self._runs: list[list[frozenset[str]]] = [[] for _ in readings]
-        """By reading: the runs of every text."""
+        """For each reading, the runs of every text."""
         self._holders: list[dict[str, list[int]]] = [{} for _ in readings]
-        """By reading: the texts that hold a run."""
+        """For each reading, the texts that contain a run."""
         for text in texts:
             self.add(text)
 
@@ -88,11 +88,11 @@ class Similar:
 
     @property
     def texts(self) -> Sequence[str]:
-        """Each once."""
+        """The texts, without exact copies."""
         return self._texts
 
     def add(self, text: str) -> None:
-        """Exact copies count once."""
+        """Add a text, unless it is an exact copy of one that is here."""
         if (key := normalised(text)) in self._exact:
             return
         self._exact[key] = len(self._texts)
@@ -103,7 +103,7 @@ class Similar:
         self._texts.append(text)
 
     def find(self, statement: str) -> Match | None:
-        """The text that the statement is a copy of, the most similar one first; None if there is none."""
+        """The text that the statement copies most closely; None if it copies none."""
         if (position := self._exact.get(normalised(statement))) is not None:
             return Match("exact", self._texts[position], 1.0)
         similarity, position = max(self._nearest(index, statement) for index in range(len(self._readings)))
@@ -112,7 +112,8 @@ class Similar:
     def _nearest(self, index: int, statement: str) -> tuple[float, int]:
         """The highest similarity in one reading, and the position of its text; 0.0 if none can be a near copy.
 
-        A near copy shares all runs but a few, so it holds one of the rarest few of them, plus one.
+        If a near copy can lack at most k of the statement's runs, it has one of the k + 1 rarest. Only texts that
+        contain one of these are compared.
         """
         own, holders = _runs(self._readings[index](statement)), self._holders[index]
         rarest = sorted(own, key=lambda run: len(holders.get(run, ())))[: len(own) - ceil(self._near * len(own)) + 1]
@@ -131,12 +132,12 @@ def _runs(words: Sequence[str]) -> frozenset[str]:
 
 
 class Keeper:
-    """Judges rows one after the other; what it keeps, later ones are compared with.
+    """Judges rows one after the other, and compares each with the problems kept so far.
 
     Args:
         gates: names of the reward parts that must not be 0.
-        test_sets, others: texts by the name of their data set: test problems, and data that is not to be repeated.
-        quotas: problems to keep of each cell. None: all that are good enough.
+        test_sets, others: test problems, and other data that must not be repeated, by the name of the data set.
+        quotas: number of problems to keep of each cell. None: all that are good enough.
     """
 
     def __init__(
@@ -154,8 +155,8 @@ class Keeper:
         self._num_kept = Counter[Cell]()
 
     def judged(self, row: Row) -> Row:
-        """The row with ``is_kept``, ``reason`` and ``detail``: the kind of fault, and where it is. Both are empty for a
-        row that is kept."""
+        """The row with ``is_kept``, and with the ``reason`` and ``detail`` of its rejection, which are empty if it is
+        kept."""
         reason, detail = self._fault(row) or self._copied(row) or self._surplus(row) or ("", "")
         if not reason:
             self._kept.add(row["statement"])
@@ -174,7 +175,7 @@ class Keeper:
         statement = row["statement"]
         for what, name, texts in self._known:
             match = texts.find(statement)
-            # Other parameters make a near copy of the original, and of its other variations, on purpose.
+            # A variation with other parameters is a near copy of its original, and of other variations, on purpose.
             is_meant = what == "copy" and row.get("kind") == "parameters" and match and match.kind == "near"
             if match and not is_meant:
                 return f"{what}: {name} ({match.kind})", _described(match)
@@ -182,7 +183,7 @@ class Keeper:
         return (f"{match.kind} duplicate", _described(match)) if match else None
 
     def _surplus(self, row: Row) -> Reason | None:
-        """Counts a row that nothing is wrong with."""
+        """Count a row without faults, and reject it if its quota is already met."""
         if self._quotas is None:
             return None
         cell = Cell.of(row)
@@ -191,7 +192,7 @@ class Keeper:
 
 
 def stage_keeper(config: Config, training: Sequence[Problem], held_out: Sequence[Problem]) -> Keeper:
-    """The keeper of problems written at the end of a stage. They must be no copies of its data."""
+    """The keeper of problems written at the end of a stage. By default it rejects copies of the run's data."""
     keep = config.questions.keep
     gates = [term.name for term in config.reward.functions if term.gate]
     if not keep.compare_with_data:

@@ -1,4 +1,4 @@
-"""``generation.json``: who writes what, and what it is compared with. A resumed generation must match it."""
+"""``generation.json``: what the results of a generation depend on. A resumed generation must match it."""
 
 import json
 from collections.abc import Mapping
@@ -20,21 +20,21 @@ class GenerationRecord:
     run: Mapping[str, Any]
     """The configuration that prompts, rewards and originals come from."""
     cells: Mapping[str, int]
-    """Problems to keep of each kind, topic and level."""
+    """Number of problems to keep of each kind, topic and level."""
     compared: Mapping[str, int]
-    """Number of problems of each test set and of other data that must not be repeated."""
+    """Number of problems in each test set and in the other data that must not be repeated."""
     settings: Mapping[str, Any]
 
     def write(self, directory: Path) -> None:
         write_json(directory / RECORD_FILE, asdict(self))
 
     def check(self, directory: Path) -> None:
-        """Raises CheckpointError if the generation in the directory has a different record."""
+        """Raise CheckpointError if the generation in the directory has a different record."""
         before, now = read_generation(directory), json.loads(json.dumps(asdict(self)))
         before["settings"]["loading"]["dtype"] = now["settings"]["loading"]["dtype"]
         refuse_changes("generation", directory, before, now)
 
 
 def read_generation(directory: Path) -> dict[str, Any]:
-    """Raises CheckpointError if the directory has no record."""
+    """The record of a generation. Raises CheckpointError if the directory has none."""
     return record_of("generation", directory / RECORD_FILE, asdict(GenerationRecord({}, {}, {}, {}, {})))

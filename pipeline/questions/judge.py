@@ -1,4 +1,4 @@
-"""Judges a written problem by what can be computed from its statement: its answer, its difficulty."""
+"""Judges a written problem by what can be computed from its statement: the answer and the difficulty."""
 
 import re
 from statistics import fmean
@@ -13,14 +13,14 @@ from pipeline.types import Problem
 from pipeline.verifier import Verdict
 
 FULL_SIZE_FRAC = 0.5
-"""Numbers of this share of their bound have the full value."""
+"""Numbers from this share of their bound have the full value."""
 LEAST_SIZE = 0.1
-"""Value of the smallest numbers. Not 0: they are no reason to fail a gate."""
+"""Value of the smallest numbers. It is not 0, because small numbers are no reason to fail a gate."""
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 
 def verdict_of(problem: Problem, text: str, config: QuestionsConfig) -> Verdict:
-    """``correct``: well formed, with an answer that holds and the difficulty asked for. ``unparsed``: malformed."""
+    """``correct`` if the key holds and the difficulty is the one asked for, ``unparsed`` if the text is malformed."""
     written = read_written(text)
     if isinstance(written, Malformed):
         return Verdict("unparsed")
@@ -30,9 +30,9 @@ def verdict_of(problem: Problem, text: str, config: QuestionsConfig) -> Verdict:
 
 
 def key_holds(written: WrittenProblem, config: QuestionsConfig) -> bool:
-    """True if the computed answer is the stated one and the solution's lines are right.
+    """True if the stated answer equals the computed one and the solution's lines are right.
 
-    A problem that cannot be computed holds unless ``must_compute``.
+    True for a problem that cannot be computed, unless ``must_compute``.
     """
     computation = computed.compute(written.statement)
     if computation is None:
@@ -43,11 +43,11 @@ def key_holds(written: WrittenProblem, config: QuestionsConfig) -> bool:
 
 
 def difficulty_value(problem: Problem, written: WrittenProblem, config: QuestionsConfig) -> float:
-    """0 for another number of operations or another topic than asked, trivial operations, a result of 0, numbers beyond
-    their bound, or a bare sum or equation where a story is asked for; otherwise the size of the numbers, at most 1.
+    """The size of the numbers, up to 1, or 0 if the difficulty is not the one asked for.
 
-    1 if the statement cannot be computed: nothing is known about it. A level that is not a number asks for no number of
-    operations.
+    0 means: the wrong number of operations or topic, trivial operations, a result of 0, numbers beyond their bound, or
+    a bare sum or equation where a story is asked for. A level that is not a number allows any number of operations. A
+    statement that cannot be computed gets 1, since nothing is known about it.
     """
     computation = computed.compute(written.statement)
     if computation is None:
@@ -57,15 +57,17 @@ def difficulty_value(problem: Problem, written: WrittenProblem, config: Question
         return 0.0
     if problem.type in TOPICS and not _has_topic(written.statement, problem):
         return 0.0
-    # A result of 0 is what a writer whose key is always 0 needs.
+    # Otherwise a writer could always state the key 0.
     if computation.is_trivial or same_answer("0", computation.answer):
         return 0.0
     return _size_value(computation, config.max_numbers.get(level))
 
 
 def _has_topic(statement: str, problem: Problem) -> bool:
-    """True for a story about the topic asked for. Another context or a practical setting may have any topic, but not a
-    made-up thing: new words would make a copy look novel."""
+    """True for a story about the topic asked for.
+
+    A new context or practical setting may have any topic, but no made-up thing: new words would make a copy look novel.
+    """
     story = read_story(statement)
     topic = story.topic if story else None
     is_free = problem.writing is not None and problem.writing.kind in ("context", "practical")
@@ -73,12 +75,12 @@ def _has_topic(statement: str, problem: Problem) -> bool:
 
 
 def _size_value(computation: Computation, bound: int | None) -> float:
-    """Mean over the steps of their largest number, in halves of the bound: one large number does not pay for all."""
+    """Mean over the steps of their largest number, relative to half the bound: one large number is not enough."""
     if bound is None:
         return 1.0
     if computation.largest > bound:
         return 0.0
     sizes = [float(computation.largest)]
-    if computation.family != "equation":  # its one step is the solution alone
+    if computation.family != "equation":  # its only step is the solution
         sizes = [max(map(float, _NUMBER.findall(step)), default=0.0) for step in computation.steps]
     return max(LEAST_SIZE, fmean(min(1.0, size / (FULL_SIZE_FRAC * bound)) for size in sizes))

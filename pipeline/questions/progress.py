@@ -1,4 +1,4 @@
-"""Progress of a generation. Rows are on disk in whole chunks, so that it can resume after a kill."""
+"""Progress of a generation. Rows are stored in whole chunks, so it can resume after a kill."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from pipeline.questions.tasks import Tasks
 from pipeline.types import Problem
 
 SCORED_FILE = "scored.jsonl"
-"""Rows as they were scored, not judged yet."""
+"""Scored rows, not yet judged."""
 
 
 class Progress:
-    """Rounds of tasks, each in chunks: as many tasks as it takes if the share that is kept stays what it is.
+    """Rounds of tasks, divided into chunks. Each round has as many tasks as it takes at the share kept so far.
 
-    A round depends on what was judged before it alone, so a resumed generation asks for the same tasks.
+    A round depends only on the rows judged before it, so a resumed generation asks for the same tasks.
 
     Args:
-        directory: holds SCORED_FILE. Its rows are taken first, and what is beyond the last whole chunk is cut off.
-        num_samples, max_written: as of ``next_tasks``.
+        directory: holds SCORED_FILE. Its rows are replayed first; anything after the last whole chunk is cut off.
+        num_samples, max_written: as for ``next_tasks``.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Progress:
         self._turns = Counter[Cell]()
         self._pending: list[list[Problem]] = []
         self.rows: list[Row] = []
-        """All that was written, judged."""
+        """All written problems, judged."""
         self._replay()
 
     @property
@@ -51,7 +51,7 @@ class Progress:
         return sum(row["is_kept"] for row in self.rows)
 
     def pending(self) -> Sequence[list[Problem]]:
-        """Chunks of tasks to be given now; empty once it is over."""
+        """Chunks of tasks to do next; empty once the generation is complete."""
         if not self._pending:
             cells = next_tasks(self._quotas, self.rows, self._num_samples, self._max_written)
             first = sum(self._turns.values())
@@ -60,7 +60,7 @@ class Progress:
         return tuple(self._pending)
 
     def add(self, rows: Sequence[Row]) -> int:
-        """Record and judge the rows of the first pending chunk. Returns how many are kept."""
+        """Record and judge the rows of the first pending chunk. Returns the number of rows kept."""
         self._file.append(rows)
         return self._judge(rows)
 

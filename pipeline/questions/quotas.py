@@ -1,4 +1,4 @@
-"""Numbers of problems of each kind, topic and level that are still to be written: a function of the rows so far."""
+"""The problems of each kind, topic and level that are still to be written, as a function of the rows so far."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from pipeline.types import WritingKind
 
 
 class Cell(NamedTuple):
-    """One kind of task on one topic at one level. An empty text: the data has no topics or levels."""
+    """One kind of task on one topic at one level; empty texts if the data has no topics or levels."""
 
     kind: WritingKind
     topic: str
@@ -25,20 +25,20 @@ Quotas = Mapping[Cell, int]
 
 
 def even_quotas(cells: Sequence[Cell], num_problems: int) -> Quotas:
-    """The problems to keep of each cell. The first cells have one more if the number does not divide."""
+    """The number of problems to keep of each cell. If they do not divide evenly, the first cells get one more."""
     share, rest = divmod(num_problems, len(cells))
     return {cell: share + (index < rest) for index, cell in enumerate(cells)}
 
 
 def next_tasks(quotas: Quotas, rows: Iterable[Mapping[str, Any]], num_samples: int, max_written: int) -> list[Cell]:
-    """The cells of the next tasks, in turn; empty once every quota is met or nothing more may be written.
+    """The cells of the next tasks, taking turns; empty once every quota is met or nothing more may be written.
 
-    As many are asked for as are missing, if the share that is kept stays what it was so far: one half at first.
+    There are as many tasks as it takes to meet the quotas at the share kept so far, which is taken to be half at first.
 
     Args:
-        rows: all that was written, judged.
-        num_samples: completions of a task.
-        max_written: of completions in all.
+        rows: all written problems, judged.
+        num_samples: completions per task.
+        max_written: maximum number of completions in all.
     """
     written, kept = Counter[Cell](), Counter[Cell]()
     for row in rows:

@@ -1,7 +1,7 @@
-"""A second, plain look for copies of test problems among the problems that are kept.
+"""A second, plain search for copies of test problems among the kept problems.
 
-It shares no code with the filter (filters.py), so a fault of the filter is not repeated here: sets of runs of three
-words, with numbers masked, and every text compared with every other of a similar length.
+It shares no code with the filter (filters.py), so it does not repeat a fault of the filter. It compares sets of runs of
+three words, with numbers masked, of every statement and every test problem of similar length.
 """
 
 import re
@@ -12,12 +12,14 @@ _TOKEN = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?|[^\W\d_]+|[-+*/^=<>%\u00d7\u00f7]
 _WORD = re.compile(r"(?<!\\)\b[^\W\d_]{2,}")
 _MIN_WORDS = 6
 _Text = tuple[str, frozenset[tuple[str, ...]]]
-"""A text without case, white space and punctuation, and its runs."""
+"""A text without case, white space and punctuation; its runs of three words."""
 
 
 def copies(statements: Iterable[str], test_problems: Mapping[str, Iterable[str]], near: float) -> Iterator[str]:
-    """A line for every statement that is a copy of a test problem: equal apart from case, white space and signs, or
-    with a share of ``near`` of the runs that either has in common."""
+    """Yield a line for every statement that is a copy of a test problem.
+
+    A copy is equal apart from case, white space and punctuation, or has a share ``near`` of all runs in common.
+    """
     known = [(name, _read(text)) for name, texts in test_problems.items() for text in texts]
     for statement in statements:
         own = _read(statement)

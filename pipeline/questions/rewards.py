@@ -1,4 +1,4 @@
-"""The rewards of written problems. Each is in [0, 1], and 0 for a malformed text. docs/questions.md has a table."""
+"""The rewards of written problems. Each is in [0, 1]; a malformed text gets 0. docs/questions.md has a table."""
 
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -18,13 +18,16 @@ from pipeline.verifier import Verdict, grade_batch
 
 @register("well_formed")
 def well_formed(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
-    """1 for a statement, a worked solution and an answer in their tags."""
+    """1 for a completion with a statement, a worked solution and an answer in their tags."""
     return [float(written is not None) for written in _written(group)]
 
 
 @register("checked")
 class Checked:
-    """1 if the stated answer and the solution's lines are those computed from the statement."""
+    """1 if the stated answer and the solution's lines match what is computed from the statement.
+
+    Also 1 if nothing can be computed, unless ``must_compute``.
+    """
 
     def __init__(self, context: RewardContext) -> None:
         self._config = context.config.questions
@@ -35,7 +38,7 @@ class Checked:
 
 @register("difficulty")
 class Difficulty:
-    """0 unless the number of operations is the one asked for; then the size of the numbers."""
+    """0 for another difficulty than the one asked for; otherwise it grows with the numbers."""
 
     def __init__(self, context: RewardContext) -> None:
         self._config = context.config.questions
@@ -48,10 +51,10 @@ class Difficulty:
 
 @register("diverse")
 def diverse(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
-    """1 - mean similarity to the other problems of the group. Alone: 1.
+    """1 - mean similarity to the other problems of the group; 1 if there are no others.
 
-    Of skeletons, so that one problem about other people and things is still one. Variations of one problem all share
-    its skeleton, so their words stay as they are.
+    Skeletons are compared, so one problem retold about other people and things is still one problem. Variations of one
+    problem all share its skeleton, so their plain words are compared.
     """
     reading = skeleton if _kind(group.problem) == "new" else plain
     found = [phrases(reading(written.statement)) if written else None for written in _written(group)]
@@ -65,7 +68,7 @@ def diverse(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
 
 @register("variation")
 class Variation:
-    """1 for a variation of the original as it was asked for. A new problem has no original: 1."""
+    """1 for the kind of variation that was asked for. A new problem has no original and also gets 1."""
 
     def __init__(self, context: RewardContext) -> None:
         self._config = context.config.questions.variation
@@ -80,12 +83,14 @@ class Variation:
 
 @register("novel")
 class Novel(StatefulReward):
-    """Falls from 1 to 0 with the similarity to the training data and the problems written last, numbers and names
-    masked. Things are kept: once they are masked too, most honest stories of one operation are copies of some other.
-    So a new problem that is one of the training data but for names, things and wording is a copy if its numbers are
-    equal.
+    """Falls from 1 to 0 as the similarity to the training data and to the latest written problems rises.
 
-    The state is the list of these problems' statements, oldest first: those that are well formed, with a right key.
+    Numbers and names are masked. Things are kept, because with things masked too, most honest stories of one operation
+    would count as copies. Retold training problems are therefore found separately: a new problem is a copy if it
+    differs from one only in names, things and, for a story, wording.
+
+    The state is the list of the latest written statements, oldest first. Only well-formed problems with a right key
+    enter it.
     """
 
     state: list[str]
@@ -98,7 +103,7 @@ class Novel(StatefulReward):
         self._originals: set[tuple[object, ...]] | None = None
 
     def __call__(self, group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
-        # Other parameters leave the rest as it is: with numbers and names masked it would be a copy of its original.
+        # A variation with other parameters keeps all other words: with numbers and names masked it would be a copy.
         known = self._known_texts(plain if _kind(group.problem) == "parameters" else anonymous)
         known.set_history(self.state)
         found = _written(group)
@@ -112,13 +117,13 @@ class Novel(StatefulReward):
         ]
 
     def _is_copy(self, statement: str) -> bool:
-        """True if a training problem differs in names, things and, for a story, wording alone."""
+        """True if some training problem differs only in names, things and, for a story, wording."""
         if self._originals is None:
             self._originals = set(map(_told, training_statements(self._context.training_problems())))
         return _told(statement) in self._originals
 
     def _known_texts(self, reading: Reading) -> KnownTexts:
-        """Made when first needed: the learner, which only advances the state, does without."""
+        """The training data in a reading. Made on first use: a learner only advances the state and needs none."""
         if reading not in self._known:
             self._known[reading] = KnownTexts(training_statements(self._context.training_problems()), reading)
         return self._known[reading]
@@ -136,8 +141,10 @@ class Novel(StatefulReward):
 
 @register("solvable")
 class Solvable:
-    """Highest where the target share of the solver's answers agree with the stated one. 0 where all do or none, or more
-    of them agree on another answer: then the stated one is probably wrong."""
+    """Highest if the target share of the solver's answers agrees with the stated one.
+
+    0 if all or none agree, or if more agree on some other answer: then the stated one is probably wrong.
+    """
 
     def __init__(self, context: RewardContext) -> None:
         if context.solve is None or context.config.questions.solver is None:
@@ -162,13 +169,13 @@ class Solvable:
 
 
 def _told(statement: str) -> tuple[object, ...]:
-    """Equal for problems that differ only in names, things and, for stories, wording."""
+    """A key that is equal for problems that differ only in names, things and, for stories, wording."""
     story = read_story(statement)
     return story.key if story else tuple(with_numbers(statement))
 
 
 def novelty_value(similarity: float, config: NoveltyConfig) -> float:
-    """1 up to ``free_similarity``, 0 from ``copy_similarity`` on, linear in between."""
+    """1 up to ``free_similarity``, 0 from ``copy_similarity``, linear in between."""
     if similarity >= config.copy_similarity:
         return 0.0
     if similarity <= config.free_similarity:
@@ -177,19 +184,19 @@ def novelty_value(similarity: float, config: NoveltyConfig) -> float:
 
 
 def consistent_rate(verdicts: Sequence[Verdict]) -> float:
-    """Share of a problem's solutions that agree with the stated answer; 0 if more of them have one other answer."""
+    """Share of a problem's solutions that agree with the stated answer; 0 if more agree on some other answer."""
     num_right = sum(verdict.outcome == "correct" for verdict in verdicts)
     others = Counter(verdict.answer for verdict in verdicts if verdict.outcome == "incorrect")
     return 0.0 if num_right < max(others.values(), default=0) else num_right / max(len(verdicts), 1)
 
 
 def solve_rate_value(rate: float, target: float) -> float:
-    """1 at the target, falling linearly to 0 at a rate of 0 and of 1."""
+    """1 at the target, falling linearly to 0 at the rates 0 and 1."""
     return rate / target if rate <= target else (1 - rate) / (1 - target)
 
 
 def training_statements(problems: Sequence[Problem]) -> list[str]:
-    """The distinct statements of the training data: of ordinary problems, and the examples and originals of tasks."""
+    """The distinct statements of the training data: ordinary problems, and the examples and originals of tasks."""
     found: dict[str, None] = {}
     for problem in problems:
         if problem.writing is None:
@@ -208,6 +215,6 @@ def _kind(problem: Problem) -> WritingKind:
 
 
 def _written(group: RolloutGroup) -> list[WrittenProblem | None]:
-    """None: malformed."""
+    """The problem in each completion; None if it is malformed."""
     read = [read_written(completion.text) for completion in group.completions]
     return [each if isinstance(each, WrittenProblem) else None for each in read]

@@ -1,4 +1,4 @@
-"""One row per written problem: the record of stages, evaluations and the generation job."""
+"""One row per written problem, as stages, evaluations and the generation job record it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ def written_rows(group: RolloutGroup, terms: Sequence[RewardTerm], model: str, s
     """A row for each completion of a scored group.
 
     Args:
-        model: who wrote it.
+        model: the model that wrote it.
         seeds: sampling seed of each completion.
     """
     scored = zip(group.completions, group.rewards, seeds, strict=True)
@@ -53,7 +53,7 @@ def written_row(problem: Problem, completion: Completion, reward: RewardBreakdow
 
 
 def written_problem(row: Row) -> Problem:
-    """The task that a kept row is an example of, for SFT."""
+    """A kept row as an SFT problem: its task, with the written problem as the example."""
     return Problem(
         id=f"{row['id']}-written",
         prompt=tuple(row["prompt"]),

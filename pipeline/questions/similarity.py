@@ -1,10 +1,10 @@
-"""Similarity of two statements, with their numbers, names and things or without.
+"""Similarity of two statements, with or without their numbers, names and things.
 
-A skeleton is a statement in which numbers, names and things are masked: "Mia has 5 jars with 11 stones in each jar."
+A skeleton is a statement with numbers, names and things masked: "Mia has 5 jars with 11 stones in each jar."
 becomes ``@name has # @thing with # @thing in each @thing``. The rules are simple enough for any English text:
 
 - a number is digits, or a word such as "twelve";
-- a name is a capitalised word, but not one of the words that sentences begin with (``_COMMON``) where it begins one;
+- a name is a capitalised word, unless it begins a sentence and is common there (``_COMMON``);
 - a thing is the word that a number counts, wherever it occurs, in singular or plural.
 """
 
@@ -38,9 +38,9 @@ _COMMON_WORDS = """
 _NUMBERS = frozenset(_NUMBER_WORDS.split())
 _COMMON = frozenset(_COMMON_WORDS.split())
 _SKIPPED = frozenset(("more", "fewer", "less", "times", "as", "many", "much", "of", "other", "the", "%"))
-"""Words between a number and what it counts: 3 times as many stones."""
+"""Words that may stand between a number and what it counts: 3 times as many stones."""
 Reading = Callable[[str], list[str]]
-"""The words of a text that are compared."""
+"""A function that returns the words of a text to compare."""
 
 
 class Word(NamedTuple):
@@ -51,7 +51,7 @@ class Word(NamedTuple):
 
 @lru_cache(4096)
 def read_words(text: str) -> tuple[Word, ...]:
-    """Words, numbers and operators of a text, in order. Other signs are left out."""
+    """The words, numbers and operators of a text, in order, without other signs."""
     text = unicodedata.normalize("NFKC", text)
     tokens = _TOKEN.findall(text)
     names = {name.lower() for name in _INNER_CAPITAL.findall(text)} - {"i"}
@@ -74,7 +74,7 @@ def anonymous(text: str) -> list[str]:
 
 
 def with_numbers(text: str) -> list[str]:
-    """The words with names and things masked. Equal for copies about other people and things."""
+    """The words with names and things masked: equal for copies about other people and things."""
     return [word.text if word.kind == "number" else _MASKS.get(word.kind, word.text) for word in read_words(text)]
 
 
@@ -87,12 +87,12 @@ def numbers(text: str) -> list[str]:
 
 
 def names_and_things(text: str) -> set[str]:
-    """In singular."""
+    """The names and things of a text, in singular."""
     return {_singular(word.text) for word in read_words(text) if word.kind in ("name", "thing")}
 
 
 def word_cosine(first: Sequence[str], second: Sequence[str]) -> float:
-    """Cosine of the counts of words."""
+    """Cosine of the word counts of two texts."""
     return cosine(Counter(first), Counter(second))
 
 
@@ -104,7 +104,7 @@ def cosine(first: Mapping[str, float], second: Mapping[str, float]) -> float:
 
 
 def phrases(words: Sequence[str]) -> dict[str, float]:
-    """The 1- to 3-grams of the words; one that occurs n times counts 1 + ln n."""
+    """The 1- to 3-grams of the words, with weight 1 + ln n for one that occurs n times."""
     return {gram: 1 + log(count) for gram, count in Counter(ngrams(words)).items()}
 
 
@@ -114,10 +114,10 @@ def ngrams(words: Sequence[str]) -> list[str]:
 
 
 class KnownTexts:
-    """Texts that others are compared with: cosine of the TF-IDF of 1- to 3-grams, sublinear.
+    """Texts that others are compared with, by the cosine of the sublinear TF-IDF of 1- to 3-grams.
 
-    N-grams are hashed, so that those of later texts count too: with a fixed vocabulary a text of new words would look
-    like the few words it shares. Weights (idf) are those of the texts the object is made with.
+    N-grams are hashed, so those of later texts count too: with a fixed vocabulary, a text of new words would be judged
+    by the few known words in it. The idf weights are those of the texts passed to the constructor.
     """
 
     def __init__(self, texts: Iterable[str], reading: Reading = anonymous) -> None:
@@ -134,7 +134,7 @@ class KnownTexts:
         self._history = _by_ngram(self._rows([]))
 
     def set_history(self, texts: Sequence[str]) -> None:
-        """Replaces the later texts. Those that stay are not worked out again."""
+        """Replace the later texts. Those that stay are not vectorised again."""
         if texts is self._later_texts:
             return
         from scipy.sparse import vstack
@@ -147,7 +147,7 @@ class KnownTexts:
         self._history = _by_ngram(vstack([*self._later.values()]) if self._later else self._rows([]))
 
     def similarities(self, texts: Sequence[str]) -> list[float]:
-        """Similarity of each text to the most similar known one; 0 if none is known."""
+        """Similarity of each text to its most similar known text; 0 if none is known."""
         if not texts:
             return []
         rows = self._rows(texts)
@@ -155,12 +155,12 @@ class KnownTexts:
         return [float(max(pair)) for pair in zip(*highest, strict=True)]
 
     def _rows(self, texts: Sequence[str]) -> Any:
-        """Sparse, [num_texts, num_ngrams], of length 1 each. For no texts: one empty row."""
+        """Sparse rows [num_texts, num_ngrams] of unit length; one empty row for no texts."""
         return self._weights.transform(self._counts.transform([self._reading(text) for text in texts] or [[]]))
 
 
 def _by_ngram(rows: Any) -> Any:
-    """Transposed and stored by n-gram, so that a product with few rows visits their n-grams only."""
+    """The rows transposed and stored by n-gram, so that a product with a few rows visits only their n-grams."""
     return rows.T.tocsr()
 
 

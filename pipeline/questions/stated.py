@@ -1,4 +1,4 @@
-"""The answer that a written problem states: can it be read, what form has it, is it another one's equal.
+"""The answer that a written problem states: whether it can be read, its form, and whether it equals another.
 
 Everything is decided in this process, in time linear in the length of the answer.
 """
@@ -30,13 +30,13 @@ def can_be_read(answer: str) -> bool:
 
 
 def same_answer(answer: str, key: str) -> bool:
-    """Equal as far as text, plain numbers and words decide it. A sum is no match for its value."""
+    """True if the two are equal as texts, plain numbers or words. A sum does not match its value."""
     verdict = begin(_as_completion(answer), key)
     return isinstance(verdict, Verdict) and verdict.outcome == "correct"
 
 
 def answer_form(answer: str) -> AnswerForm:
-    """The form a reader is asked for: two variations of one problem have the same."""
+    """The form of an answer, which is the same for all variations of one problem."""
     tidy = clean(answer)
     if quantity := read_quantity(tidy):
         if quantity.value.denominator == 1 and not quantity.num_decimals:

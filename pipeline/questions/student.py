@@ -1,6 +1,6 @@
-"""Data for the student: the written problems that were kept, and as many tokens of real ones.
+"""Data for the student: the kept written problems, and real problems with the same number of tokens.
 
-The same student is trained on each, so the difference is what the written problems are worth. docs/questions.md.
+The same student is trained on each, so the difference shows what the written problems are worth. docs/questions.md.
 """
 
 import hashlib
@@ -42,14 +42,14 @@ class StudentSettings:
     """The real problems: an embedded set, or a directory made by ``jobs/prepare_data.py split``."""
     output: Path
     model: str = "embedded:smollm2-135m-instruct"
-    """The student: its tokenizer counts."""
+    """The student, whose tokenizer counts the tokens."""
     seed: int = 0
     max_problems: int | None = None
-    """Maximum number of written problems, drawn at random. None: all that were kept."""
+    """Maximum number of written problems, drawn at random. None: all kept ones."""
 
 
 class Example(NamedTuple):
-    """A row of the files that are written."""
+    """A row of the output files."""
 
     question: str
     answer: str
@@ -62,20 +62,20 @@ class Example(NamedTuple):
 class Counted(NamedTuple):
     example: Example
     num_tokens: int
-    """Tokens of question and worked solution. Prompt and chat template add the same to every problem."""
+    """Tokens of question and worked solution. Prompt and chat template add equally many to every problem."""
 
 
 @dataclass(frozen=True)
 class StudentData:
     train: dict[str, list[Counted]]
-    """By side: ``written`` and ``real``."""
+    """Side (``written`` or ``real``) -> training problems."""
     test: list[Example]
-    """Held out from both."""
+    """Held-out problems of both sides."""
     left_out: dict[str, Counter[str]]
-    """Side -> reason -> problems that are not used."""
+    """Side -> reason -> number of problems left out."""
 
     def counts(self, side: str) -> dict[str, Any]:
-        """Problems and tokens of a side, and its problems by level."""
+        """The numbers of problems and tokens of a side, and of its problems by level."""
         levels = Counter(item.example.level for item in self.train[side])
         return {
             "num_problems": len(self.train[side]),
@@ -85,7 +85,7 @@ class StudentData:
 
 
 def prepare_student(settings: StudentSettings) -> StudentData:
-    """Choose the problems of both sides, and write their files and ``student.json``, all or nothing.
+    """Choose the problems of both sides, then write their files and ``student.json``: all of them or none.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -97,7 +97,7 @@ def prepare_student(settings: StudentSettings) -> StudentData:
     test, left_out = _real(settings, "eval"), {"written": Counter[str](), "real": Counter[str]()}
     held_out = Similar(example.question for example in test)
     pool = _shuffled(_usable(_real(settings, "train"), held_out, left_out["real"]), settings.seed)
-    # With other numbers a real problem is a variation: only the same numbers make a copy.
+    # A real problem with other numbers is a variation. Only the same numbers make it a copy.
     real = Similar((example.question for example in pool), readings=[other_names])
     counts = left_out["written"]
     usable = _without_copies(_usable(_written(settings.written), held_out, counts), real, counts)
@@ -116,9 +116,9 @@ def prepare_student(settings: StudentSettings) -> StudentData:
 def same_tokens(written: Sequence[Counted], pool: Sequence[Counted]) -> list[Counted]:
     """Real problems with as many tokens as the written ones, to within half a problem.
 
-    For each written problem, one of its level whose length brings the two sums closest; none if that would not help.
-    Then more, of the same levels in turn, while they help. So numbers, levels and lengths are alike as well, as far as
-    the pool has such problems. Of equally long ones the first is taken.
+    For each written problem, take the one of its level whose length brings the two totals closest, or none if that
+    would not help. Then add more, taking the same levels in turn, while that helps. So the number of problems, their
+    levels and their lengths match too, as far as the pool allows. Among equally long problems the first is taken.
 
     Raises:
         DataError: the pool is too small.
@@ -149,7 +149,7 @@ def same_tokens(written: Sequence[Counted], pool: Sequence[Counted]) -> list[Cou
 
 
 def _nearest(items: Sequence[Counted], missing: int) -> int | None:
-    """Position of the problem whose length is closest to what is missing; None if none brings the sums closer."""
+    """Position of the problem whose length is closest to what is missing; None if none brings the totals closer."""
     after = bisect_left(items, missing, key=lambda item: item.num_tokens)
     near = range(max(after - 1, 0), min(after + 1, len(items)))
     distances = ((abs(items[position].num_tokens - missing), position) for position in near)
@@ -169,10 +169,10 @@ def _check(settings: StudentSettings) -> None:
 
 
 def _written(place: Path) -> Iterator[Example]:
-    """The written problems that were kept.
+    """The kept written problems.
 
     Raises:
-        DataError: there is none, or nothing of the kind at that place.
+        DataError: none were kept, or the place holds no written problems.
     """
     if (place / "checkpoints").is_dir():
         return _examples(_rows_of_run(place), FIELDS)
@@ -219,7 +219,7 @@ def _examples(rows: Iterable[Row], names: FieldNames) -> Iterator[Example]:
 
 
 def _usable(examples: Iterable[Example], held_out: Similar, left_out: Counter[str]) -> list[Example]:
-    """Complete problems, each once, and none that is held out. The others are counted."""
+    """The complete problems, each once, without copies of held-out ones. The others are counted."""
     usable: dict[str, Example] = {}
     for example in examples:
         if not (example.question and example.answer and example.solution):
@@ -234,7 +234,7 @@ def _usable(examples: Iterable[Example], held_out: Similar, left_out: Counter[st
 
 
 def _without_copies(examples: Iterable[Example], real: Similar, left_out: Counter[str]) -> list[Example]:
-    """The problems that are no copies of real ones. The others are counted."""
+    """The problems that do not copy real ones. The others are counted."""
     kept = []
     for example in examples:
         if match := real.find(example.question):

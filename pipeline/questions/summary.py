@@ -1,4 +1,4 @@
-"""Measures of an evaluation of written problems, with 95 % intervals."""
+"""Measures of written problems in an evaluation, with 95 % intervals."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 Measure = dict[str, float]
-"""``mean``, ``low``, ``high`` and ``num``, the number of values."""
+"""``mean``, ``low``, ``high``, and ``num``: the number of values."""
 TITLES = {
     "well_formed": "well formed",
     "computed": "can be computed",
@@ -33,10 +33,10 @@ SHARES = ("well_formed", "computed", "right_key", "accepted")
 def writing_summary(rows: Sequence[Row]) -> dict[str, Measure]:
     """Each measure of TITLES.
 
-    Shares and quality are over all rows, novelty is over well-formed ones. A right key is one that was computed:
-    ``accepted`` may be more, where ``questions.must_compute`` is off. Operations and numbers are over statements
-    that can be computed, whatever their key. Diversity is the mean distance of two well-formed statements of a level,
-    with names, things and numbers masked.
+    Shares and quality are over all rows, novelty over well-formed ones. A key counts as right only if it can be
+    computed; ``accepted`` also counts others where ``questions.must_compute`` is off, so it can be larger. Operations
+    and numbers are over all statements that can be computed, whatever their key. Diversity is the mean distance between
+    two well-formed statements of a level, with names, things and numbers masked.
     """
     statements = [row for row in rows if row["statement"]]
     computations = {row["statement"]: compute(row["statement"]) for row in statements}
@@ -56,7 +56,7 @@ def writing_summary(rows: Sequence[Row]) -> dict[str, Measure]:
 
 
 def writing_section(evaluations: Sequence[Row]) -> str:
-    """HTML: measures by evaluation; empty if nothing was written."""
+    """The measures of each evaluation as HTML; empty if nothing was written."""
     written = [evaluation for evaluation in evaluations if "writing" in evaluation]
     if not written:
         return ""
@@ -67,7 +67,7 @@ def writing_section(evaluations: Sequence[Row]) -> str:
 
 
 def writing_table(evaluations: Sequence[Row]) -> "Table":
-    """For a terminal: the same measures."""
+    """The same measures for a terminal."""
     from rich.table import Table
     from rich.text import Text
 
@@ -81,7 +81,7 @@ def writing_table(evaluations: Sequence[Row]) -> "Table":
 
 
 def _of_evaluation(name: str, evaluation: Row) -> str:
-    """A dash for a measure that the version which made the evaluation did not have."""
+    """One measure as text; a dash if the evaluation was made by a version that did not have it."""
     return shown(name, evaluation["writing"].get(name, {"num": 0}))
 
 
@@ -111,8 +111,11 @@ def _mean(values: Sequence[float], scale: float = 1.0) -> Measure:
 
 
 def _diversity(rows: Sequence[Row]) -> Measure:
-    """A mean over pairs is a U-statistic of order 2: its standard error is twice that of the mean of the distances from
-    each statement to the others. Hoeffding, 1948."""
+    """The mean distance over all pairs of statements of a level.
+
+    It is a U-statistic of order 2: its standard error is twice that of the mean of the per-statement distances.
+    Hoeffding, 1948.
+    """
     by_level: dict[str | None, list[str]] = {}
     for row in rows:
         by_level.setdefault(row["level"], []).append(row["statement"])

@@ -20,7 +20,7 @@ _IN_TENS_AND_ONES: dict[str, Callable[[int, int], str]] = {
 
 
 class _NotASumError(ValueError):
-    """A tree with something else in it than whole numbers and operations whose results are whole."""
+    """A tree that is not made of whole numbers and operations with whole results alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,11 @@ class Sum:
     largest: int
     is_trivial: bool
     solutions: frozenset[str]
-    """Every worked solution that the embedded sets may have: in steps, in one line, in tens and ones."""
+    """Every worked solution that the embedded sets may give: in steps, in one line, in tens and ones."""
 
 
 def read_sum(statement: str) -> Sum | None:
-    """None: not such a question."""
+    """The sum in a question, worked out; None if the statement asks for no sum."""
     if match := _LARGEST.fullmatch(statement):
         return _largest(match[1])
     match = _QUESTION.fullmatch(statement)
@@ -81,7 +81,7 @@ def _in_tens_and_ones(steps: list[Step]) -> list[str]:
 
 
 def _work(node: Node, steps: list[Step]) -> int:
-    """The value of a tree. Appends its operations to the steps, inner ones first."""
+    """The value of a tree. Its operations are appended to the steps, inner ones first."""
     match node.head, node.args:
         case "number", (value, _) if value.denominator == 1:
             return int(value)

@@ -1,4 +1,4 @@
-"""The tasks of a generation: by kind, topic and level, as the run asks for them."""
+"""The tasks of a generation, by kind, topic and level, with the prompts of the run."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -18,10 +18,10 @@ class Tasks:
     """Gives the tasks of each cell.
 
     Args:
-        training: tasks of the run's training data. Those that vary a problem are given again, with new seeds.
+        training: tasks of the run's training data. Its variation tasks are used again, with new seeds.
 
     Raises:
-        DataError: there is no problem that a variation could start from.
+        DataError: a variation has no original of its topic and level.
     """
 
     def __init__(self, config: GenerationConfig, writing: WritingConfig, training: Sequence[Problem]) -> None:
@@ -46,10 +46,11 @@ class Tasks:
             )
 
     def task(self, cell: Cell, index: int, turn: int) -> Problem:
-        """
+        """The next task of a cell.
+
         Args:
-            index: of the task among all, which names it.
-            turn: how many tasks of the cell come before it.
+            index: position among all tasks, which names it.
+            turn: number of earlier tasks of the cell.
         """
         name = f"written-{self._seed}-{index:06d}"
         if cell.kind == "new":
@@ -62,5 +63,5 @@ def _named(values: Iterable[str | None]) -> str:
 
 
 def _sorted(values: Iterable[str | None]) -> list[str]:
-    """The distinct values; an empty text where the data has none."""
+    """The distinct values in natural order, with an empty text for None."""
     return sorted({value or "" for value in values}, key=natural_order)

@@ -1,4 +1,4 @@
-"""Is a written problem a variation of its original, of the kind that was asked for?"""
+"""Rates how well a written problem varies its original in the way that was asked for."""
 
 import re
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from pipeline.types import WritingTask
 FALL = 0.25
 """A similarity this far outside its band is worth 0."""
 CHANGED_FRAC = 0.5
-"""Share of names and things that another context changes at least."""
+"""Minimum share of names and things that another context must change for the full value."""
 _OPERATOR = re.compile(r"[-+*/]")
 
 
 def variation_value(task: WritingTask, written: WrittenProblem, config: VariationConfig) -> float:
-    """The lowest of: similarity in the band of the kind, what the kind changes, length; 0 for another form of answer.
+    """The lowest value of similarity, change and length; 0 if the answer has another form than the original's.
 
-    1 for a new problem, which has no original.
+    A new problem has no original and gets 1.
     """
     if task.kind == "new" or task.original is None:
         return 1.0
@@ -47,14 +47,14 @@ def band_value(similarity: float, band: BandConfig) -> float:
 
 
 def _number_change(before: Sequence[str], after: Sequence[str]) -> float:
-    """Share of the numbers that differ from the one in their place; 0 if the same ones change places."""
+    """Share of numbers that differ from the original's in the same place; 0 if the numbers are only reordered."""
     if sorted(before) == sorted(after):
         return 0.0
     return sum(old != new for old, new in zip(before, after, strict=False)) / max(len(before), len(after))
 
 
 def _context_change(original: str, statement: str) -> float:
-    """1 if at least ``CHANGED_FRAC`` of names and things are new. 0 if the operations are others, where computed."""
+    """1 if at least ``CHANGED_FRAC`` of names and things are new; 0 if the computed operations differ."""
     if _operations(original) != _operations(statement):
         return 0.0
     before, after = names_and_things(original), names_and_things(statement)
@@ -62,7 +62,7 @@ def _context_change(original: str, statement: str) -> float:
 
 
 def _is_practical(statement: str) -> bool:
-    """False for a story about people, who have no article: "the bakery". Nothing is known of any other text."""
+    """False for a story in which no holder has an article, as "the bakery" has. True for any text that is no story."""
     story = read_story(statement)
     return story is None or any(
         holder.lower().startswith("the ") for sentence in story.sentences for holder in sentence.holders
@@ -76,6 +76,6 @@ def _operations(statement: str) -> list[str]:
 
 
 def _length_value(original: str, statement: str, max_ratio: float) -> float:
-    """1 up to the largest ratio of the numbers of words, falling to 0 at twice that."""
+    """1 if the word counts differ by a factor of at most ``max_ratio``, falling to 0 at twice that."""
     lengths = sorted(max(1, len(plain(text))) for text in (original, statement))
     return min(1.0, max(0.0, 2 - lengths[1] / lengths[0] / max_ratio))

@@ -1,4 +1,4 @@
-"""Reads what a policy wrote: a statement, its worked solution and its answer, each in its tags.
+"""Reads what a policy wrote: a statement, a worked solution and an answer, each in its own tags.
 
     <problem>
     Mia has 5 jars with 11 stones in each jar. How many stones does Mia have?
@@ -26,22 +26,22 @@ MAX_STATEMENT_CHARS = 4000
 MAX_SOLUTION_CHARS = 8000
 MAX_ANSWER_CHARS = 200
 MAX_DIGITS = 30
-"""Digits of a number."""
+"""Maximum digits of a number."""
 MIN_WORDS = 3
-"""Words and numbers of a statement, its own answer not counted."""
+"""Minimum words and numbers of a statement, not counting its answer."""
 
 _FORM = re.compile(r"\s*<problem>(.*)</problem>\s*<solution>(.*)</solution>\s*<answer>(.*)</answer>\s*", re.DOTALL)
 _LONG_NUMBER = re.compile(rf"[0-9]{{{MAX_DIGITS + 1}}}")
 _TOKEN = re.compile(r"\w+")
 _NUMBERS = r"-+*/×÷·0-9.,()\s"
 _EQUATION = re.compile(rf"(?<![{_NUMBERS}])([{_NUMBERS}]++)=\s*+\$?(-?[0-9][0-9.,]*)")
-"""Numbers and operators, all of them that stand together, and the number they are equal to."""
+"""The longest run of numbers and operators before an equals sign, and the number after it."""
 _SUM = re.compile(r"[0-9(].*[-+*/×÷·].*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenProblem:
-    """A problem that a policy wrote. The parts are stripped."""
+    """A problem that a policy wrote, its parts stripped of outer white space."""
 
     statement: str
     solution: str
@@ -53,12 +53,12 @@ class Malformed:
     """A text that is not a written problem."""
 
     reason: str
-    """In a few words."""
+    """A few words."""
 
 
 @lru_cache(4096)
 def read_written(text: str) -> WrittenProblem | Malformed:
-    """The problem in a completion. Each tag must be there once, in order, with nothing around or between them."""
+    """The problem in a completion. Each tag must occur once, in order, with nothing around or between the parts."""
     if len(text) > 2 * (MAX_STATEMENT_CHARS + MAX_SOLUTION_CHARS):
         return Malformed("text too long")
     for tag in TAGS:
@@ -112,13 +112,13 @@ def _states(statement: str, answer: str) -> bool:
     if announced is not None and same_answer(announced, answer):
         return True
     _, question_mark, behind = statement.rpartition("?")
-    if question_mark and _occurrences(answer).search(behind.partition("[asy]")[0]):  # a figure is no statement
+    if question_mark and _occurrences(answer).search(behind.partition("[asy]")[0]):  # drawing code does not count
         return True
     return any(same_answer(result, answer) for result in _results(statement))
 
 
 def _results(statement: str) -> Iterator[str]:
-    """12 of ``3 + 9 = 12``, but not of ``3x + 9 = 12``."""
+    """The results of sums: 12 for ``3 + 9 = 12``, but nothing for ``3x + 9 = 12``."""
     for match in _EQUATION.finditer(statement):
         before = statement[: match.start()][-1:]
         is_part_of_term = bool(before) and (before.isalnum() or before in "^_") and not match[1][0].isspace()
@@ -127,5 +127,5 @@ def _results(statement: str) -> Iterator[str]:
 
 
 def _occurrences(answer: str) -> re.Pattern[str]:
-    """The answer itself, not as part of a longer word or number."""
+    """A pattern that finds the answer, but not inside a longer word or number."""
     return re.compile(rf"(?<![\w.]){re.escape(clean(answer))}(?!\w|[.,][0-9])")

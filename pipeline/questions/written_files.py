@@ -1,4 +1,4 @@
-"""Files of a generation: the problems as training data, all that was written, a report and a page."""
+"""Files of a generation: the problems as training data, everything that was written, a report and a page."""
 
 import json
 from collections import Counter
@@ -30,11 +30,11 @@ def write_generation(
     config: Mapping[str, Any],
     record: Mapping[str, Any],
 ) -> Report:
-    """Write all files; each appears whole. Returns the report.
+    """Write all files and return the report. Each file appears complete.
 
     Args:
-        rows: all that was written, judged.
-        config, record: settings, and what the job started with, as plain JSON.
+        rows: all written problems, judged.
+        config, record: the settings, and the GenerationRecord, as plain JSON.
 
     Raises:
         CheckpointError: a file cannot be written.
@@ -54,7 +54,7 @@ def write_generation(
 
 
 def _check_copies(path: Path, test_sets: TestSets) -> None:
-    """Recount on the file as it is written. With copies in it, it is deleted."""
+    """Check the finished file for copies of test problems once more. Deletes the file if there are any."""
     statements = [
         json.loads(line)["problem"] for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n") if line
     ]
@@ -68,7 +68,7 @@ def _check_copies(path: Path, test_sets: TestSets) -> None:
 
 
 def read_report(directory: Path) -> Report:
-    """Raises CheckpointError if the generation has no report yet."""
+    """The report of a finished generation. Raises CheckpointError if there is none yet."""
     try:
         return cast(Report, json.loads((directory / REPORT_FILE).read_text()))
     except (OSError, ValueError) as error:
@@ -96,7 +96,7 @@ def training_row(row: Row) -> dict[str, Any]:
 
 
 def report(rows: Sequence[Row], quotas: Quotas, test_sets: TestSets) -> Report:
-    """Counts of problems asked for, written and kept, reasons of the others, and the proof about the test sets."""
+    """Counts of problems asked for, written, kept and rejected by reason, and the proof about the test sets."""
     written, kept = (Counter(map(Cell.of, part)) for part in (rows, [row for row in rows if row["is_kept"]]))
     return {
         "num_asked": sum(quotas.values()),
@@ -115,7 +115,7 @@ def report(rows: Sequence[Row], quotas: Quotas, test_sets: TestSets) -> Report:
 
 
 def _mean(rows: Sequence[Row], part: str) -> dict[str, float | None]:
-    """Mean of a part of the reward, over all rows and over those that are kept."""
+    """Mean of a reward part, over all rows and over the kept ones."""
     values = {"written": [r["parts"][part] for r in rows], "kept": [r["parts"][part] for r in rows if r["is_kept"]]}
     return {among: sum(found) / len(found) if found else None for among, found in values.items()}
 

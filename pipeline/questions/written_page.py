@@ -1,5 +1,5 @@
-"""The page of a generation: what was kept and why the rest was not, the proof about test sets, and a browser over every
-problem that was written."""
+"""The page of a generation: what was kept, why the rest was rejected, the proof about test sets, and a browser for the
+written problems."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,9 +26,9 @@ def written_page(
     """HTML of ``page.html``.
 
     Args:
-        report: the content of ``report.json``.
+        report: the contents of ``report.json``.
         config: the job's settings, as plain JSON.
-        rows: all that was written, judged. The page shows the first MAX_ROWS_SHOWN.
+        rows: all written problems, judged. The page shows the first MAX_ROWS_SHOWN.
     """
     parts = list(rows[0]["parts"]) if rows else []
     shown = [_shown(row) for row in rows[:MAX_ROWS_SHOWN]]

@@ -3,7 +3,7 @@
 quality.py      checks of a problem, with latex.py and steps.py
 difficulty.py   one scale for all sources, with solve_rates.py
 topics.py       algebra, geometry, ...
-rate.py         rates whole data sets; settings.py says which, and how they are read
+rate.py         rates whole data sets, chosen and read as settings.py says
 card.py         writes the problems with a data card
 """
 

@@ -20,7 +20,7 @@ _NOT_GIVEN = "not given"
 
 
 def write_ratings(settings: RateSettings, ratings: Ratings) -> None:
-    """Write all files or none: the directory appears whole.
+    """Write all files or none: the directory appears complete.
 
     Raises:
         DataError: the output cannot be written.
@@ -31,7 +31,7 @@ def write_ratings(settings: RateSettings, ratings: Ratings) -> None:
         staging.mkdir(parents=True)
         try:
             _write_files(staging, settings, ratings)
-            os.rename(staging, output)  # in place of an empty directory, if there is one
+            os.rename(staging, output)  # also replaces an empty directory
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
@@ -52,7 +52,7 @@ def _write_files(folder: Path, settings: RateSettings, ratings: Ratings) -> None
 
 
 def data_card(settings: RateSettings, ratings: Ratings) -> dict[str, Any]:
-    """Counts of what was kept and left out, and where it comes from."""
+    """Counts of kept and left-out problems, and their sources."""
     licences = settings.licence or [_NOT_GIVEN] * len(settings.data)
     counts = Counter((problem.level, problem.topic) for problem in ratings.kept)
     num_high = sum(quality > HIGH_QUALITY for quality in ratings.qualities)

@@ -1,8 +1,8 @@
 """One scale of difficulty, 1 to 10, for problems of all sources.
 
-It is the scale by which competition problems are commonly compared, and which Omni-MATH uses: 1 is the start of a
-school contest, 3 the start of the AIME, 5 its end or an easy olympiad problem, 7 a typical and 9 a hard problem of the
-IMO. Levels of MATH and contests are placed on it by the table below. docs/data.md#difficulty.
+Competition problems are commonly compared on this scale, and Omni-MATH uses it: 1 is the start of a school contest, 3
+the start of the AIME, 5 its end or an easy olympiad problem, 7 a typical and 9 a hard IMO problem. The tables below
+place MATH levels and contests on it. docs/data.md#difficulty.
 """
 
 import re
@@ -13,12 +13,12 @@ from typing import NamedTuple
 LOWEST, HIGHEST = 1.0, 10.0
 UNRATED = "unrated"
 _BANDS = (("elementary", 1.0), ("intermediate", 2.0), ("advanced", 3.5), ("competition", 5.0), ("olympiad", 7.0))
-"""Each from this difficulty up to the next one."""
+"""Each level begins at this difficulty and ends where the next one begins."""
 LEVELS = (*(name for name, _ in _BANDS), UNRATED)
 
 _OF_LEVEL = {"1": 1.0, "2": 1.5, "3": 2.0, "4": 3.0, "5": 4.0}
 _CONTESTS: list[tuple[str, float, dict[int, float]]] = [
-    # (name, difficulty, or by the number of the problem: last number -> difficulty)
+    # (name, difficulty, difficulty by problem number: last number -> difficulty)
     (r"amc[ _]?8", 1.5, {}),
     (r"amc[ _]?10", 2.0, {10: 1.5, 20: 2.0, 25: 3.0}),
     (r"amc(?![a-z])", 2.5, {10: 2.0, 20: 2.5, 25: 3.5}),
@@ -34,11 +34,11 @@ _CONTESTS: list[tuple[str, float, dict[int, float]]] = [
 _RULES = [(re.compile(rf"(?<![a-z])(?:{pattern})"), default, numbers) for pattern, default, numbers in _CONTESTS]
 _NUMBER_OF_PROBLEM = re.compile(r"problem[s_ /#]*([0-9]{1,2})$")
 _PRIOR_ATTEMPTS = 8
-"""So many attempts at a problem weigh as much as what its source says."""
+"""Number of attempts that weigh as much as the stated difficulty."""
 
 
 class SolveRate(NamedTuple):
-    """Share of a model's attempts at a problem that were right."""
+    """The share of a model's attempts at a problem that were right."""
 
     share: float
     num_attempts: int
@@ -55,7 +55,7 @@ def stated_difficulty(difficulty: str, level: str, sources: Sequence[str]) -> fl
     """The difficulty that the source states: as a number, as a level of MATH, or by naming a contest.
 
     Args:
-        sources: texts that may name the contest, such as ``AIME 2024`` and the address of the problem.
+        sources: texts that may name the contest, such as ``AIME 2024`` or the problem's URL.
     """
     number = _number(difficulty)
     if number is not None:
@@ -65,9 +65,10 @@ def stated_difficulty(difficulty: str, level: str, sources: Sequence[str]) -> fl
 
 
 def difficulty_of(stated: float | None, measured: SolveRate | None) -> float | None:
-    """The stated difficulty, moved towards the measured one by the number of attempts; None if there is neither.
+    """The weighted mean of the stated and the measured difficulty; None if there is neither.
 
-    A share s of solved attempts is the difficulty 10 - 9 s. n attempts weigh n, and the source weighs 8.
+    If a share s of the attempts succeeded, the measured difficulty is 10 - 9 s. n attempts have weight n, the stated
+    difficulty has weight 8.
     """
     if measured is None:
         return stated

@@ -1,4 +1,4 @@
-"""Faults of LaTeX that keep a text from being rendered. Linear in its length; nothing is evaluated."""
+"""LaTeX faults that keep a text from being rendered. Takes time linear in its length and evaluates nothing."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +24,7 @@ _NAMES = frozenset(
     """,
     )
 )
-"""Commands that mean nothing in a formula without their backslash."""
+"""Command names that make no sense in a formula without their backslash."""
 _COMMANDS = frozenset(
     re.findall(
         r"\w+",
@@ -70,11 +70,11 @@ _COMMANDS = frozenset(
     """,
     )
 )
-r"""Commands of LaTeX, amsmath, and what the data sets in use define: a name that is not here is a slip (``\farc``)."""
+r"""Commands of LaTeX, amsmath and the data sets in use. Any other name counts as a slip (``\farc``)."""
 
 
 def latex_faults(text: str) -> list[str]:
-    """One description for each fault."""
+    """A description of each fault."""
     text, drawings = _divided(text)
     faults = [f"a drawing: {fault}" for code in drawings for fault in _drawing(code)]
     text = _COMMENT.sub("", text)
@@ -94,7 +94,7 @@ def without_drawings(text: str) -> str:
 
 
 def _divided(text: str) -> tuple[str, list[str]]:
-    """The text without its drawings, and their code. A drawing without an end stays in the text."""
+    """The text without its drawings, and the code of these. A drawing without an end stays in the text."""
     kept, drawings, start, opened = [], [], 0, None
     for mark in _DRAWING.finditer(text):
         is_end = mark[1] == "/" or mark[2] == "end"
@@ -139,7 +139,7 @@ def _unknown(tokens: list[re.Match[str]]) -> Iterator[str]:
 
 
 def _formulas(tokens: list[re.Match[str]]) -> Iterator[str]:
-    """Dollar signs that do not pair, and names in formulas that lack their backslash."""
+    """Unpaired dollar signs, and commands in formulas that lack their backslash."""
     closing = ""
     for token in tokens:
         sign = token[0]

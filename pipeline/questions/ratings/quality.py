@@ -1,7 +1,7 @@
-"""The quality of a problem: a product of checks, each of which can be explained. docs/data.md#quality.
+"""The quality of a problem: the product of several checks, each of which gives its reason. docs/data.md#quality.
 
-A check gives a share in [0, 1] and, below 1, the reason. One broken thing lowers the product clearly, whatever else is
-right. No check needs a model, and none evaluates a text as code: answers are compared by the verifier.
+A check gives a share in [0, 1] and, below 1, a reason. A single fault lowers the product clearly, whatever else is
+right. No check needs a model or evaluates a text as code: the verifier compares the answers.
 """
 
 import re
@@ -24,7 +24,7 @@ MAX_SOLUTION_CHARS = 20_000
 MAX_ANSWER_CHARS = 300
 _MIN_STATEMENT_CHARS = 12
 _MIN_SOLUTION_CHARS = 8
-"""Besides the answer."""
+"""Minimum length of a solution beyond that of its answer."""
 _MAX_CHARS_AFTER_BOX = 1000
 _END_CHARS = 300
 _MAX_ANSWER_WORDS = 6
@@ -63,7 +63,7 @@ _SHOWS_FIGURE = re.compile(
 _HAS_FIGURE = re.compile(
     r"\[asy\]|\\begin\{|\\includegraphics|<img|\[img|!\[|\\draw|\|\s*-{2,}|\\hline|\$\$|\\\[|\n.*\n"
 )
-"""A drawing, a table, or lines of their own."""
+"""A drawing, a table, a displayed formula, or several lines."""
 
 
 class Finding(NamedTuple):
@@ -78,7 +78,7 @@ FINE = Finding()
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """A problem as its data set states it. Empty texts are missing."""
+    """A problem as its data set states it. An empty text is a missing one."""
 
     statement: str
     solution: str
@@ -87,11 +87,11 @@ class Stated:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """``score`` is the product of the shares of all checks."""
+    """The quality of one problem. ``score`` is the product of the shares of all checks."""
 
     score: float
     findings: dict[str, Finding]
-    """Check -> what it found, of those that lower the score."""
+    """Check -> finding, for the checks that lower the score."""
 
     @property
     def reasons(self) -> str:
@@ -138,7 +138,7 @@ def complete(problem: Stated) -> Finding:
 
 
 def figure(problem: Stated) -> Finding:
-    """A figure that the statement speaks of is in it, as code or as a picture."""
+    """A figure that the statement refers to is in it, as code or as a picture."""
     if _SHOWS_FIGURE.search(problem.statement) and not _HAS_FIGURE.search(problem.statement):
         return Finding(0.3, "a figure is missing")
     return FINE
@@ -188,14 +188,14 @@ def _is_readable(answer: str) -> bool:
 
 
 def _tree(answer: str) -> Node | None:
-    """The answer as the verifier reads it; None if it cannot."""
+    """The answer as the verifier reads it; None if the verifier cannot."""
     try:
         return read(read_gold(answer).clean)
     except ReadError:
         return None
 
 
-# Checks across problems, and of the solution by the verifier -------------------------------------------
+# Checks across problems, and of solutions by the verifier ----------------------------------------------
 
 
 def _repeats(problems: Sequence[Stated]) -> list[Finding]:
@@ -221,8 +221,9 @@ def reached(problem: Stated, end: Verdict, step: LastStep | None, step_verdict: 
     """The worked solution ends in the answer, its last step holds, and the answer comes from somewhere.
 
     Args:
-        end: of the solution, against the answer.
-        step: the last step of the solution; its left side against its result is ``step_verdict``.
+        end: verdict on the solution's final answer, compared with the stated answer.
+        step: the last step of the solution.
+        step_verdict: verdict on the step's left side, compared with its result.
     """
     solution, answer = problem.solution, problem.answer
     if not solution or not answer:
@@ -242,7 +243,7 @@ def reached(problem: Stated, end: Verdict, step: LastStep | None, step_verdict: 
 
 
 def _origin(answer: str, solution: str) -> Finding:
-    """Check of the box's answer by the numbers before it, if its step cannot be computed."""
+    """Where the boxed answer comes from, judged by the text before it, if the last step cannot be computed."""
     if is_result(answer, solution):
         return FINE
     if is_mentioned(answer, solution):
@@ -253,7 +254,7 @@ def _origin(answer: str, solution: str) -> Finding:
 
 
 def _reached_in_words(problem: Stated, end: Verdict) -> Finding:
-    """Without a box, the answer is in the last lines of the solution, which end as sentences do."""
+    """Without a box, the answer is in the last lines of the solution, which end like a sentence."""
     if has_box(problem.solution):
         return Finding(0.2, "the box of the answer is empty or not closed")
     is_whole = _ENDS.search(problem.solution[-60:]) is not None

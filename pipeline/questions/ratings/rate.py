@@ -1,4 +1,4 @@
-"""Rates the problems of data sets, and writes those that pass the filters."""
+"""Rates the problems of data sets, and selects those that pass the filters."""
 
 import hashlib
 from collections import Counter
@@ -22,7 +22,7 @@ from pipeline.questions.ratings.topics import topic_of
 from pipeline.seeds import derive_seed
 
 _OPTIONAL = ("difficulty", "dataset", "source", "id")
-"""Further columns that are read where the data has them."""
+"""Further columns, read if the data has them."""
 _FIX = "Name yours by --question-field, --answer-field, --solution-field, --level-field, --type-field."
 
 
@@ -34,28 +34,28 @@ class RatedProblem:
     solution: str | None
     answer: str
     level: str
-    """The name of its difficulty, or ``unrated``."""
+    """The name of the range that its difficulty is in, or ``unrated``."""
     difficulty: float | None
     topic: str
     quality: float
     quality_reasons: str
     source: str
-    """Data set, or file, with the part of it that the row names."""
+    """Data set or file, with the part of it that the row names."""
     id: str
 
 
 @dataclass
 class Ratings:
-    """All that a run found out."""
+    """The results of one rating run."""
 
     kept: list[RatedProblem]
     left_out: LeftOut
     sources: Counter[str]
-    """Data set -> rows that were rated."""
+    """Data set -> number of rated rows."""
     checks: Counter[str] = field(default_factory=Counter)
-    """Check -> rated problems that it lowered."""
+    """Check -> number of problems whose quality it lowered."""
     qualities: list[float] = field(default_factory=list)
-    """Quality of all rated problems, also of those that a filter rejects."""
+    """Quality of every rated problem, including those that a filter rejects."""
 
 
 class _Read(NamedTuple):
@@ -96,7 +96,7 @@ def rate(settings: RateSettings) -> Ratings:
 def _rows(
     settings: RateSettings, name: str, rates: SolveRates, left_out: LeftOut, sources: Counter[str]
 ) -> Iterator[_Read]:
-    """The rows with a problem and an answer; the others are counted."""
+    """The rows with a problem and an answer. The others are counted."""
     config = settings.data_config(name)
     for source, rows in pooled_rows(config, settings.split, _OPTIONAL, fix=_FIX):
         for number, row in enumerate(rows, 1):

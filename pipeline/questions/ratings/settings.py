@@ -1,4 +1,4 @@
-"""Settings of ``jobs/prepare_data.py rate``, and the checks that need no data."""
+"""Settings of ``jobs/prepare_data.py rate``, and checks that need no data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _KNOWN = {
     "level": ("level",),
     "type": ("type", "subject", "topic"),
 }
-"""Columns by the names that data sets give them."""
+"""Field -> names that data sets use for its column."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class RateSettings:
     output: Path
     min_quality: float = 0.0
     levels: Sequence[str] = ()
-    """Levels to keep, of ``difficulty.LEVELS``. Empty: all."""
+    """Levels to keep, from ``difficulty.LEVELS``. Empty: all."""
     topics: Sequence[str] = ()
-    """Topics to keep, of ``topics.TOPICS``. Empty: all."""
+    """Topics to keep, from ``topics.TOPICS``. Empty: all."""
     solve_rates: Path | None = None
-    """JSONL or parquet of attempts or of shares; see solve_rates.py."""
+    """JSONL or parquet file of attempts or shares; see solve_rates.py."""
     licence: Sequence[str] = ()
-    """One for each data set, in order."""
+    """One licence for each data set, in order."""
     subset: str | None = None
     split: str | None = None
     """A split or split expression. None: ``train``; for a directory, every file."""
@@ -44,11 +44,11 @@ class RateSettings:
     solution_field: str | None = None
     level_field: str | None = None
     type_field: str | None = None
-    """None, of each: the first known name that the data has."""
+    """For each of these fields, None means the first known name that the data has."""
     answer_format: Literal["plain", "boxed", "hash"] | None = None
     """None: ``plain``, and ``boxed`` for data without a column of answers."""
     seed: int = 0
-    """Of the order of the rows: data sets are mixed, so that any part of the file is like the whole."""
+    """Seed of the row order. It mixes the data sets, so any part of the file is like the whole."""
 
     def check(self) -> None:
         """Check the settings before anything is read. Raises ConfigError or DataError."""
@@ -67,10 +67,10 @@ class RateSettings:
             raise DataError(f"output {self.output} must be a new or empty directory. Choose another --output.")
 
     def data_config(self, name: str) -> DataConfig:
-        """Settings that read one of the data sets, with the columns that it has.
+        """The settings that read one of the data sets, with the columns that it has.
 
         Raises:
-            DataError: it cannot be read, or has no rows.
+            DataError: the data set cannot be read, or has no rows.
         """
         config = DataConfig(name=name, subset=self.subset)
         if is_embedded(config):
@@ -79,7 +79,7 @@ class RateSettings:
         names = column_names(config, self.split)
         found = {field: self._column(field, names) for field in _KNOWN}
         if not found["answer"] and self.answer_format == "plain":
-            found["answer"] = "answer"  # which the error names
+            found["answer"] = "answer"  # the error then names this column
         answer_format = self.answer_format or ("plain" if found["answer"] else "boxed")
         if answer_format != "plain" and not self.answer_field and (answer_format == "boxed" or not found["answer"]):
             found["answer"] = found["solution"] or "solution"

@@ -1,4 +1,4 @@
-"""Measured solve rates of problems, from the results of an evaluation or from a table of shares."""
+"""Measured solve rates of problems, from evaluation results or from a table of shares."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -14,7 +14,7 @@ _IDS = ("question", "problem", "problem_id", "id")
 
 
 class SolveRates:
-    """Found by the text of the question where the file has it, or else by id."""
+    """Solve rates by the text of the question if the file has it, or else by id."""
 
     def __init__(self, rates: dict[str, SolveRate]) -> None:
         self._rates = rates
@@ -26,8 +26,8 @@ class SolveRates:
 def read_solve_rates(path: Path | None) -> SolveRates:
     """The rates of a file: ``eval_results.jsonl`` or ``.parquet``, or rows with ``solve_rate`` and ``num_attempts``.
 
-    A problem is named by ``question``, ``problem``, ``problem_id`` or ``id``. A row of an evaluation is one attempt,
-    solved if its ``outcome`` is ``correct``; a share without ``num_attempts`` counts as 8.
+    ``question``, ``problem``, ``problem_id`` or ``id`` identifies the problem. A row of an evaluation is one attempt,
+    solved if its ``outcome`` is ``correct``. A share without ``num_attempts`` counts as 8 attempts.
 
     Raises:
         DataError: the file cannot be read, or lacks these columns.
@@ -54,7 +54,7 @@ def read_solve_rates(path: Path | None) -> SolveRates:
 
 
 def _attempts(row: Row, value: str, path: Path) -> tuple[float, float]:
-    """Solved attempts, and all attempts."""
+    """The number of solved attempts, and of all attempts."""
     text = row.text(value)
     if value == "outcome":
         return float(text == "correct"), 1.0

@@ -1,4 +1,4 @@
-r"""The answer in a worked solution: its last step, ``3 \cdot 4 = \boxed{12}``, and the places where 12 stands."""
+r"""The answer in a worked solution: the last step, ``3 \cdot 4 = \boxed{12}``, and the places where 12 appears."""
 
 import re
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ class LastStep(NamedTuple):
 
     @property
     def is_numeric(self) -> bool:
-        """The left side is an exact sum of numbers, so that it must be the result."""
+        """True if the left side is an exact expression of numbers alone, so it must equal the result."""
         if any(self.left.count(opening) != self.left.count(closing) for opening, closing in ("()", "{}")):
             return False
         numbers = _NUMERIC.fullmatch(_NUMERIC_COMMANDS.sub(" ", self.left))
@@ -48,7 +48,7 @@ def has_box(solution: str) -> bool:
 
 
 def last_step(solution: str) -> LastStep | None:
-    """Both sides of the last equals sign before the last box; None without one, or if it is rounded."""
+    """Both sides of the equals sign before the last box; None if there is none, or if the result is rounded."""
     result = last_closed_boxes(solution)
     before = _before_box(solution)[-_MAX_STEP_CHARS:]
     equals = _EQUALS.search(before)
@@ -61,13 +61,13 @@ def last_step(solution: str) -> LastStep | None:
 
 
 def is_result(answer: str, solution: str) -> bool:
-    """The answer stands before its box too: after an equals sign, or alone in a formula."""
+    """True if the answer also appears before its box, after an equals sign or alone in a formula."""
     value, text = _flat(answer.strip("$")), _flat(_before_box(solution))
     return any(f" {place} " in f" {text} " for place in (f"= {value} $", f"$ {value} $", f"= {value} ."))
 
 
 def is_mentioned(answer: str, solution: str, *, last_chars: int | None = None) -> bool:
-    """All parts of the answer stand in the solution, or in its last characters, before its box."""
+    """True if all parts of the answer appear in the solution before its box, or in the last characters of that."""
     text = _before_box(solution)
     stands = f" {_flat(text[-last_chars:] if last_chars else text)} ".replace(" $", "")
     parts = re.split(r",(?![0-9]{3}(?![0-9]))", answer)
@@ -75,7 +75,7 @@ def is_mentioned(answer: str, solution: str, *, last_chars: int | None = None) -
 
 
 def follows(answer: str, solution: str) -> bool:
-    """Every number of the answer is one operation away from the last numbers before its box."""
+    """True if every number of the answer is at most one operation away from the last numbers before its box."""
     wanted = set(_numbers(answer))
     last = list(dict.fromkeys(_numbers(_before_box(solution)[-_MAX_STEP_CHARS:])))[-_NUM_LAST_NUMBERS:]
     reached = {
@@ -88,7 +88,7 @@ def follows(answer: str, solution: str) -> bool:
 
 
 def _numbers(text: str) -> Iterator[Fraction]:
-    """Without signs; fractions of digits count as one number."""
+    """The numbers of a text, without signs; a fraction of digits is one number."""
     for match in _NUMBER.finditer(_THOUSANDS.sub("", text)):
         if match[3]:
             yield Fraction(match[3])
@@ -97,12 +97,12 @@ def _numbers(text: str) -> Iterator[Fraction]:
 
 
 def _before_box(solution: str) -> str:
-    """Up to the last box; the whole solution without one."""
+    """The solution up to its last box, or all of it if there is none."""
     return solution[: max((box.start() for box in _BOX.finditer(solution)), default=None)]
 
 
 def _flat(text: str) -> str:
-    """Tokens with one blank between them, in one spelling."""
+    """The tokens of a text in a uniform spelling, separated by single spaces."""
     text = _BOLD.sub(lambda bold: f" {re.sub(r'(?<=[0-9]) (?=[0-9])', '', bold[1])} ", text)
     text = _SPACING.sub("", _THOUSANDS.sub("", text)).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
     return " ".join(_TOKEN.findall(text)).replace(" ^ \\circ", "")

@@ -1,9 +1,9 @@
-"""The topic of a problem: what its source says, or else the words of its statement."""
+"""The topic of a problem, from its source or else from the words of its statement."""
 
 import re
 
 TOPICS = ("algebra", "geometry", "number theory", "combinatorics", "precalculus", "calculus", "statistics", "other")
-_SUBJECTS = [  # (part of a subject's name, topic); the first that matches counts
+_SUBJECTS = [  # (part of a subject's name, topic); the first match counts
     (r"number theory|prime numbers|divisib|modular", "number theory"),
     (r"combinat|counting|probability|discrete|graph theory", "combinatorics"),
     (r"precalculus|trigonometr|pre-calculus", "precalculus"),
@@ -37,8 +37,8 @@ def topic_of(subject: str, statement: str) -> str:
     """One of ``TOPICS``.
 
     Args:
-        subject: what the source says, empty for nothing. Of ``Mathematics -> Applied Mathematics -> Statistics ->
-            Probability`` the most specific part that is known counts.
+        subject: as the source states it, or empty. In ``Mathematics -> Applied Mathematics -> Statistics ->
+            Probability`` the most specific known part counts.
     """
     for part in reversed(subject.casefold().split("->")):
         for rule, topic in _SUBJECT_RULES:
@@ -48,7 +48,7 @@ def topic_of(subject: str, statement: str) -> str:
 
 
 def _topic_by_words(statement: str) -> str:
-    """The topic with the most key words; the first in the table wins a tie."""
+    """The topic with the most keywords in the text; on a tie, the first in the table."""
     counts = [(len(rule.findall(statement)), topic) for rule, topic in _WORD_RULES]
     most, topic = max(counts, key=lambda pair: pair[0])
     return topic if most else "other"
