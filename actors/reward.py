@@ -33,7 +33,7 @@ class RewardWorker:
         """The same groups, in the same order, with their ``rewards`` filled in.
 
         Args:
-            state: of the rewards, at the end of the step before. None: at the start.
+            state: the state of the rewards at the end of the previous step. None: the initial state.
         """
         return [replace(group, rewards=self._scorer.score(group, self._verdicts(group), state)) for group in groups]
 
@@ -48,7 +48,7 @@ class RewardWorker:
 
 
 def learner_context(config: Config) -> RewardContext:
-    """The context of a learner's rewards, which only advance their states: their solver answers nobody."""
+    """The context of a learner's rewards. They only advance their states, so a solver refuses to answer."""
     return reward_context(config, _refuse if config.questions.solver else None)
 
 
@@ -57,7 +57,7 @@ def _refuse(group: RolloutGroup, statements: Sequence[str]) -> list[tuple[Comple
 
 
 def reward_context(config: Config, solve: Solve | None = None) -> RewardContext:
-    """The context that a job's reward classes are made with."""
+    """The context that is passed to a job's reward classes."""
 
     def training_problems() -> ProblemTable:
         return load_table(config.data, "train", data_cache(config))

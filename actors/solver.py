@@ -1,4 +1,4 @@
-"""The solver of written problems: reward workers ask an engine for solutions."""
+"""The solver of written problems, with which reward workers ask an engine for solutions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,8 +20,11 @@ from pipeline.types import Completion, Problem, PromptRequest, RolloutGroup
 
 @dataclass(frozen=True)
 class EngineNames:
-    """Names under which a run's engines are found. Handles among an actor's constructor arguments would keep it from
-    restarting once their creator is gone."""
+    """The names of a run's engines in Ray.
+
+    Engines are looked up by name because an actor with handles among its constructor arguments could not restart once
+    the creator of the handles is gone.
+    """
 
     run: str
     tag: str
@@ -34,7 +37,7 @@ class EngineNames:
 
 
 def frozen_model(config: Config, name: str) -> ModelConfig:
-    """The settings that a frozen model is loaded with: the policy's, but for what it is."""
+    """The settings that a frozen model is loaded with: the policy's, except for name, revision and LoRA."""
     policy = config.model
     of_policy = policy.revision if name == policy.name else None
     revision = config.questions.frozen_revisions.get(name, of_policy)
@@ -42,20 +45,20 @@ def frozen_model(config: Config, name: str) -> ModelConfig:
 
 
 def solving_prompt(statement: str, data: DataConfig) -> Problem:
-    """The statement asked as a problem to solve, whatever tasks the data is made into."""
+    """A prompt to solve the statement, even if the data is turned into writing tasks."""
     return question_alone(statement, data.model_copy(update={"write": None}))
 
 
 def make_solver(config: Config, names: EngineNames, num_engines: int) -> Solve | None:
-    """The function that reward workers ask for solutions; None without a solver."""
+    """The function with which reward workers ask for solutions; None without a solver."""
     return Solver(config, names, num_engines) if config.questions.solver else None
 
 
 @dataclass
 class Solver:
-    """Pickled to reward workers; loads the tokenizer on first use.
+    """Asks engines for solutions. It is pickled to reward workers, and loads the tokenizer on first use.
 
-    All statements of a group go to one engine in one call, so that solutions depend on the group alone.
+    All statements of a group go to one engine in one call, so solutions depend on the group alone.
     """
 
     config: Config
@@ -64,7 +67,7 @@ class Solver:
     _tokenizer: Any = field(default=None, init=False, repr=False)
 
     def __call__(self, group: RolloutGroup, statements: Sequence[str]) -> list[tuple[Completion, ...]]:
-        """Solutions of each statement: [num_statements][num_samples]. None of one that is too long for the engine."""
+        """Solutions of each statement: [num_statements][num_samples], empty for one that is too long for the engine."""
         solver = self.config.questions.solver
         assert solver is not None
         prompts = [self._prompt(statement) for statement in statements]
@@ -106,7 +109,7 @@ class Solver:
     def _seeds(self, group: RolloutGroup, index: int) -> tuple[int, ...]:
         solver = self.config.questions.solver
         assert solver is not None
-        # Not the attempt: a resumed run samples what an undisturbed one does.
+        # Without the attempt, so a resumed run samples the same as an uninterrupted one.
         parts = (self.config.seed, group.weight_id.step, group.problem.id, index)
         return tuple(derive_seed(*parts, sample) & 0x7FFFFFFF for sample in range(solver.num_samples))
 

@@ -1,4 +1,4 @@
-"""Runs a generation: a trained model writes problems until enough are good, and they become training data."""
+"""Runs a generation: a trained model writes problems until enough good ones are kept as training data."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -44,18 +44,18 @@ logger = logging.getLogger(__name__)
 
 
 def read_generation_arguments(arguments: JobArguments) -> tuple[GenerationConfig, Path | None]:
-    """As ``read_job_arguments``."""
+    """As in ``read_job_arguments``."""
     return read_job_arguments(arguments, GenerationConfig, RECORD_FILE, read_generation)
 
 
 @dataclass(frozen=True)
 class GenerationPlan:
-    """All that a generation needs, made before anything starts."""
+    """Everything that a generation needs, prepared before anything starts."""
 
     config: GenerationConfig
-    """With ``loading.dtype`` and sampling decided."""
+    """The settings, with ``loading.dtype`` and sampling decided."""
     run: Config
-    """The configuration of the run: prompts and rewards."""
+    """The run's configuration, for prompts and rewards."""
     model: EvalModel
     tasks: Tasks
     quotas: Quotas
@@ -80,10 +80,10 @@ class GenerationPlan:
 
 
 def run_generation(config: GenerationConfig, directory: Path | None = None) -> Path:
-    """Write problems until there are enough, or no more may be written; then the files.
+    """Write problems until there are enough or no more may be written, then write the files.
 
     Args:
-        directory: a generation to resume. None creates one, once everything else is known to be available.
+        directory: a generation to resume. None: create one, once everything else is known to be available.
 
     Returns:
         The generation's directory.
@@ -111,7 +111,7 @@ def plan_generation(config: GenerationConfig, held: ExitStack) -> GenerationPlan
     """Find the model, the tasks and the test sets.
 
     Args:
-        held: keeps the run of the model from deleting its checkpoint.
+        held: keeps the model's run from deleting the checkpoint.
     """
     check_cache(config.rollout)
     dtype = choose_dtype(config.loading.dtype, on_gpu=config.rollout.num_gpus > 0)
@@ -131,14 +131,14 @@ def plan_generation(config: GenerationConfig, held: ExitStack) -> GenerationPlan
 
 
 def _with_sampling(config: GenerationConfig, run: Config) -> GenerationConfig:
-    """The settings of sampling that are not given are those that the run was trained with."""
+    """The settings, with sampling settings that are not given taken from the run."""
     found = {"temperature": run.rollout.temperature, "top_p": run.rollout.top_p, "top_k": run.rollout.top_k}
     missing = {name: value for name, value in found.items() if name not in config.rollout.model_fields_set}
     return config.model_copy(update={"rollout": config.rollout.model_copy(update=missing)})
 
 
 def _tasks(config: GenerationConfig, data: DataConfig) -> Tasks:
-    """Reads no tasks but those of the kinds that are asked for: variations take a while to make."""
+    """The tasks, read only for the requested kinds, because variations take a while to make."""
     assert data.write is not None
     if missing := [kind for kind in config.kinds if kind not in data.write.prompts]:
         raise ConfigError(f"kinds must have prompts in data.write.prompts of the run, got {missing[0]} without one.")
@@ -162,7 +162,7 @@ def find_writer(config: GenerationConfig) -> tuple[Config, EvalModel]:
 
 
 def check_writer(config: GenerationConfig, model: EvalModel, tasks: Sequence[Problem]) -> None:
-    """Raises GradusError if the model cannot be loaded, or its chat template or length does not fit a task."""
+    """Raise GradusError if the model cannot be loaded, or if its chat template or length does not fit a task."""
     check_fit(model, config.loading)
     path = model.base or model.path
     tokenizer = load_tokenizer(path, engine_model(path, config.loading), chat=True)
@@ -195,7 +195,7 @@ def _progress(plan: GenerationPlan, directory: Path) -> Progress:
 
 
 def _write_problems(plan: GenerationPlan, directory: Path, progress: Progress) -> None:
-    """Rounds of tasks, until none is pending."""
+    """Do rounds of tasks until none are pending."""
     config = plan.config
     length = engine_length(config, plan.run)
     with ExitStack() as held:
@@ -212,19 +212,19 @@ def _write_problems(plan: GenerationPlan, directory: Path, progress: Progress) -
 
 
 def engine_length(config: GenerationConfig, run: Config) -> int:
-    """Tokens of the longest prompt and completion together, of writers and solvers."""
+    """Maximum tokens of a prompt and its completion together, for writers and solvers."""
     length, solver = config.rollout.max_prompt_length + config.rollout.max_completion_length, run.questions.solver
     return max(length, run.rollout.max_prompt_length + solver.max_completion_length) if solver else length
 
 
 class _Writer:
-    """Makes requests of tasks, and rows of what engines wrote for them."""
+    """Turns tasks into requests, and the engines' answers into scored rows."""
 
     def __init__(self, plan: GenerationPlan, tokenizer: Any, grader: RewardWorker) -> None:
         self._plan, self._tokenizer, self._grader = plan, tokenizer, grader
 
     def write(self, chunks: Sequence[list[Problem]], answer: Answer, record: Callable[[list[Row]], None]) -> None:
-        """Record the rows of every chunk, in order."""
+        """Have the tasks of every chunk done, and record their rows in order."""
         all_requests = [[self._request(task) for task in chunk] for chunk in chunks]
         decoding = Decoding.from_config(self._plan.config.rollout)
         answers = answer(all_requests, [decoding] * len(chunks))

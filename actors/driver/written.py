@@ -1,4 +1,4 @@
-"""Problems that stages write: the tasks they are given, and the training data of the stages after them."""
+"""Problems that stages write: the tasks for them, and their use as training data of later stages."""
 
 import hashlib
 import json
@@ -22,8 +22,10 @@ from pipeline.types import Problem
 
 
 def tasks_of(spec: StageSpec, chain: PlannedChain) -> tuple[Problem, ...]:
-    """The tasks that a stage is given at its end, of its own levels and topics, and of the kinds that it writes. Levels
-    and kinds take turns. Empty if it writes nothing."""
+    """The writing tasks at the end of a stage; empty if it writes nothing.
+
+    They have the stage's levels and topics and the kinds that it writes. Levels and kinds take turns.
+    """
     if spec.write is None:
         return ()
     rows: dict[tuple[str | None, str], list[int]] = {}
@@ -42,15 +44,17 @@ def tasks_of(spec: StageSpec, chain: PlannedChain) -> tuple[Problem, ...]:
 def with_written(
     chain: PlannedChain, index: int, earlier: Sequence[Path], run_path: Path
 ) -> tuple[ProblemTable, TokenTable]:
-    """The training problems of a stage with ``written_frac``: those of its levels and topics that earlier stages wrote
-    and kept, and so many of its own that the share is right. Where it has too few of its own, some of those that were
-    written are left out. A notice says so if the stage makes fewer steps than planned.
+    """The training problems of a stage with ``written_frac``, and their tokens.
+
+    They are the kept problems of earlier stages, of this stage's levels and topics, and as many of its own problems as
+    give the right share. If it has too few of its own, some written ones are left out. If the number of steps differs
+    from the plan, a notice says so.
 
     Args:
         earlier: checkpoints of the chain's stages before this one, in order.
 
     Raises:
-        DataError: nothing was kept.
+        DataError: no written problem was kept.
     """
     stage, config = chain.stages[index], chain.spec.config
     rows = [row for checkpoint in earlier for row in read_written(checkpoint)]
@@ -81,7 +85,7 @@ def _tell_steps(planned: StagePlan[ProblemTable], actual: StagePlan[ProblemTable
 
 
 def shares(written_frac: float, num_written: int, num_own: int) -> tuple[int, int]:
-    """Numbers of written problems, at least one, and of a stage's own: the most that have this share together."""
+    """The largest numbers of written and of own problems that give this share, with at least one written problem."""
     own = round(num_written * (1 - written_frac) / written_frac)
     if own <= num_own:
         return num_written, own

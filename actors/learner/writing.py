@@ -1,4 +1,4 @@
-"""Problems that a policy or a teacher writes: for evaluations, and at the end of a stage as training data."""
+"""Has a policy or a teacher write problems, for evaluations and, at the end of a stage, as training data."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from pipeline.types import Problem
 
 
 class ProblemWriter:
-    """Asks engines for one problem per task, and graders for its rewards. Only rank 0 calls it.
+    """Asks engines for one problem per task, and graders for its rewards. Used by rank 0 only.
 
     Args:
         tokenizer: the policy's. A teacher has its own.
@@ -26,14 +26,14 @@ class ProblemWriter:
         self._config, self._tokenizer, self._engines = config, tokenizer, engines
 
     def write(self, tasks: Sequence[Problem], purpose: str, teacher: str | None = None) -> list[Row]:
-        """A row per task that fits into a prompt, in order.
+        """A row for each task whose prompt is not too long, in order.
 
-        Rewards are those of the first step, without a history: the same ruler in every evaluation. Otherwise novelty
-        would fall just because more was written before.
+        Rewards are computed with the initial state, without a history, so all evaluations measure alike. Otherwise
+        novelty would fall just because more problems were written before.
 
         Args:
-            purpose: seeds the sampling, beside the run's seed and the task.
-            teacher: a frozen model that writes. None: the policy as it was published last.
+            purpose: part of the sampling seed, along with the run's seed and the task.
+            teacher: the frozen model that writes. None: the policy with the weights published last.
         """
         tokenizer = self._tokenizer if teacher is None else self._teachers_tokenizer(teacher)
         prompts = [Example(task, TokenSequence(prompt_token_ids(tokenizer, task), ())) for task in tasks]

@@ -22,14 +22,14 @@ Names = Annotated[list[str], BeforeValidator(_as_list)]
 
 
 class WritingRolloutConfig(EvalRolloutConfig):
-    """vLLM engines, and how they sample."""
+    """vLLM engines and their sampling."""
 
     temperature: float = Field(1.0, gt=0)
-    """Sampling temperature. This, ``top_p`` and ``top_k`` are those of the run unless they are given."""
+    """Sampling temperature. If not given, this, ``top_p`` and ``top_k`` are taken from the run."""
     num_samples: int = Field(4, ge=1)
-    """Completions of each task. They are a group: the reward ``diverse`` compares them."""
+    """Completions of each task. They form a group, which the reward ``diverse`` compares."""
     max_completion_length: int = Field(512, ge=1)
-    """Maximum tokens of a completion: statement, worked solution and answer."""
+    """Maximum tokens of a completion, which has statement, worked solution and answer."""
     prompts_per_chunk: int = Field(16, ge=1)
     """Tasks that go to an engine together and are never mixed with others."""
 
@@ -38,33 +38,33 @@ class GenerationConfig(StrictModel):
     """The configuration of ``jobs/generate_problems.py``."""
 
     seed: int = Field(0, ge=0)
-    """Seed of sampling, and of the choice of originals."""
+    """Seed of sampling and of the choice of originals."""
     run: str
-    """A run that was trained to write problems, or a checkpoint of it. Prompts, rewards and originals are those of its
-    configuration."""
+    """A run that was trained to write problems, or one of its checkpoints. Its configuration supplies prompts, rewards
+    and originals."""
     model: str | None = None
-    """Another model that writes instead, named as in ``jobs/evaluate.py``. None: the run's."""
+    """A model that writes instead of the run's, named as in ``jobs/evaluate.py``. None: the run's model."""
     num_problems: int = Field(100, ge=1)
-    """Problems to keep, the same number for each kind, topic and level."""
+    """Number of problems to keep, divided evenly among kinds, topics and levels."""
     topics: Names | None = None
     """None: the types of the run's training data."""
     levels: Names | None = None
     """None: the levels of the run's training data."""
     kinds: list[WritingKind] = Field(default=["new"], min_length=1)
-    """Kinds of tasks. A variation has an original from the run's training data, of the same topic and level."""
+    """Kinds of tasks. The original of a variation is a training problem of the run, of the same topic and level."""
     max_attempts: float = Field(10.0, ge=1)
-    """Completions for each problem that is to be kept, at most. The job then ends with fewer problems and says so."""
+    """Maximum completions per problem to keep. If they are not enough, the job ends with fewer problems and says so."""
     keep: KeepConfig | None = None
     """Rules for keeping a problem. None: ``questions.keep`` of the run."""
     against: Names = []
-    """Data sets whose training split must not be written again: registered or embedded ones, files, or hub names.
+    """Data sets whose training problems must not be repeated: registered or embedded ones, files, or hub names.
     Registered test sets are always compared."""
     data: DataConfig = DataConfig()
     """Columns and format of unregistered data sets in ``against``. ``name`` is not used."""
     allow_missing: Names = []
-    """Registered test sets that are not compared if they cannot be read. Any other that cannot stops the job."""
+    """Registered test sets that are skipped if they cannot be read. Any other set that cannot be read stops the job."""
     data_root: str | None = None
-    """Directory with local copies of registered data sets. None: they come from the hub."""
+    """Directory with local copies of the registered data sets. None: use the hub."""
     rollout: WritingRolloutConfig = WritingRolloutConfig()
     loading: LoadingConfig = LoadingConfig()
     limits: LimitsConfig = LimitsConfig()
@@ -88,7 +88,7 @@ class GenerationConfig(StrictModel):
 
     @property
     def max_written(self) -> int:
-        """Completions at most."""
+        """Maximum number of completions."""
         return int(self.num_problems * self.max_attempts)
 
     def reading(self) -> EvaluationConfig:
@@ -102,6 +102,6 @@ class GenerationConfig(StrictModel):
         )
 
     def results_key(self) -> dict[str, Any]:
-        """The settings that results depend on. A resumed job must have the same ones."""
+        """The settings that the results depend on. A resumed job must have the same ones."""
         free = {"num_workers", "num_cpus", "memory_gib"}
         return self.model_dump(exclude={"rollout": free, "output": True, "limits": True, "data": {"revision"}})

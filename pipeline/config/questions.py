@@ -27,13 +27,13 @@ class SolverConfig(StrictModel):
     """The solver that tries written problems."""
 
     model: str | None = None
-    """A model in an engine of its own, named as ``model.name`` is. None: the policy itself."""
+    """A model, named as in ``model.name``, that runs in its own engine. None: the policy itself."""
     num_samples: int = Field(4, ge=1)
-    """Solutions of each written problem."""
+    """Number of solutions of each written problem."""
     target_rate: float = Field(0.5, gt=0, lt=1)
-    """Share of solutions that agree with the stated answer at which the reward is highest."""
+    """The reward is highest if this share of solutions agrees with the stated answer."""
     target_rates: dict[str, Annotated[float, Field(gt=0, lt=1)]] = {}
-    """Level -> its own target rate, so that problems are as difficult as asked for."""
+    """Level -> its own target rate, so that problems become as difficult as asked for."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature of the solver."""
     max_completion_length: int = Field(256, ge=1)
@@ -41,14 +41,14 @@ class SolverConfig(StrictModel):
 
 
 class NoveltyConfig(StrictModel):
-    """Similarity to what exists: TF-IDF cosines of words, names and numbers masked."""
+    """Similarity to existing problems: TF-IDF cosines of words, with names and numbers masked."""
 
     history: int = Field(1000, ge=0)
-    """Written problems that new ones are compared with, besides the training data."""
+    """Number of written problems that new ones are compared with, besides the training data."""
     copy_similarity: Share = 0.97
-    """From this similarity on a problem counts as a copy."""
+    """From this similarity, a problem counts as a copy."""
     free_similarity: Share = 0.6
-    """Up to this similarity a problem counts as new. Between the two the reward falls linearly."""
+    """Up to this similarity, a problem counts as new. Between the two, the reward falls linearly."""
 
 
 class VariationConfig(StrictModel):
@@ -59,37 +59,37 @@ class VariationConfig(StrictModel):
         "context": BandConfig(low=0.25, high=0.7),
         "practical": BandConfig(low=0.05, high=0.7),
     }
-    """Allowed similarity for each kind. ``parameters``: of texts whose numbers are masked. ``context`` and
-    ``practical``: plain cosine of words."""
+    """Allowed similarity for each kind: the cosine of words, with numbers masked for ``parameters`` and unmasked for
+    ``context`` and ``practical``."""
     max_length_ratio: float = Field(2.0, gt=1)
-    """A variation may be at most this many times as long as its original, and no shorter than one over it, in words."""
+    """The longer of a variation and its original, in words, may be at most this many times as long as the shorter."""
 
 
 class KeepConfig(StrictModel):
-    """The written problems that are kept as training data. All must pass the gate of the reward."""
+    """Rules for keeping written problems as training data. A kept problem must pass the gates of the reward."""
 
     min_quality: Share = 0.0
-    """Lowest quality: the weighted mean of the reward's parts."""
+    """Minimum quality: the weighted mean of the reward's parts."""
     near_similarity: float = Field(0.8, gt=0, le=1)
-    """Share of their runs of three words that near copies have in common, once numbers, or names and things, are
-    masked. Copies of test problems, of other data and of problems that were kept are left out."""
+    """Share of runs of three words from which two texts are near copies, with numbers, or names and things, masked.
+    Copies of test problems, of other data and of problems kept earlier are rejected."""
     compare_with_data: bool = True
-    """Reject copies of the run's training and held-out data at the end of a stage."""
+    """At the end of a stage, reject copies of the run's training and held-out data."""
 
 
 class QuestionsConfig(StrictModel):
-    """Tasks to write problems, and the rewards of what is written."""
+    """Rewards and selection of written problems, and the models that solve and write them."""
 
     max_numbers: dict[str, int] = {}
-    """Level -> largest number that its problems are asked to use. A level that is not named has no bound."""
+    """Level -> largest number that its problems may use. A level that is not named has no bound."""
     must_compute: bool = False
-    """A problem whose answer cannot be computed independently fails ``checked``. False: it passes."""
+    """True: a problem whose answer cannot be computed independently fails ``checked``. False: it passes."""
     novelty: NoveltyConfig = NoveltyConfig()
     variation: VariationConfig = VariationConfig()
     keep: KeepConfig = KeepConfig()
     solver: SolverConfig | None = None
     """None: no solver, and no reward ``solvable``."""
     teacher: str | None = None
-    """A model in an engine of its own, named as ``model.name`` is, that writes where ``stages.write.by`` is teacher."""
+    """A model, named as in ``model.name``, that writes in its own engine where ``stages.write.by`` is teacher."""
     frozen_revisions: dict[str, str] = {}
-    """Model -> its branch, tag or commit, of a solver or a teacher. A run writes the commits that it uses here."""
+    """Solver or teacher model -> its branch, tag or commit. A run records here the commits that it uses."""

@@ -1,4 +1,4 @@
-"""Tasks to write problems: their prompts, and the form in which a problem is written."""
+"""Tasks to write problems: their prompts, and the format of a written problem."""
 
 import re
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from pipeline.seeds import derive_seed
 from pipeline.types import Message, Problem, WritingKind, WritingTask
 
 _WITHOUT_LEVEL = re.compile(r",? *\{level\}")
-"""The part of a prompt that is left out if there is no level, or an empty text stands for it."""
+"""The part of a prompt that is left out if there is no level, or if the level's words are empty."""
 
 
 def written_text(statement: str, solution: str, answer: str) -> str:
-    """A problem in the form of a completion."""
+    """A problem in the format of a completion."""
     return (
         f"<problem>\n{statement.strip()}\n</problem>\n<solution>\n{solution.strip()}\n</solution>\n"
         f"<answer>{answer.strip()}</answer>"
@@ -23,11 +23,11 @@ def written_text(statement: str, solution: str, answer: str) -> str:
 
 
 def writing_tasks(problem: Problem, steps: str | None, config: WritingConfig) -> Iterator[Problem]:
-    """The tasks that a solved problem is an example or an original of.
+    """The tasks for which a solved problem is the example or the original.
 
     Args:
-        problem: with chat messages; its last one is the statement.
-        steps: its worked solution as the data has it; None: it has none, and tasks have no example.
+        problem: has chat messages, of which the last is the statement.
+        steps: the worked solution as it is in the data. None: there is none, and a new problem has no example.
     """
     example = written_text(problem.question, steps, problem.gold) if steps else None
     for kind in config.prompts:
@@ -38,20 +38,20 @@ def writing_tasks(problem: Problem, steps: str | None, config: WritingConfig) ->
 
 
 def variation_task(kind: WritingKind, problem: Problem, config: WritingConfig) -> Problem:
-    """The task to vary a problem, with an example where one can be made: of stories."""
+    """The task to vary a problem. It has an example if the problem is a story."""
     task = writing_task(kind, problem, config)
     if read_story(problem.question) is None:
         return task
     try:
         story = vary(problem.question, kind, Random(derive_seed(task.id)))
-    except ValueError:  # its numbers leave no room for others
+    except ValueError:  # no other numbers fit
         return task
     answer = str(story.answer)
     return replace(task, gold=answer, solution=written_text(story.statement, story.solution, answer))
 
 
 def writing_task(kind: WritingKind, problem: Problem, config: WritingConfig) -> Problem:
-    """The task without an example."""
+    """A task of some kind, without an example."""
     is_new = kind == "new"
     task = WritingTask(kind, None if is_new else problem.question, None if is_new else problem.gold)
     return replace(
@@ -66,7 +66,7 @@ def writing_task(kind: WritingKind, problem: Problem, config: WritingConfig) -> 
 
 
 def new_task(topic: str, level: str, config: WritingConfig, id: str = "task") -> Problem:
-    """The task to write a new problem."""
+    """A task to write a new problem."""
     empty = Problem(id=id, prompt=({"role": "user", "content": ""},), gold="", level=level, type=topic)
     return replace(writing_task("new", empty, config), id=id)
 

@@ -13,7 +13,7 @@ TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
 
 @register("correctness")
 def correctness(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
-    """2.0 for exactly the gold answer, 1.5 for the same in another form, otherwise 0.0."""
+    """2.0 for exactly the gold answer, 1.5 for the same answer in another form, otherwise 0.0."""
     return [0.0 if verdict.outcome != "correct" else 2.0 if verdict.method == "exact" else 1.5 for verdict in verdicts]
 
 
@@ -24,7 +24,7 @@ def tag_format(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
 
 
 def check_tags(tokenizer: Tokenizer, wanted_by: str) -> None:
-    """Raises RewardError if the engines' text of a completion would lack the tags, as special tokens of the model."""
+    """Raise RewardError if the tags are special tokens of the model, which engines drop from texts."""
     decoded = tokenizer.decode(tokenizer.encode(" ".join(TAGS), add_special_tokens=False), skip_special_tokens=True)
     if dropped := [tag for tag in TAGS if tag not in decoded]:
         raise RewardError(

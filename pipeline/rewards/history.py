@@ -1,4 +1,4 @@
-"""The state that rewards keep from step to step. It is part of every checkpoint."""
+"""The state that rewards keep from step to step, saved in every checkpoint."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +12,10 @@ from pipeline.types import RolloutGroup
 
 
 class RewardHistory:
-    """Advances the state that all completions of a step are scored with. Every learner has one, and all are equal: each
-    sees the groups of all workers in the order of the batch."""
+    """Advances the state that all completions of a step are scored with.
+
+    Every learner has one, and all are equal: each sees the groups of all workers in batch order.
+    """
 
     def __init__(self, config: RewardConfig, context: RewardContext, state: RewardState) -> None:
         self._config = config
@@ -22,10 +24,10 @@ class RewardHistory:
         self.state = state
 
     def advance(self, groups: Sequence[RolloutGroup]) -> None:
-        """Take in a step's groups, with their rewards.
+        """Advance the state by a step's groups, with their rewards.
 
         Raises:
-            RewardError: a reward cannot tell its next state.
+            RewardError: a reward fails to give its next state.
         """
         state: dict[str, Any] = {}
         if states := self._stateful.next(self.state, groups):

@@ -1,7 +1,7 @@
 """Z-scores of reward parts against their history: pure functions on plain numbers.
 
-A z-score of the total would cancel inside a group, whose advantages are divided by the group's spread anyway. So each
-part is normalised before it is weighted, which makes parts of different spread count alike.
+A z-score of the total would cancel out within a group, because advantages are divided by the group's spread anyway. So
+each part is normalised before it is weighted, and parts of different spread count alike.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ def z_scores(values: Sequence[float], history: Sequence[float], config: ZScoreCo
 
     Args:
         values: [num_completions], raw.
-        history: raw values before this step. With fewer than ``config.warmup`` the values stay as they are.
+        history: raw values before this step. With fewer than ``config.warmup`` of them, the values stay raw.
 
     Returns:
         (value - mean) / max(std, floor), clipped to [-clip, clip].

@@ -6,9 +6,9 @@ A reward function sees all completions of one prompt with their verdicts, and re
     def short(group: RolloutGroup, verdicts: Sequence[Verdict]) -> list[float]:
         return [1.0 / len(completion.token_ids) for completion in group.completions]
 
-A reward that needs the configuration, the training data or engines is a class. It is made with a RewardContext, once
-in every reward worker, and called like a function. One that also needs a history derives from StatefulReward; every
-learner makes one of its own too, which only advances the state.
+A reward that needs the configuration, the training data or engines is a class. Every reward worker creates one object,
+with a RewardContext, and calls it like a function. A reward that also needs a history derives from StatefulReward.
+Every learner creates one too, only to advance its state.
 """
 
 import difflib
@@ -28,23 +28,23 @@ RewardFunction = Callable[[RolloutGroup, Sequence[Verdict]], Sequence[float]]
 
 @dataclass(frozen=True)
 class RewardContext:
-    """The arguments of a reward class."""
+    """The constructor argument of a reward class."""
 
     config: Config
     """The job's whole configuration."""
     training_problems: Callable[[], Sequence[Problem]]
     """Reads the training data of the job."""
     solve: Callable[[RolloutGroup, Sequence[str]], list[tuple[Completion, ...]]] | None = None
-    """Asks the solver of ``questions.solver``: ``questions.solver.num_samples`` solutions of each statement,
-    [num_statements][num_samples]. Seeds depend on the group and the statement's position alone. None: no solver. A
-    learner's raises RewardError: ``next_state`` must not ask it."""
+    """Asks the solver of ``questions.solver`` for ``num_samples`` solutions of each statement:
+    [num_statements][num_samples]. Seeds depend only on the group and the statement's position. None: no solver. In a
+    learner it raises RewardError, because ``next_state`` must not ask a solver."""
 
 
 class StatefulReward(ABC):
     """A reward with a history, which is saved with every checkpoint.
 
-    All completions of a step are scored with the state at the end of the step before, in however many workers. After
-    the step, the learner advances the state with all of its groups, in the order of the batch.
+    All completions of a step are scored with the state from the end of the previous step, however many workers there
+    are. After the step, the learner advances the state with all groups of the step, in batch order.
     """
 
     state: Any
@@ -74,7 +74,7 @@ def register(name: str) -> Callable[[T], T]:
 
 
 def resolve(name: str) -> Callable[..., Any]:
-    """The reward function or class that is registered as ``name``, or that ``module:name`` names.
+    """The reward function or class that is registered as ``name`` or named by ``module:name``.
 
     Raises:
         RewardError: unknown name, or the module cannot be imported.
@@ -97,11 +97,11 @@ def resolve(name: str) -> Callable[..., Any]:
 
 
 def make_reward(name: str, context: RewardContext | None) -> RewardFunction:
-    """The reward ready to be called: a function itself, or an object of a class.
+    """A reward that is ready to be called: the function itself, or an object of the class.
 
     Raises:
-        RewardError: as ``resolve``, or a class whose constructor fails or that has no context to be made with.
-        ClusterError: an engine that the constructor asked does not answer.
+        RewardError: as in ``resolve``; or a class has no context, or its constructor fails.
+        ClusterError: the constructor asked an engine that does not answer.
     """
     reward = resolve(name)
     if not isinstance(reward, type):
@@ -110,13 +110,13 @@ def make_reward(name: str, context: RewardContext | None) -> RewardFunction:
         raise RewardError(f"reward {name!r} must be made with a job's context, and there is none here.")
     try:
         return cast(RewardFunction, reward(context))
-    except (RewardError, ClusterError):  # the latter of an engine that it asked; a restart may mend it
+    except (RewardError, ClusterError):  # ClusterError comes from an engine; a restart may fix it
         raise
     except (Exception, SystemExit) as error:  # a plug-in can raise anything
         raise RewardError(f"reward {name!r} cannot be made: {type(error).__name__}: {error}") from error
 
 
 def _import_built_in() -> None:
-    """Modules that register rewards. Imported late: they import this one."""
+    """Import the modules that register rewards. They import this one, so it must happen late."""
     for module in ("pipeline.rewards.built_in", "pipeline.questions.rewards"):
         importlib.import_module(module)

@@ -17,17 +17,17 @@ from pipeline.verifier import Verdict
 
 logger = logging.getLogger(__name__)
 TRY_TIMEOUT_S = 60.0
-"""Seconds that a reward has for a made-up group."""
+"""Time limit for one reward on a made-up group, in seconds."""
 
 
 class Scorer:
     """Scores groups with the reward terms of a job.
 
     Args:
-        context: what reward classes are made with. None: there are only functions.
+        context: passed to reward classes. None: there are only functions.
 
     Raises:
-        RewardError: a reward is unknown, a class cannot be made, or its state is no JSON value.
+        RewardError: a reward is unknown, a class cannot be created, or its state is no JSON value.
     """
 
     def __init__(self, config: RewardConfig, context: RewardContext | None = None) -> None:
@@ -41,11 +41,11 @@ class Scorer:
         """One breakdown per completion, in order.
 
         Args:
-            state: of the rewards, at the end of the step before. None: at the start.
+            state: the state of the rewards at the end of the previous step. None: the initial state.
 
         Raises:
             RewardError: a reward returned anything but one finite number per completion, or the weighted sum is not
-                finite. Advantages are computed from float32 numbers, so they must be finite in float32.
+                finite. Advantages are computed in float32, so all of these must be finite in float32.
         """
         state = state or {}
         self._stateful.set(state)
@@ -66,7 +66,7 @@ def try_rewards(terms: Sequence[RewardTerm], problem: Problem, num_completions: 
     """Call each reward once, on made-up completions of a problem.
 
     Raises:
-        RewardError: it fails, does not return in time, or returns anything but one finite number per completion.
+        RewardError: a reward fails, is too slow, or returns anything but one finite number per completion.
     """
     group, verdicts = _made_up(problem, num_completions)
     for term in terms:
@@ -92,14 +92,14 @@ def _try(
     try:
         call(name, make_reward(name, context), group, verdicts)
     except RewardError as error:
-        # A reward that sets alarms needs a main thread, which it has in a grader.
+        # A reward that sets alarms needs the main thread. In a grader it runs there, here it does not.
         ended.append(None if "main thread" in str(error.__cause__) else error)
     else:
         ended.append(None)
 
 
 def _made_up(problem: Problem, num_completions: int) -> tuple[RolloutGroup, list[Verdict]]:
-    """A right answer, a wrong one in the wrong form, and one that was cut off, in turns."""
+    """A group whose completions take turns: a right answer, a wrong one without tags, and one that was cut off."""
     solved = f"<reasoning>It is {problem.gold}.</reasoning><answer>{problem.gold}</answer>"
     kinds: list[tuple[str, Literal["stop", "length"]]] = [
         (problem.solution or solved if problem.writing else solved, "stop"),
@@ -117,7 +117,7 @@ def call(name: str, reward: RewardFunction, group: RolloutGroup, verdicts: Seque
     try:
         result = reward(group, verdicts)
         result = list(result) if isinstance(result, Iterator) else result  # a generator fails only now
-    except ClusterError:  # of an engine that it asked; a restart may mend it
+    except ClusterError:  # from an engine that the reward asked; a restart may fix it
         raise
     except (Exception, SystemExit) as error:  # a plug-in can raise anything
         logger.exception("reward %s failed", name)

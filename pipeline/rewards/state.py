@@ -10,14 +10,14 @@ from pipeline.rewards.registry import RewardFunction, StatefulReward
 from pipeline.types import RolloutGroup
 
 RewardState = Mapping[str, Any]
-"""JSON: ``rewards``, the state of each stateful reward, and ``raw``, the history of each part. Empty at the start."""
+"""JSON: ``rewards`` is the state of each stateful reward, ``raw`` the history of each part. Empty at the start."""
 
 
 class StatefulRewards:
-    """The stateful ones among a job's rewards, and the states that they start with.
+    """The stateful rewards of a job, and their initial states.
 
     Args:
-        rewards: all of them, by name.
+        rewards: all rewards of the job, by name.
 
     Raises:
         RewardError: a reward has no state, or one that is no JSON value.
@@ -28,8 +28,10 @@ class StatefulRewards:
         self._start = {name: _as_json(name, getattr(reward, "state", ...)) for name, reward in self._rewards.items()}
 
     def set(self, state: RewardState) -> None:
-        """Give every reward its part of the state. Without one it gets the state that it was made with: actors outlive
-        learners that start again, and serve one chain of a search after another."""
+        """Give every reward its own state, or its initial one if the state has none for it.
+
+        The reset is needed because actors outlive restarted learners and serve several chains of a search in turn.
+        """
         states = state.get("rewards", {})
         for name, reward in self._rewards.items():
             reward.state = states[name] if name in states else json.loads(self._start[name])

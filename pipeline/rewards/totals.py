@@ -14,11 +14,11 @@ def passes_gate(parts: Parts, terms: Sequence[RewardTerm]) -> bool:
 
 
 def totals(group: Sequence[Parts], config: RewardConfig, history: Mapping[str, Sequence[float]]) -> list[float]:
-    """Weighted sums of a group's parts, behind the gate.
+    """Weighted sums of a group's parts, with failing completions below all others.
 
-    What fails the gate gets 0. Where a sum that passes is no higher, as with z-scores or a part of the user's own that
-    is negative, what fails gets the lowest of these sums minus the weights of the gate terms. Z-scores are taken over
-    completions that pass, of every part that is no gate.
+    A completion that fails the gate gets 0. With z-scores, or if a passing sum is 0 or less because a custom part is
+    negative, it gets the lowest passing sum minus the weights of the gate terms. Z-scores are taken only of parts that
+    are no gates, and only for completions that pass.
 
     Args:
         group: raw parts of each completion.
@@ -43,7 +43,7 @@ def totals(group: Sequence[Parts], config: RewardConfig, history: Mapping[str, S
 
 
 def quality(parts: Parts, terms: Sequence[RewardTerm]) -> float:
-    """The weighted mean of raw parts, behind the gate. In [0, 1] if the parts are, and never normalised."""
+    """The weighted mean of the raw parts; 0 for a completion that fails the gate. In [0, 1] if the parts are."""
     if not passes_gate(parts, terms):
         return 0.0
     return sum(term.weight * parts[term.name] for term in terms) / (sum(abs(term.weight) for term in terms) or 1.0)

@@ -1,7 +1,7 @@
-"""The grammar of stories: one table of sentence patterns, from which stories are written and read.
+"""The grammar of stories: one table of sentence patterns, with which stories are written and read.
 
 A pattern has one meaning and several wordings. In a wording, ``{A}`` and ``{B}`` are holders, ``{n}`` and ``{m}``
-numbers, ``{lead}`` an optional beginning such as "Later", and the other names stand for nouns.
+are numbers, ``{lead}`` is an optional beginning such as "Later", and the other names stand for nouns.
 """
 
 from collections.abc import Callable
@@ -17,9 +17,9 @@ class Pattern(NamedTuple):
     """A kind of sentence."""
 
     tell: Callable[[Ledger, "Sentence"], Amount | None]
-    """Changes the ledger. A question gives its answer instead."""
+    """Changes the ledger, or, for a question, returns the answer."""
     ranges: tuple[range, ...]
-    """The range of each number, ``n`` and ``m``, when stories are written. A level also bounds its numbers."""
+    """The ranges of ``n`` and ``m`` in stories that we write. A level also bounds its numbers."""
     everyday: tuple[str, ...]
     """Wordings about people."""
     practical: tuple[str, ...]
@@ -28,7 +28,7 @@ class Pattern(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence of a story: a pattern, one of its wordings, and what stands in the gaps."""
+    """A sentence of a story: a pattern, one of its wordings, and the words in its gaps."""
 
     pattern: str
     wording: str
@@ -66,7 +66,7 @@ class Sentence:
 
 @cache
 def gaps_of(wording: str) -> tuple[str, ...]:
-    """The gaps in the order of the text; some occur twice."""
+    """The gaps of a wording, in text order; some occur twice."""
     return tuple(gap for _, gap, _, _ in Formatter().parse(wording) if gap)
 
 
@@ -75,7 +75,7 @@ def _in_containers(ledger: Ledger, sentence: Sentence) -> Amount:
 
 
 def _compared(sign: str) -> Callable[[Ledger, Sentence], None]:
-    """A pattern that tells B's amount by A's."""
+    """A sentence that states B's amount relative to A's."""
     return lambda book, told: book.open(told.b, book.work(book.held(told.a), sign, book.number(told.n)))
 
 
@@ -229,5 +229,5 @@ PATTERNS = {
         ("How many more {things} does {A} stock than {B}?", "How many more {things} are at {A} than at {B}?"),
     ),
 }  # fmt: skip
-"""The meanings of sentences, statements first. A story is some statements and one question."""
+"""All patterns, statements first, then questions. A story is some statements and one question."""
 QUESTIONS = ("now", "shared", "packed", "price", "together", "difference")

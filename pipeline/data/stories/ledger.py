@@ -1,11 +1,11 @@
-"""Who holds how many while a story is told, and the steps that lead there."""
+"""Tracks how many things each holder has as a story proceeds, and the steps that lead there."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
 
 class ContradictionError(ValueError):
-    """A story that cannot be, such as one in which somebody gives away more than they have."""
+    """A story that is impossible, such as one in which somebody gives away more than they have."""
 
 
 class Step(NamedTuple):
@@ -16,34 +16,34 @@ class Step(NamedTuple):
     right: int
     result: int
     is_trivial: bool
-    """It has 0 or 1 as an operand, takes a number from itself, divides it by itself, or undoes an earlier step."""
+    """True if it has 0 or 1 as an operand, subtracts or divides a number by itself, or undoes an earlier step."""
 
     def __str__(self) -> str:
         return f"{self.left} {self.sign} {self.right} = {self.result}"
 
 
 def step_of(left: int, sign: str, right: int, result: int, earlier: Iterable[Step]) -> Step:
-    """A step after earlier ones."""
+    """A step. Its operands and the earlier steps decide whether it is trivial."""
     is_empty = bool({left, right} & {0, 1}) or (left == right and sign in ("-", "/", "modulo"))
     undoes = any(step.left == result and step.result == left for step in earlier)
     return Step(left, sign, right, result, is_empty or undoes)
 
 
 class Amount(NamedTuple):
-    """A number, with the steps and the sentences of the story that it rests on."""
+    """A number, with the steps and the sentences of the story that it depends on."""
 
     value: int
     steps: tuple[int, ...] = ()
-    """Positions in ``Ledger.steps``, ascending. The last one made the number."""
+    """Positions in ``Ledger.steps``, ascending. The last step made the number."""
     sentences: frozenset[int] = frozenset()
 
 
 class Ledger:
-    """The holders' amounts as far as the story is told. Its verbs raise ContradictionError."""
+    """The holders' amounts up to the current sentence. Its methods raise ContradictionError."""
 
     def __init__(self) -> None:
         self.sentence = 0
-        """Position of the sentence that is being told."""
+        """Position of the current sentence."""
         self.steps: list[Step] = []
         self._held: dict[str, Amount] = {}
 
@@ -56,17 +56,17 @@ class Ledger:
         return self._held[holder]
 
     def open(self, holder: str, amount: Amount) -> None:
-        """Tell a holder's first amount."""
+        """Set a holder's first amount."""
         if holder in self._held:
             raise ContradictionError(f"{holder} is known already")
         self._held[holder] = amount
 
     def number(self, value: int) -> Amount:
-        """A number that the sentence states."""
+        """A number that the current sentence states."""
         return Amount(value, (), frozenset([self.sentence]))
 
     def work(self, left: Amount, sign: str, right: Amount) -> Amount:
-        """Append a step. Its result rests on both operands and on this sentence."""
+        """Append a step and return its result, which depends on both operands and the current sentence."""
         result = _result(left.value, sign, right.value)
         earlier = [self.steps[index] for index in left.steps]
         self.steps.append(step_of(left.value, sign, right.value, result, earlier))
@@ -77,7 +77,7 @@ class Ledger:
         self._held[holder] = self.work(self.held(holder), sign, by)
 
     def move(self, giver: str, taker: str, amount: Amount) -> None:
-        """Move things between two holders. One of them may be unknown, and stays so."""
+        """Move things between two holders. One of them may be unknown, and stays unknown."""
         if not (self.knows(giver) or self.knows(taker)):
             raise ContradictionError(f"nothing is known of {giver} and {taker}")
         for holder, sign in ((giver, "-"), (taker, "+")):

@@ -1,6 +1,6 @@
-"""Reads a story back and works it out: its answer, the steps to it and their size.
+"""Reads a story and works it out: its answer, the steps that lead there, and their size.
 
-Every sentence must be one of the grammar's. Names, things and containers may be any words.
+Every sentence must be in the grammar. Names, things and containers may be any words.
 """
 
 import re
@@ -46,12 +46,12 @@ class Story:
 
     @property
     def num_operations(self) -> int:
-        """The difficulty: trivial operations do not count."""
+        """The difficulty: operations that are not trivial."""
         return sum(not step.is_trivial for step in self.worked_out)
 
     @property
     def is_trivial(self) -> bool:
-        """Nothing is to be computed, or some operation is trivial."""
+        """True if there is nothing to compute, or if some operation is trivial."""
         return not self.worked_out or any(step.is_trivial for step in self.worked_out)
 
     @property
@@ -67,12 +67,12 @@ class Story:
 
     @property
     def topic(self) -> str | None:
-        """None for a thing that belongs to no topic."""
+        """The topic that the thing belongs to; None if it belongs to none."""
         return topic_of(self.thing)
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Equal for stories that differ only in names, things, containers and wording."""
+        """A key that is equal for stories that differ only in names, things, containers and wording."""
         holders: dict[str, int] = {}
         return tuple(
             (each.pattern, *(holders.setdefault(holder, len(holders)) for holder in each.holders), *each.numbers)
@@ -83,8 +83,8 @@ class Story:
 def read_story(statement: str) -> Story | None:
     """The story of a statement.
 
-    None if a sentence is none of the grammar's, there is not one question at the end, people hold different things, a
-    count is unknown, negative or a fraction, or a sentence does not matter to the answer.
+    None if a sentence is not in the grammar, if the statement does not end in its only question, if people hold
+    different things, if a count is unknown, negative or a fraction, or if a sentence does not matter to the answer.
     """
     if len(statement) > _MAX_CHARS:
         return None
@@ -97,7 +97,7 @@ def read_story(statement: str) -> Story | None:
 
 
 def work_out(sentences: Sequence[Sentence]) -> Story | None:
-    """The story of some sentences; None as ``read_story``."""
+    """The story of some sentences; None as in ``read_story``."""
     *told, question = sentences
     if question.pattern not in QUESTIONS or any(each.pattern in QUESTIONS for each in told):
         return None
@@ -121,7 +121,7 @@ def work_out(sentences: Sequence[Sentence]) -> Story | None:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A wording as a regular expression. Its gaps are bounded, and fixed words separate them."""
+    """A wording as a regular expression. Its gaps are bounded and separated by fixed words."""
 
     pattern: str
     wording: str
@@ -142,7 +142,7 @@ RESERVED = frozenset(
     for text in (*LEADS, *(re.sub(r"\{\w+\}", " ", form.wording) for form in FORMS))
     for word in re.findall("[A-Za-z]+", text)
 )
-"""Words of the grammar itself, which are no names and no things."""
+"""Words of the grammar itself, which cannot be names or things."""
 
 
 def _read_sentence(text: str) -> Sentence | None:
@@ -153,7 +153,11 @@ def _read_sentence(text: str) -> Sentence | None:
 
 
 def _sentence(form: Form, values: tuple[str, ...]) -> Sentence | None:
-    """None if a gap is filled in two ways, or with a word of the grammar, or singular and plural do not fit."""
+    """The sentence of a match.
+
+    None if a gap is filled in two ways or with a word of the grammar, if A and B are the same, or if a singular and its
+    plural do not match.
+    """
     gaps: dict[str, str] = {}
     for gap, value in zip(gaps_of(form.wording), values, strict=True):
         value = value.replace("The ", "the ") if gap in "AB" else value

@@ -1,4 +1,4 @@
-"""Names, things and containers that the stories of the embedded set use. A reader accepts any others."""
+"""Names, things and containers that the stories of the embedded set use. The reader also accepts any others."""
 
 from typing import NamedTuple
 
@@ -41,7 +41,7 @@ SETTINGS = {
     "books": ("the library", "the college", "the bookstore", "the club"),
     "school": ("the factory", "the supplier", "the school", "the studio"),
 }
-"""Topic -> the places of practical stories about it."""
+"""Topic -> places for practical stories about it."""
 FRIENDS = ("friend", "cousin", "classmate", "neighbour", "child", "teammate")
 COINS = ("dollars", "euros", "pounds", "cents")
 LEADS = ("Then ", "Later ", "The next day ", "A week later ", "After lunch ", "On Sunday ")
@@ -50,12 +50,12 @@ _TOPIC_OF = {thing: name for name, topic in TOPICS.items() for thing in topic.th
 
 
 def topic_of(thing: str) -> str | None:
-    """The topic that a thing belongs to; None for a thing in no topic."""
+    """The topic that a thing belongs to; None if it belongs to none."""
     return _TOPIC_OF.get(thing)
 
 
 def plural(noun: str) -> str:
-    """``jars``, ``boxes``, ``bunches``, ``children``."""
+    """The plural: ``jars``, ``boxes``, ``bunches``, ``children``."""
     if noun in _IRREGULAR:
         return _IRREGULAR[noun]
     if noun.endswith("y") and noun[-2] not in "aeiou":
@@ -64,5 +64,5 @@ def plural(noun: str) -> str:
 
 
 def is_plural_of(many: str, one: str) -> bool:
-    """True for ``plural(one)`` and for ``shelves`` of ``shelf`` or ``potatoes`` of ``potato``."""
+    """True for ``plural(one)``, and for plurals such as ``shelves`` of ``shelf`` and ``potatoes`` of ``potato``."""
     return many in (plural(one), f"{one}es", f"{one[:-1]}ves", f"{one[:-2]}ves")

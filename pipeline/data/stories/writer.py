@@ -15,29 +15,29 @@ from pipeline.types import SplitName, WritingKind
 
 NAME = "embedded:stories"
 MAX_NUMBERS = {"1": 60, "2": 120, "3": 240}
-"""Level, which is the number of operations -> the largest number in a story of the set and in its steps."""
+"""Level (the number of operations) -> the largest number allowed in a story of the set and in its steps."""
 _NUM_DISTINCT = 3000
-"""Stories of a level that the set can have. There are more, but the stream repeats itself ever more often."""
+"""Maximum stories per level. More exist, but the stream repeats itself ever more often."""
 _SEED = 20_261_127
 
 Style = Literal["everyday", "practical"]
 Line = tuple[str, str]
-"""A pattern and its holders, a letter each: ``("more_than", "AB")``."""
+"""A pattern and the letters of its holders: ``("more_than", "AB")``."""
 
 _CHANGES = {"more": 1, "fewer": 1, "half": 1, "times": 1, "gives": 1, "more_containers": 2, "fewer_containers": 2}
-"""Pattern -> its operations."""
+"""Pattern -> number of its operations."""
 _COMPARISONS = ("more_than", "fewer_than", "times_as_many", "half_as_many")
 _ASKED = (
     ("now", "A"), ("now", "A"), ("now", "B"), ("shared", "A"), ("packed", "A"), ("price", "A"), ("together", "AB"),
     ("difference", "AB"), ("difference", "BA"),
 )  # fmt: skip
 _KEPT_WORDINGS = 0.9
-"""Share of sentences that keep their wording in another context."""
+"""Share of sentences that keep their wording in a new context."""
 _FEW_DRAWS, _MANY_DRAWS = 20, 2000
 
 
 def story_rows(config: EmbeddedSetsConfig, split: SplitName) -> list[dict[str, Any]]:
-    """Rows of question, answer, solution, level and type, easiest level first. ``level_part`` says how many."""
+    """Rows of question, answer, solution, level and type, easiest level first. ``level_part`` decides how many."""
     return [
         _row(story, level)
         for level in MAX_NUMBERS
@@ -57,7 +57,7 @@ def _stories(level: str) -> Iterator[Story]:
 
 
 def write_story(random: Random, level: str, topic: str | None = None) -> Story:
-    """A story of a level, about a topic or, with None, any topic. Its numbers are at most ``MAX_NUMBERS[level]``."""
+    """A story of a level, with numbers up to ``MAX_NUMBERS[level]``. None: about any topic."""
     words = _words_about(random, "everyday", topic or random.choice(list(TOPICS)), random.sample(NAMES, 3))
     story = None
     while story is None:
@@ -67,10 +67,10 @@ def write_story(random: Random, level: str, topic: str | None = None) -> Story:
 
 
 def vary(statement: str, kind: WritingKind, random: Random) -> Story:
-    """A variation of a story with as many operations, in which every number is another one.
+    """A variation of a story with the same number of operations, in which every number is different.
 
-    ``parameters`` keeps every word. ``context`` and ``practical`` keep what the sentences mean: the first has other
-    people, things and wordings, the second happens between places such as a bakery and a hotel.
+    ``parameters`` keeps every word. ``context`` and ``practical`` keep the meaning of the sentences: ``context`` has
+    other people and things and a few other wordings, ``practical`` is about places such as a bakery and a hotel.
 
     Raises:
         ValueError: the statement is not a story with something to compute, or the kind is ``new``.
@@ -116,7 +116,7 @@ def _plot(random: Random, num_operations: int) -> list[Line]:
 
 
 def _changes(random: Random, num_operations: int, has_second: bool) -> tuple[list[str], list[str]]:
-    """Patterns with so many operations, before and after the second holder comes in."""
+    """Patterns with this number of operations in all, before and after the second holder comes in."""
     parts: tuple[list[str], list[str]] = ([], [])
     while num_operations:
         name = random.choice([name for name, cost in _CHANGES.items() if cost <= num_operations])
@@ -126,7 +126,7 @@ def _changes(random: Random, num_operations: int, has_second: bool) -> tuple[lis
 
 
 def _changed(random: Random, names: Sequence[str], holder: str) -> list[Line]:
-    """Changes of a holder's amount. Gifts go to, or come from, somebody who is not asked about."""
+    """Lines that change a holder's amount. Gifts go to, or come from, somebody who is not asked about."""
     gift = f"{holder}C" if random.random() < 0.6 else f"C{holder}"
     return [(name, gift if name == "gives" else holder) for name in names]
 
@@ -144,7 +144,7 @@ def _lines(story: Story) -> Iterator[tuple[Sentence, Line]]:
 class _Words(NamedTuple):
     style: Style
     holders: Sequence[str]
-    """By letter: the first one is A."""
+    """The holders in the order of their letters: the first one is A."""
     thing: str
     containers: tuple[str, ...]
 
@@ -155,7 +155,7 @@ def _words_about(random: Random, style: Style, topic: str, holders: Sequence[str
 
 
 def _words(random: Random, style: Style, original: Story) -> _Words:
-    """Words of another topic than the original's, with none of its people and places."""
+    """Words of another topic than the original's, without any of its people and places."""
     known = {holder for sentence in original.sentences for holder in sentence.holders}
     if style == "everyday":
         topic = random.choice([topic for topic in TOPICS if topic != original.topic])
@@ -168,7 +168,7 @@ def _words(random: Random, style: Style, original: Story) -> _Words:
 
 
 def _sentence(random: Random, line: Line, words: _Words, old: Sentence | None = None) -> Sentence:
-    """A sentence without numbers, often worded as an old one."""
+    """A sentence without numbers, mostly in the wording of the old one if there is one."""
     name, letters = line
     wordings = getattr(PATTERNS[name], words.style)
     is_kept = old is not None and old.wording in wordings and random.random() < _KEPT_WORDINGS
@@ -197,7 +197,7 @@ def _with_numbers(
     num_draws: int,
     other_than: Story | None = None,
 ) -> Story | None:
-    """The sentences with random numbers that make a story of so many operations; None if no draw does."""
+    """A story of these sentences with random numbers and the given number of operations; None if no draw succeeds."""
     for _ in range(num_draws):
         story = work_out([_numbered(random, sentence, maximum) for sentence in sentences])
         if story is None or story.is_trivial or story.num_operations != num_operations or story.largest > maximum:
