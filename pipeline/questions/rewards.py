@@ -1,6 +1,6 @@
 """The rewards of written problems. Each is in [0, 1]; a malformed text gets 0. docs/questions.md has a table."""
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -9,6 +9,7 @@ from pipeline.data.stories import read_story
 from pipeline.errors import RewardError
 from pipeline.questions.judge import difficulty_value, key_holds
 from pipeline.questions.similarity import KnownTexts, Reading, anonymous, cosine, phrases, plain, skeleton, with_numbers
+from pipeline.questions.stated import same_answer
 from pipeline.questions.variation import variation_value
 from pipeline.questions.written import WrittenProblem, read_written
 from pipeline.rewards.registry import RewardContext, StatefulReward, register
@@ -186,8 +187,9 @@ def novelty_value(similarity: float, config: NoveltyConfig) -> float:
 def consistent_rate(verdicts: Sequence[Verdict]) -> float:
     """Share of a problem's solutions that agree with the stated answer; 0 if more agree on some other answer."""
     num_right = sum(verdict.outcome == "correct" for verdict in verdicts)
-    others = Counter(verdict.answer for verdict in verdicts if verdict.outcome == "incorrect")
-    return 0.0 if num_right < max(others.values(), default=0) else num_right / max(len(verdicts), 1)
+    others = [verdict.answer for verdict in verdicts if verdict.outcome == "incorrect" and verdict.answer]
+    most = max((sum(same_answer(one, other) for other in others) for one in others), default=0)
+    return 0.0 if num_right < most else num_right / max(len(verdicts), 1)
 
 
 def solve_rate_value(rate: float, target: float) -> float:

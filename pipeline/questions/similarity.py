@@ -17,6 +17,8 @@ from itertools import islice
 from math import log, sqrt
 from typing import Any, Literal, NamedTuple
 
+from pipeline.data.stories import read_story
+
 Kind = Literal["word", "number", "name", "thing"]
 _MASKS: dict[Kind, str] = {"number": "#", "name": "@name", "thing": "@thing"}
 _TOKEN = re.compile(r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|[^\W\d_]+|[-+*/^=<>%×÷]")
@@ -59,9 +61,17 @@ def read_words(text: str) -> tuple[Word, ...]:
     return tuple(Word(token.lower(), _kind(token, names, things)) for token in tokens)
 
 
+@lru_cache(4096)
+def generic_words(text: str) -> tuple[Word, ...]:
+    """As ``read_words``. The grammar of stories tells names that look like none, such as "the bakery", and made-up
+    words."""
+    story = read_story(text)
+    return read_words(story.generic if story else text)
+
+
 def skeleton(text: str) -> list[str]:
     """The words with numbers, names and things masked."""
-    return [_MASKS.get(word.kind, word.text) for word in read_words(text)]
+    return [_MASKS.get(word.kind, word.text) for word in generic_words(text)]
 
 
 def plain(text: str) -> list[str]:
@@ -70,12 +80,12 @@ def plain(text: str) -> list[str]:
 
 def anonymous(text: str) -> list[str]:
     """The words with numbers and names masked."""
-    return [word.text if word.kind == "thing" else _MASKS.get(word.kind, word.text) for word in read_words(text)]
+    return [word.text if word.kind == "thing" else _MASKS.get(word.kind, word.text) for word in generic_words(text)]
 
 
 def with_numbers(text: str) -> list[str]:
     """The words with names and things masked: equal for copies about other people and things."""
-    return [word.text if word.kind == "number" else _MASKS.get(word.kind, word.text) for word in read_words(text)]
+    return [word.text if word.kind == "number" else _MASKS.get(word.kind, word.text) for word in generic_words(text)]
 
 
 def without_numbers(text: str) -> list[str]:

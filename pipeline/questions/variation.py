@@ -64,8 +64,8 @@ def _context_change(original: str, statement: str) -> float:
 def _is_practical(statement: str) -> bool:
     """False for a story in which no holder has an article, as "the bakery" has. True for any text that is no story."""
     story = read_story(statement)
-    return story is None or any(
-        holder.lower().startswith("the ") for sentence in story.sentences for holder in sentence.holders
+    return story is None or all(
+        holder.startswith("the ") for sentence in story.sentences for holder in sentence.holders
     )
 
 

@@ -5,12 +5,12 @@ Every sentence must be in the grammar. Names, things and containers may be any w
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import Formatter
 
 from pipeline.data.stories.grammar import PATTERNS, QUESTIONS, Sentence, gaps_of
 from pipeline.data.stories.ledger import ContradictionError, Ledger, Step
-from pipeline.data.stories.words import LEADS, is_plural_of, topic_of
+from pipeline.data.stories.words import LEADS, OWN_WORDS, is_plural_of, topic_of
 
 _MAX_CHARS = 1000
 _MAX_SENTENCES = 8
@@ -34,6 +34,15 @@ class Story:
     @property
     def statement(self) -> str:
         return " ".join(sentence.text for sentence in self.sentences)
+
+    @property
+    def generic(self) -> str:
+        """The statement with one name for all holders, and with fixed words for containers, friends and coins that are
+        not among ours: made-up words make nothing new."""
+        return " ".join(
+            replace(each, gaps={gap: _generic_word(gap, word) for gap, word in each.gaps.items()}).text
+            for each in self.sentences
+        )
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -78,6 +87,12 @@ class Story:
             (each.pattern, *(holders.setdefault(holder, len(holders)) for holder in each.holders), *each.numbers)
             for each in self.sentences
         )
+
+
+def _generic_word(gap: str, word: str) -> str:
+    if gap in "AB":
+        return "Someone"
+    return word if word in OWN_WORDS.get(gap, {word}) else gap
 
 
 def read_story(statement: str) -> Story | None:

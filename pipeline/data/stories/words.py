@@ -66,3 +66,14 @@ def plural(noun: str) -> str:
 def is_plural_of(many: str, one: str) -> bool:
     """True for ``plural(one)``, and for plurals such as ``shelves`` of ``shelf`` and ``potatoes`` of ``potato``."""
     return many in (plural(one), f"{one}es", f"{one[:-1]}ves", f"{one[:-2]}ves")
+
+
+_CONTAINERS = {container for topic in TOPICS.values() for container in topic.containers}
+OWN_WORDS = {
+    "container": _CONTAINERS,
+    "containers": set(map(plural, _CONTAINERS)),
+    "friend": set(FRIENDS),
+    "friends": set(map(plural, FRIENDS)),
+    "coins": set(COINS),
+}
+"""Gap of a sentence -> the words that our own stories have there."""

@@ -21,6 +21,7 @@ HONEST = completion_text(
     "40",
 )
 COPY = TRAINING.replace("Mia", "Leo")
+OTHER_NUMBERS, OTHER_SOLUTION = COPY.replace("11", "12").replace("20", "30"), "5 * 12 = 60\n60 + 30 = 90"
 COPY_SOLUTION = "5 * 11 = 55\n55 + 20 = 75"
 STATEMENT = "Omar has 70 plums. Omar sells 18 plums. Ivy has 25 more plums than Omar. How many plums does Ivy have?"
 SOLUTION = "70 - 18 = 52\n52 + 25 = 77"
@@ -47,11 +48,17 @@ def test_honest_problems_pass_every_gate():
 CHEATS = {
     "a training problem": completion_text(TRAINING, COPY_SOLUTION, "75"),
     "a training problem with other names": completion_text(COPY, COPY_SOLUTION, "75"),
-    "a training problem with other names and numbers": completion_text(
-        COPY.replace("11", "12").replace("20", "30"), "5 * 12 = 60\n60 + 30 = 90", "90"
-    ),
+    "a training problem with other names and numbers": completion_text(OTHER_NUMBERS, OTHER_SOLUTION, "90"),
     "a training problem with other names and things": completion_text(
         COPY.replace("lemons", "oranges"), COPY_SOLUTION, "75"
+    ),
+    "a training problem about a made-up holder, with other numbers": completion_text(
+        OTHER_NUMBERS.replace("Leo", "the zork").replace("the zork fills", "The zork fills").replace(". the", ". The"),
+        OTHER_SOLUTION,
+        "90",
+    ),
+    "a training problem with made-up containers and other numbers": completion_text(
+        OTHER_NUMBERS.replace("jars", "grobbels"), OTHER_SOLUTION, "90"
     ),
     "a training problem with a made-up thing": completion_text(
         TRAINING.replace("lemons", "qzxes"), COPY_SOLUTION, "75"

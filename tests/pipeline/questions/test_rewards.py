@@ -152,6 +152,7 @@ def test_solved_problems_are_rewarded_by_the_share_of_agreeing_answers():
     [
         (("55", "12", "13", "14"), 0.25),
         (("55", "12", "12", "13"), 0),  # more of them say 12
+        (("55", "12", "12.0", "$12$"), 0),
         (("55", "12", "12", "55"), 0.5),
         (("I do not know",) * 3 + ("55",), 0.25),
         ((), 0),
