@@ -106,7 +106,8 @@ def _evaluation(config: Config, eval_digest: str) -> dict[str, Any]:
         "eval_problems": eval_digest,
         "max_prompt_length": config.rollout.max_prompt_length,  # longer ones are not evaluated
     }
-    if config.data.write:  # what is written is scored with the rewards
+    if config.data.write:  # problems are sampled, and scored with the rewards: here and at the end of stages
+        inputs["rollout"] = config.rollout.model_dump(exclude=_ENGINE_RESOURCES)
         inputs["questions"] = config.questions.model_dump()
         inputs["reward"] = config.reward.model_dump(include={"normalize", "zscore"}) | {"functions": _terms(config)}
     return inputs

@@ -41,7 +41,8 @@ def writing_summary(rows: Sequence[Row]) -> dict[str, Measure]:
     statements = [row for row in rows if row["statement"]]
     computations = {row["statement"]: compute(row["statement"]) for row in statements}
     computed = [found for row in statements if (found := computations[row["statement"]])]
-    is_right = [bool(computations.get(row["statement"])) and row["parts"].get("checked", 0) > 0 for row in rows]
+    checked = [row for row in rows if "checked" in row["parts"]]
+    is_right = [bool(computations.get(row["statement"])) and row["parts"]["checked"] > 0 for row in checked]
     return {
         "well_formed": _share([bool(row["statement"]) for row in rows]),
         "computed": _share([bool(computations.get(row["statement"])) for row in rows]),
@@ -49,7 +50,7 @@ def writing_summary(rows: Sequence[Row]) -> dict[str, Measure]:
         "accepted": _share([row["outcome"] == "correct" for row in rows]),
         "operations": _mean([found.num_operations for found in computed]),
         "largest_number": _mean([found.largest for found in computed]),
-        "novelty": _mean([row["parts"].get("novel", 0.0) for row in statements]),
+        "novelty": _mean([row["parts"]["novel"] for row in statements if "novel" in row["parts"]]),
         "diversity": _diversity(statements),
         "quality": _mean([row["quality"] for row in rows]),
     }

@@ -9,6 +9,7 @@ machine with a bfloat16 matmul rate of 1.6 TFLOP/s.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -48,9 +49,11 @@ def train(root: Path, seed: int, overrides: list[str]) -> Path:
     with (root / "job.log").open("a") as log:
         # Ray's workers run at nice 15, and would starve beside any other process of the machine.
         environment = os.environ | {"RAY_worker_niceness": "0"}
-        subprocess.run(command, cwd=ROOT, check=True, stdout=log, stderr=log, env=environment)
-    minutes = (time.time() - start) / 60
-    write_json(root / "time.json", {"minutes": minutes, "tflops": rate, "scaled": minutes * rate / REFERENCE_TFLOPS})
+        done = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
+    path, minutes = root / "time.json", (time.time() - start) / 60
+    minutes += json.loads(path.read_text())["minutes"] if path.exists() else 0.0
+    write_json(path, {"minutes": minutes, "tflops": rate, "scaled": minutes * rate / REFERENCE_TFLOPS})
+    done.check_returncode()
     (run,) = root.glob("exp_*")
     return run
 
@@ -62,12 +65,14 @@ def task_values(rows: list[Row], name: str) -> Array:
 
 
 def diversities(rows: list[Row]) -> Array:
-    """Jackknife pseudo-values of the diversity, whose mean it is; NaN for a malformed row: [num_tasks]."""
+    """Jackknife pseudo-values of the diversity, whose mean it is; NaN for a malformed row, and for all of too few rows:
+    [num_tasks]."""
     whole = writing_summary(rows)["diversity"]
     without = (writing_summary(rows[:index] + rows[index + 1 :])["diversity"] for index in range(len(rows)))
     left_out = np.array([measure["mean"] for measure in without])
     values = whole["num"] * whole["mean"] - (whole["num"] - 1) * left_out
-    return np.where([bool(row["statement"]) for row in rows], values, np.nan)
+    is_known = [bool(row["statement"]) and whole["num"] > 2 for row in rows]
+    return np.where(is_known, values, np.nan)
 
 
 def draws(num_tasks: int) -> NDArray[np.intp]:
@@ -77,20 +82,23 @@ def draws(num_tasks: int) -> NDArray[np.intp]:
 
 
 def means(values: Array, drawn: NDArray[np.intp]) -> Array:
-    """Mean over the tasks of each draw, then over the seeds: [NUM_DRAWS + 1].
+    """Mean over the tasks of each draw, then over the seeds; NaN where a seed has no value: [NUM_DRAWS + 1].
 
     Args:
         values: [num_seeds, num_tasks], NaN where a row has none.
     """
     chosen = values[:, drawn]
     valid = ~np.isnan(chosen)
-    sums = np.where(valid, chosen, 0).sum(axis=2) / np.maximum(valid.sum(axis=2), 1)
-    return np.asarray(sums.mean(axis=0))
+    with np.errstate(invalid="ignore"):
+        by_seed = np.where(valid, chosen, 0).sum(axis=2) / valid.sum(axis=2)
+    return np.asarray(by_seed.mean(axis=0))
 
 
 def shown(name: str, replicates: Array, by_seed: Array, sign: str = "") -> Text:
+    if np.isnan(replicates[0]):
+        return Text("-")
     figure = sign + (".1%" if name in SHARES else ".2f")
-    low, high = np.quantile(replicates[1:], (0.025, 0.975))
+    low, high = np.nanquantile(replicates[1:], (0.025, 0.975))
     parts = (format(value, figure) for value in (replicates[0], low, high, by_seed.min(), by_seed.max()))
     return Text("{} [{}, {}], seeds {} to {}".format(*parts))
 

@@ -1,6 +1,7 @@
 """Rates the problems of data sets, and selects those that pass the filters."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from pipeline.seeds import derive_seed
 
 _OPTIONAL = ("difficulty", "dataset", "source", "id")
 """Further columns, read if the data has them."""
+_VAGUE = re.compile("junior|national|selection|international", re.IGNORECASE)
+"""Words that name a contest in a row, and may mean anything in a file's name."""
 _FIX = "Name yours by --question-field, --answer-field, --solution-field, --level-field, --type-field."
 
 
@@ -116,7 +119,8 @@ def _read(row: Row, config: DataConfig, source: str, where: str, rates: SolveRat
     stated = Stated(row.question(names.question), solution, answer)
     part, address = (row.first_text(name) if name in row else "" for name in ("dataset", "source"))
     level = row.text(names.level)
-    by_source = stated_difficulty(row.text("difficulty"), level, (PurePath(config.name).name, part, address))
+    data_set = _VAGUE.sub("", PurePath(config.name).name)
+    by_source = stated_difficulty(row.text("difficulty"), level, (data_set, part, address))
     subject = row.first_text(names.type) if names.type else ""
     return _Read(
         stated,

@@ -159,9 +159,121 @@ def test_written_problems_are_part_of_a_key():
 
 
 @pytest.mark.parametrize(
-    "sections", [{"questions": {"must_compute": True}}, {"reward": {"functions": [{"name": "novel"}]}}]
+    "sections",
+    [
+        {"seed": 1},
+        {"sft": {"learning_rate": 1e-4}},
+        {"model": {"lora": {"r": 4}}},
+        {"learner": {"tokens_per_micro_batch": 64}},
+        {"eval": {"problems_per_level": 7}},
+        {"rollout": {"max_prompt_length": 99}},  # longer held-out prompts are left out
+        {"curriculum": {"promotion": {"patience": 1}}},
+        {"curriculum": {"level_order": "mixed"}},
+    ],
 )
-def test_what_is_written_in_evaluations_depends_on_its_rewards(sections):
+def test_a_setting_that_changes_the_result_changes_every_key(sections):
+    changed = validate_config({"stages": [EACH], "curriculum": {}, **sections})
+    assert num_shared(keys(make()), keys(changed)) == 0
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"learner": {"num_cpus": 0.1, "max_failures": 9}},
+        {"rollout": {"num_workers": 3, "temperature": 0.5}},  # nothing is sampled in a stage of SFT
+        {"grpo": {"beta": 0.5}},
+        {"output": {"root": "/elsewhere"}},
+        {"checkpoint": {"every_steps": 3}},
+        {"search": {"seeds": [1, 2]}},
+    ],
+)
+def test_a_setting_that_does_not_change_the_result_changes_no_key(sections):
+    assert keys(make(**sections)) == keys(make())
+
+
+def test_a_stage_that_carries_nothing_over_does_not_depend_on_earlier_stages():
+    stages = [{"name": name, "kind": "sft"} for name in "ab"] + [
+        {"name": "c", "kind": "sft", "carry": {"weights": False, "replay_buffer": False}}
+    ]
+    first, second = keys(make({}, stages)), keys(make({}, stages[1:]))
+    assert first[2] == second[1] and first[1] != second[0]
+    replaying = [*stages[:2], {"name": "c", "kind": "sft", "carry": {"weights": False}}]
+    assert keys(make({}, replaying))[2] != keys(make({}, replaying[1:]))[1]
+
+
+def test_the_start_is_the_same_for_every_seed_and_order():
+    assert root_key(make(seed=1), "e") == root_key(make({"level_order": "reverse"}), "e") != root_key(make(), "f")
+
+
+def test_a_key_can_name_a_directory():
+    assert all(len(key) == 16 and set(key) <= set("0123456789abcdef") for key in keys(make()))
+
+
+def test_the_digest_of_problems_sees_every_text():
+    base = Problem(id="a", prompt=({"role": "user", "content": "1+1"},), gold="2", solution="2", level="1", type="t")
+    others = [
+        Problem(id="b", prompt=base.prompt, gold="2", solution="2", level="1", type="t"),
+        Problem(id="a", prompt=({"role": "user", "content": "1 + 1"},), gold="2", solution="2", level="1", type="t"),
+        Problem(id="a", prompt=base.prompt, gold="3", solution="2", level="1", type="t"),
+        Problem(id="a", prompt=base.prompt, gold="2", solution=None, level="1", type="t"),
+        replace(base, prompt_text="1+1"),
+        replace(base, prompt_text="1+1="),
+    ]
+    assert len({problems_digest([problem]) for problem in (base, *others)}) == 7
+    assert problems_digest([base, others[0]]) != problems_digest([others[0], base])
+
+
+def test_searches_of_earlier_versions_keep_their_keys():
+    """Settings that are newer than the keys are no part of them until they are used."""
+    stages = [EACH, {"name": "rl", "kind": "grpo"}]
+    assert keys(make({"replay_ratio": 0.3}, stages), ("1", "2")) == [
+        "3e4340cc479d8765",
+        "9648e18a87b9347b",
+        "f670ce71cfa1cf7a",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reward", "same"),
+    [
+        ({"functions": [{"name": "correctness", "gate": True}, {"name": "format"}]}, 5),
+        ({"normalize": "zscore"}, 5),
+        ({"zscore": {"clip": 2.0}}, 6),  # not used
+    ],
+)
+def test_gates_and_z_scores_change_the_keys_of_stages_that_score(reward, same):
+    stages = [EACH, {"name": "rl", "kind": "grpo"}]
+    assert num_shared(keys(make({}, stages)), keys(make({}, stages, reward=reward))) == same
+
+
+def test_written_problems_are_part_of_a_key():
+    def chain(**final: Any) -> list[str]:
+        stages = [{"name": "a", "kind": "sft", "write": {"num_problems": 4}}, {"name": "b", "kind": "sft", **final}]
+        return keys(validate_config({"stages": stages, "data": {"name": "embedded:stories", "write": {}}}))
+
+    assert num_shared(chain(), chain(written_frac=0.5)) == 1
+    assert num_shared(chain(written_frac=0.25), chain(written_frac=0.5)) == 1
+    assert num_shared(chain(), chain(balance_levels=True)) == 1
+
+
+def test_how_problems_are_sampled_is_part_of_a_key_if_some_are_written():
+    def chain(temperature: float, **stage: Any) -> list[str]:
+        settings = {"stages": [{"name": "a", "kind": "sft", **stage}], "rollout": {"temperature": temperature}, **OFF}
+        return keys(validate_config({**settings, "data": {"name": "embedded:stories", "write": {}}}))
+
+    assert num_shared(chain(0.7, write={}), chain(1.0, write={})) == 0
+    assert num_shared(chain(0.7), chain(1.0)) == 1
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"questions": {"must_compute": True}},
+        {"reward": {"functions": [{"name": "novel"}]}},
+        {"rollout": {"temperature": 0.5}},
+    ],
+)
+def test_what_is_written_in_evaluations_depends_on_its_rewards_and_on_sampling(sections):
     data = {"name": "embedded:stories", "write": {}}
     assert root_key(make(data=data), "e") != root_key(make(data=data, **sections), "e")
     assert root_key(make(), "e") == root_key(make(**sections), "e")

@@ -47,6 +47,11 @@ def test_a_key_that_nothing_computed_is_not_shown_to_be_right():
     assert (found["computed"]["mean"], found["right_key"]["mean"], found["accepted"]["mean"]) == (0.5, 0.5, 1)
 
 
+def test_a_reward_that_the_run_does_not_have_has_no_measure():
+    found = writing_summary([row(JARS) | {"parts": {"well_formed": 1.0}}])
+    assert (found["right_key"]["num"], found["novelty"]["num"], found["well_formed"]["num"]) == (0, 0, 1)
+
+
 def test_the_interval_of_a_mean_is_that_of_its_standard_error():
     quality = writing_summary([row(JARS), row("", "unparsed")])["quality"]
     half = 1.96 * math.sqrt(0.32) / math.sqrt(2)  # of 0.8 and 0: variance 0.32

@@ -56,6 +56,19 @@ def test_rows_of_several_layouts_become_one_table(tmp_path, data, capsys):
     assert "1 without an answer (math/train.jsonl row 3)" in capsys.readouterr().out
 
 
+def test_a_file_name_tells_no_contest_by_a_vague_word(tmp_path):
+    row = {"problem": "Find the only even prime.", "answer": "2"}
+    rows = {
+        name: rate(tmp_path / name, "--data", write_jsonl(tmp_path / f"{name}.jsonl", row))
+        for name in ("national_exam", "my_selection", "usamo_2020")
+    }
+    assert {name: found["difficulty"] for name, (found,) in rows.items()} == {
+        "national_exam": None,
+        "my_selection": None,
+        "usamo_2020": 7.5,
+    }
+
+
 def test_data_sets_are_mixed_by_the_seed(tmp_path):
     for name in ("a", "b"):
         rows = [
