@@ -72,7 +72,8 @@ class WritingConfig(StrictModel):
         "practical": "Write a variation of this problem in a practical setting, {level}.\n\n{original}",
     }
     """The question of each kind of task that is made. {topic} is the problem's type, {level} its level, and {original}
-    the problem that is to be varied."""
+    the problem that is to be varied. Without a level, {level} and a comma before it are left out, so words that belong
+    to the level go into ``levels``."""
     levels: dict[str, str] = {}
     """Level -> the text that stands for it. A level that is not named stands for itself."""
     system_prompt: str = WRITING_PROMPT
