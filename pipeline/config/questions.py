@@ -82,6 +82,8 @@ class QuestionsConfig(StrictModel):
 
     max_numbers: dict[str, int] = {}
     """Level -> largest number that its problems may use. A level that is not named has no bound."""
+    min_number_frac: Share = 0.0
+    """Least share of the bound that the largest number of a problem must reach, or it is too easy for its level."""
     must_compute: bool = False
     """True: a problem whose answer cannot be computed independently fails ``checked``. False: it passes."""
     novelty: NoveltyConfig = NoveltyConfig()

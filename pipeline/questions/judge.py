@@ -60,7 +60,7 @@ def difficulty_value(problem: Problem, written: WrittenProblem, config: Question
     # Otherwise a writer could always state the key 0.
     if computation.is_trivial or same_answer("0", computation.answer):
         return 0.0
-    return _size_value(computation, config.max_numbers.get(level))
+    return _size_value(computation, config.max_numbers.get(level), config.min_number_frac)
 
 
 def _has_topic(statement: str, problem: Problem) -> bool:
@@ -74,11 +74,11 @@ def _has_topic(statement: str, problem: Problem) -> bool:
     return topic is not None and (is_free or topic == problem.type)
 
 
-def _size_value(computation: Computation, bound: int | None) -> float:
+def _size_value(computation: Computation, bound: int | None, min_frac: float) -> float:
     """Mean over the steps of their largest number, relative to half the bound: one large number is not enough."""
     if bound is None:
         return 1.0
-    if computation.largest > bound:
+    if not min_frac * bound <= computation.largest <= bound:
         return 0.0
     sizes = [float(computation.largest)]
     if computation.family != "equation":  # its only step is the solution
