@@ -63,6 +63,13 @@ def test_difficulty_is_the_operations_asked_for_and_the_size_of_the_numbers(comp
     assert difficulty_value(task(level), WRITTEN, config(**bounds)) == pytest.approx(value)
 
 
+@pytest.mark.parametrize(("largest", "passes"), [(14, False), (15, True), (60, True), (61, False)])
+def test_numbers_may_be_too_small_for_a_level(largest, passes, key):
+    key[STATEMENT] = Computation("stories", str(largest), 1, largest, False, (f"4 + {largest - 4} = {largest}",))
+    settings = config(max_numbers={"1": 60}, min_number_frac=0.25)
+    assert (difficulty_value(task("1"), WRITTEN, settings) > 0) == passes
+
+
 def test_a_level_without_a_bound_takes_any_size(key):
     key[STATEMENT] = Computation("stories", "9", 1, 9, False, ("4 + 5 = 9",))
     assert difficulty_value(task(), WRITTEN, config()) == 1
