@@ -24,7 +24,9 @@ TITLES = {
     "operations": "operations",
     "largest_number": "largest number",
     "novelty": "novelty",
+    "novelty_computed": "novelty of what can be computed",
     "diversity": "diversity",
+    "diversity_computed": "diversity of what can be computed",
     "quality": "quality",
 }
 SHARES = ("well_formed", "computed", "right_key", "accepted")
@@ -40,7 +42,8 @@ def writing_summary(rows: Sequence[Row]) -> dict[str, Measure]:
     """
     statements = [row for row in rows if row["statement"]]
     computations = {row["statement"]: compute(row["statement"]) for row in statements}
-    computed = [found for row in statements if (found := computations[row["statement"]])]
+    readable = [row for row in statements if computations[row["statement"]]]
+    computed = [found for row in readable if (found := computations[row["statement"]])]
     checked = [row for row in rows if "checked" in row["parts"]]
     is_right = [bool(computations.get(row["statement"])) and row["parts"]["checked"] > 0 for row in checked]
     return {
@@ -51,7 +54,9 @@ def writing_summary(rows: Sequence[Row]) -> dict[str, Measure]:
         "operations": _mean([found.num_operations for found in computed]),
         "largest_number": _mean([found.largest for found in computed]),
         "novelty": _mean([row["parts"]["novel"] for row in statements if "novel" in row["parts"]]),
+        "novelty_computed": _mean([row["parts"]["novel"] for row in readable if "novel" in row["parts"]]),
         "diversity": _diversity(statements),
+        "diversity_computed": _diversity(readable),
         "quality": _mean([row["quality"] for row in rows]),
     }
 

@@ -64,15 +64,15 @@ def task_values(rows: list[Row], name: str) -> Array:
     return np.array([measure["mean"] if measure["num"] else np.nan for measure in single])
 
 
-def diversities(rows: list[Row]) -> Array:
-    """Jackknife pseudo-values of the diversity, whose mean it is; NaN for a malformed row, and for all of too few rows:
+def diversities(rows: list[Row], name: str) -> Array:
+    """Jackknife pseudo-values of a diversity, whose mean it is; NaN for a row that does not count, and for too few rows:
     [num_tasks]."""
-    whole = writing_summary(rows)["diversity"]
-    without = (writing_summary(rows[:index] + rows[index + 1 :])["diversity"] for index in range(len(rows)))
+    whole = writing_summary(rows)[name]
+    without = [writing_summary(rows[:index] + rows[index + 1 :])[name] for index in range(len(rows))]
     left_out = np.array([measure["mean"] for measure in without])
     values = whole["num"] * whole["mean"] - (whole["num"] - 1) * left_out
-    is_known = [bool(row["statement"]) and whole["num"] > 2 for row in rows]
-    return np.where(is_known, values, np.nan)
+    counts = [measure["num"] < whole["num"] and whole["num"] > 2 for measure in without]
+    return np.where(counts, values, np.nan)
 
 
 def draws(num_tasks: int) -> NDArray[np.intp]:
@@ -112,8 +112,8 @@ def tables(runs: list[Path], level: str | None) -> tuple[Table, Table]:
         rows = {name: [[row for row in own if row["level"] == level] for own in seeds] for name, seeds in rows.items()}
     drawn = draws(len(rows[names[0]][0]))
     for name, title in TITLES.items():
-        of_rows = diversities if name == "diversity" else lambda own, name=name: task_values(own, name)
-        values = {each: np.stack([of_rows(own) for own in seeds]) for each, seeds in rows.items()}
+        of_rows = diversities if name.startswith("diversity") else task_values
+        values = {each: np.stack([of_rows(own, name) for own in seeds]) for each, seeds in rows.items()}
         replicates = {each: means(own, drawn) for each, own in values.items()}
         by_seed = {each: np.array([means(own[None], drawn[:1])[0] for own in values[each]]) for each in names}
         table.add_row(title, *(shown(name, replicates[each], by_seed[each]) for each in names))

@@ -39,6 +39,7 @@ def test_shares_are_over_all_and_means_over_what_has_a_value():
     assert (found["operations"]["mean"], found["operations"]["num"]) == (1, 2)  # 5 * 11 and 16 - 6
     assert found["largest_number"]["mean"] == (55 + 16) / 2
     assert found["novelty"]["num"] == 3 and found["novelty"]["mean"] == pytest.approx(2 / 3)
+    assert (found["novelty_computed"]["num"], found["novelty_computed"]["mean"]) == (2, 0.75)
     assert found["quality"]["mean"] == 0.2
 
 
@@ -63,6 +64,8 @@ def test_diversity_compares_statements_of_a_level():
     assert same["num"] == 2 and same["mean"] == pytest.approx(0)  # names and things are masked
     different = writing_summary([row(JARS), row(BOTH)])["diversity"]
     assert different["mean"] > 0.3
+    unread = writing_summary([row(JARS), row(JARS), row("Who knows?")])
+    assert unread["diversity_computed"]["mean"] == pytest.approx(0) < unread["diversity"]["mean"]
     apart = writing_summary([row(JARS), row(JARS, level="2")])["diversity"]
     assert apart["num"] == 0
 
