@@ -32,11 +32,12 @@ def verdict_of(problem: Problem, text: str, config: QuestionsConfig) -> Verdict:
 def key_holds(written: WrittenProblem, config: QuestionsConfig) -> bool:
     """True if the computed answer is the stated one and the solution's lines are right.
 
-    A problem that cannot be computed holds unless ``must_compute``.
+    A problem of no kind that can be computed holds unless ``must_compute``. One of such a kind that cannot be worked
+    out never does.
     """
     computation = computed.compute(written.statement)
     if computation is None:
-        return not config.must_compute
+        return not (config.must_compute or computed.is_unworkable(written.statement))
     if not same_answer(written.answer, computation.answer):
         return False
     return computed.solution_holds(written.statement, written.solution)
@@ -46,12 +47,12 @@ def difficulty_value(problem: Problem, written: WrittenProblem, config: Question
     """0 for another number of operations or another topic than asked, trivial operations, a result of 0, numbers beyond
     their bound, or a bare sum or equation where a story is asked for; otherwise the size of the numbers, at most 1.
 
-    1 if the statement cannot be computed: nothing is known about it. A level that is not a number asks for no number of
-    operations.
+    1 if the statement is of no kind that can be computed: nothing is known about it. 0 if it is of one, but cannot be
+    worked out. A level that is not a number asks for no number of operations.
     """
     computation = computed.compute(written.statement)
     if computation is None:
-        return 1.0
+        return 0.0 if computed.is_unworkable(written.statement) else 1.0
     level = problem.level or ""
     if level.isdecimal() and computation.num_operations != int(level):
         return 0.0
