@@ -74,8 +74,8 @@ def _is_of_a_kind(statement: str) -> bool:
 
 
 def task_key(statement: str) -> tuple[str, ...] | None:
-    """Equal for sums and for equations that ask for the same: in other words, with terms, factors or sides swapped, with
-    another name of the unknown. None: no sum and no equation, or one that cannot be computed. Stories have their own.
+    """Equal for sums and for equations that ask for the same: in other words, with terms, factors or sides swapped, or
+    with another name of the unknown. None for what cannot be computed, and for stories: they have ``Story.key``.
     """
     worked = _worked(statement)
     return worked.key if isinstance(worked, Sum | Equation) else None

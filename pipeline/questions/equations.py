@@ -24,12 +24,14 @@ from pipeline.questions.expressions import (
 from pipeline.verifier.reading.tree import Node, is_equation, nodes_of
 
 _EQUATION, _NAME = r"(?P<equation>[^=?]+=[^=?]+?)", r"(?P<name>[a-zA-Z])"
-_SIDE = r"(?:[^=?a-zA-Z\\]|[a-zA-Z](?![a-zA-Z]))+"
+_CHAIN = r"(?P<equation>[^=?]+(?:=[^=?]+?)+)"
+_SIDE = r"(?:[^=?a-zA-Z\\]|[a-zA-Z](?![a-zA-Z])|\\(?:times|cdot|div|[dt]?frac|left|right)(?![a-zA-Z]))+"
+"""No words: nothing else says that the rest of a sentence is an equation."""
 _VALUE = f"(?:the value of )?{_NAME}"
 _QUESTIONS = tuple(
     re.compile(form, re.IGNORECASE)
     for form in (
-        rf"(?:Solve|Find)(?: for)? {_NAME}: ?{_EQUATION}\.?",
+        rf"(?:Solve|Find)(?: for)? {_NAME}: ?{_CHAIN}\.?",
         rf"Solve (?:the equation )?{_EQUATION} for {_NAME}\.?",
         rf"(?:If|Given that) {_EQUATION}, (?:then )?(?:what is|find|determine) {_VALUE}[?.]",
         rf"(?:What is|Find|Determine) {_VALUE} (?:if|when|such that|given that) {_EQUATION}[?.]",
@@ -155,21 +157,30 @@ def _quotient(node: Node, name: str) -> Quotient:
             (a, b), (c, d) = _quotient(left, name), _quotient(right, name)
             if c and len(d) == 1:
                 return _times(a, d), _times(b, c)
-        case "pow", (base, Node("number", (Fraction() as exponent, _))):
-            return _raised(_quotient(base, name), exponent)
+        case "pow", (base, exponent):
+            return _raised(_quotient(base, name), _quotient(exponent, name))
     raise UnworkableError(node.head)
 
 
-def _raised(base: Quotient, exponent: Fraction) -> Quotient:
-    above, below = base
-    if len(above) <= 1 and len(below) == 1:
-        return _polynomial([power(sum(above, Fraction(0)) / below[0], exponent)]), _ONE
+def _raised(base: Quotient, by: Quotient) -> Quotient:
+    exponent = _constant(by)
+    if exponent is None:
+        raise UnworkableError("an unknown exponent")
+    if (number := _constant(base)) is not None:
+        return _polynomial([power(number, exponent)]), _ONE
     if exponent not in range(1, _MAX_DEGREE + 1):
         raise UnworkableError("exponent")
     result = base
     for _ in range(int(exponent) - 1):
-        result = _times(result[0], above), _times(result[1], below)
+        result = _times(result[0], base[0]), _times(result[1], base[1])
     return result
+
+
+def _constant(quotient: Quotient) -> Fraction | None:
+    above, below = quotient
+    if len(above) > 1 or len(below) > 1:
+        return None
+    return above[0] / below[0] if above else Fraction(0)
 
 
 def _polynomial(coefficients: Sequence[Fraction]) -> Polynomial:

@@ -31,6 +31,10 @@ _SLASH_AND_PRODUCT = re.compile(
     rf"(?:/|\\div)\s*[-+]?\s*(?:\\|{_OPERAND}(?:\s*(?:\^|\*\*)\s*-?{_OPERAND})?"
     r"\s*(?:[0-9a-zA-Z@]|\\(?!(?:cdot|times|div|ast|bullet)\b)))"
 )
+_MIXED_NUMBER_IN_PRODUCT = re.compile(
+    r"(?:[*/]|\\(?:cdot|times|div|ast|bullet)(?![a-zA-Z]))\s*[-+]?\s*[0-9.]++\s*(?:[0-9]|\\frac)"
+    r"|(?<![@^])@\s*(?:[0-9]|\\frac)"
+)
 _MODULO = re.compile(r"\s*(?:[0-9]+|@)\s*\\?(?:b?mod|modulo)\s*(?:[0-9]+|@)\s*")
 
 
@@ -70,8 +74,10 @@ def _levels(text: str) -> Iterator[str]:
 
 
 def _is_ambiguous(level: str) -> bool:
-    """True for ``12/2x``, and for ``mod`` beside another sign: ``5 + 7 mod 4``, ``-7 mod 3``."""
-    return bool(_SLASH_AND_PRODUCT.search(level)) or ("mod" in level and not _MODULO.fullmatch(level))
+    """True for ``12/2x``, for ``6 * 8 1/3``, and for ``mod`` beside another sign: ``5 + 7 mod 4``, ``-7 mod 3``."""
+    if "mod" in level and not _MODULO.fullmatch(level):
+        return True
+    return bool(_SLASH_AND_PRODUCT.search(level) or _MIXED_NUMBER_IN_PRODUCT.search(level))
 
 
 def numbers_of(tree: Node) -> list[Fraction]:
@@ -97,9 +103,10 @@ def power(base: Fraction, exponent: Fraction) -> Fraction:
     """A power of a bounded number.
 
     Raises:
-        UnworkableError: the exponent is no whole number from 0 to 64, both are 0, or the result is too large.
+        UnworkableError: the exponent is no whole number from -64 to 64, 0 is raised to one below 1, or the result is
+            too large.
     """
-    if exponent.denominator > 1 or not 0 <= exponent <= _MAX_EXPONENT or base == exponent == 0:
+    if exponent.denominator > 1 or abs(exponent) > _MAX_EXPONENT or (base == 0 and exponent < 1):
         raise UnworkableError("exponent")
     return bounded(base ** int(exponent))
 
@@ -126,7 +133,7 @@ def canonical(tree: Node, unknown: str | None = None) -> str:
             return "unknown" if name == unknown else str(name)
         case "neg", (Node("number", (value, _)),):
             return str(-value)
-        case ("add" | "mul"), _:
+        case ("add" | "mul", _):
             parts = sorted(canonical(part, unknown) for part in _parts(tree, tree.head))
         case "relation", (_, *sides):
             parts = sorted(canonical(side, unknown) for side in sides)
