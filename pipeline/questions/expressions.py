@@ -113,6 +113,8 @@ def power(base: Fraction, exponent: Fraction) -> Fraction:
 
 def decimal(value: Fraction) -> str:
     """``3.5``; ``1/3`` where the decimals do not end."""
+    if value.denominator == 1:
+        return str(value)
     context = Context(prec=200, traps=[Inexact])
     try:
         quotient = context.divide(context.create_decimal(value.numerator), context.create_decimal(value.denominator))

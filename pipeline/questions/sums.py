@@ -1,7 +1,7 @@
 """Questions such as ``What is 3 + 4 - 2?``, as in ``embedded:arithmetic`` and ``embedded:operations``."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
@@ -124,18 +124,15 @@ def _largest(listed: str) -> Sum | None:
     return Sum(Fraction(largest), steps, num_operations, largest, repeats > 0, frozenset([solution]), key)
 
 
-def _solutions(expression: str, answer: Fraction, steps: Sequence[_Step]) -> list[str]:
+def _solutions(expression: str, answer: Fraction, steps: Sequence[_Step]) -> Iterator[str]:
     """In steps and in one line, each in fractions and in decimals. A quotient that stays a fraction needs no line."""
-    needed = [step for step in steps if step.sign != "/" or step.result.denominator == 1] or steps
-    return [
-        solution
-        for spell in (str, decimal)
-        for solution in (
-            "\n".join(step.spelled(spell) for step in steps),
-            "\n".join(step.spelled(spell) for step in needed),
-            f"{expression} = {spell(answer)}",
-        )
-    ]
+    is_whole = all(number.denominator == 1 for step in steps for number in (step.left, step.right, step.result))
+    spellings: list[Callable[[Fraction], str]] = [str] if is_whole else [str, decimal]
+    for spell in spellings:
+        yield "\n".join(step.spelled(spell) for step in steps)
+        yield f"{expression} = {spell(answer)}"
+        if not is_whole:
+            yield "\n".join(step.spelled(spell) for step in steps if step.sign != "/" or step.result.denominator == 1)
 
 
 def _in_tens_and_ones(steps: Sequence[_Step]) -> list[str]:
