@@ -4,15 +4,20 @@ There are three families: stories, sums such as ``What is 3 + 4 - 2?``, and equa
 evaluates a text as code. Statements are bounded before anything is worked out, so hostile ones cost no time.
 """
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
 from pipeline.data.stories import Story, read_story
-from pipeline.questions.equations import Equation, read_equation
-from pipeline.questions.sums import Sum, read_sum
+from pipeline.data.stories.reader import FORMS
+from pipeline.questions.equations import Equation, asks_for_solution, read_equation
+from pipeline.questions.expressions import with_plain_signs
+from pipeline.questions.sums import Sum, asks_for_sum, read_sum
 
 _MAX_CHARS = 1000
+_SENTENCE_END = re.compile(r"(?<=[.?]) ")
+_NUMBER = re.compile(r"(?:(?<= )-)?2+(?:[.,/]2+)*")
 _Worked = Story | Sum | Equation
 
 
@@ -33,7 +38,7 @@ class Computation:
 
 
 def compute(statement: str) -> Computation | None:
-    """The problem, worked out; None if it cannot be computed or contradicts itself."""
+    """The problem worked out. None: of no kind that can be computed, or ``is_unworkable``."""
     match _worked(statement):
         case Story() as story:
             return _computation("stories", story, str(story.answer), story.steps)
@@ -50,29 +55,53 @@ def _computation(
     return Computation(family, answer, worked.num_operations, worked.largest, worked.is_trivial, steps)
 
 
+def is_unworkable(statement: str) -> bool:
+    """True for a story, sum or equation that contradicts itself, is ambiguous, or is beyond what is computed.
+
+    Its answer is unknown although it is of a kind whose answers are known, so no key of it can be trusted.
+    """
+    return _worked(statement) is None and _is_of_a_kind(statement)
+
+
+def _is_of_a_kind(statement: str) -> bool:
+    """True for the forms of stories, sums and equations, with numbers of any size and script."""
+    plain = with_plain_signs(" ".join(statement.split()))
+    alike = "".join("2" if char.isnumeric() else char for char in plain)
+    if asks_for_sum(alike) or asks_for_solution(alike):
+        return True
+    sentences = _SENTENCE_END.split(_NUMBER.sub("2", alike))
+    return all(any(form.expression.fullmatch(sentence) for form in FORMS) for sentence in sentences)
+
+
+def task_key(statement: str) -> tuple[str, ...] | None:
+    """Equal for sums and for equations that ask for the same: in other words, with terms, factors or sides swapped, or
+    with another name of the unknown. None for what cannot be computed, and for stories: they have ``Story.key``.
+    """
+    worked = _worked(statement)
+    return worked.key if isinstance(worked, Sum | Equation) else None
+
+
 def solution_holds(statement: str, solution: str) -> bool:
     """True if the lines of a worked solution lead to the computed answer.
 
-    For a story these are its steps, in order. For a sum they are its steps, or one of the ways in which the embedded
-    sets work it out. For an equation they are one or more equations that the solution satisfies, then ``x = 5``.
+    For a story: its steps, in order. For a sum: its steps, or one of the ways in which the embedded sets work it out.
+    For an equation: one or more equations in the unknown that are true for the solution, then ``x = 5``.
     """
     if len(solution) > _MAX_CHARS or not solution.strip():
         return False
-    lines = tuple(" ".join(line.split()) for line in solution.strip().split("\n"))
+    lines = tuple(" ".join(line.split()) for line in with_plain_signs(solution).strip().split("\n"))
     match _worked(statement):
         case Story() as story:
             return lines == story.steps
         case Sum() as total:
             return "\n".join(lines) in total.solutions
         case Equation() as equation:
-            *before, last = lines
-            is_worked = bool(set(before) - {last})
-            return is_worked and last == equation.last_line and all(map(equation.holds, before))
+            return equation.is_solved_by(lines)
     return False
 
 
 def _worked(statement: str) -> _Worked | None:
-    return _read(" ".join(statement.split())) if len(statement) <= _MAX_CHARS else None
+    return _read(with_plain_signs(" ".join(statement.split()))) if len(statement) <= _MAX_CHARS else None
 
 
 @lru_cache(4096)  # every reward asks for the same statements

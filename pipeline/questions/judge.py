@@ -32,11 +32,12 @@ def verdict_of(problem: Problem, text: str, config: QuestionsConfig) -> Verdict:
 def key_holds(written: WrittenProblem, config: QuestionsConfig) -> bool:
     """True if the stated answer equals the computed one and the solution's lines are right.
 
-    True for a problem that cannot be computed, unless ``must_compute``.
+    A problem of no kind that can be computed holds unless ``must_compute``. One of such a kind that cannot be worked
+    out never does.
     """
     computation = computed.compute(written.statement)
     if computation is None:
-        return not config.must_compute
+        return not (config.must_compute or computed.is_unworkable(written.statement))
     if not same_answer(written.answer, computation.answer):
         return False
     return computed.solution_holds(written.statement, written.solution)
@@ -45,13 +46,12 @@ def key_holds(written: WrittenProblem, config: QuestionsConfig) -> bool:
 def difficulty_value(problem: Problem, written: WrittenProblem, config: QuestionsConfig) -> float:
     """The size of the numbers, up to 1, or 0 if the difficulty is not the one asked for.
 
-    0 means: the wrong number of operations or topic, trivial operations, a result of 0, numbers beyond their bound, or
-    a bare sum or equation where a story is asked for. A level that is not a number allows any number of operations. A
-    statement that cannot be computed gets 1, since nothing is known about it.
+    1 if the statement is of no kind that can be computed: nothing is known about it. 0 if it is of one, but cannot be
+    worked out. A level that is not a number asks for no number of operations.
     """
     computation = computed.compute(written.statement)
     if computation is None:
-        return 1.0
+        return 0.0 if computed.is_unworkable(written.statement) else 1.0
     level = problem.level or ""
     if level.isdecimal() and computation.num_operations != int(level):
         return 0.0

@@ -41,6 +41,37 @@ def test_a_statement_that_cannot_be_computed_holds_unless_it_must_be(must_comput
 
 
 @pytest.mark.parametrize(
+    ("statement", "solution", "answer"),
+    [
+        ("Mia has 5 stones. Mia gives away 9 stones. How many stones does Mia have now?", "5 + 9 = 14", "14"),
+        ("What is 7 / 2?", "7 / 2 = 9", "9"),
+        ("What is 2^5?", "2 ^ 5 = 0", "0"),
+        ("What is 3.5 + 2.5?", "3.5 + 2.5 = 0", "0"),
+        ("What is 9999999 + 1?", "9999999 + 1 = 0", "0"),
+        ("What is 12 \u00d7 4?", "12 * 4 = 50", "50"),
+        ("Solve for x: x^2 = 9", "x * x = 9", "7"),
+        ("Solve for x: x^3 = 8", "x = 0", "0"),
+        ("Solve for x: 6/x = 2", "x = 0", "0"),
+        ("Solve for x: x + 1 = x + 2", "x = 0", "0"),
+        ("Solve for x: 12/2x = 3", "6x = 3\nx = 1/2", "1/2"),
+        ("What is -7 mod 3?", "-7 mod 3 = -1", "-1"),
+        ("What is 5 + 7 mod 4?", "5 + 7 mod 4 = 8", "8"),
+    ],
+)
+@pytest.mark.parametrize("must_compute", [True, False])
+def test_a_wrong_or_unknown_key_of_a_sum_story_or_equation_never_holds(statement, solution, answer, must_compute):
+    assert not key_holds(WrittenProblem(statement, solution, answer), config(must_compute=must_compute))
+
+
+@pytest.mark.parametrize(
+    ("statement", "value"),
+    [("What is 7 / 0?", 0), ("Solve for x: x^2 = 9", 0), ("What is the area of a circle?", 1)],
+)
+def test_what_cannot_be_worked_out_has_no_difficulty(statement, value):
+    assert difficulty_value(task("hard"), WrittenProblem(statement, "-", "3"), config()) == value
+
+
+@pytest.mark.parametrize(
     ("computation", "level", "value"),
     [
         (ONE_STEP, "1", 1.0),
