@@ -15,7 +15,7 @@ FALL = 0.25
 """A similarity this far outside its band is worth 0."""
 CHANGED_FRAC = 0.5
 """Minimum share of names and things that another context must change for the full value."""
-_OPERATOR = re.compile(r"[-+*/]")
+_OPERATOR = re.compile(r" ([-+*/^]) ")
 
 
 def variation_value(task: WritingTask, written: WrittenProblem, config: VariationConfig) -> float:

@@ -65,8 +65,8 @@ def task_values(rows: list[Row], name: str) -> Array:
 
 
 def diversities(rows: list[Row], name: str) -> Array:
-    """Jackknife pseudo-values of a diversity, whose mean it is; NaN for a row that does not count, and for too few rows:
-    [num_tasks]."""
+    """Jackknife pseudo-values of a diversity, whose mean it is: [num_tasks]. NaN for a row that does not count, and for
+    too few rows."""
     whole = writing_summary(rows)[name]
     without = [writing_summary(rows[:index] + rows[index + 1 :])[name] for index in range(len(rows))]
     left_out = np.array([measure["mean"] for measure in without])
