@@ -72,7 +72,8 @@ class KeepConfig(StrictModel):
     """Lowest quality: the weighted mean of the reward's parts."""
     near_similarity: float = Field(0.8, gt=0, le=1)
     """Share of their runs of three words that near copies have in common, once numbers, or names and things, are
-    masked. Copies of test problems, of other data and of problems that were kept are left out."""
+    masked; for test problems and held-out data, also once numbers and names are masked at once. Copies of these, of
+    other data and of problems that were kept are left out."""
     compare_with_data: bool = True
     """Reject copies of the run's training and held-out data at the end of a stage."""
 
