@@ -4,14 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from actors.driver.actor_plan import ActorPlan, plan_engines
+from actors.driver.checks import check_heads
 from actors.driver.engines import Answer, engine_model, started_engines
 from actors.reward import Solve
 from actors.rollout import Decoding
 from actors.solver import EngineNames, Solver, frozen_model, solving_prompt
 from pipeline.config import Config, ModelConfig
-from pipeline.config.evaluation import EvalRolloutConfig, LoadingConfig
+from pipeline.config.evaluation import EvalRolloutConfig
 from pipeline.config.generation import GenerationConfig
 from pipeline.errors import ConfigError
 from pipeline.models.context import context_length, read_model_config
@@ -72,18 +74,20 @@ def find_solver(
         find: finds the directory of a model, or None.
 
     Raises:
-        GradusError: it cannot be found, or its weights, chat template or length do not fit.
+        GradusError: it cannot be found, or its weights, chat template, attention heads or length do not fit.
     """
     solver = run.questions.solver
     if solver is None or solver.model is None:
         return None
     path = find(frozen_model(run, solver.model))
     found = OtherSolver(solver.model, path, config.loading.trust_remote_code)
-    if found.path:
-        settings = engine_model(found.path, config.loading)
-        check_weights(found.path, found.name)
-        check_prompt(load_tokenizer(found.path, settings, chat=True), solving_prompt("1 + 1?", run.data), found.name)
-        check_solving_length(run, found.path, found.name, config.loading)
+    if path:
+        check_weights(path, solver.model)
+        tokenizer = load_tokenizer(path, engine_model(path, config.loading), chat=True)
+        check_prompt(tokenizer, solving_prompt("1 + 1?", run.data), solver.model)
+        described = read_model_config(path, trust_remote_code=config.loading.trust_remote_code)
+        check_heads(described, config.rollout.tensor_parallel_size, solver.model)
+        check_solving_length(run, described, solver.model)
     return found
 
 
@@ -93,9 +97,13 @@ def solving_length(run: Config) -> int:
     return run.rollout.max_prompt_length + solver.max_completion_length if solver else 0
 
 
-def check_solving_length(run: Config, path: Path, model: str, loading: LoadingConfig) -> None:
-    """Raises ConfigError if the longest statement and solution exceed the context of the model that solves."""
-    limit = context_length(read_model_config(path, trust_remote_code=loading.trust_remote_code))
+def check_solving_length(run: Config, described: Any, model: str) -> None:
+    """Raises ConfigError if the longest statement and solution exceed the context of the model that solves.
+
+    Args:
+        described: its configuration, from ``read_model_config``.
+    """
+    limit = context_length(described)
     if limit is not None and solving_length(run) > limit:
         raise ConfigError(
             "rollout.max_prompt_length and questions.solver.max_completion_length of the run must fit the "

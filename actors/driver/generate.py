@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.driver.actor_plan import ActorPlan, check_cache, plan_engines
+from actors.driver.checks import check_heads
 from actors.driver.cluster import connected_ray, wait_for_room
 from actors.driver.engine_job import prepared, progress_shown, read_job_arguments, resumable
 from actors.driver.engine_solver import (
@@ -235,21 +236,19 @@ def find_writer(config: GenerationConfig) -> tuple[Config, EvalModel]:
 
 
 def check_writer(config: GenerationConfig, run: Config, model: EvalModel, tasks: Sequence[Problem]) -> Tokenizer:
-    """The writer's tokenizer. Raises GradusError if the model cannot be loaded, or its chat template or length does not
-    fit a task."""
+    """The writer's tokenizer. Raises GradusError if the model cannot be loaded, or its chat template, attention
+    heads or length do not fit."""
     check_fit(model, config.loading)
     path = model.base or model.path
     tokenizer: Tokenizer = load_tokenizer(path, engine_model(path, config.loading), chat=True)
     for task in tasks:
         check_prompt(tokenizer, task, model.name)
-    check_length(config.rollout, model.label, config.rollout.max_prompt_length, _limit(path, config))
+    described = read_model_config(path, trust_remote_code=config.loading.trust_remote_code)
+    check_heads(described, config.rollout.tensor_parallel_size, model.name)
+    check_length(config.rollout, model.label, config.rollout.max_prompt_length, context_length(described))
     if writer_solves(run):
-        check_solving_length(run, path, model.name, config.loading)
+        check_solving_length(run, described, model.name)
     return tokenizer
-
-
-def _limit(path: Path, config: GenerationConfig) -> int | None:
-    return context_length(read_model_config(path, trust_remote_code=config.loading.trust_remote_code))
 
 
 def _progress(plan: GenerationPlan, directory: Path) -> Progress:

@@ -87,3 +87,10 @@ def test_a_solver_that_is_missing_or_too_short_is_an_error(tiny_model, monkeypat
     run = run_config(tiny_model, {"model": str(tiny_model), "max_completion_length": 40})
     with pytest.raises(ConfigError, match=r"must fit the 339 tokens of .* together, got 340"):
         find_solver(run, CONFIG)
+
+
+def test_a_solver_whose_heads_cannot_be_shared_by_shards_is_an_error(tiny_model):
+    rollout = {"tensor_parallel_size": 7, "num_gpus": 7}
+    config = GenerationConfig.model_validate({"run": "RUN", "rollout": rollout})
+    with pytest.raises(ConfigError, match=r"must divide the \d attention heads"):
+        find_solver(run_config(tiny_model, {"model": str(tiny_model)}), config)

@@ -1,5 +1,7 @@
 """Tasks of a generation."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from pipeline.config import WritingConfig
@@ -21,7 +23,7 @@ def make_tasks(*lengths: int) -> Tasks:
     return Tasks(CONFIG, WRITING, [writing_task("parameters", problem, WRITING) for problem in problems])
 
 
-def letters(tasks: list[Problem]) -> list[int]:
+def letters(tasks: Sequence[Problem]) -> list[int]:
     return [len(task.prompt[-1]["content"]) for task in tasks]
 
 
