@@ -173,8 +173,12 @@ def _check_engines(config: Config, described: Any, model: str) -> None:
             "rollout.max_prompt_length and the longer of rollout.max_completion_length and eval.max_completion_length "
             f"must fit the {limit} tokens of {model} together, got {longest}. Lower one."
         )
+    check_heads(described, config.rollout.tensor_parallel_size, model)
+
+
+def check_heads(described: Any, shards: int, model: str) -> None:
+    """Raises ConfigError if an engine cannot divide the model's attention heads among its shards."""
     num_heads = getattr(described.get_text_config(), "num_attention_heads", None)
-    shards = config.rollout.tensor_parallel_size
     if isinstance(num_heads, int) and num_heads % shards:
         raise ConfigError(
             f"rollout.tensor_parallel_size must divide the {num_heads} attention heads of {model}, got "

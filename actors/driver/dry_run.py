@@ -13,6 +13,7 @@ from actors.driver.checks import check_plan, check_without_data
 from actors.driver.package import package_listing
 from actors.driver.plan import RunPlan, checked, count_done, plan_run, plan_search
 from actors.driver.resume import check_inputs, check_resumed, inputs_of, pinned, refuse
+from actors.solver import frozen_model
 from pipeline.cli import JobArguments, read_arguments
 from pipeline.config import Config, DataConfig
 from pipeline.config.evaluation import EvaluationConfig
@@ -62,17 +63,21 @@ def dry_run_generation(config: GenerationConfig, directory: Path | None = None) 
 
     console = Console(soft_wrap=True, highlight=False)
     with ExitStack() as held:
-        plan = plan_generation(config, held)
+        plan = plan_generation(config, held, local_files)
         if directory:
             plan.record.check(directory)
     console.print(f"model    {plan.model.label}: {plan.model.kind} in {plan.model.path}", markup=False)
+    if plan.solver:
+        console.print(f"solver   {check_model(frozen_model(plan.run, plan.solver.name))}", markup=False)
     for cell, quota in plan.quotas.items():
         console.print(f"tasks    {' '.join(cell)}: {quota} problems", markup=False)
+    if plan.tasks.num_too_long:
+        console.print(f"too long {plan.tasks.num_too_long} tasks: their prompts do not fit", markup=False)
     for name, size in plan.record.compared.items():
         console.print(f"compared {name}: {size} problems", markup=False)
     for name, reason in plan.test_sets.missing.items():
         console.print(f"missing  {name}: {reason}", markup=False)
-    _print_actors(console, plan_engines(config.rollout))
+    _print_actors(console, plan.actors)
     _print_package(console)
 
 

@@ -4,43 +4,58 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from actors.driver.actor_plan import check_cache, plan_engines
+from actors.driver.actor_plan import ActorPlan, check_cache, plan_engines
+from actors.driver.checks import check_heads
 from actors.driver.cluster import connected_ray, wait_for_room
 from actors.driver.engine_job import prepared, progress_shown, read_job_arguments, resumable
-from actors.driver.engine_solver import engine_solver
+from actors.driver.engine_solver import (
+    OtherSolver,
+    check_solving_length,
+    engine_solver,
+    find_solver,
+    solving_length,
+)
 from actors.driver.engines import Answer, check_length, engine_files, engine_model, started_engines
 from actors.reward import RewardWorker
 from actors.rollout import Decoding
 from pipeline.cli import JobArguments
-from pipeline.config import Config, DataConfig
+from pipeline.config import Config, DataConfig, ModelConfig
 from pipeline.config.generation import GenerationConfig
+from pipeline.config.questions import KeepConfig
+from pipeline.curriculum.keys import problems_digest
 from pipeline.data import load_problems
 from pipeline.errors import ConfigError
 from pipeline.evaluation.datasets import split_questions
 from pipeline.evaluation.merging import check_fit
 from pipeline.evaluation.models import EvalModel, find_model, unique_labels
-from pipeline.evaluation.record import model_record
+from pipeline.evaluation.record import model_record, texts_digest
 from pipeline.models.context import context_length, read_model_config
 from pipeline.models.device import choose_dtype
-from pipeline.models.tokenizer import check_prompt, load_tokenizer, prompt_token_ids
+from pipeline.models.hub import resolve_model
+from pipeline.models.tokenizer import Tokenizer, batch_token_ids, check_prompt, load_tokenizer, prompt_token_ids
 from pipeline.questions.contamination import TestSets, load_test_sets
-from pipeline.questions.filters import Keeper, Similar
+from pipeline.questions.filters import HELD_OUT_DATA, TRAINING_DATA, Keeper, Similar
 from pipeline.questions.generation_record import RECORD_FILE, GenerationRecord, read_generation
 from pipeline.questions.progress import Progress
 from pipeline.questions.quotas import Quotas, even_quotas
+from pipeline.questions.rewards import training_statements
 from pipeline.questions.rows import Row, written_rows
 from pipeline.questions.tasks import Tasks
 from pipeline.questions.written_files import write_generation
 from pipeline.runs.checkpoints import kept
 from pipeline.runs.logs import log_to_file
-from pipeline.runs.notices import notices_shown
+from pipeline.runs.notices import notices_shown, notify
 from pipeline.seeds import completion_seeds
-from pipeline.types import Problem, PromptRequest, RolloutGroup, WeightId
+from pipeline.types import Problem, PromptRequest, RolloutGroup, SplitName, WeightId
 
 logger = logging.getLogger(__name__)
+
+_TASKS_AT_ONCE = 256
+"""Prompts that are encoded together."""
 
 
 def read_generation_arguments(arguments: JobArguments) -> tuple[GenerationConfig, Path | None]:
@@ -62,8 +77,16 @@ class GenerationPlan:
     test_sets: TestSets
     others: Mapping[str, Similar]
     """Data that must not be repeated."""
+    solver: OtherSolver | None
+    training_digest: str
+    """Of the tasks that the run's training data is made into."""
 
     @property
+    def actors(self) -> tuple[ActorPlan, ...]:
+        engines = plan_engines(self.config.rollout)
+        return (*engines, self.solver.plan(self.config.rollout)) if self.solver else engines
+
+    @cached_property
     def record(self) -> GenerationRecord:
         return GenerationRecord(
             model=model_record(self.model),
@@ -71,12 +94,27 @@ class GenerationPlan:
             cells={" ".join(cell): quota for cell, quota in self.quotas.items()},
             compared={**self.test_sets.sizes, **{name: len(texts) for name, texts in self.others.items()}},
             settings=self.config.results_key(),
+            digests={
+                "tasks": self.training_digest,
+                "test sets": _digests(self.test_sets.texts),
+                "other data": _digests(self.others),
+            },
+            solver=self.solver.files() if self.solver else {},
+            num_too_long=self.tasks.num_too_long,
         )
 
     def keeper(self) -> Keeper:
         gates = [term.name for term in self.run.reward.functions if term.gate]
-        keep = self.config.keep or self.run.questions.keep
-        return Keeper(keep, gates, self.test_sets.texts, self.others, self.quotas)
+        return Keeper(keeping(self.config, self.run), gates, self.test_sets.texts, self.others, self.quotas)
+
+
+def keeping(config: GenerationConfig, run: Config) -> KeepConfig:
+    """The rules for keeping a problem."""
+    return config.keep or run.questions.keep
+
+
+def _digests(known: Mapping[str, Similar]) -> dict[str, str]:
+    return {name: texts_digest(similar.texts) for name, similar in known.items()}
 
 
 def run_generation(config: GenerationConfig, directory: Path | None = None) -> Path:
@@ -94,40 +132,67 @@ def run_generation(config: GenerationConfig, directory: Path | None = None) -> P
     with ExitStack() as held:
         plan = plan_generation(config, held)
         with connected_ray():
-            wait_for_room(plan_engines(plan.config.rollout), plan.config.limits.placement_s)
+            wait_for_room(plan.actors, plan.config.limits.placement_s)
             directory = prepared(plan.config, plan.record, directory, held)
             print(f"run directory: {directory}", flush=True)
             log_to_file(directory, "driver")
+            if plan.tasks.num_too_long:
+                notify(f"{plan.tasks.num_too_long} tasks are left out: they exceed rollout.max_prompt_length.")
             progress = _progress(plan, directory)
             if progress.pending():
                 with resumable(directory):
                     _write_problems(plan, directory, progress)
         settings = plan.config.model_dump(mode="json")
-        write_generation(directory, progress.rows, plan.quotas, plan.test_sets, settings, asdict(plan.record))
+        known = plan.test_sets, plan.others
+        write_generation(directory, progress.rows, plan.quotas, *known, settings, asdict(plan.record))
     return directory
 
 
-def plan_generation(config: GenerationConfig, held: ExitStack) -> GenerationPlan:
-    """Find the model, the tasks and the test sets.
+def plan_generation(
+    config: GenerationConfig, held: ExitStack, find: Callable[[ModelConfig], Path | None] = resolve_model
+) -> GenerationPlan:
+    """Find the models, the tasks and the test sets.
 
     Args:
-        held: keeps the model's run from deleting the checkpoint.
+        held: keeps the run of the model from deleting its checkpoint.
+        find: as of ``find_solver``.
     """
     check_cache(config.rollout)
     dtype = choose_dtype(config.loading.dtype, on_gpu=config.rollout.num_gpus > 0)
     config = config.model_copy(update={"loading": config.loading.model_copy(update={"dtype": dtype})})
     run, model = find_writer(config)
+    assert run.data.write is not None
     config = _with_sampling(config, run)
     if model.kind == "checkpoint":
         held.enter_context(kept(model.path))
-    tasks = _tasks(config, run.data)
-    check_writer(config, model, [tasks.task(cell, 0, 0) for cell in tasks.cells])
-    near = (config.keep or run.questions.keep).near_similarity
-    reading = config.reading()
-    others = {name: Similar(split_questions(name, "train", reading), near) for name in config.against}
-    quotas = even_quotas(tasks.cells, config.num_problems)
-    test_sets = load_test_sets(reading, near, config.allow_missing)
-    return GenerationPlan(config, run, model, tasks, quotas, test_sets, others)
+    solver = find_solver(run, config, find)
+    training = _training_tasks(config, run.data)
+    tasks = Tasks(config, run.data.write, training)
+    tokenizer = check_writer(config, run, model, [tasks.task(cell, 0, 0) for cell in tasks.cells])
+    tasks.leave_out_long(partial(_num_tokens, tokenizer), config.rollout.max_prompt_length)
+    near, reading = keeping(config, run).near_similarity, config.reading()
+    test_sets = load_test_sets(reading, near, config.allow_missing, _held_out(config, run))
+    others = {name: split_questions(name, "train", reading) for name in config.against}
+    if keeping(config, run).compare_with_data:
+        others[TRAINING_DATA] = training_statements([*_problems(run.data, "train"), *training])
+    return GenerationPlan(
+        config,
+        run,
+        model,
+        tasks,
+        even_quotas(tasks.cells, config.num_problems),
+        test_sets,
+        {name: Similar(texts, near) for name, texts in others.items()},
+        solver,
+        problems_digest(training),
+    )
+
+
+def _held_out(config: GenerationConfig, run: Config) -> dict[str, list[str]]:
+    """The run's own test problems, by the name of their data. Empty if they are not compared, or it has none."""
+    if not keeping(config, run).compare_with_data or not run.eval.problems_per_level:
+        return {}
+    return {HELD_OUT_DATA: training_statements(_problems(run.data, "eval"))}
 
 
 def _with_sampling(config: GenerationConfig, run: Config) -> GenerationConfig:
@@ -137,14 +202,23 @@ def _with_sampling(config: GenerationConfig, run: Config) -> GenerationConfig:
     return config.model_copy(update={"rollout": config.rollout.model_copy(update=missing)})
 
 
-def _tasks(config: GenerationConfig, data: DataConfig) -> Tasks:
-    """The tasks, read only for the requested kinds, because variations take a while to make."""
+def _training_tasks(config: GenerationConfig, data: DataConfig) -> list[Problem]:
+    """All tasks of the run's training data, of the kinds that are asked for and of others."""
     assert data.write is not None
     if missing := [kind for kind in config.kinds if kind not in data.write.prompts]:
         raise ConfigError(f"kinds must have prompts in data.write.prompts of the run, got {missing[0]} without one.")
-    prompts = {kind: data.write.prompts[kind] for kind in config.kinds}
-    writing = data.write.model_copy(update={"prompts": prompts})
-    return Tasks(config, writing, load_problems(data.model_copy(update={"write": writing}), "train"))
+    return load_problems(data, "train")
+
+
+def _problems(data: DataConfig, split: SplitName) -> list[Problem]:
+    """The problems that tasks are made of."""
+    return load_problems(data.model_copy(update={"write": None}), split)
+
+
+def _num_tokens(tokenizer: Tokenizer, tasks: Sequence[Problem]) -> list[int]:
+    """Of the prompt of each task."""
+    parts = (tasks[start : start + _TASKS_AT_ONCE] for start in range(0, len(tasks), _TASKS_AT_ONCE))
+    return [len(prompt) for part in parts for prompt in batch_token_ids(tokenizer, part)]
 
 
 def find_writer(config: GenerationConfig) -> tuple[Config, EvalModel]:
@@ -161,24 +235,20 @@ def find_writer(config: GenerationConfig) -> tuple[Config, EvalModel]:
     return run, found if config.model is None else find_model(label, config.model, config.loading)
 
 
-def check_writer(config: GenerationConfig, model: EvalModel, tasks: Sequence[Problem]) -> None:
-    """Raise GradusError if the model cannot be loaded, or if its chat template or length does not fit a task."""
+def check_writer(config: GenerationConfig, run: Config, model: EvalModel, tasks: Sequence[Problem]) -> Tokenizer:
+    """The writer's tokenizer. Raises GradusError if the model cannot be loaded, or its chat template, attention
+    heads or length do not fit."""
     check_fit(model, config.loading)
     path = model.base or model.path
-    tokenizer = load_tokenizer(path, engine_model(path, config.loading), chat=True)
+    tokenizer: Tokenizer = load_tokenizer(path, engine_model(path, config.loading), chat=True)
     for task in tasks:
         check_prompt(tokenizer, task, model.name)
-    check_length(config.rollout, model.label, config.rollout.max_prompt_length, _limit(path, config))
-    longest = max(len(prompt_token_ids(tokenizer, task)) for task in tasks)
-    if longest > config.rollout.max_prompt_length:
-        raise ConfigError(
-            f"rollout.max_prompt_length must be at least that of a task, {longest} tokens, got "
-            f"{config.rollout.max_prompt_length}. Raise it."
-        )
-
-
-def _limit(path: Path, config: GenerationConfig) -> int | None:
-    return context_length(read_model_config(path, trust_remote_code=config.loading.trust_remote_code))
+    described = read_model_config(path, trust_remote_code=config.loading.trust_remote_code)
+    check_heads(described, config.rollout.tensor_parallel_size, model.name)
+    check_length(config.rollout, model.label, config.rollout.max_prompt_length, context_length(described))
+    if writer_solves(run):
+        check_solving_length(run, described, model.name)
+    return tokenizer
 
 
 def _progress(plan: GenerationPlan, directory: Path) -> Progress:
@@ -197,24 +267,29 @@ def _progress(plan: GenerationPlan, directory: Path) -> Progress:
 def _write_problems(plan: GenerationPlan, directory: Path, progress: Progress) -> None:
     """Do rounds of tasks until none are pending."""
     config = plan.config
-    length = engine_length(config, plan.run)
+    length = writer_length(config, plan.run)
     with ExitStack() as held:
         held.enter_context(notices_shown(directory))
         advance = held.enter_context(progress_shown("kept", config.num_problems, progress.num_kept))
         path = held.enter_context(engine_files(plan.model, config.loading, directory))
         settings = engine_model(path, config.loading)
         answer = held.enter_context(started_engines(config.rollout, config.limits, settings, length, directory))
-        solve = engine_solver(plan.run, config, answer, length, directory, held)
+        solve = engine_solver(plan.run, config, plan.solver, settings, answer, directory, held)
         grader = held.enter_context(closing(RewardWorker(plan.run, solve)))
         writer = _Writer(plan, load_tokenizer(path, settings, chat=True), grader)
         while chunks := progress.pending():
             writer.write(chunks, answer, lambda rows: advance(progress.add(rows)))
 
 
-def engine_length(config: GenerationConfig, run: Config) -> int:
-    """Maximum tokens of a prompt and its completion together, for writers and solvers."""
-    length, solver = config.rollout.max_prompt_length + config.rollout.max_completion_length, run.questions.solver
-    return max(length, run.rollout.max_prompt_length + solver.max_completion_length) if solver else length
+def writer_solves(run: Config) -> bool:
+    """True if the writer's engines are the solver as well."""
+    return run.questions.solver is not None and run.questions.solver.model is None
+
+
+def writer_length(config: GenerationConfig, run: Config) -> int:
+    """Tokens of the longest prompt and completion together, of the writer's engines."""
+    length = config.rollout.max_prompt_length + config.rollout.max_completion_length
+    return max(length, solving_length(run)) if writer_solves(run) else length
 
 
 class _Writer:

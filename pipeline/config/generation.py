@@ -57,8 +57,8 @@ class GenerationConfig(StrictModel):
     keep: KeepConfig | None = None
     """Rules for keeping a problem. None: ``questions.keep`` of the run."""
     against: Names = []
-    """Data sets whose training problems must not be repeated: registered or embedded ones, files, or hub names.
-    Registered test sets are always compared."""
+    """Data sets whose training split must not be written again: registered or embedded ones, files, or hub names.
+    Registered test sets are always compared; the run's own data is if ``keep.compare_with_data`` says so."""
     data: DataConfig = DataConfig()
     """Columns and format of unregistered data sets in ``against``. ``name`` is not used."""
     allow_missing: Names = []

@@ -71,8 +71,9 @@ class KeepConfig(StrictModel):
     min_quality: Share = 0.0
     """Minimum quality: the weighted mean of the reward's parts."""
     near_similarity: float = Field(0.8, gt=0, le=1)
-    """Share of runs of three words from which two texts are near copies, with numbers, or names and things, masked.
-    Copies of test problems, of other data and of problems kept earlier are rejected."""
+    """Share of their runs of three words that near copies have in common, once numbers, or names and things, are
+    masked; for test problems and held-out data, also once numbers and names are masked at once. Copies of these, of
+    other data and of problems that were kept are left out."""
     compare_with_data: bool = True
     """At the end of a stage, reject copies of the run's training and held-out data."""
 

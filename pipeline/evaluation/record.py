@@ -128,7 +128,7 @@ def _data_set(data: "Loaded") -> dict[str, Any]:
         "num_filtered": data.num_filtered,
         "num_seen_left_out": data.num_seen_left_out,
         "num_shots": len(data.shots),
-        "digest": _digest(f"{p.id} {p.question} {p.gold}" for p in data.problems),
+        "digest": texts_digest(f"{p.id} {p.question} {p.gold}" for p in data.problems),
     }
 
 
@@ -140,11 +140,12 @@ def _prompt(prompter: "Prompter") -> dict[str, Any]:
         "system_prompt": data.system_prompt if prompter.style == "chat" else None,
         "stop": list(prompter.stop),
         "num_shots": len(prompter.shots),
-        "shots_digest": _digest(f"{shot.question} {shot.solution}" for shot in prompter.shots),
+        "shots_digest": texts_digest(f"{shot.question} {shot.solution}" for shot in prompter.shots),
     }
 
 
-def _digest(texts: Iterable[str]) -> str:
+def texts_digest(texts: Iterable[str]) -> str:
+    """16 hex digits that change with the texts and their order."""
     return hashlib.sha256("\n".join(texts).encode(errors="replace")).hexdigest()[:16]
 
 

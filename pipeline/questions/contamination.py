@@ -1,7 +1,7 @@
-"""The registered test sets, and the proof that no kept problem is a copy of a test problem."""
+"""Test problems as texts that no problem may be a copy of, and the proof that none is."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ class TestSets:
     __test__ = False  # pytest would take this class for a test
 
     texts: Mapping[str, Similar]
-    """Registered name -> problems."""
+    """By name."""
     sizes: Mapping[str, int]
     """Registered name -> number of problems, copies included."""
     missing: Mapping[str, str]
@@ -29,12 +29,18 @@ class TestSets:
     """As in Similar."""
 
 
-def load_test_sets(config: EvaluationConfig, near: float, allow_missing: Collection[str] = ()) -> TestSets:
+def load_test_sets(
+    config: EvaluationConfig,
+    near: float,
+    allow_missing: Collection[str] = (),
+    held_out: Mapping[str, Sequence[str]] | None = None,
+) -> TestSets:
     """The problems of every registered set: embedded, below ``data_root``, or from the hub.
 
     Args:
         near: as in Similar.
         allow_missing: sets that need not be compared if they cannot be read.
+        held_out: further test problems, by the name of their data.
 
     Raises:
         ConfigError: a set in ``allow_missing`` is not registered.
@@ -52,6 +58,7 @@ def load_test_sets(config: EvaluationConfig, near: float, allow_missing: Collect
         except DataError as error:
             missing[name] = str(error)
     _check_missing([name for name in missing if has_source(name, config)], missing, allow_missing)
+    questions |= {name: list(found) for name, found in (held_out or {}).items()}
     texts = {name: Similar(found, near, TEST_READINGS) for name, found in questions.items()}
     return TestSets(texts, {name: len(found) for name, found in questions.items()}, missing, near)
 
@@ -68,12 +75,15 @@ def _check_missing(found: Iterable[str], reasons: Mapping[str, str], allowed: Co
 
 
 def proof(test_sets: TestSets, rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """The size of each set, and the numbers of its exact and near copies among the written and the kept problems.
+    """``comparisons`` with each set that is at hand."""
+    return comparisons(test_sets.texts, test_sets.sizes, rows)
 
-    Every row with a statement is compared, whatever else is wrong with it.
-    """
+
+def comparisons(known: Mapping[str, Similar], sizes: Mapping[str, int], rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """For each data set: its size, and how many of the written and of the kept problems are exact and near copies of
+    its problems. All rows with a statement are compared, whatever else is wrong with them."""
     rows = [row for row in rows if row["statement"]]
-    return [_comparison(name, size, test_sets.texts[name], rows) for name, size in test_sets.sizes.items()]
+    return [_comparison(name, sizes[name], texts, rows) for name, texts in known.items()]
 
 
 def _comparison(name: str, size: int, texts: Similar, rows: Iterable[Row]) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from pipeline.types import Problem
 Reason = tuple[str, str]
 """The kind of fault, and details."""
 _WORD = re.compile(r"(?<!\\)\b[^\W\d_]{2,}")
+TRAINING_DATA, HELD_OUT_DATA = "training data", "held-out data"
+"""Names of a run's own data among the data sets that problems must not repeat."""
 _RUN = 3
 """Number of consecutive words that are compared as one."""
 MIN_WORDS = 6
@@ -136,8 +138,9 @@ class Keeper:
 
     Args:
         gates: names of the reward parts that must not be 0.
-        test_sets, others: test problems, and other data that must not be repeated, by the name of the data set.
-        quotas: number of problems to keep of each cell. None: all that are good enough.
+        test_sets, others: texts by the name of their data set: test problems, and data that is not to be repeated.
+            Near copies of TRAINING_DATA with other parameters are allowed.
+        quotas: problems to keep of each cell. None: all that are good enough.
     """
 
     def __init__(
@@ -173,10 +176,11 @@ class Keeper:
 
     def _copied(self, row: Row) -> Reason | None:
         statement = row["statement"]
+        varies = row.get("kind") == "parameters"
         for what, name, texts in self._known:
             match = texts.find(statement)
-            # A variation with other parameters is a near copy of its original, and of other variations, on purpose.
-            is_meant = what == "copy" and row.get("kind") == "parameters" and match and match.kind == "near"
+            # Other parameters make a near copy of the original, and of its other variations, on purpose.
+            is_meant = varies and name == TRAINING_DATA and match and match.kind == "near"
             if match and not is_meant:
                 return f"{what}: {name} ({match.kind})", _described(match)
         match = self._kept.find(statement)
@@ -199,7 +203,7 @@ def stage_keeper(config: Config, training: Sequence[Problem], held_out: Sequence
         return Keeper(keep, gates)
     known = Similar(training_statements(training), keep.near_similarity)
     tests = Similar(training_statements(held_out), keep.near_similarity, TEST_READINGS)
-    return Keeper(keep, gates, test_sets={"held-out data": tests}, others={"training data": known})
+    return Keeper(keep, gates, test_sets={HELD_OUT_DATA: tests}, others={TRAINING_DATA: known})
 
 
 def _described(match: Match) -> str:

@@ -23,7 +23,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.files import sha256, whole_directory, write_json, write_parquet
 from pipeline.models.hub import resolve_model
 from pipeline.models.tokenizer import load_tokenizer
-from pipeline.questions.filters import Similar, other_names
+from pipeline.questions.filters import TEST_READINGS, Similar, other_names
 from pipeline.questions.written_files import PROBLEMS, training_row
 from pipeline.runs.checkpoints import read_written
 from pipeline.runs.directory import RunDirectory
@@ -95,7 +95,7 @@ def prepare_student(settings: StudentSettings) -> StudentData:
     """
     _check(settings)
     test, left_out = _real(settings, "eval"), {"written": Counter[str](), "real": Counter[str]()}
-    held_out = Similar(example.question for example in test)
+    held_out = Similar((example.question for example in test), readings=TEST_READINGS)
     pool = _shuffled(_usable(_real(settings, "train"), held_out, left_out["real"]), settings.seed)
     # A real problem with other numbers is a variation. Only the same numbers make it a copy.
     real = Similar((example.question for example in pool), readings=[other_names])

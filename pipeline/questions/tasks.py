@@ -1,6 +1,6 @@
 """The tasks of a generation, by kind, topic and level, with the prompts of the run."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -8,7 +8,7 @@ from pipeline.config import WritingConfig
 from pipeline.config.generation import GenerationConfig
 from pipeline.data.selection import natural_order
 from pipeline.data.writing import new_task
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 from pipeline.questions.quotas import Cell
 from pipeline.seeds import item_at
 from pipeline.types import Problem
@@ -26,6 +26,8 @@ class Tasks:
 
     def __init__(self, config: GenerationConfig, writing: WritingConfig, training: Sequence[Problem]) -> None:
         self._writing, self._seed = writing, config.seed
+        self.num_too_long = 0
+        """Tasks that ``leave_out_long`` left out."""
         self._originals: dict[Cell, list[Problem]] = {}
         for task in training:
             if task.writing and task.writing.kind in config.kinds and task.writing.original is not None:
@@ -44,6 +46,28 @@ class Tasks:
                 f"kinds must have training problems to vary, got none of topic {cell.topic or 'any'} and level "
                 f"{cell.level or 'any'} for {cell.kind}. The data has topics {topics} and levels {levels}."
             )
+
+    def leave_out_long(self, num_tokens: Callable[[Sequence[Problem]], Sequence[int]], limit: int) -> None:
+        """Leave out the tasks whose prompts have more tokens than ``limit``.
+
+        Args:
+            num_tokens: of the prompt of each task.
+
+        Raises:
+            ConfigError: a cell has no other tasks.
+        """
+        for cell in self.cells:
+            tasks = self._originals.get(cell) or [self.task(cell, 0, 0)]
+            lengths = num_tokens(tasks)
+            if min(lengths) > limit:
+                raise ConfigError(
+                    f"rollout.max_prompt_length must be at least that of a task, {min(lengths)} tokens of "
+                    f"{' '.join(cell)}, got {limit}. Raise it."
+                )
+            fitting = [task for task, length in zip(tasks, lengths, strict=True) if length <= limit]
+            self.num_too_long += len(tasks) - len(fitting)
+            if cell in self._originals:
+                self._originals[cell] = fitting
 
     def task(self, cell: Cell, index: int, turn: int) -> Problem:
         """The next task of a cell.

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from pipeline.errors import CheckpointError, DataError
 from pipeline.files import write_atomic, write_json, write_jsonl, write_parquet
-from pipeline.questions.contamination import TestSets, proof
+from pipeline.questions.contamination import TestSets, comparisons, proof
+from pipeline.questions.filters import Similar
 from pipeline.questions.quotas import Cell, Quotas
 from pipeline.questions.recount import copies
 from pipeline.questions.rows import Row
@@ -27,20 +28,22 @@ def write_generation(
     rows: Sequence[Row],
     quotas: Quotas,
     test_sets: TestSets,
+    others: Mapping[str, Similar],
     config: Mapping[str, Any],
     record: Mapping[str, Any],
 ) -> Report:
     """Write all files and return the report. Each file appears complete.
 
     Args:
-        rows: all written problems, judged.
-        config, record: the settings, and the GenerationRecord, as plain JSON.
+        rows: all that was written, judged.
+        others: other data that was not to be repeated, by name.
+        config, record: settings, and what the job started with, as plain JSON.
 
     Raises:
         CheckpointError: a file cannot be written.
         DataError: a problem in ``problems.jsonl`` is a copy of a test problem.
     """
-    found = report(rows, quotas, test_sets) | {"record": record, "versions": page.versions()}
+    found = report(rows, quotas, test_sets, others) | {"record": record, "versions": page.versions()}
     kept = [training_row(row) for row in rows if row["is_kept"]]
     with page.writing_to(directory, "Free some space, then continue with --resume."):
         write_jsonl(directory / WRITTEN_FILE, rows)
@@ -81,6 +84,8 @@ def result_lines(found: Report) -> list[str]:
     if not found["is_complete"]:
         lines.append("incomplete: no more may be written. Raise max_attempts, lower keep.min_quality, or train longer.")
     lines += [f"  rejected, {reason}: {count}" for reason, count in found["reasons"].items()]
+    if num_too_long := found["record"].get("num_too_long"):
+        lines.append(f"{num_too_long} tasks were too long for rollout.max_prompt_length and were left out")
     copies = sum(each["num_exact_kept"] + each["num_near_kept"] for each in found["test_sets"])
     num_problems = sum(each["num_problems"] for each in found["test_sets"])
     lines.append(f"{copies} copies of {num_problems} problems of {len(found['test_sets'])} test sets are among them")
@@ -95,8 +100,9 @@ def training_row(row: Row) -> dict[str, Any]:
     return named | {name: row[name] for name in _SAME}
 
 
-def report(rows: Sequence[Row], quotas: Quotas, test_sets: TestSets) -> Report:
-    """Counts of problems asked for, written, kept and rejected by reason, and the proof about the test sets."""
+def report(rows: Sequence[Row], quotas: Quotas, test_sets: TestSets, others: Mapping[str, Similar]) -> Report:
+    """Counts of problems asked for, written and kept, reasons of the rest, the proof about the test sets, and the same
+    counts for other data."""
     written, kept = (Counter(map(Cell.of, part)) for part in (rows, [row for row in rows if row["is_kept"]]))
     return {
         "num_asked": sum(quotas.values()),
@@ -110,6 +116,7 @@ def report(rows: Sequence[Row], quotas: Quotas, test_sets: TestSets) -> Report:
         ],
         "mean_parts": {name: _mean(rows, name) for name in (rows[0]["parts"] if rows else ())},
         "test_sets": proof(test_sets, rows),
+        "other_data": comparisons(others, {name: len(texts) for name, texts in others.items()}, rows),
         "not_compared": dict(test_sets.missing),
     }
 

@@ -11,7 +11,7 @@ from pipeline.reports import page
 
 _TEXTS = ("statement", "solution", "answer", "original", "completion", "prompt", "detail")
 _COUNTS = {
-    "name": "test set",
+    "name": "data set",
     "num_problems": "problems compared",
     "num_exact_written": "exact copies written",
     "num_near_written": "near copies written",
@@ -66,11 +66,13 @@ def _view(parts: Sequence[str], file: str) -> View:
 
 def _headline(report: Mapping[str, Any]) -> str:
     asked, kept, written = report["num_asked"], report["num_kept"], report["num_written"]
+    num_too_long = report["record"].get("num_too_long")
     copies = sum(found["num_exact_kept"] + found["num_near_kept"] for found in report["test_sets"])
     facts = [
         "" if report["is_complete"] else f"incomplete: {kept:,} of {asked:,} problems",
         f"written by {report['record']['model']['name']}",
         f"seed {report['record']['settings']['seed']}",
+        f"{num_too_long:,} tasks left out: too long" if num_too_long else "",
     ]
     cards = [
         ("problems kept", f"{kept:,}"),
@@ -94,6 +96,7 @@ def _sections(report: Mapping[str, Any], config: Mapping[str, Any], file: str) -
             [[part, *map(_score, means.values())] for part, means in report["mean_parts"].items()],
         ),
         "Test sets": _proof(report),
+        "Other data": _others(report),
         "Configuration": page.configuration(config),
         "Versions": page.table(["package", "version"], report["versions"].items(), "plain"),
         "Rows left out": page.note(cut) if report["num_written"] > MAX_ROWS_SHOWN else "",
@@ -101,14 +104,25 @@ def _sections(report: Mapping[str, Any], config: Mapping[str, Any], file: str) -
 
 
 def _proof(report: Mapping[str, Any]) -> str:
-    lines = [[found[key] for key in _COUNTS] for found in report["test_sets"]]
     missing = page.table(["not compared", "reason"], report["not_compared"].items(), "plain")
     note = (
         "Every statement that was written is compared with every test problem. Exact: the same apart from case, white "
-        "space and punctuation. Near: mostly the same runs of three words, with other numbers or with other names and "
-        "things."
+        "space and punctuation. Near: mostly the same runs of three words, with other numbers, with other names and "
+        "things, or with other numbers and names at once."
     )
-    return page.table(_COUNTS.values(), lines) + page.note(note) + (missing if report["not_compared"] else "")
+    return _counts(report["test_sets"]) + page.note(note) + (missing if report["not_compared"] else "")
+
+
+def _others(report: Mapping[str, Any]) -> str:
+    note = (
+        "Data that must not be repeated. Near: with other numbers, or with other names and things. Problems with other "
+        "parameters may be near copies of the training data."
+    )
+    return _counts(report["other_data"]) + page.note(note) if report["other_data"] else ""
+
+
+def _counts(found: Sequence[Mapping[str, Any]]) -> str:
+    return page.table(_COUNTS.values(), [[each[key] for key in _COUNTS] for each in found])
 
 
 def _score(value: float | None) -> str:

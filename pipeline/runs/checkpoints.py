@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pipeline.errors import CheckpointError
 from pipeline.files import link, sha256, sync, write_json, write_jsonl
+from pipeline.runs.records import read_jsonl
 
 WRITTEN = "written.jsonl"
 
@@ -187,8 +188,7 @@ def read_progress(checkpoint: Path) -> Progress:
 
 def read_written(checkpoint: Path) -> list[dict[str, Any]]:
     """Rows of the problems that were written at the end of the checkpoint's stage; empty if none were."""
-    path = checkpoint / WRITTEN
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return read_jsonl(checkpoint / WRITTEN)
 
 
 def verify_checkpoint(path: Path) -> None:

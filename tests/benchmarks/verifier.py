@@ -7,7 +7,6 @@ pairs of tests/data are used. Half of the completions end in another problem's a
 """
 
 import argparse
-import json
 import logging
 import random
 import resource
@@ -21,6 +20,7 @@ from rich.table import Table
 from pipeline.config import EmbeddedSetsConfig
 from pipeline.data.answers import last_boxed
 from pipeline.data.arithmetic import arithmetic_rows
+from pipeline.runs.records import read_jsonl
 from pipeline.verifier import Grader
 from tests.conftest import ROOT
 
@@ -41,7 +41,7 @@ def with_other_answers(worked: list[Pair], seed: int = 0) -> list[Pair]:
 def gsm8k_pairs(data: Path, count: int) -> list[Pair]:
     path = data / "gsm8k/train.jsonl"
     if path.exists():
-        texts = [json.loads(line)["answer"] for line in path.read_text().splitlines()]
+        texts = [row["answer"] for row in read_jsonl(path)]
         parts = [text.rpartition("####") for text in texts[:count]]
         return with_other_answers([(solution.strip(), gold.strip()) for solution, _, gold in parts])
     rows = arithmetic_rows(EmbeddedSetsConfig(train_per_level=count // 5, worked_per_level=[count] * 5), "train")
@@ -56,7 +56,7 @@ def math_pairs(data: Path, count: int) -> list[Pair]:
         solutions = [str(s) for s in pyarrow.parquet.read_table(path)["solution"]]
         chosen = random.Random(0).sample(solutions, min(count, len(solutions)))
         return with_other_answers([(s, last_boxed(s) or "1") for s in chosen])
-    rows = [json.loads(line) for line in (ROOT / "tests/data/graded_pairs.jsonl").read_text().splitlines()]
+    rows = read_jsonl(ROOT / "tests/data/graded_pairs.jsonl")
     return [(row["completion"], row["gold"]) for row in rows[:count]]
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from jobs.grade import main
 from pipeline.grading import processes
+from pipeline.runs.records import read_jsonl
 from tests.conftest import ROOT
 from tests.support.data import write_jsonl
 from tests.support.grading import here
@@ -36,7 +37,7 @@ def command(*arguments: str | Path) -> list[str | Path]:
 
 
 def read_lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return read_jsonl(path)
 
 
 def names(directory: Path) -> list[str]:

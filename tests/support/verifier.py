@@ -1,8 +1,8 @@
 """Completions with known answers, and the stored ones under tests/data."""
 
-import json
 from typing import Any
 
+from pipeline.runs.records import read_jsonl
 from tests.conftest import DATA
 
 
@@ -12,4 +12,4 @@ def answered(answer: str) -> str:
 
 def stored_rows(name: str) -> list[dict[str, Any]]:
     """The rows of a JSONL file under tests/data."""
-    return [json.loads(line) for line in (DATA / name).read_text().splitlines()]
+    return read_jsonl(DATA / name)

@@ -1,7 +1,5 @@
 """Writes rated problems with their data card: ``train.parquet``, ``card.json`` and ``card.md``."""
 
-import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -9,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DataError
-from pipeline.files import hidden_name, sha256, write_json, write_parquet
+from pipeline.files import sha256, whole_directory, write_json, write_parquet
 from pipeline.questions.ratings.difficulty import LEVELS
 from pipeline.questions.ratings.rate import RatedProblem, Ratings
 from pipeline.questions.ratings.settings import RateSettings
@@ -25,15 +23,9 @@ def write_ratings(settings: RateSettings, ratings: Ratings) -> None:
     Raises:
         DataError: the output cannot be written.
     """
-    output = settings.output.expanduser().resolve()
-    staging = hidden_name(output)
     try:
-        staging.mkdir(parents=True)
-        try:
-            _write_files(staging, settings, ratings)
-            os.rename(staging, output)  # also replaces an empty directory
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        with whole_directory(settings.output.expanduser().resolve()) as folder:
+            _write_files(folder, settings, ratings)
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"output {settings.output} cannot be written: {reason}. Choose another --output.") from None

@@ -1,6 +1,5 @@
 """The browser over completions in a real Chromium."""
 
-import json
 import random
 import re
 from collections.abc import Callable
@@ -10,6 +9,7 @@ import pytest
 
 from pipeline.evaluation.browser import FIELDS, browser_page
 from pipeline.reports import page
+from pipeline.runs.records import read_jsonl
 from tests.conftest import DATA
 from tests.support.browser_rows import ATTACKS, ROWS, make_row
 from tests.support.pages import until
@@ -154,7 +154,7 @@ def test_hostile_rows_are_shown_and_do_nothing(show):
 
 
 def test_ten_thousand_rows_are_shown_page_by_page(show, record_property):
-    texts = [json.loads(line)["completion"] for line in COMPLETIONS.read_text().splitlines()]
+    texts = [row["completion"] for row in read_jsonl(COMPLETIONS)]
     chance = random.Random(0)
     rows = [
         make_row(

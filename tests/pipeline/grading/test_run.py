@@ -18,13 +18,14 @@ from pipeline.grading.chunks import GradeSettings
 from pipeline.grading.processes import over_processes
 from pipeline.grading.run import check_paths, default_output, grade_file
 from pipeline.grading.tally import Tally
+from pipeline.runs.records import read_jsonl
 from tests.support.data import write_jsonl, write_parquet
 from tests.support.grading import here
 from tests.support.properties import examples
 
 
 def read_lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return read_jsonl(path)
 
 
 def grade(path: Path, **settings) -> tuple[Tally, Path]:
@@ -200,7 +201,7 @@ def test_an_integer_of_json_keeps_every_digit(digits, tmp_path):
         f'{{"completion": {same}, "gold": {same}}}\n'
     )
     _, output = grade(tmp_path / "c.jsonl")
-    rows = [json.loads(line, parse_int=str) for line in output.read_text().splitlines()]
+    rows = [json.loads(line, parse_int=str) for line in output.read_text().split("\n") if line]
     assert [row["outcome"] == "correct" for row in rows] == [True, False, True]
 
 

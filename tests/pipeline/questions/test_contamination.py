@@ -32,6 +32,13 @@ def test_what_this_machine_has_is_compared_and_the_rest_is_named(tmp_path, two_s
     assert found.texts["gsm8k"].find(MORE_JARS)
 
 
+def test_held_out_problems_are_compared_as_test_problems_are(tmp_path, two_sets):
+    missing = ["gsm8k", "combibench"]
+    found = load_test_sets(reading(tmp_path), 0.8, missing, {"held-out data": [JARS, JARS.upper()]})
+    assert found.sizes == {"embedded:operations": 892, "held-out data": 2}
+    assert found.texts["held-out data"].find(MORE_JARS.replace("Mia", "Omar"))
+
+
 def test_a_set_that_is_here_but_broken_is_an_error(tmp_path, two_sets):
     write_jsonl(tmp_path / "gsm8k" / "test.jsonl", {"problem": JARS})
     with pytest.raises(DataError, match="has no field question"):

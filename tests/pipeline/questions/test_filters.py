@@ -96,6 +96,15 @@ def test_test_problems_and_other_data_are_left_out_by_name():
     assert found == [(False, reason) for reason in expected]
 
 
+def test_other_parameters_allow_near_copies_of_the_training_data_alone():
+    """With kinds=[parameters] near copies of data in ``against`` were kept, too."""
+    rows = [row(MORE_JARS, kind="parameters"), row(SHELF.replace("12", "99"), kind="parameters")]
+    known = {"training data": Similar([JARS]), "old.jsonl": Similar([SHELF])}
+    assert judged(*rows, others=known) == [(True, ""), (False, "copy: old.jsonl (near)")]
+    known = {"training data": Similar([JARS]), "old.jsonl": Similar([JARS])}
+    assert judged(rows[0], others=known) == [(False, "copy: old.jsonl (near)")]
+
+
 def test_only_what_was_kept_makes_a_duplicate():
     rows = [row(quality=0.0), row(), row(), row(MORE_JARS), row(SHELF)]
     config = KeepConfig(min_quality=0.5)

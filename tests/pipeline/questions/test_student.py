@@ -104,6 +104,14 @@ def test_both_sides_are_written_in_one_layout_with_the_same_held_out_problems(tm
         assert [problem.question for problem in test] == [JARS, "9 + 9?"]
 
 
+def test_a_held_out_problem_with_other_numbers_and_names_is_left_out(tmp_path, data, model):
+    """As the filter of written problems rejects it as a copy of a test problem."""
+    retold = JARS.replace("5", "7").replace("11", "20").replace("Mia", "Omar")
+    write_jsonl(tmp_path / "problems.jsonl", row("8 * 8?"), row("7 * 7?", level="2"), row(retold))
+    found = prepare_student(settings(tmp_path, data, model, tmp_path / "problems.jsonl"))
+    assert found.left_out["written"] == {"held-out problem (near)": 1}
+
+
 def test_copies_of_real_problems_are_left_out_of_the_written_side(tmp_path, data, model):
     written = tmp_path / "problems.jsonl"
     write_jsonl(written, row("8 * 8?"), row("2+2 ?"), row("7 * 7?", level="2"))

@@ -1,6 +1,5 @@
 """Files of a generation."""
 
-import json
 import re
 from pathlib import Path
 
@@ -14,16 +13,18 @@ from pipeline.questions.contamination import TestSets
 from pipeline.questions.filters import Similar
 from pipeline.questions.quotas import Cell
 from pipeline.questions.written_files import read_report, result_lines, write_generation
+from pipeline.runs.records import read_jsonl
 from tests.support.written import BOATS, JARS, ROWS, SHELF, make_row
 
 QUOTAS = {Cell("new", "stories", "1"): 1, Cell("new", "shops", "2"): 2}
-RECORD = {"model": {"name": "tiny"}, "settings": {"seed": 3}}
+RECORD = {"model": {"name": "tiny"}, "settings": {"seed": 3}, "num_too_long": 2}
 FIELDS = FieldNames(question="problem", solution="solution", level="level", type="type", id="id")
 
 
 def write(directory: Path, rows: list[dict] | None = None) -> dict:
     test_sets = TestSets({"gsm8k": Similar([BOATS])}, {"gsm8k": 1}, {"math": "not here"})
-    return write_generation(directory, ROWS if rows is None else rows, QUOTAS, test_sets, {"seed": 3}, RECORD)
+    others = {"training data": Similar([SHELF.replace("12", "80")])}
+    return write_generation(directory, ROWS if rows is None else rows, QUOTAS, test_sets, others, {"seed": 3}, RECORD)
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
@@ -38,7 +39,7 @@ def test_the_problems_are_read_as_training_data(tmp_path, suffix):
 
 def test_every_problem_says_who_wrote_it_and_how_good_it_is(tmp_path):
     write(tmp_path)
-    lines = [json.loads(line) for line in (tmp_path / "problems.jsonl").read_text().splitlines()]
+    lines = read_jsonl(tmp_path / "problems.jsonl")
     assert pq.read_table(tmp_path / "problems.parquet").to_pylist() == lines
     assert lines[0] == {
         **{"problem": JARS, "type": "stories", "source": "new", "solution": "5 * 11 = 55", "answer": "55"},
@@ -46,7 +47,7 @@ def test_every_problem_says_who_wrote_it_and_how_good_it_is(tmp_path):
         **{"original": None, "model": "tiny", "seed": 7},
         "prompt": [{"role": "user", "content": "Write a problem."}],
     }
-    assert [json.loads(line) for line in (tmp_path / "written.jsonl").read_text().splitlines()] == ROWS
+    assert read_jsonl(tmp_path / "written.jsonl") == ROWS
 
 
 def test_the_report_counts_reasons_and_cells_and_proves_that_no_test_problem_is_kept(tmp_path):
@@ -61,7 +62,12 @@ def test_the_report_counts_reasons_and_cells_and_proves_that_no_test_problem_is_
     (found,) = report["test_sets"]
     assert found["num_problems"] == 1 and found["num_exact_kept"] == found["num_near_kept"] == 0
     assert report["not_compared"] == {"math": "not here"}
+    assert report["other_data"] == [
+        {"name": "training data", "num_problems": 1, "num_exact_written": 0, "num_near_written": 1}
+        | {"num_exact_kept": 0, "num_near_kept": 1}
+    ]
     lines = "\n".join(result_lines(report))
+    assert "2 tasks were too long" in lines
     assert "2 of 3 problems" in lines and "incomplete" in lines and "0 copies of 1 problems of 1 test sets" in lines
 
 

@@ -17,8 +17,12 @@ REPORT: dict[str, Any] = {
         {"name": "gsm8k", "num_problems": 1319, "num_exact_written": 1, "num_near_written": 2}
         | {"num_exact_kept": 0, "num_near_kept": 0}
     ],
+    "other_data": [
+        {"name": "training data", "num_problems": 2718, "num_exact_written": 0, "num_near_written": 3}
+        | {"num_exact_kept": 0, "num_near_kept": 3}
+    ],
     "not_compared": {"math": "not here"},
-    "record": {"model": {"name": "tiny"}, "settings": {"seed": 0}},
+    "record": {"model": {"name": "tiny"}, "settings": {"seed": 0}, "num_too_long": 12},
 }
 
 
@@ -42,6 +46,8 @@ def test_the_page_says_what_was_kept_and_proves_what_is_not_among_it():
     text = html(ROWS)
     for expected in ("incomplete: 2 of 3 problems", "1319", "not here", "exact duplicate", "50.0%", "0.500"):
         assert expected in text
+    assert "training data" in text and "2718" in text and "12 tasks left out: too long" in text
+    assert "or with other numbers and names at once" in text
     assert "No problems." in html([])
 
 

@@ -1,8 +1,14 @@
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.errors import CheckpointError
+from pipeline.files import write_jsonl
+from pipeline.runs.checkpoints import WRITTEN, read_written
 from pipeline.runs.records import number, read_config, read_evaluations, read_jsonl
 from tests.support.runs import make_run
 
@@ -16,6 +22,18 @@ def test_a_number_is_an_integer_or_a_float(value, expected):
 def test_nan_and_infinity_are_no_numbers():
     assert number({"x": float("nan"), "y": float("inf")}, "x") is None
     assert number({"x": float("nan"), "y": float("inf")}, "y") is None
+
+
+BREAKS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
+"""Where ``str.splitlines`` ends a line. JSON escapes those below U+0020 only."""
+
+
+@given(st.lists(st.text(st.one_of(st.sampled_from(BREAKS), st.characters(exclude_categories=["Cs"]))), max_size=4))
+def test_rows_are_read_as_they_were_written_whatever_separators_their_texts_have(texts):
+    rows = [{"statement": f"{text}{BREAKS}"} for text in texts]
+    with tempfile.TemporaryDirectory() as directory:
+        write_jsonl(Path(directory) / WRITTEN, rows)
+        assert read_written(Path(directory)) == rows == read_jsonl(Path(directory) / WRITTEN)
 
 
 def test_missing_files_are_empty(tmp_path):

@@ -1,12 +1,12 @@
 """Verdicts on stored sets: labelled pairs, completions of the embedded model, gold answers of GSM8K and MATH."""
 
-import json
 import re
 from collections import Counter
 
 import pytest
 
 from pipeline.data.answers import last_boxed
+from pipeline.runs.records import read_jsonl
 from tests.conftest import SHARED
 from tests.support.verifier import answered, stored_rows
 
@@ -38,7 +38,7 @@ def test_completions_of_the_embedded_model(grader):
 @pytest.mark.skipif(not GSM8K.exists(), reason=f"GSM8K is not at {GSM8K}")
 @EVERY_TENTH_AND_ALL
 def test_gsm8k_solutions_match_their_own_gold_only(stride, grader):
-    solutions = [json.loads(line)["answer"] for line in GSM8K.read_text().splitlines()]
+    solutions = [row["answer"] for row in read_jsonl(GSM8K)]
     assert len(solutions) == 7473
     solutions = solutions[::stride]
     golds = [solution.rpartition("####")[2].strip() for solution in solutions]

@@ -106,6 +106,13 @@ def test_filters_keep_levels_and_topics(tmp_path, data):
     assert len(rate(tmp_path / "topics", "--data", *data, "--topics", "number theory")) == 1
 
 
+def test_the_files_are_on_the_disk_before_the_directory_has_its_name(tmp_path, data, monkeypatch):
+    synced: list[str] = []
+    monkeypatch.setattr("pipeline.files.sync", lambda path: synced.append(path.name))
+    rate(tmp_path / "out", "--data", *data)
+    assert {"train.parquet", "card.json", "card.md"} <= set(synced)
+
+
 def test_the_output_is_training_data(tmp_path, data):
     rate(tmp_path / "out", "--data", *data)
     config = DataConfig(name=str(tmp_path / "out"), fields=FIELDS, answer_format="plain")
