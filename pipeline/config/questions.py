@@ -71,11 +71,11 @@ class KeepConfig(StrictModel):
     min_quality: Share = 0.0
     """Minimum quality: the weighted mean of the reward's parts."""
     near_similarity: float = Field(0.8, gt=0, le=1)
-    """Share of their runs of three words that near copies have in common, once numbers, or names and things, are
-    masked; for test problems and held-out data, also once numbers and names are masked at once. Copies of these, of
-    other data and of problems that were kept are left out."""
+    """Share of runs of three words from which two texts are near copies, with numbers, or names and things, masked.
+    Test problems and held-out data are also compared with numbers and names masked at once. Copies of these, of other
+    data and of problems kept earlier are rejected."""
     compare_with_data: bool = True
-    """At the end of a stage, reject copies of the run's training and held-out data."""
+    """Reject copies of the run's training and held-out data, at the end of stages and in ``generate_problems.py``."""
 
 
 class QuestionsConfig(StrictModel):

@@ -14,10 +14,11 @@ from typing import Literal
 from pipeline.config import Config
 from pipeline.config.questions import KeepConfig
 from pipeline.evaluation.overlap import normalised
+from pipeline.questions.computed import task_key
 from pipeline.questions.quotas import Cell, Quotas
 from pipeline.questions.rewards import training_statements
 from pipeline.questions.rows import Row
-from pipeline.questions.similarity import Reading, anonymous, plain, read_words, without_numbers
+from pipeline.questions.similarity import Reading, anonymous, generic_words, plain, without_numbers
 from pipeline.types import Problem
 
 Reason = tuple[str, str]
@@ -38,7 +39,7 @@ def other_numbers(text: str) -> list[str]:
 
 def other_names(text: str) -> list[str]:
     """The words and numbers of a text with names and things masked."""
-    return [f"@{word.kind}" if word.kind in ("name", "thing") else word.text for word in read_words(text)]
+    return [f"@{word.kind}" if word.kind in ("name", "thing") else word.text for word in generic_words(text)]
 
 
 READINGS: tuple[Reading, ...] = (other_numbers, other_names)
@@ -66,8 +67,9 @@ class Match:
 class Similar:
     """Texts that statements are compared with.
 
-    A copy is ``exact`` if both are equal after ``normalised``, and ``near`` if in some reading they share most runs of
-    three words. The similarity is the number of shared runs over the number of runs in either (Jaccard).
+    A copy is ``exact`` if both are equal after ``normalised``, and ``near`` if both ask for the same computation or if
+    in some reading they share most runs of three words. The similarity is the number of shared runs over the number of
+    runs in either (Jaccard).
 
     Args:
         near: minimum similarity of near copies.
@@ -78,6 +80,7 @@ class Similar:
         self._near, self._readings = near, readings
         self._texts: list[str] = []
         self._exact: dict[str, int] = {}
+        self._computations: dict[tuple[str, ...], int] = {}
         self._runs: list[list[frozenset[str]]] = [[] for _ in readings]
         """For each reading, the runs of every text."""
         self._holders: list[dict[str, list[int]]] = [{} for _ in readings]
@@ -98,6 +101,8 @@ class Similar:
         if (key := normalised(text)) in self._exact:
             return
         self._exact[key] = len(self._texts)
+        if computation := task_key(text):
+            self._computations.setdefault(computation, len(self._texts))
         for reading, runs, holders in zip(self._readings, self._runs, self._holders, strict=True):
             runs.append(_runs(reading(text)))
             for run in runs[-1]:
@@ -108,6 +113,8 @@ class Similar:
         """The text that the statement copies most closely; None if it copies none."""
         if (position := self._exact.get(normalised(statement))) is not None:
             return Match("exact", self._texts[position], 1.0)
+        if (position := self._computations.get(task_key(statement) or ())) is not None:
+            return Match("near", self._texts[position], 1.0)
         similarity, position = max(self._nearest(index, statement) for index in range(len(self._readings)))
         return Match("near", self._texts[position], similarity) if similarity >= self._near else None
 

@@ -65,6 +65,20 @@ def test_the_most_similar_text_is_named():
     assert found == Match("near", JARS, 1.0)
 
 
+@pytest.mark.parametrize("statement", ["Calculate 4 + 3.", "What is 4 + 3?", "Compute $3+4$."])
+def test_the_same_computation_in_other_words_is_a_near_copy(statement):
+    assert Similar([JARS, SUM]).find(statement) == Match("near", SUM, 1.0)
+    assert Similar([JARS, SUM]).find(statement.replace("4", "5")) is None
+
+
+def test_made_up_names_hide_no_copy():
+    original = "Mia has 20 pears. Mia gets 30 pears. How many pears does Mia have now?"
+    renamed = "The zork has 20 pears. The zork gets 30 pears. How many pears does the zork have now?"
+    assert Similar([original]).find(renamed) == Match("near", original, 1.0)
+    renumbered = renamed.replace("20", "21").replace("30", "31")
+    assert Similar([original], readings=TEST_READINGS).find(renumbered) == Match("near", original, 1.0)
+
+
 def test_no_text_is_like_any_other():
     assert Similar().find(JARS) is None and len(Similar([JARS, JARS.lower()])) == 1
 
