@@ -94,9 +94,12 @@ def test_a_local_set_with_filters(sums):
     assert (len(loaded.problems), loaded.num_rows, loaded.num_without_answer, loaded.licence) == (7, 8, 1, None)
     odd = load_data_set(str(sums), evaluation_config(str(sums), data=data, problems={"levels": ["1"]}))
     assert [problem.gold for problem in odd.problems] == ["2", "4", "6"] and odd.num_filtered == 4
-    drawn = load_data_set(str(sums), evaluation_config(str(sums), data=data, problems={"max_problems": 3}))
-    other_seed = load_data_set(str(sums), evaluation_config(str(sums), data=data, problems={"max_problems": 3}, seed=1))
-    assert len(drawn.problems) == 3 and drawn.problems != other_seed.problems
+    drawn, *others = (
+        load_data_set(str(sums), evaluation_config(str(sums), data=data, problems={"max_problems": 3}, seed=seed))
+        for seed in range(6)
+    )
+    assert len(drawn.problems) == 3
+    assert any(other.problems != drawn.problems for other in others)  # of 35 draws, one seed may give the same
     assert [p.id for p in loaded.problems if p in drawn.problems] == [p.id for p in drawn.problems]
 
 
