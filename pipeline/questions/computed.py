@@ -32,13 +32,13 @@ class Computation:
     largest: int
     """The largest absolute number in the statement or in a step."""
     is_trivial: bool
-    """There is nothing to compute, or some operation is trivial: it has 0 or 1 as an operand or undoes another, say."""
+    """True if there is nothing to compute, or if some operation is trivial: one with 0 or 1, or that undoes another."""
     steps: tuple[str, ...]
     """Expected lines of the solution, such as ``5 * 11 = 55``. For an equation, only the last line."""
 
 
 def compute(statement: str) -> Computation | None:
-    """The problem worked out. None: of no kind that can be computed, or ``is_unworkable``."""
+    """The problem, worked out; None if it is of no kind that can be computed, or ``is_unworkable``."""
     match _worked(statement):
         case Story() as story:
             return _computation("stories", story, str(story.answer), story.steps)
@@ -74,8 +74,10 @@ def _is_of_a_kind(statement: str) -> bool:
 
 
 def task_key(statement: str) -> tuple[str, ...] | None:
-    """Equal for sums and for equations that ask for the same: in other words, with terms, factors or sides swapped, or
-    with another name of the unknown. None for what cannot be computed, and for stories: they have ``Story.key``.
+    """A key that is equal for sums and equations that ask for the same thing in other words, with terms, factors or
+    sides swapped, or with another name of the unknown.
+
+    None for what cannot be computed, and for stories, which have ``Story.key``.
     """
     worked = _worked(statement)
     return worked.key if isinstance(worked, Sum | Equation) else None
@@ -84,8 +86,8 @@ def task_key(statement: str) -> tuple[str, ...] | None:
 def solution_holds(statement: str, solution: str) -> bool:
     """True if the lines of a worked solution lead to the computed answer.
 
-    For a story: its steps, in order. For a sum: its steps, or one of the ways in which the embedded sets work it out.
-    For an equation: one or more equations in the unknown that are true for the solution, then ``x = 5``.
+    For a story these are its steps, in order. For a sum they are its steps, or one of the ways in which the embedded
+    sets work it out. For an equation they are one or more equations that the solution satisfies, then ``x = 5``.
     """
     if len(solution) > _MAX_CHARS or not solution.strip():
         return False

@@ -59,7 +59,7 @@ class Equation:
     largest: int
     is_trivial: bool
     key: tuple[str, ...]
-    """Equal for the same equation with another unknown, in other words, or with terms, factors or sides swapped."""
+    """As of ``task_key``."""
 
     @property
     def last_line(self) -> str:
@@ -92,7 +92,8 @@ def asks_for_solution(statement: str) -> bool:
 
 
 def read_equation(statement: str) -> Equation | None:
-    """None: no such question, or an equation with no solution, with several, or with one that is not computed."""
+    """The equation of a statement, solved; None if it asks for none, or if there are no or several solutions, or one that
+    is not computed."""
     match = _asked(statement)
     tree = read_bounded(match["equation"]) if match else None
     if match is None or tree is None or not is_equation(tree):

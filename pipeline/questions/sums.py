@@ -67,7 +67,7 @@ class Sum:
     solutions: frozenset[str]
     """Every worked solution that the embedded sets may have: in steps, in one line, in tens and ones."""
     key: tuple[str, ...]
-    """Equal for sums of the same numbers, whatever the words and the order of terms and factors."""
+    """As of ``task_key``."""
 
 
 def asks_for_sum(statement: str) -> bool:
@@ -79,7 +79,7 @@ def asks_for_sum(statement: str) -> bool:
 
 
 def read_sum(statement: str) -> Sum | None:
-    """None: not such a question, or one that cannot be worked out."""
+    """The sum of a statement, worked out; None if it asks for none, or if it cannot be worked out."""
     if match := _LARGEST.fullmatch(statement):
         return _largest(match[1])
     expression = _expression(statement)
