@@ -66,8 +66,8 @@ class Equation:
         return f"{self.name} = {self.solution}"
 
     def is_solved_by(self, lines: Sequence[str]) -> bool:
-        """True for one or more equations that the solution solves, one of them with something to compute in it, and the
-        solution at the end."""
+        """True for one or more equations that the solution satisfies, at least one of them with something to compute,
+        and then the solution."""
         *before, last = lines
         trees = [self._solved(line) for line in before]
         is_worked = any(node.head in _OPERATIONS for tree in trees if tree for node in nodes_of(tree))
@@ -92,8 +92,8 @@ def asks_for_solution(statement: str) -> bool:
 
 
 def read_equation(statement: str) -> Equation | None:
-    """The equation of a statement, solved; None if it asks for none, or if there are no or several solutions, or one that
-    is not computed."""
+    """The equation of a statement, solved; None if it asks for none, or has not exactly one solution that is
+    computed."""
     match = _asked(statement)
     tree = read_bounded(match["equation"]) if match else None
     if match is None or tree is None or not is_equation(tree):
