@@ -216,7 +216,7 @@ def _problems(data: DataConfig, split: SplitName) -> list[Problem]:
 
 
 def _num_tokens(tokenizer: Tokenizer, tasks: Sequence[Problem]) -> list[int]:
-    """Of the prompt of each task."""
+    """Count the tokens of each task's prompt."""
     parts = (tasks[start : start + _TASKS_AT_ONCE] for start in range(0, len(tasks), _TASKS_AT_ONCE))
     return [len(prompt) for part in parts for prompt in batch_token_ids(tokenizer, part)]
 

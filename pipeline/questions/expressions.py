@@ -66,7 +66,7 @@ def read_bounded(text: str) -> Node | None:
 
 
 def _levels(text: str) -> Iterator[str]:
-    """What each pair of brackets holds, and what is outside of all. Brackets inside it are a ``@``."""
+    """Yield the text in each pair of brackets, then the text outside them all, with inner pairs replaced by ``@``."""
     while match := _INNERMOST.search(text):
         yield match[0][1:-1]
         text = f"{text[: match.start()]}@{text[match.end() :]}"

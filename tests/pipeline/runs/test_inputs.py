@@ -1,4 +1,4 @@
-"""What a run started with, and how it differs from what it would resume with."""
+"""Inputs of a run, and their differences when it is resumed."""
 
 from pathlib import Path
 from typing import Any
