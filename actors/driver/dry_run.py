@@ -25,7 +25,7 @@ from pipeline.evaluation.models import EvalModel, find_model, loading_config, un
 from pipeline.evaluation.record import check_settings
 from pipeline.evaluation.registry import DATA_SETS
 from pipeline.models.hub import check_model, local_files
-from pipeline.models.memory import plan_memory
+from pipeline.models.memory_estimate import plan_memory
 from pipeline.runs.directory import Kind, RunDirectory
 
 

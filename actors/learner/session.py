@@ -74,7 +74,7 @@ class LearnerSession:
         self.schedule = StageSchedule(
             self.progress, self.stage.settings, self.examples.num_steps, self.config.eval, self.stage.promotion
         )
-        threshold = self.config.memory.release_above_frac
+        threshold = self.config.learner.release_memory_above_frac
         self.memory = MemoryMonitor(allocator_of(self.device), self.stage.name, threshold)
         self.memory.at("model_loaded")
         self.clock = PhaseClock(at_end=self.memory.at)

@@ -19,7 +19,6 @@ from pipeline.config.engines import GradingConfig, LearnerConfig, RewardConfig, 
 from pipeline.config.evaluation import EvaluationConfig, HeldOutConfig, LoadingConfig, ProblemsConfig
 from pipeline.config.job import Config
 from pipeline.config.loading import load_config, load_saved_config, validate_config, with_settings
-from pipeline.config.memory import MemoryConfig
 from pipeline.config.model import LoraConfig, ModelConfig
 from pipeline.config.output import CheckpointConfig, OutputConfig, TrackingConfig
 from pipeline.config.questions import QuestionsConfig
@@ -41,7 +40,6 @@ __all__ = [
     "LearnerConfig",
     "LoadingConfig",
     "LoraConfig",
-    "MemoryConfig",
     "ModelConfig",
     "OptimizerConfig",
     "OutputConfig",

@@ -138,3 +138,6 @@ class LearnerConfig(StrictModel):
     depend on it."""
     max_failures: int = Field(2, ge=0)
     """Maximum restarts of a dead worker group, from the last checkpoint."""
+    release_memory_above_frac: float | None = Field(0.9, gt=0, le=1)
+    """Share of a device's memory, used by all processes, above which a learner warns and releases its cache. On a CPU:
+    of the memory of the machine or its container. None: measure only. docs/metrics.md."""

@@ -1,6 +1,7 @@
 """The configuration of a training job: all sections, and the checks that involve more than one of them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -10,7 +11,6 @@ from pipeline.config.data import DataConfig
 from pipeline.config.engines import LearnerConfig, RewardConfig, RolloutConfig, check_shards
 from pipeline.config.evaluation import HeldOutConfig
 from pipeline.config.limits import LimitsConfig
-from pipeline.config.memory import MemoryConfig
 from pipeline.config.model import ModelConfig
 from pipeline.config.output import CheckpointConfig, OutputConfig, TrackingConfig
 from pipeline.config.questions import QuestionsConfig
@@ -44,11 +44,20 @@ class Config(StrictModel):
     questions: QuestionsConfig = QuestionsConfig()
     learner: LearnerConfig = LearnerConfig()
     limits: LimitsConfig = LimitsConfig()
-    memory: MemoryConfig = MemoryConfig()
     eval: HeldOutConfig = HeldOutConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     output: OutputConfig = OutputConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _moved_settings(cls, values: Any) -> Any:
+        """Runs from before there was an explicit memory have ``memory.release_above_frac``."""
+        memory = values.get("memory") if isinstance(values, dict) else None
+        if not isinstance(memory, dict) or memory.keys() != {"release_above_frac"}:
+            return values
+        learner = {**values.get("learner", {}), "release_memory_above_frac": memory["release_above_frac"]}
+        return {**{key: value for key, value in values.items() if key != "memory"}, "learner": learner}
 
     @model_validator(mode="after")
     def _check_across_sections(self) -> "Config":

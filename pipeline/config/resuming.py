@@ -22,14 +22,14 @@ _SETTINGS: dict[Rule, dict[str, str]] = {
         "rollout": "num_workers num_cpus num_gpus memory_gib num_threads tensor_parallel_size gpu_memory_utilization "
         "kv_cache_gib enforce_eager prompts_per_chunk",
         "reward": "timeout_s num_children memory_limit_mib num_workers num_cpus memory_gib",
-        "learner": "num_cpus num_gpus memory_gib num_threads tokens_per_micro_batch max_failures",
+        "learner": "num_cpus num_gpus memory_gib num_threads tokens_per_micro_batch max_failures "
+        "release_memory_above_frac",
         "eval": "problems_per_level problems_per_level_at_end max_completion_length total_eval_times every_steps "
         "early_stopping_patience load_best_model_at_end",
         "checkpoint": "every_steps every_minutes keep_last",
         "output": "root samples_every_steps save_final_model",
         "tracking": "backends online project run_name mlflow_uri",
         "limits": "placement_s engine_s reward_s collective_s store_s",
-        "memory": "release_above_frac",
         "": "search",  # a run of one chain has no use for it; a search compares the keys of its stages
     },
     "steps": {"sft": "num_train_epochs max_steps", "grpo": "num_iterations num_steps"},

@@ -28,7 +28,7 @@ from rich.table import Table
 
 from pipeline.config import GRPOConfig, ModelConfig
 from pipeline.models.attention import use_causal_sdpa
-from pipeline.models.memory import ModelShape, learner_memory, model_shape
+from pipeline.models.memory_estimate import ModelShape, learner_memory, model_shape
 from pipeline.training.batching import TokenSequence
 from pipeline.training.grpo import group_advantages
 from tests.support.learner_steps import adamw, grpo_step, sft_step

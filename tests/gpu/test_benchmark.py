@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pipeline.models.memory import ModelShape
+from pipeline.models.memory_estimate import ModelShape
 from pipeline.training.batching import TokenSequence
 from tests.benchmarks.gpu import PEAKS, step_flops
 from tests.conftest import ROOT

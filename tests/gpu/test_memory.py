@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from pipeline.config import LoraConfig, ModelConfig
 from pipeline.models.attention import use_causal_sdpa
-from pipeline.models.memory import ModelShape, learner_memory
+from pipeline.models.memory_estimate import ModelShape, learner_memory
 from pipeline.training.batching import micro_batches
 from pipeline.training.sft import token_losses
 from tests.gpu.conftest import NEEDS_GPU

@@ -400,6 +400,11 @@ def test_a_small_batch_on_one_learner_is_one_chunk(recipe):
     assert recipe({}, "grpo.batch_size=2").grpo.batch_size == 2  # below prompts_per_chunk=4: nothing to divide
 
 
+def test_a_setting_that_moved_is_read_where_it_was():
+    old = {"stages": [{"name": "warmup", "kind": "sft"}], "memory": {"release_above_frac": 0.5}}
+    assert validate_config(old).learner.release_memory_above_frac == 0.5
+
+
 def test_a_configuration_is_immutable(recipe):
     with pytest.raises(ValueError, match="frozen"):
         recipe().seed = 1

@@ -7,7 +7,7 @@ import pytest
 from pipeline.config import LoraConfig, ModelConfig
 from pipeline.config.loading import load_config
 from pipeline.errors import ModelError
-from pipeline.models.memory import ModelShape, learner_memory, model_shape, plan_memory
+from pipeline.models.memory_estimate import ModelShape, learner_memory, model_shape, plan_memory
 from tests.benchmarks.gpu import MODELS
 from tests.conftest import CONFIGS
 
