@@ -1,0 +1,37 @@
+"""Gumbel noise that depends on the example, the layer and the position alone, not on the batch.
+
+A run with two workers, or a resumed one, then draws the same as one worker from start to end.
+"""
+
+import torch
+from torch import Tensor
+
+_GOLDEN, _MIX_1, _MIX_2 = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
+"""Constants of splitmix64, as signed 64-bit integers. Steele, Lea and Flood 2014."""
+_TINY = 2.0**-25
+
+
+def gumbel_noise(seeds: Tensor, layer: int, shape: tuple[int, int]) -> Tensor:
+    """Standard Gumbel noise [B, T, C], float32.
+
+    Args:
+        seeds: [B] int64, of the examples.
+        shape: T positions and C candidates.
+    """
+    num_positions, num_candidates = shape
+    counters = torch.arange(num_positions * num_candidates, device=seeds.device).view(shape)
+    bits = _splitmix(_splitmix(_splitmix(seeds) + layer)[:, None, None] + counters)
+    uniform = (bits & 0xFFFFFF).float() * 2.0**-24 + _TINY
+    return -torch.log(-torch.log(uniform))
+
+
+def _splitmix(x: Tensor) -> Tensor:
+    x = x + _GOLDEN
+    x = (x ^ _shifted(x, 30)) * _MIX_1
+    x = (x ^ _shifted(x, 27)) * _MIX_2
+    return x ^ _shifted(x, 31)
+
+
+def _shifted(x: Tensor, bits: int) -> Tensor:
+    """x >> bits of unsigned integers."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)

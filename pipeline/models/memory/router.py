@@ -1,0 +1,47 @@
+"""The pooled router: one query for each prompt, and the entries that it finds.
+
+Shapes: B prompts of P tokens; hidden size d; queries of K dimensions; M selected entries.
+"""
+
+from typing import cast
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.config.memory import MemoryConfig
+from pipeline.models.memory.bank import KnowledgeBank
+from pipeline.models.memory.modules import MemoryGate, MemoryNorm
+from pipeline.models.memory.product_keys import ProductKeys, top_slots
+
+
+class MemoryRouter(nn.Module):
+    """Pools the hidden states of a prompt with learned weights into one query."""
+
+    def __init__(self, config: MemoryConfig, d: int) -> None:
+        super().__init__()
+        self._config = config
+        self.memory_norm = MemoryNorm(d, eps=1e-6)
+        self.pooling = nn.Linear(d, 1, bias=False)
+        self.memory_gate = MemoryGate(d, config.knowledge_dim, config.gate_rank)
+        self.product_keys = ProductKeys(config.side, config.knowledge_dim)
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states [B, P, d] of prompts, with their mask [B, P], to queries [B, K]."""
+        normed = self.memory_norm(hidden.float())
+        scores = self.pooling(normed)[..., 0].masked_fill(~mask, float("-inf"))
+        pooled = (scores.softmax(dim=-1)[..., None] * normed).sum(dim=1)
+        return cast(Tensor, self.memory_gate(pooled))
+
+    def scores(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores [B, S] of rows and columns of the product keys."""
+        return cast(tuple[Tensor, Tensor], self.product_keys(query, self.memory_gate.temperature))
+
+    def find(self, query: Tensor, bank: KnowledgeBank) -> tuple[Tensor, Tensor]:
+        """Candidates [B, C] in the order of the product keys, and the best M of them by cosine similarity with the
+        query in the knowledge space, best first."""
+        candidates, _ = top_slots(*self.scores(query), self._config.num_candidates)
+        directions = F.normalize(bank.embeddings[candidates], dim=-1)
+        similarities = (directions @ F.normalize(query, dim=-1)[..., None])[..., 0]
+        is_empty = bank.entry_of_slot[candidates] < 0
+        best = similarities.masked_fill(is_empty, -2.0).topk(self._config.num_selected, dim=-1).indices
+        return candidates, candidates.gather(-1, best)
