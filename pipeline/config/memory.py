@@ -72,9 +72,10 @@ class MemoryConfig(StrictModel):
     model learns which answers are frequent."""
     recompute_cache: bool = False
     """Compute the knowledge cache (embeddings, slots and keys of the bank) even if it is on the disk."""
-    load: list[str] = []
-    """Files ``memory_step_N.safetensors`` whose parts are loaded before the first stage, in order: a pretrained router,
-    a pretrained fusion."""
+    router_path: str | None = None
+    """File ``memory_step_N.safetensors`` of a pretrained router: gates, keys and knowledge space."""
+    fusion_path: str | None = None
+    """File ``memory_step_N.safetensors`` of a pretrained fusion: everything but the router."""
 
     @model_validator(mode="before")
     @classmethod

@@ -19,6 +19,7 @@ from pipeline.errors import ModelError
 from pipeline.files import write_json
 from pipeline.models.context import loading_errors
 from pipeline.models.device import pick_device, torch_dtype
+from pipeline.models.memory.attach import ATTRIBUTE, memory_of
 from pipeline.models.pissa import delta_weight, lora_layers, restore_bases
 from pipeline.models.rounding import rounded_to
 from pipeline.models.tokenizer import Tokenizer
@@ -27,17 +28,20 @@ logger = logging.getLogger(__name__)
 ADAPTER_FILE = "adapter_model.safetensors"
 
 
-def load_policy(path: Path, config: ModelConfig) -> nn.Module:
+def load_policy(path: Path, config: ModelConfig, *, frozen: bool = False) -> nn.Module:
     """The model in ``master_dtype`` on the learner's device, with fresh adapters if LoRA is configured.
 
     With LoRA only the adapters have ``master_dtype``; the frozen base has ``dtype``.
+
+    Args:
+        frozen: none of its weights train: it has ``dtype``.
 
     Raises:
         ModelError: it cannot be loaded, the device is not available, or a LoRA target does not exist.
     """
     from transformers import AutoModelForCausalLM
 
-    base_dtype = config.dtype if config.lora else config.master_dtype
+    base_dtype = config.dtype if config.lora or frozen else config.master_dtype
     device = pick_device(config)
     check_attention(config)
     with loading_errors(config.name):
@@ -55,6 +59,8 @@ def load_policy(path: Path, config: ModelConfig) -> nn.Module:
         _enable_gradient_checkpointing(model)
     if config.lora:
         model = _add_lora(model, config.lora, torch_dtype(config.master_dtype))
+    if frozen:
+        model.requires_grad_(False)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
     logger.info("policy %s on %s: %.1f M of %.1f M parameters train", config.name, device, trainable / 1e6, total / 1e6)
@@ -158,10 +164,19 @@ def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+def saved_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Name -> the tensor itself, for all that checkpoints hold: those that train, or all of an explicit memory, of
+    which each stage trains a part."""
+    memory = memory_of(model)
+    if memory is None:
+        return trainable_tensors(model)
+    return {f"{ATTRIBUTE}.{name}": tensor for name, tensor in memory.state_dict().items()}
+
+
 @torch.no_grad()
 def load_trainable(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy saved tensors into the model. Raises ModelError if names or shapes differ."""
-    own = trainable_tensors(model)
+    own = saved_tensors(model)
     different = {name for name in own.keys() | tensors.keys() if name not in own or name not in tensors}
     different |= {name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape}
     if different:
@@ -171,12 +186,14 @@ def load_trainable(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         )
     for name, parameter in own.items():
         parameter.copy_(tensors[name])
+    if memory := memory_of(model):
+        memory.refresh()
 
 
 def weights_digest(model: nn.Module) -> str:
-    """16 hex digits over all trainable tensors: equal for equal weights."""
+    """16 hex digits over all tensors that checkpoints hold: equal for equal weights."""
     digest = hashlib.sha256()
-    for name, parameter in trainable_tensors(model).items():
+    for name, parameter in saved_tensors(model).items():
         digest.update(name.encode())
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]

@@ -26,48 +26,65 @@ class KnowledgeSpace:
 
     def __call__(self, means: Tensor) -> Tensor:
         """Mean embeddings [..., d] to knowledge embeddings [..., K]."""
-        return (means.to(self.mean.dtype) - self.mean) @ self.matrix
+        return (means - self.mean) @ self.matrix
 
 
 class KnowledgeBank(nn.Module):
-    """Token ids of the entries by slot. They can be replaced without training: keys and slots stay.
+    """Token ids of the entries, and the slots that the entries are in. Entries can be replaced without training.
 
     Args:
         num_slots: N.
         length: L.
+        d: hidden size of the backbone.
+        dim: K.
+        has_embeddings: keep the knowledge embeddings of all entries.
     """
 
-    token_ids: Tensor
-    """[N, L] int32; PADDING where an entry is shorter, and in empty slots."""
     entry_of_slot: Tensor
-    """[N] int64: index of the entry in the file; -1 for an empty slot."""
+    """[N] int64: index of the entry; -1 for an empty slot."""
+    space_mean: Tensor
+    space_matrix: Tensor
+    token_ids: Tensor
+    """[E + 1, L] int32: PADDING where an entry is shorter, and in the last row, which is that of empty slots."""
     embeddings: Tensor
-    """[N, K] knowledge embeddings; zero in empty slots."""
+    """[E + 1, K] knowledge embeddings, if they are kept; else [0, K]."""
 
-    def __init__(self, num_slots: int, length: int, dim: int = 0) -> None:
+    def __init__(self, num_slots: int, length: int, d: int, dim: int, *, has_embeddings: bool) -> None:
         super().__init__()
-        for name, tensor in (
-            ("token_ids", torch.full((num_slots, length), PADDING, dtype=torch.int32)),
-            ("entry_of_slot", torch.full((num_slots,), -1)),
-            ("embeddings", torch.zeros(num_slots, dim)),
-        ):
-            self.register_buffer(name, tensor, persistent=False)
+        self._has_embeddings = has_embeddings
+        self.register_buffer("entry_of_slot", torch.full((num_slots,), -1))
+        self.register_buffer("space_mean", torch.zeros(d))
+        self.register_buffer("space_matrix", torch.zeros(d, dim))
+        self.register_buffer("token_ids", torch.full((1, length), PADDING, dtype=torch.int32), persistent=False)
+        self.register_buffer("embeddings", torch.zeros(0, dim), persistent=False)
 
-    def fill(self, token_ids: Tensor, slot_of_entry: Tensor, embedding: Tensor, space: KnowledgeSpace) -> None:
-        """Put entries into their slots.
+    @property
+    def space(self) -> KnowledgeSpace:
+        return KnowledgeSpace(self.space_mean, self.space_matrix)
+
+    @property
+    def num_entries(self) -> int:
+        return len(self.token_ids) - 1
+
+    def set_entries(self, token_ids: Tensor, embedding: Tensor) -> None:
+        """Replace the texts of all entries, as many as before or, before ``entry_of_slot`` is set, any number.
 
         Args:
             token_ids: [E, L].
-            slot_of_entry: [E], all different.
             embedding: [V, d], the backbone's.
         """
-        self.token_ids.fill_(PADDING)
-        self.entry_of_slot.fill_(-1)
-        self.token_ids[slot_of_entry] = token_ids.to(self.token_ids)
-        self.entry_of_slot[slot_of_entry] = torch.arange(len(token_ids), device=slot_of_entry.device)
-        self.embeddings.zero_()
-        for rows, means in mean_embeddings(token_ids, embedding):
-            self.embeddings[slot_of_entry[rows]] = space(means).to(self.embeddings)
+        self.token_ids = nn.functional.pad(token_ids.to(self.token_ids), (0, 0, 0, 1), value=PADDING)
+        if self._has_embeddings:
+            blocks = [self.space(means.to(self.space_mean)) for _, means in mean_embeddings(token_ids, embedding)]
+            self.embeddings = nn.functional.pad(torch.cat(blocks), (0, 0, 0, 1))
+
+    def tokens(self, slots: Tensor) -> Tensor:
+        """Token ids [..., L] of the entries in slots [...]."""
+        return self.token_ids[self.entry_of_slot[slots]]
+
+    def vectors(self, slots: Tensor) -> Tensor:
+        """Knowledge embeddings [..., K] of the entries in slots [...]; 0 for an empty slot."""
+        return self.embeddings[self.entry_of_slot[slots]]
 
     def slot_of_entry(self) -> Tensor:
         """[E]: the slot of each entry."""

@@ -89,9 +89,10 @@ class ExplicitMemory(nn.Module):
         super().__init__()
         self.config = config
         self._embedding = [embedding]  # in a list: it is not a part of the memory
-        dim = config.knowledge_dim if config.query == "pooled" else 0
-        self.bank = KnowledgeBank(config.knowledge_num, config.knowledge_length, dim)
-        self.router = MemoryRouter(config, d) if config.query == "pooled" else None
+        is_pooled = config.query == "pooled"
+        size, dim = (config.knowledge_num, config.knowledge_length, d), config.knowledge_dim
+        self.bank = KnowledgeBank(*size, dim, has_embeddings=is_pooled)
+        self.router = MemoryRouter(config, d) if is_pooled else None
         self.layers = nn.ModuleDict({str(layer): MemoryLayer(config, d) for layer in layers})
         self._reading: Reading | None = None
 
@@ -99,6 +100,10 @@ class ExplicitMemory(nn.Module):
     def embedding(self) -> Tensor:
         """[V, d]"""
         return self._embedding[0].weight
+
+    def refresh(self) -> None:
+        """Embed the entries again, in a knowledge space that was just loaded."""
+        self.bank.set_entries(self.bank.token_ids[:-1], self.embedding)
 
     @contextmanager
     def reading(self, reading: Reading | None) -> Iterator[Reading | None]:
@@ -172,7 +177,7 @@ class ExplicitMemory(nn.Module):
     @torch.no_grad()
     def _means(self, slots: Tensor) -> Tensor:
         """Mean token embeddings [..., d] of entries, float32; 0 for an empty slot."""
-        token_ids = self.bank.token_ids[slots.flatten()].long()
+        token_ids = self.bank.tokens(slots.flatten()).long()
         mask = token_ids != PADDING
         weights = mask / mask.sum(dim=-1, keepdim=True).clamp(min=1)
         means = F.embedding_bag(

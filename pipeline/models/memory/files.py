@@ -1,0 +1,76 @@
+"""Files of a memory: its parts alone, without the backbone, which they name by its digest."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pipeline.config.memory import MemoryConfig
+from pipeline.errors import CheckpointError, ModelError
+
+PATTERN = "memory_step_*.safetensors"
+PREFIX = "explicit_memory."
+"""Begins the tensors' names, as it does in the backbone that the memory is attached to."""
+_FORM = (
+    "knowledge_num knowledge_length knowledge_dim gate_rank fusion_rank layers query query_layer decode positions"
+).split()
+"""Settings that a memory is the same for."""
+
+
+def file_name(step: int) -> str:
+    return f"memory_step_{step}.safetensors"
+
+
+@dataclass(frozen=True)
+class MemoryFile:
+    """A memory that was saved."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    config: MemoryConfig
+    backbone: str
+    """Digest of the backbone that it was trained with."""
+    knowledge: str
+    """Digest of the entries of its bank."""
+
+
+def backbone_digest(files: Mapping[str, str]) -> str:
+    """16 hex digits over the digests of a model's weight files, whatever the files are called."""
+    weights = sorted(digest for name, digest in files.items() if name.endswith(".safetensors"))
+    return hashlib.sha256(" ".join(weights).encode()).hexdigest()[:16]
+
+
+def describe(config: MemoryConfig, backbone: str, knowledge: str) -> dict[str, str]:
+    """Metadata of a memory's file."""
+    return {"memory": config.model_dump_json(), "backbone": backbone, "knowledge": knowledge}
+
+
+def read_memory(path: Path) -> MemoryFile:
+    """Raises CheckpointError if it is not a memory's file."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata: dict[str, Any] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        config = MemoryConfig.model_validate(json.loads(metadata["memory"]))
+        return MemoryFile(path, tensors, config, metadata["backbone"], metadata["knowledge"])
+    except (OSError, SafetensorError, KeyError, ValueError, ValidationError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise CheckpointError(f"{path} must be a file memory_step_N.safetensors of a run: {reason}.") from None
+
+
+def check_fits(file: MemoryFile, config: MemoryConfig, backbone: str) -> None:
+    """Raises ModelError if a memory was trained with another backbone or has another form."""
+    if file.backbone != backbone:
+        raise ModelError(
+            f"{file.path} must be loaded onto the backbone it was trained with, {file.backbone}, got {backbone}: its "
+            "modules would read other hidden states. Set model.name to that backbone."
+        )
+    own, wanted = file.config.model_dump(), config.model_dump()
+    if different := [f"{name} {own[name]}, not {wanted[name]}" for name in _FORM if own[name] != wanted[name]]:
+        raise ModelError(f"{file.path} must have the form of memory in the configuration, got {', '.join(different)}.")
