@@ -15,7 +15,7 @@ from pipeline.errors import DataError
 from pipeline.models.hub import model_files
 from pipeline.models.memory.attach import attach_memory
 from pipeline.models.memory.bank import PADDING
-from pipeline.models.memory.files import PREFIX, MemoryFile, backbone_digest, check_fits, read_memory
+from pipeline.models.memory.files import PREFIX, MemoryFile, backbone_digest, check_fits, describe, read_memory
 from pipeline.models.memory.index import build_index, cached_index, index_digest, use_index
 from pipeline.models.memory.memory import ExplicitMemory
 from pipeline.models.policy import load_policy
@@ -30,8 +30,6 @@ class MemoryModel:
 
     backbone: Any
     memory: ExplicitMemory
-    backbone_digest: str
-    knowledge_digest: str
 
 
 def entry_token_ids(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> tuple[Tensor, int]:
@@ -81,7 +79,8 @@ def load_memory_model(
     knowledge = _fill(own, token_ids, cache, seed, next((saved for saved, _ in files), None))
     for saved, part in files:
         _load_part(own, saved, part)
-    return MemoryModel(backbone, own, digest, knowledge)
+    own.metadata = describe(memory, digest, knowledge)
+    return MemoryModel(backbone, own)
 
 
 def _pretrained(memory: MemoryConfig) -> list[tuple[MemoryFile, str]]:

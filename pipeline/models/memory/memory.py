@@ -99,6 +99,8 @@ class ExplicitMemory(nn.Module):
         self.router = MemoryRouter(config, d) if is_pooled else None
         self.layers = nn.ModuleDict({str(layer): MemoryLayer(config, d) for layer in layers})
         self._reading: Reading | None = None
+        self.metadata: dict[str, str] = {}
+        """Of its files: configuration, and digests of backbone and entries."""
 
     @property
     def embedding(self) -> Tensor:
