@@ -226,9 +226,10 @@ def plan_stages(config: Config, problems: Problems) -> list[StagePlan[Problems]]
 def _stage_problems(config: Config, spec: StageSpec, problems: Problems) -> Problems:
     chosen = choose_problems(problems, spec.problems, config.seed, with_solution=isinstance(spec.settings, SFTConfig))
     if not chosen:
+        solved = " with worked solutions" if isinstance(spec.settings, SFTConfig) else ""
         raise DataError(
-            f"stage {spec.name} must have problems{' with worked solutions' if isinstance(spec.settings, SFTConfig) else ''}, "
-            f"got none of {config.data.name} with {spec.problems.model_dump(exclude_none=True) or 'no filter'}."
+            f"stage {spec.name} must have problems{solved}, got none of {config.data.name} with "
+            f"{spec.problems.model_dump(exclude_none=True) or 'no filter'}."
         )
     return chosen
 

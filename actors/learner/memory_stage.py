@@ -69,7 +69,7 @@ class MemoryStage:
     def given(self, batch: Sequence[Example], step: int) -> list[GivenExample]:
         """The examples with their entries, some of them rewritten."""
         return [
-            self._rewriting.make(example.problem.id, self._targets[example.problem.id], example.tokens.completion, step)
+            self._rewriting.make(example.problem, self._targets[example.problem.id], example.tokens.completion, step)
             for example in batch
         ]
 
@@ -79,10 +79,8 @@ class MemoryStage:
         router, bank = self.memory.router, self.memory.bank
         assert router is not None
         count = self.memory.config.num_selected
-        candidates, best = router.find(router(states.hidden, states.mask), bank, count=count)
+        _, best = router.find(router(states.hidden, states.mask), bank, count=count)
         own = torch.tensor([example.entry for example in given], device=best.device)
         is_own = bank.entry_of_slot[best] == own[:, None]
         kept = is_own.long().argsort(dim=1, stable=True)[:, : count - 1]
         return bank.tokens(best.gather(1, kept))
-
-

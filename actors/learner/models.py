@@ -49,11 +49,12 @@ def _with_memory(setup: StageSetup, memory: MemoryConfig, path: Path, tokenizer:
     texts = [entry.text for entry in read_knowledge(Path(memory.knowledge))]
     arguments: Any = (path, config.model, memory, tokenizer, texts, data_cache(config), config.seed)
     loaded = load_memory_model(*arguments)
+    backbone: nn.Module = loaded.backbone
     settings = setup.stage.settings
     assert isinstance(settings, MemorySFTConfig | RouterConfig)
     is_router = setup.stage.kind == "router" and memory.query == "pooled"
     set_trainable(loaded.memory, settings.train, router=is_router)
-    counts = count_parameters(loaded.backbone)
+    counts = count_parameters(backbone)
     if ranks.is_first:
         notify(f"stage {setup.stage.name}: {counts}")
-    return loaded.backbone
+    return backbone

@@ -27,9 +27,7 @@ def router_loop(setup: StageSetup) -> None:
     session.finish()
 
 
-def _learn(
-    session: LearnerSession, stage: MemoryStage, batch: Sequence[Example], stage_step: int
-) -> dict[str, float]:
+def _learn(session: LearnerSession, stage: MemoryStage, batch: Sequence[Example], stage_step: int) -> dict[str, float]:
     """One optimizer step on this worker's share of a batch."""
     num_tokens = sum(len(example.tokens.prompt) for example in batch)
     num_examples, all_tokens = session.ranks.sum([len(batch), num_tokens])

@@ -9,7 +9,6 @@ from pipeline.config.data import ProblemFilter
 from pipeline.files import safe_name
 from pipeline.types import WritingKind
 
-
 StageKind = Literal["sft", "grpo", "memory_sft", "router"]
 
 

@@ -157,7 +157,7 @@ def _refusal(
 
 
 def _acts(change: Change, stages: Sequence[SFTConfig | GRPOConfig]) -> bool:
-    return any(s.KIND == change.kind and getattr(s, change.key) == change.now for s in stages)
+    return any(change.kind == s.KIND and getattr(s, change.key) == change.now for s in stages)
 
 
 def changes(before: Config, now: Config) -> Iterator[Change]:

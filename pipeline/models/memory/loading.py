@@ -32,14 +32,28 @@ class MemoryModel:
     memory: ExplicitMemory
 
 
+def as_entry(text: str) -> str:
+    """An entry as it is tokenized: as if within a text, so that its first word has the tokens it has in a question."""
+    return f" {text.strip()}"
+
+
 def entry_token_ids(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> tuple[Tensor, int]:
     """The first ``length`` tokens of each entry, [E, L] int32, padded with PADDING; and how many were longer."""
-    encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    encoded = tokenizer([as_entry(text) for text in texts], add_special_tokens=False)["input_ids"]
     token_ids = torch.full((len(texts), length), PADDING, dtype=torch.int32)
     for row, ids in enumerate(encoded):
         kept = ids[:length]
         token_ids[row, : len(kept)] = torch.tensor(kept, dtype=torch.int32)
     return token_ids, sum(len(ids) > length for ids in encoded)
+
+
+def check_room(num_entries: int, memory: MemoryConfig) -> None:
+    """Raises DataError if there are more entries than slots, or none."""
+    if not 0 < num_entries <= memory.knowledge_num:
+        raise DataError(
+            f"memory.knowledge must have 1 to memory.knowledge_num={memory.knowledge_num} entries, got {num_entries}. "
+            "Raise knowledge_num, or leave some out."
+        )
 
 
 def load_memory_model(
@@ -62,11 +76,7 @@ def load_memory_model(
         DataError: there are more entries than slots.
         ModelError: it cannot be loaded, or the file was trained with another backbone.
     """
-    if len(texts) > memory.knowledge_num:
-        raise DataError(
-            f"memory.knowledge must have at most memory.knowledge_num={memory.knowledge_num} entries, got "
-            f"{len(texts)}. Raise knowledge_num, or leave some out."
-        )
+    check_room(len(texts), memory)
     backbone = load_policy(path, model, frozen=True)
     own = attach_memory(backbone, memory, seed)
     digest = backbone_digest(model_files(path, with_code=model.trust_remote_code))

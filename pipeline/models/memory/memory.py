@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.config.memory import MemoryConfig
+from pipeline.models.device import autocast
 from pipeline.models.memory.bank import PADDING, KnowledgeBank
 from pipeline.models.memory.modules import GatedMemoryFusion, MemoryGate, MemoryNorm, linear
 from pipeline.models.memory.noise import gumbel_noise
@@ -129,7 +130,7 @@ class ExplicitMemory(nn.Module):
             reading.hidden[layer] = hidden
             return hidden
         dtype = hidden.dtype
-        with torch.autocast(hidden.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        with autocast(hidden.device, dtype):
             added = self._read(layer, hidden, reading).to(dtype)
         if reading.positions is not None:
             added = torch.where(reading.positions[..., None], added, 0)
@@ -142,7 +143,7 @@ class ExplicitMemory(nn.Module):
             return cast(Tensor, modules.gated_memory_fusion(normed, self._decoded(modules, normed, reading.entries)))
         selection, memory = self._selected(modules, layer, normed, reading.seeds)
         reading.selections[layer] = selection
-        return modules.gated_memory_fusion(normed, memory) * selection.similarity.clamp(0, 1)[..., None]
+        return cast(Tensor, modules.gated_memory_fusion(normed, memory)) * selection.similarity.clamp(0, 1)[..., None]
 
     def _decoded(self, modules: MemoryLayer, normed: Tensor, entries: Tensor) -> Tensor:
         """The given entries [B, M, L] as hidden states [B, T, d] of root mean square 1."""

@@ -81,11 +81,14 @@ def read_prompts(model: Any, prompts: Sequence[Sequence[int]], *, keys: bool = T
     input_ids = torch.zeros(mask.shape, dtype=torch.long, device=device)
     input_ids[mask] = torch.tensor([token for prompt in prompts for token in prompt[:-1]], device=device)
     query_layer = memory.config.query_layer
-    with memory.reading(None), _hidden_after(decoder, query_layer) as found:
-        with decoder_of_layers(decoder, None if keys else query_layer):
-            output = decoder(input_ids=input_ids, attention_mask=mask.long(), use_cache=keys)
-    layers = output.past_key_values.layers if keys else []
-    return PromptStates(tuple(l.keys for l in layers), tuple(l.values for l in layers), found[0], mask)
+    with (
+        memory.reading(None),
+        _hidden_after(decoder, query_layer) as found,
+        decoder_of_layers(decoder, None if keys else query_layer),
+    ):
+        output = decoder(input_ids=input_ids, attention_mask=mask.long(), use_cache=keys)
+    cached = output.past_key_values.layers if keys else []
+    return PromptStates(tuple(c.keys for c in cached), tuple(c.values for c in cached), found[0], mask)
 
 
 def answer_output(model: Any, states: PromptStates, input_ids: Tensor) -> Any:

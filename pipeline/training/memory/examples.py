@@ -12,8 +12,10 @@ from random import Random
 from pipeline.data.omcq import KnowledgeEntry
 from pipeline.data.rows import Row
 from pipeline.errors import DataError
+from pipeline.models.memory.loading import as_entry
 from pipeline.models.tokenizer import Tokenizer, end_of_turn_id
 from pipeline.seeds import derive_seed
+from pipeline.types import Problem
 
 TARGET_FIELDS = ("entry_id", "entry_ids", "entry_scores", "options", "answer_index")
 
@@ -92,19 +94,20 @@ class Counterfactuals:
         self._frac, self._length, self._seed = frac, length, seed
         self._end = end_of_turn_id(tokenizer)
 
-    def make(self, problem_id: str, target: Target, completion: tuple[int, ...], step: int) -> GivenExample:
+    def make(self, problem: Problem, target: Target, completion: tuple[int, ...], step: int) -> GivenExample:
         """The example as step ``step`` trains it: the same whenever and wherever it is asked for."""
-        draw = Random(derive_seed(self._seed, "counterfactual", step, problem_id))
-        entry = self._knowledge[target.entries[0]]
+        draw = Random(derive_seed(self._seed, "counterfactual", step, problem.id))
+        entry, answer = self._knowledge[target.entries[0]], problem.solution or ""
         others = [option for index, option in enumerate(target.options) if index != target.answer_index]
         if not others or draw.random() >= self._frac:
-            return GivenExample(target.entries[0], self._tokens(entry.text)[: self._length], completion, False)
+            return GivenExample(target.entries[0], self._entry_tokens(entry.text), completion, False)
         option = draw.choice(others)
-        text = self._tokens(entry.text_with(option))[: self._length]
-        return GivenExample(target.entries[0], text, (*self._tokens(option), self._end), True)
+        answer = answer.replace(target.options[target.answer_index], option)
+        tokens = (*self._tokenizer.encode(answer, add_special_tokens=False), self._end)
+        return GivenExample(target.entries[0], self._entry_tokens(entry.text_with(option)), tokens, True)
 
-    def _tokens(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer([text], add_special_tokens=False)["input_ids"][0])
+    def _entry_tokens(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer.encode(as_entry(text), add_special_tokens=False)[: self._length])
 
 
 def in_groups(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.models.device import autocast
 from pipeline.models.memory.attach import memory_of
 from pipeline.models.memory.bank import PADDING
 from pipeline.models.memory.memory import Reading
@@ -78,9 +79,8 @@ def given_form_losses(
     ).to(device)
     mask = targets != PADDING
     inputs = torch.cat([torch.tensor(last_tokens, device=device)[:, None], targets[:, :-1].clamp(min=0)], dim=1)
-    with memory.reading(Reading(entries=entries)):
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            logits = answer_output(model, states, inputs).logits
+    with memory.reading(Reading(entries=entries)), autocast(device, dtype):
+        logits = answer_output(model, states, inputs).logits
     losses = -token_logprobs(logits, targets.clamp(min=0)) * mask
     hits = (logits.detach().max(dim=-1).indices == targets) & mask
     nothing = torch.zeros((), device=device)

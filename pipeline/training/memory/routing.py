@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.models.device import autocast
 from pipeline.models.memory.memory import ExplicitMemory, Reading
 from pipeline.models.memory.product_keys import slot_log_probs, soft_label_loss, top_slots
 from pipeline.models.memory.prompts import PromptStates
@@ -67,7 +68,7 @@ def pooled_losses(memory: ExplicitMemory, states: PromptStates, slots: Tensor, s
     row_scores, column_scores = router.scores(query)
     targets = bank.entry_of_slot[slots.gather(1, scores.argmax(dim=1, keepdim=True))[:, 0]]
     loss = product_key_loss(row_scores, column_scores, slots, scores)
-    loss = loss + entry_loss(query, bank.embeddings[:-1], targets, router.memory_gate.temperature)
+    loss = loss + entry_loss(query, bank.embeddings[:-1], targets, router.temperature)
     candidates, best = router.find(query.detach(), bank)
     config = memory.config
     recalled = recall(candidates, slots, scores, [config.num_candidates])
@@ -104,9 +105,9 @@ def last_hidden(
     tokens = [torch.tensor(prompt) for prompt in prompts]
     input_ids = nn.utils.rnn.pad_sequence(tokens, batch_first=True).to(device)
     last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
-    with memory.reading(Reading(only_hidden=True)) as reading:
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            model.get_decoder()(input_ids=input_ids, use_cache=False)
+    reading = Reading(only_hidden=True)
+    with memory.reading(reading), autocast(device, dtype):
+        model.get_decoder()(input_ids=input_ids, use_cache=False)
     return {layer: hidden[torch.arange(len(last)), last] for layer, hidden in reading.hidden.items()}
 
 
