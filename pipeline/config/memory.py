@@ -16,7 +16,6 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "positions": "answer",
         "gate_rank": None,
         "num_candidates": 512,
-        "num_selected": 2,
         "counterfactual_frac": 2 / 3,
         "similarity_loss_coef": 0.0,
         "diversity_loss_coef": 0.0,

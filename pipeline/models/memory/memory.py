@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from pipeline.config.memory import MemoryConfig
 from pipeline.models.device import autocast
 from pipeline.models.memory.bank import PADDING, KnowledgeBank
-from pipeline.models.memory.modules import GatedMemoryFusion, MemoryGate, MemoryNorm, linear
+from pipeline.models.memory.modules import EntryAttention, GatedMemoryFusion, MemoryGate, MemoryNorm
 from pipeline.models.memory.noise import gumbel_noise
 from pipeline.models.memory.product_keys import ProductKeys, top_slots
 from pipeline.models.memory.router import MemoryRouter
@@ -63,23 +63,8 @@ class MemoryLayer(nn.Module):
             self.memory_gate = MemoryGate(d, config.knowledge_dim, config.gate_rank)
             self.product_keys = ProductKeys(config.side, config.knowledge_dim)
         if config.decode == "attention":
-            self.memory_attention = EntryAttention(d, config.fusion_rank)
+            self.memory_attention = EntryAttention(d, config.fusion_rank or d, config.knowledge_length)
         self.gated_memory_fusion = GatedMemoryFusion(d, config.fusion_rank)
-
-
-class EntryAttention(nn.Module):
-    """Attention of hidden states over the token embeddings of entries."""
-
-    def __init__(self, d: int, rank: int | None) -> None:
-        super().__init__()
-        self.query, self.key = linear(d, d, rank), linear(d, d, rank)
-
-    def forward(self, hidden: Tensor, vectors: Tensor, mask: Tensor) -> Tensor:
-        """Hidden [B, T, d] and token embeddings [B, J, d] with their mask [B, J] to [B, T, d]."""
-        attended = F.scaled_dot_product_attention(
-            self.query(hidden), self.key(vectors), vectors.to(hidden.dtype), attn_mask=mask[:, None, :]
-        )
-        return attended
 
 
 class ExplicitMemory(nn.Module):
@@ -150,7 +135,7 @@ class ExplicitMemory(nn.Module):
         token_ids = entries.flatten(1)
         vectors = _unit_rms(self._vectors(token_ids))
         if self.config.decode == "attention":
-            return cast(Tensor, modules.memory_attention(normed, vectors, token_ids != PADDING))
+            return _unit_rms(modules.memory_attention(normed, vectors, token_ids != PADDING))
         mask = (token_ids != PADDING)[..., None]
         mean = (vectors * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)
         return _unit_rms(mean).expand_as(normed)

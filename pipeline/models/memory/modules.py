@@ -71,6 +71,29 @@ class MemoryGate(nn.Module):
         return clamped_temperature(self.log_temperature)
 
 
+class EntryAttention(nn.Module):
+    """Attention of hidden states over the token embeddings of entries, which are its values as they are.
+
+    Args:
+        dim: of queries and keys.
+        length: tokens of an entry.
+    """
+
+    def __init__(self, d: int, dim: int, length: int) -> None:
+        super().__init__()
+        self.query, self.key = nn.Linear(d, dim, bias=False), nn.Linear(d, dim, bias=False)
+        self.position = nn.Parameter(torch.zeros(length, dim))
+
+    def forward(self, hidden: Tensor, vectors: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states [B, T, d] and the embeddings [B, M L, d] of M entries, with their mask [B, M L], to
+        [B, T, d]."""
+        keys = self.key(vectors)
+        keys = keys + self.position.to(keys.dtype).repeat(keys.shape[1] // len(self.position), 1)
+        scores = self.query(hidden) @ keys.transpose(1, 2) * self.position.shape[1] ** -0.5
+        weights = scores.float().masked_fill(~mask[:, None, :], -1e9).softmax(dim=-1)
+        return weights @ vectors.float()
+
+
 def clamped_temperature(logarithm: Tensor) -> Tensor:
     return logarithm.exp().clamp(*TEMPERATURES)
 
