@@ -24,13 +24,13 @@ def sharded_adamw(groups: Sequence[dict[str, Any]], **settings: Any) -> Optimize
     Raises:
         ModelError: the parameters have several precisions.
     """
-    from torch.distributed.optim import ZeroRedundancyOptimizer  # slow to import, and rarely needed
-
     if len(dtypes := {parameter.dtype for group in groups for parameter in group["params"]}) > 1:
         raise ModelError(
             "learner.shard_optimizer must be false if trained weights differ in precision, got "
             f"{', '.join(sorted(map(str, dtypes)))}: torch shards one precision only."
         )
+    from torch.distributed.optim import ZeroRedundancyOptimizer  # slow to import, and rarely needed
+
     return ZeroRedundancyOptimizer(groups, optimizer_class=AdamW, **settings)
 
 
