@@ -104,7 +104,10 @@ def two_workers(root: Path) -> dict[str, Any]:
             weights[f"{source}, {'parts' if sharded else 'whole'}"] = snapshot(policy.model)
     carried = updater(ranks, sharded=True)
     carried.carry_over(load_checkpoint(root / "parts" / f"step_{STEPS:06d}"), CarryConfig(optimizer=True))
-    held_by = {"whole": held(whole), "parts": held(parts), "carried": held(carried)}
+    lone = PolicyUpdater(nn.Linear(2, 1, bias=False), SETTINGS, TrainerConfig(), ranks, True)
+    lone.begin(1e-2)
+    lone.update(1, 1)
+    held_by = {"lone": held(lone), "whole": held(whole), "parts": held(parts), "carried": held(carried)}
     return {
         "curves": curves,
         "weights": weights,
@@ -155,6 +158,9 @@ class TestTwoWorkers:
         for worker, own in zip(two, HELD, strict=True):
             assert worker["held"]["parts"] == worker["held"]["carried"] == {index: 8 * SIZES[index] for index in own}
             assert worker["held"]["whole"] == {index: 8 * size for index, size in enumerate(SIZES)}
+
+    def test_one_may_have_nothing(self, two):
+        assert [worker["held"]["lone"] for worker in two] == [{0: 2 * 8}, {}]
 
     @pytest.mark.parametrize("source", ["whole", "parts"])
     @pytest.mark.parametrize("then", ["whole", "parts"])
