@@ -56,8 +56,8 @@ relation that no fact relates to the subject. All facts of one subject and relat
 """
 CHECK = """Show what SFT would learn from a file of conversations, and check that all of it can be learned.
 
-Prints examples with the learned text in 【】 (on a terminal in green), and lengths in tokens. Exits with code 1 if a row
-is malformed, too long, or has nothing to learn.
+Prints examples with the learned text in 【】 (on a terminal in green), and lengths in tokens. Exits with code 1 if a
+row is malformed, too long, or has nothing to learn.
 """
 
 

@@ -107,6 +107,31 @@ def _omcq_from_facts(arguments: dict[str, Any]) -> None:
         print(f"{name.replace('_', ' ')}: {accuracy:.1%} of the test questions")
 
 
+def _check(arguments: dict[str, Any]) -> int:
+    from pipeline.config import ModelConfig
+    from pipeline.curriculum.conversation_check import check_conversations, quantiles
+
+    model = ModelConfig(name=arguments["model"])
+    checked = check_conversations(arguments["file"], model, arguments["max_length"], arguments["examples"])
+    for parts in checked.examples:
+        print("".join(_shown(text, is_learned=is_learned) for text, is_learned in parts), end="\n\n")
+    print(f"{len(checked.num_tokens):,} conversations, {sum(checked.num_learned):,} learned tokens")
+    if checked.num_tokens:
+        for name, numbers in (("tokens", checked.num_tokens), ("learned tokens", checked.num_learned)):
+            print(f"{name}: " + ", ".join(f"{key} {number:,}" for key, number in quantiles(numbers).items()))
+    for message in checked.messages:
+        print(message, file=sys.stderr)
+    for reason, count in checked.faults.items():
+        print(f"error: {arguments['file']}: {count:,} rows would not train: {reason}", file=sys.stderr)
+    return 1 if checked.faults else 0
+
+
+def _shown(text: str, *, is_learned: bool) -> str:
+    if not is_learned:
+        return text
+    return f"\x1b[32m{text}\x1b[0m" if sys.stdout.isatty() else f"【{text}】"
+
+
 def _print_reasons(reasons: "Counter[str]") -> None:
     from rich.console import Console
     from rich.table import Table

@@ -28,7 +28,7 @@ class OmcqSettings:
     max_samples: int | None = None
     """Stop after so many converted rows. None: convert all."""
     force: bool = False
-    convert: ConvertSettings = ConvertSettings()
+    convert: ConvertSettings = field(default_factory=ConvertSettings)
 
     @property
     def rejected(self) -> Path:
@@ -91,22 +91,28 @@ def convert_omcq(settings: OmcqSettings, results: Results) -> Converted:
     """
     settings.check()
     file_parts(settings.sources)  # all must be readable before anything is converted
-    hidden = hidden_name(settings.output)
     try:
-        with hidden.open("wb") as file:
-            counts = _write(file, results(settings.sources, settings.convert), settings)
-        write_jsonl(settings.rejected, counts.examples)
-        write_json(settings.summary, _summary(settings, counts))
-        if not counts.num_converted:
-            raise DataError(
-                f"the sources must have rows that can be converted, got none: see {settings.rejected}. "
-                f"{counts.rejected.total()} rows were rejected."
-            )
-        hidden.replace(settings.output)
+        return _convert(settings, results)
     except OSError as error:
         raise DataError(f"output {settings.output} cannot be written: {error.strerror}. Change --output.") from None
-    finally:
-        hidden.unlink(missing_ok=True)
+
+
+def _convert(settings: OmcqSettings, results: Results) -> Converted:
+    hidden = hidden_name(settings.output)
+    with hidden.open("wb") as file:
+        try:
+            counts = _write(file, results(settings.sources, settings.convert), settings)
+            write_jsonl(settings.rejected, counts.examples)
+            if not counts.num_converted:
+                raise DataError(
+                    f"the sources must have rows that can be converted, got none of {counts.rejected.total():,}: see "
+                    f"{settings.rejected}."
+                )
+            file.flush()
+            write_json(settings.summary, _summary(settings, counts))
+            hidden.replace(settings.output)
+        finally:
+            hidden.unlink(missing_ok=True)
     return counts
 
 

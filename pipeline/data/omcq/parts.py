@@ -1,7 +1,7 @@
 """Reads rows out of files of any size, in parts that can be converted apart from each other, each in bounded memory."""
 
+import codecs
 import gzip
-import io
 import json
 import re
 import zlib
@@ -20,15 +20,14 @@ PART_BYTES = 8 * 2**20
 MAX_ROW_BYTES = 2**20
 """A longer row is rejected without being read into memory."""
 EXCERPT_BYTES = 400
-_PIECE_CHARS = 2**16
+_PIECE_BYTES = 2**16
 _ITEM = json.JSONDecoder()
 _CUT_OFF = Rejected("cut off at the end of the file")
 _LOST = Rejected("the rest of the array cannot be read")
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
 RESULTS = pa.schema(
-    [("source", pa.int32()), ("text", pa.binary()), ("reason", pa.string()), ("detail", pa.string())]
-    + [("excerpt", pa.binary())]
+    {"source": pa.int32(), "text": pa.binary(), "reason": pa.string(), "detail": pa.string(), "excerpt": pa.binary()}
 )
 """A line of the output, or a reason; neither of both for a blank line."""
 
@@ -151,7 +150,7 @@ class _ArrayRows:
     """
 
     def __init__(self, file: "IO[bytes] | gzip.GzipFile") -> None:
-        self._text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")  # type: ignore[arg-type]
+        self._file, self._decoder = file, codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
         self._buffer, self._at, self._ended = "", 0, False
 
     def rows(self) -> Iterator[RawRow]:
@@ -166,6 +165,7 @@ class _ArrayRows:
             indent = indent if rejected else after or ""
         if not self._next_is("]"):
             yield RawRow(b"", _CUT_OFF) if self._is_at_end() else RawRow(self._taken(None), _LOST)
+            return
         self._at += 1
         self._skip_space()
         if not self._is_at_end():
@@ -207,7 +207,7 @@ class _ArrayRows:
     def _skip_space(self) -> str:
         space = ""
         while True:
-            found = _SPACE.match(self._buffer, self._at)[0]  # type: ignore[index]  # matches nothing too
+            found = _SPACE.match(self._buffer, self._at)[0]
             space += found
             self._at += len(found)
             if self._at < len(self._buffer) or self._ended:
@@ -216,6 +216,6 @@ class _ArrayRows:
 
     def _read(self) -> None:
         """Forget what was read, and read on."""
-        piece = self._text.read(_PIECE_CHARS)
+        piece = self._file.read(_PIECE_BYTES)
         self._ended = not piece
-        self._buffer, self._at = self._buffer[self._at :] + piece, 0
+        self._buffer, self._at = self._buffer[self._at :] + self._decoder.decode(piece, self._ended), 0
