@@ -4,7 +4,7 @@ Shapes: B rows of T positions; hidden size d; C candidates; M selected entries o
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -105,6 +105,11 @@ class ExplicitMemory(nn.Module):
             yield reading
         finally:
             self._reading = before
+
+    def recomputing(self) -> tuple[AbstractContextManager[None], AbstractContextManager[Reading | None]]:
+        """Contexts of a checkpointed layer: of its forward pass, and of its recomputation in the backward pass, which
+        reads the same although the block ``reading`` has ended."""
+        return nullcontext(), self.reading(self._reading)
 
     def after_layer(self, layer: int, hidden: Tensor) -> Tensor:
         """Hidden states [B, T, d] after a decoder layer to those that the next one gets."""
