@@ -2,10 +2,13 @@
 
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 import ray
 
+import actors
+import pipeline
 from pipeline.errors import ClusterError
 
 PRIVATE = "GRADUS_PRIVATE_RAY"
@@ -50,3 +53,18 @@ def connect(**options: Any) -> None:
             f"no Ray cluster at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {reason}. One that wants a token needs "
             "RAY_AUTH_MODE=token and the token's file here too: see README.md."
         ) from None
+
+
+def connect_with_code(**private: Any) -> None:
+    """As ``connect``, for tasks that import our code, which a cluster gets unless the job was submitted to it.
+
+    Args:
+        private: options of ``ray.init`` for a private Ray.
+    """
+    if not joins_cluster():
+        connect(**private)
+    elif "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # submitted: the cluster already has our code
+        connect()
+    else:
+        folders = [Path(package.__file__).parent for package in (actors, pipeline) if package.__file__]
+        connect(runtime_env={"py_modules": [str(folder) for folder in folders]})

@@ -1,15 +1,12 @@
 """Spreads the chunks of a file to grade over a Ray cluster."""
 
-import os
 from collections import deque
 from collections.abc import Generator, Iterable
-from pathlib import Path
 
 import ray
 
-import pipeline
 from actors.calls import Limit, results_of, wait_for
-from actors.connection import connect, joins_cluster
+from actors.connection import connect_with_code
 from actors.handles import Ref
 from pipeline.grading.chunks import CHUNK_LIMIT_S, CHUNKS_PER_WORKER, GradedChunk, GradeSettings, grade_chunk
 from pipeline.grading.tables import Chunk
@@ -29,7 +26,7 @@ def over_ray(
     Raises:
         ClusterError: the cluster cannot be reached, or lost a chunk more often than Ray retries it.
     """
-    _connect(num_workers)
+    connect_with_code(num_cpus=num_workers)
     task = ray.remote(num_cpus=1)(grade_chunk)
     limit = num_workers or 2 * int(ray.cluster_resources().get("CPU", 1))
     waiting: deque[Ref[GradedChunk]] = deque()
@@ -48,15 +45,6 @@ def over_ray(
             yield _result(waiting.popleft())
     finally:
         ray.shutdown()
-
-
-def _connect(num_workers: int | None) -> None:
-    if not joins_cluster():
-        connect(num_cpus=num_workers)
-    elif "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # submitted: the cluster already has our code
-        connect()
-    else:
-        connect(runtime_env={"py_modules": [str(Path(pipeline.__file__).parent)]})
 
 
 def _result(ref: Ref[GradedChunk]) -> GradedChunk:

@@ -52,6 +52,8 @@ class Problem:
     source: str = ""
     prompt_text: str | None = None
     """Plain text that the policy sees instead of the chat, or None."""
+    learns_all_turns: bool = False
+    """SFT learns every assistant's turn of the prompt too, not only the solution."""
     writing: WritingTask | None = None
     """The completion is to be a problem. ``gold`` and ``solution`` are those of an example, and its solution is the
     example in full: statement, worked solution and answer in their tags."""

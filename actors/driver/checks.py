@@ -20,12 +20,12 @@ from actors.driver.plan import PlannedChain, RunPlan, StagePlan
 from actors.driver.written import tasks_of
 from actors.solver import frozen_model, solving_prompt
 from pipeline.config import Config, GRPOConfig, MemoryConfig, SFTConfig
-from pipeline.curriculum.examples import shortened
+from pipeline.curriculum.examples import sft_sequence, shortened
 from pipeline.data.arrow_files import ArrowRows, list_lengths
 from pipeline.data.omcq import read_knowledge
 from pipeline.data.problems import question_alone
 from pipeline.data.table import ProblemTable
-from pipeline.data.tokens import encode_problems
+from pipeline.data.tokens import as_tokens, encode_problems
 from pipeline.errors import ConfigError, DataError, ModelError
 from pipeline.models.context import context_length, read_model_config
 from pipeline.models.hub import check_weights, local_files
@@ -356,7 +356,7 @@ def _fitting(problems: Sequence[Problem], tokenizer: Tokenizer, limit: int) -> I
 
 def _examples(problems: ProblemTable, tokenizer: Tokenizer) -> Iterator[TokenSequence]:
     encoded = (encode_problems(tokenizer, part).to_pylist() for part in _parts(problems))
-    return (TokenSequence(row["prompt"], row["completion"]) for row in chained.from_iterable(encoded))
+    return (sft_sequence(as_tokens(row)) for row in chained.from_iterable(encoded))
 
 
 def _parts(problems: Sequence[Problem]) -> Iterable[list[Problem]]:

@@ -7,9 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
+from actors.driver.ordered_data import tables_in_order
 from pipeline.config import ModelConfig
 from pipeline.data.arrow_files import ROWS_PER_BATCH, write_batches
 from pipeline.data.table import ProblemTable
@@ -60,29 +60,19 @@ def _encoded(problems: ProblemTable, tokenizer: Any) -> Iterator[pa.RecordBatch]
 
 def _encoded_by_ray(problems: ProblemTable, config: ModelConfig, chat: bool) -> Iterator[pa.RecordBatch]:
     """The batches in order. A task gets the place of its first row, and reads its rows from the file itself."""
-    import ray.data
-
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that there are no bars
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = True
-    context.execution_options.resource_limits = ray.data.ExecutionResources(object_store_memory=MAX_BYTES_IN_FLIGHT)
     num_tasks = -(-len(problems) // ROWS_PER_TASK)
     none, settings = problems[:0], config.model_dump_json()
 
-    def encode(tasks: dict[str, np.ndarray]) -> Iterator[pa.Table]:
+    def encode(task: int) -> Iterator[pa.Table]:
         sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # transformers then does without: 480 MB less
         tokenizer = _cached_tokenizer(settings, chat)
-        for start in tasks["id"] * ROWS_PER_TASK:
-            own = none.whole()[start : start + ROWS_PER_TASK]
-            yield pa.Table.from_batches(_encoded(own, tokenizer), schema=TOKENS)
+        start = task * ROWS_PER_TASK
+        own = none.whole()[start : start + ROWS_PER_TASK]
+        yield pa.Table.from_batches(_encoded(own, tokenizer), schema=TOKENS)
 
     # The variable keeps other tasks and actors out of these processes, in which torch cannot be imported.
-    environment = {"env_vars": {"TOKENIZERS_PARALLELISM": "false"}}
-    tasks = ray.data.range(num_tasks, override_num_blocks=num_tasks)
-    encoded = tasks.map_batches(encode, batch_size=None, runtime_env=environment)
-    for table in encoded.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+    variables = {"TOKENIZERS_PARALLELISM": "false"}
+    for table in tables_in_order(encode, num_tasks, max_bytes=MAX_BYTES_IN_FLIGHT, env_vars=variables):
         yield from table.combine_chunks().cast(TOKENS).to_batches(max_chunksize=ROWS_PER_BATCH)
 
 

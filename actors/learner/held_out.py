@@ -12,10 +12,10 @@ from actors.learner.ranks import Ranks
 from actors.learner.recorder import StepRecorder
 from actors.learner.writing import ProblemWriter
 from pipeline.config import HeldOutConfig, SFTConfig
-from pipeline.curriculum.examples import shortened
+from pipeline.curriculum.examples import sft_sequence, shortened
 from pipeline.curriculum.schedule import QUALITY
 from pipeline.data.selection import first_per_level
-from pipeline.data.tokens import encode_problems
+from pipeline.data.tokens import as_tokens, encode_problems
 from pipeline.errors import DataError
 from pipeline.evaluation.held_out import accuracy_by_level, held_out_row, writing_row
 from pipeline.models.tokenizer import prompt_token_ids
@@ -121,7 +121,7 @@ class HeldOutEvaluator:
         Empty if no solution fits."""
         solved = [problem for problem in self.problems() if problem.solution is not None]
         encoded = encode_problems(self._tokenizer, solved).to_pylist() if solved else []
-        examples = [TokenSequence(tuple(row["prompt"]), tuple(row["completion"])) for row in encoded]
+        examples = [sft_sequence(as_tokens(row)) for row in encoded]
         fitting = [learned_tokens(e, settings.loss_on) for whole in examples if (e := shortened(whole, settings))]
         batches = make_batches(fitting[self._ranks.rank :: self._ranks.size])
         loss, num_hits, num_tokens = self._ranks.sum(held_out_sums(model, batches, dtype))

@@ -35,7 +35,7 @@ def _learn_solutions(session: LearnerSession, batch: Sequence[Example], stage_st
     sequences = [learned_tokens(example.tokens, settings.loss_on) for example in batch]
     replayed = torch.tensor([example.is_replayed for example in batch]).long()
     micro_batches = session.solution_batches(sequences)
-    (num_tokens,) = session.ranks.sum([sum(len(sequence.completion) for sequence in sequences)])
+    (num_tokens,) = session.ranks.sum([sum(sequence.num_learned for sequence in sequences)])
     totals = torch.zeros(2, 4, dtype=torch.float64)  # new, replayed: loss, right tokens, tokens, examples
     totals[:, 3] = replayed.bincount(minlength=2)
     session.begin_update(stage_step)

@@ -17,7 +17,8 @@ class FieldNames(StrictModel):
     """
 
     question: str = "question"
-    """A text, or a list of chat messages that ends with the user's."""
+    """A text, or a list of chat messages that ends with the user's. With ``layout: conversations``, a list that ends
+    with the assistant's."""
     answer: str = "answer"
     solution: str | None = None
     """A worked solution. None: the one inside ``answer``, if its format has one (see answer_format)."""
@@ -52,7 +53,10 @@ SYSTEM_PROMPT = (
     "Solve the problem. Think inside <reasoning> and </reasoning>, "
     "then give only the final answer inside <answer> and </answer>."
 )
-_LAYOUTS = {"verl": {"question": "prompt", "answer": "reward_model.ground_truth"}}
+_LAYOUTS = {
+    "verl": {"question": "prompt", "answer": "reward_model.ground_truth"},
+    "conversations": {"question": "conversations", "answer": "conversations"},
+}
 
 
 WRITING_PROMPT = (
@@ -110,9 +114,11 @@ class DataConfig(StrictModel):
     """A split name, or an expression of the datasets library: ``train[:1000]``, ``train[10%:20%]``, sums of them."""
     eval_split: str = "test"
     """The same, for held-out problems."""
-    layout: Literal["verl"] | None = None
-    """Fields by the name of a program that reads the same data. ``verl``: ``fields.question`` is ``prompt`` and
-    ``fields.answer`` is ``reward_model.ground_truth``, unless they are set."""
+    layout: Literal["verl", "conversations"] | None = None
+    """How rows are laid out. ``verl``: ``fields.question`` is ``prompt`` and ``fields.answer`` is
+    ``reward_model.ground_truth``, unless they are set. ``conversations``: ``fields.question``, by default
+    ``conversations``, is a whole conversation. SFT learns all turns of the assistant; for GRPO and evaluations the last
+    one is the gold answer."""
     fields: FieldNames = FieldNames()
     task_name: Literal["gsm8k", "metamathqa", "math"] | None = None
     """Sets answer_format. With it, evaluations during SFT also measure loss, perplexity and token accuracy on held-out
@@ -159,6 +165,16 @@ class DataConfig(StrictModel):
     def _writing_is_asked_for_in_a_chat(self) -> "DataConfig":
         if self.write and self.prompt_template is not None:
             raise ValueError("prompt_template must be null beside write, whose prompts are chats")
+        return self
+
+    @model_validator(mode="after")
+    def _conversations_are_whole(self) -> "DataConfig":
+        if self.layout == "conversations":
+            for name in ("prompt_template", "write"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} must be null with layout=conversations, whose rows are whole chats")
+            if self.fields.solution is not None:
+                raise ValueError("fields.solution must be null with layout=conversations: solutions are turns")
         return self
 
     @field_validator("prompt_template")

@@ -10,7 +10,7 @@ from pipeline.curriculum.mixture import Mixture, mix
 from pipeline.curriculum.replay import ReplayItem
 from pipeline.curriculum.stages import StageSpec, total_steps
 from pipeline.data.table import ProblemTable
-from pipeline.data.tokens import TokenTable
+from pipeline.data.tokens import ProblemTokens, TokenTable
 from pipeline.errors import DataError
 from pipeline.training.batching import TokenSequence
 from pipeline.types import Problem
@@ -46,9 +46,23 @@ class ExampleTable:
         return len(self.problems)
 
     def __getitem__(self, index: int) -> Example:
-        prompt, completion = self._tokens[int(self.problems.rows[index])]
-        num_learned = 0 if self._max_length is None else self._max_length - len(prompt)
-        return Example(self.problems[index], TokenSequence(prompt, completion[:num_learned]), self._is_replayed)
+        tokens = self._tokens[int(self.problems.rows[index])]
+        if self._max_length is None:
+            sequence = TokenSequence(tokens.prompt, ())
+        else:
+            sequence = sft_sequence(tokens).cut(self._max_length)
+        return Example(self.problems[index], sequence, self._is_replayed)
+
+
+def sft_sequence(tokens: ProblemTokens) -> TokenSequence:
+    """The tokens of a problem as SFT takes them: of a conversation, the completion begins at the assistant's first
+    turn."""
+    prompt, completion, learned = tokens
+    if learned is None:
+        return TokenSequence(prompt, completion)
+    first = learned.index(True)
+    all_learned = (*learned[first:], *[True] * len(completion))
+    return TokenSequence(prompt[:first], (*prompt[first:], *completion), all_learned)
 
 
 def shortened(example: TokenSequence, settings: SFTConfig) -> TokenSequence | None:
@@ -56,7 +70,7 @@ def shortened(example: TokenSequence, settings: SFTConfig) -> TokenSequence | No
     room = settings.max_length - len(example.prompt)
     if len(example.completion) > room and (settings.too_long == "drop" or room < 1):
         return None
-    return TokenSequence(example.prompt, example.completion[:room])
+    return example.cut(settings.max_length)
 
 
 @dataclass(frozen=True)
@@ -111,7 +125,7 @@ def stage_examples(
     if isinstance(stage.settings, SFTConfig):
         limit = max_length = stage.settings.max_length
         lengths = prompt_lengths + completion_lengths
-        fits = prompt_lengths < limit if stage.settings.too_long == "truncate" else lengths <= limit
+        fits = tokens.context_lengths() < limit if stage.settings.too_long == "truncate" else lengths <= limit
         fits &= completion_lengths > 0
         fix = "raise sft.max_length, or set sft.too_long=truncate"
     else:

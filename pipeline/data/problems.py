@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
-from typing import get_args
+from typing import Any, get_args
 
 from pipeline.config import DataConfig
 from pipeline.config.data import SYSTEM_PROMPT
@@ -182,6 +182,8 @@ def _problem(
     row: Row, config: DataConfig, template: PromptTemplate | None, split: SplitName, ids: dict[str, int]
 ) -> Problem | None:
     fields = config.fields
+    if config.layout == "conversations":
+        return conversation_problem(row, config, split, ids)
     messages = None if template else row.messages(fields.question)
     question = messages[-1]["content"] if messages else row.question(fields.question)
     reasoning, gold = read_answer(row.text(fields.answer), config)
@@ -194,17 +196,49 @@ def _problem(
     if template:
         prompt_text = template.render({name: row.text(name) for name in template.fields})
         solution = row.text(template.completion or fields.solution or fields.answer) or None
-    asked = "\n".join(message["content"] for message in messages) if messages else question
+    asked = messages or question
     return Problem(
-        id=unique_name(row.text(fields.id) or f"{split}-{hashlib.sha256(asked.encode()).hexdigest()[:12]}", ids),
-        prompt=_chat(messages or question, config),
+        id=_id(row, asked, config, split, ids),
+        prompt=_chat(asked, config),
         gold=gold,
         solution=solution,
-        level=row.text(fields.level) or None,
-        type=row.text(fields.type) or None,
-        source=config.name,
         prompt_text=prompt_text,
+        **_kind(row, config),
     )
+
+
+def conversation_problem(row: Row, config: DataConfig, split: SplitName, ids: dict[str, int]) -> Problem | None:
+    """A conversation as a problem: its last turn is the solution and holds the gold answer. None if it holds none.
+
+    Raises:
+        DataError: it is no conversation.
+    """
+    *asked, last = row.conversation(config.fields.question)
+    _, gold = read_answer(last["content"].strip(), config)
+    if not gold:
+        return None
+    return Problem(
+        id=_id(row, tuple(asked), config, split, ids),
+        prompt=_chat(tuple(asked), config),
+        gold=gold,
+        solution=last["content"],
+        learns_all_turns=any(message["role"] == "assistant" for message in asked),
+        **_kind(row, config),
+    )
+
+
+def _id(row: Row, asked: str | tuple[Message, ...], config: DataConfig, split: SplitName, ids: dict[str, int]) -> str:
+    text = asked if isinstance(asked, str) else "\n".join(message["content"] for message in asked)
+    made = f"{split}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return unique_name(row.text(config.fields.id) or made, ids)
+
+
+def _kind(row: Row, config: DataConfig) -> dict[str, Any]:
+    return {
+        "level": row.text(config.fields.level) or None,
+        "type": row.text(config.fields.type) or None,
+        "source": config.name,
+    }
 
 
 def _chat(question: str | tuple[Message, ...], config: DataConfig) -> tuple[Message, ...]:

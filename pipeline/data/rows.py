@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SUFFIXES = (".parquet", ".jsonl")
+_SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
 _MESSAGES_AS_TEXT = re.compile(r"""\s*\[?\s*\{\s*["'](role|content)["']\s*:""")
 """The start of messages that were written as a text: JSON, or Python's own form."""
 
@@ -43,6 +44,11 @@ class Row:
 
     def __contains__(self, name: str) -> bool:
         return lookup(self._values, name) is not ABSENT
+
+    @property
+    def place(self) -> str:
+        """For error messages: ``train.jsonl line 7``."""
+        return str(self._place)
 
     def names(self) -> list[str]:
         """All fields, those inside structs by their dotted names."""
@@ -80,7 +86,7 @@ class Row:
         if messages[-1]["role"] != "user":
             raise DataError(
                 f"{self._place}: the last message of {name} must be the user's, got {messages[-1]['role']}: the policy "
-                "answers it."
+                "answers it. To learn from whole conversations set data.layout=conversations."
             )
         return messages
 
@@ -92,6 +98,32 @@ class Row:
         if not isinstance(value, list):
             raise DataError(f"{self._place}: field {name} must be a list, got {value!r:.80}.")
         return value
+
+    def conversation(self, name: str) -> tuple[Message, ...]:
+        """The messages of a field that is a whole conversation: maybe the system's, then the user's and the assistant's
+        in turn, the assistant's last. They have ``role`` and ``content``, or ``from`` (human, gpt) and ``value``.
+
+        Raises:
+            DataError: it is not such a conversation.
+        """
+        value = lookup(self._values, name)
+        if not isinstance(value, list) or not value:
+            got = "an empty list" if value == [] else "none" if value in (None, ABSENT) else type(value).__name__
+            raise DataError(f"{self._place}: field {name} must be a list of messages, got {got}.")
+        messages = tuple(self._message(_renamed(item), name) for item in value)
+        roles = [message["role"] for message in messages]
+        spoken = roles[1:] if roles[0] == "system" else roles
+        if "assistant" not in spoken:
+            raise DataError(f"{self._place}: {name} must have a turn of the assistant to learn, got {_listed(roles)}.")
+        if len(spoken) % 2 or spoken != ["user", "assistant"] * (len(spoken) // 2):
+            raise DataError(
+                f"{self._place}: the roles of {name} must be user and assistant in turn, the assistant last, after at "
+                f"most one system message, got {_listed(roles)}."
+            )
+        for number, message in enumerate(messages, 1):
+            if not message["content"].strip():
+                raise DataError(f"{self._place}: message {number} of {name} must have a text, got an empty one.")
+        return messages
 
     def _message(self, item: Any, name: str) -> Message:
         keys = {key for key, value in item.items() if value is not None} if isinstance(item, dict) else set()
@@ -110,6 +142,23 @@ class Row:
             surrogate = f"U+{ord(text[error.start]):04X}"
             raise DataError(f"{self._place}: field {name} must be UTF-8, got the half character {surrogate}.") from None
         return text
+
+
+def _renamed(item: Any) -> Any:
+    """A message with the keys of a chat template: ShareGPT's are ``from`` and ``value``."""
+    if not isinstance(item, dict) or item.get("from") is None:
+        return item
+    rest = {key: value for key, value in item.items() if key not in ("from", "value") and value is not None}
+    role = item["from"]
+    return {
+        "role": _SHAREGPT_ROLES.get(role, role) if isinstance(role, str) else role,
+        "content": item.get("value"),
+        **rest,
+    }
+
+
+def _listed(roles: Sequence[str]) -> str:
+    return ", ".join(roles[:6]) + (", ..." if len(roles) > 6 else "")
 
 
 def _dotted(values: Mapping[str, Any]) -> Iterator[str]:

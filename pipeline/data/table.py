@@ -35,6 +35,7 @@ _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]
 _PROBLEMS = pa.schema(
     [("id", pa.string()), ("prompt", _MESSAGES), ("gold", pa.string()), ("solution", pa.string())]
     + [(name, pa.string()) for name in ("level", "type", "source", "prompt_text")]
+    + [("learns_all_turns", pa.bool_())]
     + [("writing", pa.struct([(name, pa.string()) for name in ("kind", "original", "original_answer")]))]
 )
 
@@ -142,6 +143,8 @@ def load_table(config: DataConfig, split: SplitName, cache: Path) -> ProblemTabl
     settings = config.model_dump(exclude={"train_split", "eval_split", "arithmetic", "layout", "revision"})
     if config.write is None:  # newer than the digests, which stage keys of old searches hold
         del settings["write"]
+    if config.layout == "conversations":  # other layouts only name fields
+        settings["layout"] = config.layout
     split_name = split_expression(config, split)
     content = [settings, split, split_name, source_digest(config, split)]
     modules = (answers, arrow_files, fields, local_sets, problems_module, rows_module, sources, templates, writing)

@@ -2,10 +2,10 @@
 
 import hashlib
 import importlib.metadata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +15,24 @@ from pipeline.data.arrow_files import ArrowRows, code_digest, list_lengths, made
 from pipeline.data.table import ProblemTable
 from pipeline.files import sha256
 from pipeline.models import tokenizer as tokenizer_module
-from pipeline.models.tokenizer import Tokenizer, batch_token_ids, end_of_turn_id
+from pipeline.models.tokenizer import Tokenizer, batch_token_ids, end_of_turn_id, turns_token_ids
 from pipeline.types import Problem
 
-TOKENS = pa.schema([("prompt", pa.list_(pa.int32())), ("completion", pa.list_(pa.int32()))])
+TOKENS = pa.schema(
+    [("prompt", pa.list_(pa.int32())), ("completion", pa.list_(pa.int32())), ("learned", pa.list_(pa.bool_()))]
+)
+"""``learned``: for every token of the prompt, whether SFT learns it as a turn of the assistant. None: none."""
 _TOKENIZER_FILES = {".json", ".jinja", ".model", ".txt", ".tiktoken", ".py"}
+
+
+class ProblemTokens(NamedTuple):
+    """The tokens of a problem."""
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+    """Empty if the problem has no worked solution."""
+    learned: tuple[bool, ...] | None = None
+    """For every token of the prompt, whether SFT learns it as a turn of the assistant. None: none."""
 
 
 class TokenTable:
@@ -32,21 +45,33 @@ class TokenTable:
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_file": None}
 
-    def __getitem__(self, row: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Prompt and completion; the completion is empty if the problem has no worked solution."""
+    def __getitem__(self, row: int) -> ProblemTokens:
         if self._file is None:
             self._file = ArrowRows(self.path)
-        tokens = self._file.row(row)
-        return tuple(tokens["prompt"]), tuple(tokens["completion"])
+        return as_tokens(self._file.row(row))
 
     def lengths(self) -> tuple[np.ndarray, np.ndarray]:
         """The number of tokens of every prompt and of every completion: [num_rows] int32 each. No token is read."""
         batches = ArrowRows(self.path).all_batches
         prompt, completion = (
             np.concatenate([np.zeros(0, np.int32), *(list_lengths(batch[name]) for batch in batches)])
-            for name in TOKENS.names
+            for name in ("prompt", "completion")
         )
         return prompt, completion
+
+    def context_lengths(self) -> np.ndarray:
+        """The number of tokens before the first that SFT learns: [num_rows] int32."""
+        lengths = [list_lengths(batch["prompt"]) for batch in ArrowRows(self.path).all_batches]
+        for batch, of_batch in zip(ArrowRows(self.path).all_batches, lengths, strict=True):
+            for row in np.flatnonzero(batch["learned"].is_valid().to_numpy(zero_copy_only=False)):
+                of_batch[row] = batch["learned"][row].values.index(True).as_py()
+        return np.concatenate([np.zeros(0, np.int32), *lengths])
+
+
+def as_tokens(row: Mapping[str, Any]) -> ProblemTokens:
+    """A row of ``TOKENS``."""
+    learned = row["learned"]
+    return ProblemTokens(tuple(row["prompt"]), tuple(row["completion"]), None if learned is None else tuple(learned))
 
 
 @contextmanager
@@ -76,9 +101,13 @@ def encode_problems(tokenizer: Tokenizer, problems: Sequence[Problem]) -> pa.Rec
     prompts = batch_token_ids(tokenizer, problems)
     solutions = {row: problem.solution for row, problem in enumerate(problems) if problem.solution is not None}
     completions: list[list[int]] = [[] for _ in problems]
+    learned: list[list[bool] | None] = [None for _ in problems]
     if solutions:
         end = end_of_turn_id(tokenizer) if problems[0].prompt_text is None else tokenizer.eos_token_id
         encoded = tokenizer(list(solutions.values()), add_special_tokens=False)["input_ids"]
         for row, ids in zip(solutions, encoded, strict=True):
             completions[row] = [*ids, end]
-    return pa.record_batch([pa.array(prompts, TOKENS.types[0]), pa.array(completions, TOKENS.types[1])], schema=TOKENS)
+            if problems[row].learns_all_turns:
+                prompts[row], learned[row] = turns_token_ids(tokenizer, problems[row].prompt, end)
+    columns = zip((prompts, completions, learned), TOKENS.types, strict=True)
+    return pa.record_batch([pa.array(column, type) for column, type in columns], schema=TOKENS)

@@ -1,6 +1,7 @@
 """Turns texts into tokens, without torch."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -98,6 +99,60 @@ def _chat_token_ids(tokenizer: Tokenizer, problems: Sequence[Problem]) -> list[l
         problem, refused = next((pair for pair in refusals if pair[1]), (problems[0], first_line(error)))
         raise ModelError(f"the model must have a chat template that takes {_described(problem)}: {refused}.") from None
     return token_ids
+
+
+def turns_token_ids(tokenizer: Tokenizer, messages: Sequence[Message], end: int) -> tuple[list[int], list[bool]]:
+    """A prompt's tokens, and which of them are turns of the assistant: what it said, up to the token that ends a turn.
+
+    What was said is encoded by itself, as a completion is, so that no token spans the beginning of a turn.
+
+    Args:
+        end: ``end_of_turn_id``.
+
+    Raises:
+        ModelError: the chat template does not show the turns as they were when they were written.
+    """
+    pieces: list[str] = []
+    text, at = _prompt_text(tokenizer, messages), 0
+    for index, message in enumerate(messages):
+        if message["role"] == "assistant":
+            start, said = _turn(text, _prompt_text(tokenizer, messages[:index]), message["content"])
+            pieces += [text[at:start], said]
+            at = start + len(said)
+    encoded = tokenizer([*pieces, text[at:]], add_special_tokens=False)["input_ids"]
+    learned = [[number % 2 == 1] * len(ids) for number, ids in enumerate(encoded)]
+    for number in range(2, len(encoded), 2):
+        num_ending = _num_ending(tokenizer, encoded[number], end)
+        learned[number][:num_ending] = [True] * num_ending
+    return list(chain.from_iterable(encoded)), list(chain.from_iterable(learned))
+
+
+def _turn(text: str, before: str, content: str) -> tuple[int, str]:
+    """Where a turn's content begins, and the content as the template shows it."""
+    said = content if text.startswith(content, len(before)) else content.strip()
+    start = text.find(said, len(before)) if text.startswith(before) else -1
+    if start < 0:
+        raise ModelError(
+            f"the model must have a chat template that keeps earlier turns of the assistant as they were, got one that "
+            f"changes {content!r:.60}. Use another model, or conversations of one turn."
+        )
+    return start, said
+
+
+def _num_ending(tokenizer: Tokenizer, after: Sequence[int], end: int) -> int:
+    """The number of tokens up to the one that ends a turn; 0 if the template does not end turns with it."""
+    place = after.index(end) if end in after else -1
+    return place + 1 if place >= 0 and not tokenizer.decode(after[:place]).strip() else 0
+
+
+def _prompt_text(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
+    except (TemplateError, TypeError, ValueError) as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise ModelError(f"the model must have a chat template that takes {roles}: {first_line(error)}.") from None
 
 
 def _described(problem: Problem) -> str:

@@ -25,9 +25,26 @@ class TokenSequence:
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
+    learned: tuple[bool, ...] | None = None
+    """For every token of the completion, whether it is learned. None: all."""
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
+
+    @property
+    def num_learned(self) -> int:
+        return len(self.completion) if self.learned is None else sum(self.learned)
+
+    @property
+    def learned_mask(self) -> Tensor:
+        """[num_completion_tokens] bool"""
+        learned = [True] * len(self.completion) if self.learned is None else self.learned
+        return torch.tensor(learned, dtype=torch.bool)
+
+    def cut(self, max_length: int) -> "TokenSequence":
+        """The sequence up to ``max_length`` tokens, and its whole prompt."""
+        room = max(max_length - len(self.prompt), 0)
+        return TokenSequence(self.prompt, self.completion[:room], self.learned and self.learned[:room])
 
 
 @dataclass(frozen=True)
@@ -47,7 +64,7 @@ class MicroBatch:
     targets: Tensor
     """[B, T]"""
     completion_mask: Tensor
-    """[B, T] bool: the target is a completion token."""
+    """[B, T] bool: the target is a completion token that is learned."""
     owners: Tensor
     """[B, T]: index of the sequence that a target belongs to, in the list that was split."""
     lengths: tuple[int, ...] | None = None
@@ -128,7 +145,7 @@ def _pad(sequences: Sequence[TokenSequence], rows: list[int], device: torch.devi
     for index, row in enumerate(rows):
         sequence = sequences[row]
         input_ids[index, : len(sequence)] = torch.tensor(sequence.prompt + sequence.completion)
-        mask[index, len(sequence.prompt) : len(sequence)] = True
+        mask[index, len(sequence.prompt) : len(sequence)] = sequence.learned_mask
     positions = torch.arange(min(len(sequences[row].prompt) for row in rows) - 1, length - 1)
     targets = input_ids[:, positions + 1]
     return MicroBatch(
@@ -152,6 +169,7 @@ def _pack(sequences: Sequence[TokenSequence], rows: list[int], device: torch.dev
     ]
     input_ids = torch.tensor([token for s in chosen for token in (*s.prompt, *s.completion)] + [0] * padding)
     owners = torch.tensor(rows).repeat_interleave(torch.tensor([len(p) for p in positions]))
+    learned = torch.cat([sequence.learned_mask for sequence in chosen])
     surplus = (0, -len(owners) % multiple)
     places = F.pad(torch.cat(positions), surplus)
     return MicroBatch(
@@ -159,7 +177,7 @@ def _pack(sequences: Sequence[TokenSequence], rows: list[int], device: torch.dev
         input_ids=input_ids[None].to(device),
         positions=places.to(device),
         targets=input_ids[places + 1][None].to(device),
-        completion_mask=F.pad(torch.ones_like(owners, dtype=torch.bool), surplus)[None].to(device),
+        completion_mask=F.pad(learned, surplus)[None].to(device),
         owners=F.pad(owners, surplus, value=rows[0])[None].to(device),
         lengths=(*map(len, chosen), *([padding] if padding else [])),
     )

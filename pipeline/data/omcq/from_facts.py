@@ -120,9 +120,8 @@ def make_questions(facts: Sequence[Fact], settings: FactSettings) -> FactQuestio
     train, test = _split(list(wrong), settings)
     bank = _bank([*train, *test], chosen, settings)
     ids = {fact: line for line, fact in enumerate(bank)}
-    sides = (_side(side, name, wrong, ids, settings) for side, name in ((train, "train"), (test, "test")))
-    knowledge = [_entry(fact, line) for fact, line in ids.items()]
-    return FactQuestions(*sides, knowledge, left_out)
+    asked = [_side(side, name, wrong, ids, settings) for side, name in ((train, "train"), (test, "test"))]
+    return FactQuestions(asked[0], asked[1], [_entry(fact, line) for fact, line in ids.items()], left_out)
 
 
 def frequency_prior(train: Sequence[ChoiceQuestion], test: Sequence[ChoiceQuestion]) -> float:
@@ -230,8 +229,9 @@ def _conversation(asked: str, options: str, answer: str, request: str) -> tuple[
 
 
 def _write(folder: Path, settings: FactSettings, questions: FactQuestions) -> None:
-    files = {"train": questions.train, "test": questions.test, "knowledge": questions.knowledge}
-    for name, records in files.items():
+    files = (("train", questions.train), ("test", questions.test), ("knowledge", questions.knowledge))
+    records: Sequence[ChoiceQuestion | KnowledgeEntry]
+    for name, records in files:
         write_jsonl(folder / f"{name}.jsonl", [asdict(record) for record in records])
     write_json(folder / "facts.json", _summary(settings, questions) | {"sha256": _checksums(folder)})
 

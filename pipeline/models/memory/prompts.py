@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from pipeline.models.attention import LENGTH_MULTIPLE
 from pipeline.models.memory.attach import memory_of
 
 
@@ -47,9 +48,13 @@ class PromptStates:
         return sum(tensor.numel() * tensor.element_size() for tensor in (self.cache, self.hidden, self.mask))
 
 
+def rounded_up(length: int, multiple: int = LENGTH_MULTIPLE) -> int:
+    return -(-length // multiple) * multiple
+
+
 def join(states: Sequence[PromptStates]) -> PromptStates:
     """One batch of several."""
-    longest = max(state.mask.shape[1] for state in states)
+    longest = rounded_up(max(state.mask.shape[1] for state in states))
 
     def joined(tensors: Sequence[Tensor], batch_dim: int, padded_dim: int) -> Tensor:
         shape = list(tensors[0].shape)
@@ -80,7 +85,7 @@ def read_prompts(model: Any, prompts: Sequence[Sequence[int]], *, keys: bool = T
     assert memory is not None
     device, decoder = memory.embedding.device, model.get_decoder()
     lengths = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
-    mask = torch.arange(int(lengths.max()), device=device) < lengths[:, None]
+    mask = torch.arange(rounded_up(int(lengths.max())), device=device) < lengths[:, None]
     input_ids = torch.zeros(mask.shape, dtype=torch.long, device=device)
     input_ids[mask] = torch.tensor([token for prompt in prompts for token in prompt[:-1]], device=device)
     query_layer = memory.config.query_layer

@@ -12,7 +12,7 @@ from actors.driver.encode import make_tokens
 from pipeline.config import DataConfig, ModelConfig
 from pipeline.curriculum.examples import ExampleTable
 from pipeline.data.table import ProblemTable, load_table
-from pipeline.data.tokens import TokenTable
+from pipeline.data.tokens import ProblemTokens, TokenTable
 from pipeline.models.embedded import NAME
 from pipeline.models.hub import resolve_model
 from pipeline.models.tokenizer import load_tokenizer, prompt_token_ids
@@ -34,20 +34,20 @@ def model(tmp_path) -> ModelConfig:
     return ModelConfig(name=str(folder))
 
 
-def encoded_alone(tokenizer, problem: Problem) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def encoded_alone(tokenizer, problem: Problem) -> ProblemTokens:
     """Prompt and worked solution, one problem at a time."""
     if problem.solution is None:
-        return prompt_token_ids(tokenizer, problem), ()
+        return ProblemTokens(prompt_token_ids(tokenizer, problem), ())
     completion = tokenizer.encode(problem.solution, add_special_tokens=False)
-    return prompt_token_ids(tokenizer, problem), (*completion, tokenizer.eos_token_id)
+    return ProblemTokens(prompt_token_ids(tokenizer, problem), (*completion, tokenizer.eos_token_id))
 
 
 def check_tokens(problems: ProblemTable, tokens: TokenTable, tokenizer) -> None:
     expected = [encoded_alone(tokenizer, problem) for problem in problems]
     assert [tokens[row] for row in range(len(problems))] == expected
     prompts, completions = tokens.lengths()
-    assert prompts.tolist() == [len(prompt) for prompt, _ in expected]
-    assert completions.tolist() == [len(completion) for _, completion in expected]
+    assert prompts.tolist() == [len(each.prompt) for each in expected]
+    assert completions.tolist() == [len(each.completion) for each in expected]
     assert prompts.dtype == completions.dtype == np.int32
 
 
@@ -65,7 +65,8 @@ def test_examples_are_read_by_row(tmp_path, model):
     tokens = make_tokens(problems, model, chat=False)
     solved, asked = (ExampleTable(problems, tokens, max_length)[1] for max_length in (1024, None))
     assert solved.problem == asked.problem == problems.whole()[3]
-    assert (solved.tokens.prompt, solved.tokens.completion) == encoded_alone(tiny_tokenizer(), solved.problem)
+    expected = encoded_alone(tiny_tokenizer(), solved.problem)
+    assert (solved.tokens.prompt, solved.tokens.completion) == expected[:2]
     assert (asked.tokens.prompt, asked.tokens.completion) == (solved.tokens.prompt, ())
 
 

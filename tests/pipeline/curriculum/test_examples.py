@@ -21,7 +21,8 @@ def data(tmp_path) -> tuple[ProblemTable, TokenTable]:
     write_jsonl(tmp_path / "train.jsonl", *rows)
     problems = load_table(DataConfig(name=str(tmp_path)), "train", tmp_path / "cache")
     columns = [[list(range(lengths[part])) for lengths in LENGTHS] for part in (0, 1)]
-    batch = pa.record_batch([pa.array(column, pa.list_(pa.int32())) for column in columns], schema=TOKENS)
+    arrays = [pa.array(column, type) for column, type in zip((*columns, [None] * 5), TOKENS.types, strict=True)]
+    batch = pa.record_batch(arrays, schema=TOKENS)
     write_batches(tmp_path / "tokens.arrow", TOKENS, [batch])
     return problems, TokenTable(tmp_path / "tokens.arrow")
 

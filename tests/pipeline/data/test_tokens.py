@@ -105,7 +105,8 @@ def test_tokens_are_written_once_and_read_by_row(table, tmp_path):
         write_batches(path, TOKENS, [encode_problems(tokenizer, list(table))])
     with new_tokens(table, tmp_path / "model", chat=True) as (second, path):
         assert path is None and second.path == tokens.path
-    prompt, completion = tokens[2]
+    prompt, completion, learned = tokens[2]
+    assert learned is None
     assert prompt == prompt_token_ids(tokenizer, table[2])
     assert tokenizer.decode(completion) == f"{table[2].solution}<|im_end|>"
     assert tokens[1][1] == ()  # no worked solution

@@ -105,3 +105,24 @@ def test_targets_are_the_completions_and_scatter_finds_them_whatever_the_layout(
             own = batch.completion_mask & (batch.owners == row)
             assert tuple(batch.targets[own].tolist()) == sequences[row].completion
             assert scattered[own].tolist() == values[row]
+
+
+TURNS = TokenSequence((1, 2), (3, 4, 5, 6), (True, False, False, True))
+
+
+def test_only_learned_tokens_of_a_completion_are_targets_that_count():
+    plain = TokenSequence((7,), (8, 9))
+    (padded,) = micro_batches([TURNS, plain], 100, CPU)
+    assert padded.positions.tolist() == [0, 1, 2, 3, 4]
+    assert padded.completion_mask.tolist() == [[False, True, False, False, True], [True, True, False, False, False]]
+    (packed,) = micro_batches([TURNS, plain], 100, CPU, packing=True)
+    assert packed.targets.tolist() == [[3, 4, 5, 6, 8, 9]]
+    assert packed.completion_mask.tolist() == [[True, False, False, True, True, True]]
+    assert TURNS.num_learned == 2 and plain.num_learned == 2
+
+
+def test_a_sequence_is_cut_with_its_mask():
+    assert TURNS.cut(4) == TokenSequence((1, 2), (3, 4), (True, False))
+    assert TURNS.cut(9) == TURNS
+    assert TURNS.cut(1) == TokenSequence((1, 2), (), ())
+    assert TokenSequence((1, 2), (3, 4)).cut(3) == TokenSequence((1, 2), (3,))

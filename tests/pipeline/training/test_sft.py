@@ -16,6 +16,23 @@ def model():
     return tiny_llama().train()
 
 
+def test_losses_on_all_tokens_ignore_turns_and_losses_on_completions_heed_them():
+    turns = TokenSequence((5, 6), (7, 8, 9), (True, False, True))
+    assert learned_tokens(turns, "completion") == turns
+    assert learned_tokens(turns, "all") == TokenSequence((5,), (6, 7, 8, 9))
+
+
+def test_held_out_losses_count_learned_tokens_alone():
+    model = tiny_llama()
+    whole = TokenSequence((5, 6, 7), (8, 9, 10, 11))
+    turns = TokenSequence((5, 6, 7), (8, 9, 10, 11), (True, False, False, True))
+    (batch,) = micro_batches([whole], 100, CPU)
+    losses, _ = token_losses(model, batch, torch.float32)
+    for packing in (False, True):
+        loss, _, num_tokens = held_out_sums(model, micro_batches([turns], 100, CPU, packing=packing), torch.float32)
+        assert num_tokens == 2 and loss == pytest.approx((losses[0, 0] + losses[0, 3]).item(), rel=1e-5)
+
+
 def test_the_loss_is_on_the_completion_or_on_every_token_that_has_one_before_it():
     assert learned_tokens(EXAMPLES[0], "completion") == EXAMPLES[0]
     assert learned_tokens(EXAMPLES[0], "all") == TokenSequence((5,), (6, 7, 8, 9))
