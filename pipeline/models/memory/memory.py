@@ -20,6 +20,9 @@ from pipeline.models.memory.noise import gumbel_noise
 from pipeline.models.memory.product_keys import ProductKeys, top_slots
 from pipeline.models.memory.router import MemoryRouter
 
+_NEVER = -1e4
+"""Similarity of an empty slot: no noise makes it the highest, unless all are empty."""
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -157,7 +160,8 @@ class ExplicitMemory(nn.Module):
         candidates, _ = top_slots(row_scores.float(), column_scores.float(), self.config.num_candidates)
         directions = F.normalize(self._means(candidates), dim=-1)
         similarities = (directions @ F.normalize(normed.float(), dim=-1)[..., None])[..., 0]
-        weights = self._weights(layer, similarities, seeds)
+        is_empty = self.bank.entry_of_slot[candidates] < 0
+        weights = self._weights(layer, similarities.masked_fill(is_empty, _NEVER), seeds)
         chosen = candidates.gather(-1, weights.argmax(dim=-1, keepdim=True))[..., 0]
         memory = _unit_rms((weights[..., None] * directions).sum(dim=-2))
         similarity = (weights * similarities).sum(dim=-1)
