@@ -3,7 +3,6 @@
 The maths is in pipeline/training/memory/routing.py.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from actors.learner.memory_stage import MemoryStage
@@ -31,13 +30,13 @@ def _learn(session: LearnerSession, stage: MemoryStage, batch: Sequence[Example]
     """One optimizer step on this worker's share of a batch."""
     num_tokens = sum(len(example.tokens.prompt) for example in batch)
     num_examples, all_tokens = session.ranks.sum([len(batch), num_tokens])
-    total, found = 0.0, Counter[int]()
+    total, found = 0.0, dict[int, float]()
     session.begin_update(stage_step)
     for part in _parts(session, batch):
         losses = _losses(session, stage, part)
         (losses.loss / num_examples).backward()
         total += losses.loss.item()
-        found.update(losses.recalled)
+        found = {k: found.get(k, 0.0) + count for k, count in losses.recalled.items()}
     grad_norm = session.update_policy(total / num_examples)
     ks = sorted(found)
     loss, *counts = session.ranks.sum([total, *(found[k] for k in ks)])

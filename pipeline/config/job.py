@@ -208,6 +208,11 @@ def _check_memory(config: Config) -> None:
         )
     if config.model.lora:
         raise ValueError("model.lora must be null beside memory: the memory's modules are all that trains")
+    if config.model.gradient_checkpointing and config.memory.positions == "answer":
+        raise ValueError(
+            "model.gradient_checkpointing must be false with memory.positions=answer: layers that are recomputed keep "
+            "no cache of the prompts"
+        )
     if config.eval.problems_per_level:
         raise ValueError(
             f"eval.problems_per_level must be 0 beside memory, got {config.eval.problems_per_level}: engines cannot "

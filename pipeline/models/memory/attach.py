@@ -36,6 +36,9 @@ def attach_memory(model: Any, config: MemoryConfig, seed: int, dtype: torch.dtyp
     setattr(model, ATTRIBUTE, memory)
     for layer in layers:
         decoder.layers[layer].register_forward_hook(_reads_after(memory, layer))
+    if model.is_gradient_checkpointing:
+        recompute = {"use_reentrant": False, "context_fn": memory.recomputing}
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=recompute)
     return memory
 
 

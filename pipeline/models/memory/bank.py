@@ -121,6 +121,6 @@ def knowledge_space(token_ids: Tensor, embedding: Tensor, dim: int) -> Knowledge
     variances, vectors = torch.linalg.eigh(products / len(token_ids) - mean.outer(mean))
     strongest = torch.arange(d - 1, d - 1 - dim, -1)
     halves = torch.cat([strongest[0::2], strongest[1::2]])
-    floor = variances[-1] * 1e-6
+    floor = variances[-1].clamp(min=1e-6) * 1e-6  # above 0 for entries that are all the same
     matrix = vectors[:, halves] / variances[halves].clamp(min=floor) ** 0.25
     return KnowledgeSpace(mean.float(), matrix.float())

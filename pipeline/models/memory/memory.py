@@ -4,7 +4,7 @@ Shapes: B rows of T positions; hidden size d; C candidates; M selected entries o
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -19,6 +19,9 @@ from pipeline.models.memory.modules import EntryAttention, GatedMemoryFusion, Me
 from pipeline.models.memory.noise import gumbel_noise
 from pipeline.models.memory.product_keys import ProductKeys, top_slots
 from pipeline.models.memory.router import MemoryRouter
+
+_NEVER = -1e4
+"""Similarity of an empty slot: no noise makes it the highest, unless all are empty."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,11 @@ class ExplicitMemory(nn.Module):
         finally:
             self._reading = before
 
+    def recomputing(self) -> tuple[AbstractContextManager[None], AbstractContextManager[Reading | None]]:
+        """Contexts of a checkpointed layer: of its forward pass, and of its recomputation in the backward pass, which
+        reads the same although the block ``reading`` has ended."""
+        return nullcontext(), self.reading(self._reading)
+
     def after_layer(self, layer: int, hidden: Tensor) -> Tensor:
         """Hidden states [B, T, d] after a decoder layer to those that the next one gets."""
         reading = self._reading
@@ -152,7 +160,8 @@ class ExplicitMemory(nn.Module):
         candidates, _ = top_slots(row_scores.float(), column_scores.float(), self.config.num_candidates)
         directions = F.normalize(self._means(candidates), dim=-1)
         similarities = (directions @ F.normalize(normed.float(), dim=-1)[..., None])[..., 0]
-        weights = self._weights(layer, similarities, seeds)
+        is_empty = self.bank.entry_of_slot[candidates] < 0
+        weights = self._weights(layer, similarities.masked_fill(is_empty, _NEVER), seeds)
         chosen = candidates.gather(-1, weights.argmax(dim=-1, keepdim=True))[..., 0]
         memory = _unit_rms((weights[..., None] * directions).sum(dim=-2))
         similarity = (weights * similarities).sum(dim=-1)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 _GOLDEN, _MIX_1, _MIX_2 = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
 """Constants of splitmix64, as signed 64-bit integers. Steele, Lea and Flood 2014."""
-_TINY = 2.0**-25
+_NUM_BITS = 23
+"""Of a uniform number, which lies in the middle between two multiples of 2^-23: float32 rounds none to 0 or 1."""
 
 
 def gumbel_noise(seeds: Tensor, layer: int, shape: tuple[int, int]) -> Tensor:
@@ -21,7 +22,7 @@ def gumbel_noise(seeds: Tensor, layer: int, shape: tuple[int, int]) -> Tensor:
     num_positions, num_candidates = shape
     counters = torch.arange(num_positions * num_candidates, device=seeds.device).view(shape)
     bits = _splitmix(_splitmix(_splitmix(seeds) + layer)[:, None, None] + counters)
-    uniform = (bits & 0xFFFFFF).float() * 2.0**-24 + _TINY
+    uniform = ((bits & (2**_NUM_BITS - 1)).float() + 0.5) * 2.0**-_NUM_BITS
     return -torch.log(-torch.log(uniform))
 
 

@@ -99,7 +99,8 @@ class Counterfactuals:
         draw = Random(derive_seed(self._seed, "counterfactual", step, problem.id))
         entry, answer = self._knowledge[target.entries[0]], problem.solution or ""
         others = [option for index, option in enumerate(target.options) if index != target.answer_index]
-        if not others or draw.random() >= self._frac:
+        is_rewritable = bool(others) and target.options[target.answer_index] in answer
+        if not is_rewritable or draw.random() >= self._frac:
             return GivenExample(target.entries[0], self._entry_tokens(entry.text), completion, False)
         option = draw.choice(others)
         answer = answer.replace(target.options[target.answer_index], option)

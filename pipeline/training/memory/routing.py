@@ -3,9 +3,9 @@
 Shapes: B questions; M targets of each, padded; C candidates.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ def product_key_loss(row_scores: Tensor, column_scores: Tensor, slots: Tensor, s
     return soft_label_loss(slot_log_probs(row_scores, column_scores, slots), scores)
 
 
-def recall(candidates: Tensor, slots: Tensor, scores: Tensor, ks: Sequence[int]) -> dict[int, int]:
+def recall(candidates: Tensor, slots: Tensor, scores: Tensor, ks: Sequence[int]) -> dict[int, float]:
     """Number of questions whose best target is among the first k candidates.
 
     Args:
@@ -52,8 +52,8 @@ class RouterLosses:
     """Sums over a micro-batch."""
 
     loss: Tensor
-    recalled: dict[int, int]
-    """By k: number of questions whose best target is among the first k."""
+    recalled: dict[int, float]
+    """By k: number of questions whose best target is among the first k, mean over queries."""
 
 
 def pooled_losses(memory: ExplicitMemory, states: PromptStates, slots: Tensor, scores: Tensor) -> RouterLosses:
@@ -84,15 +84,15 @@ def token_losses(
     dtype: torch.dtype,
 ) -> RouterLosses:
     """Each layer has a query of its own, of the prompt's last token: the mean over layers."""
-    losses, recalled = [], Counter[int]()
+    losses, recalled = [], []
     for layer, hidden in last_hidden(model, memory, prompts, dtype).items():
         modules: Any = memory.layers[str(layer)]
         query = modules.memory_gate(modules.memory_norm(hidden.float()))
         row_scores, column_scores = modules.product_keys(query, modules.memory_gate.temperature)
         losses.append(product_key_loss(row_scores, column_scores, slots, scores))
         candidates, _ = top_slots(row_scores.detach(), column_scores.detach(), memory.config.num_candidates)
-        recalled.update(recall(candidates, slots, scores, [1, memory.config.num_candidates]))
-    mean = {k: round(count / len(losses)) for k, count in recalled.items()}
+        recalled.append(recall(candidates, slots, scores, [1, memory.config.num_candidates]))
+    mean = {k: fmean(counts[k] for counts in recalled) for k in recalled[0]}
     return RouterLosses(torch.stack(losses).mean() * len(prompts), mean)
 
 
