@@ -69,7 +69,8 @@ def pooled_losses(memory: ExplicitMemory, states: PromptStates, slots: Tensor, s
     targets = bank.entry_of_slot[slots.gather(1, scores.argmax(dim=1, keepdim=True))[:, 0]]
     loss = product_key_loss(row_scores, column_scores, slots, scores)
     loss = loss + entry_loss(query, bank.embeddings[:-1], targets, router.temperature)
-    candidates, best = router.find(query.detach(), bank)
+    with torch.no_grad():
+        candidates, best = router.find(query, bank)
     config = memory.config
     recalled = recall(candidates, slots, scores, [config.num_candidates])
     return RouterLosses(loss * len(query), recalled | recall(best, slots, scores, [1, config.num_selected]))
@@ -116,8 +117,8 @@ def entry_loss(query: Tensor, vectors: Tensor, targets: Tensor, temperature: Ten
 
     Args:
         query: [B, K].
-        vectors: [E, K] knowledge embeddings.
+        vectors: [E, K] knowledge embeddings, of length 1.
         targets: [B], the entry of each question.
     """
-    cosines = F.normalize(query, dim=-1) @ F.normalize(vectors, dim=-1).T
+    cosines = F.normalize(query, dim=-1) @ vectors.T
     return F.cross_entropy(temperature * cosines, targets)
