@@ -32,7 +32,7 @@ class MemoryRouter(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(math.log(15.0)))
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Hidden states [B, P, d] of prompts, with their mask [B, P], to queries [B, K]."""
+        """Hidden states [B, P, d] of prompts, with the mask [B, P] of positions to pool, to queries [B, K]."""
         normed = self.memory_norm(hidden.float())
         scores = self.pooling(normed)[..., 0].masked_fill(~mask, float("-inf"))
         pooled = (scores.softmax(dim=-1)[..., None] * normed).sum(dim=1)
@@ -46,6 +46,12 @@ class MemoryRouter(nn.Module):
     def scores(self, query: Tensor) -> tuple[Tensor, Tensor]:
         """Scores [B, S] of rows and columns of the product keys."""
         return cast(tuple[Tensor, Tensor], self.product_keys(query, self.memory_gate.temperature))
+
+    def nearest_slots(self, vectors: Tensor) -> Tensor:
+        """The slot [E] whose keys are most similar to each of the knowledge embeddings [E, K], taken or not."""
+        one = torch.ones((), device=vectors.device)
+        rows, columns = (scores.argmax(dim=-1) for scores in self.product_keys(vectors, one))
+        return rows * self._config.side + columns
 
     def find(self, query: Tensor, bank: KnowledgeBank, count: int | None = None) -> tuple[Tensor, Tensor]:
         """Candidates [B, C] in the order of the product keys, and the best of them by cosine similarity with the query
