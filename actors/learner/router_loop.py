@@ -5,6 +5,8 @@ The maths is in pipeline/training/memory/routing.py.
 
 from collections.abc import Iterator, Sequence
 
+import torch
+
 from actors.learner.memory_stage import MemoryStage
 from actors.learner.session import LearnerSession
 from actors.learner.setup import StageSetup

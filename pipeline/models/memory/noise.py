@@ -28,7 +28,8 @@ def uniform_noise(seeds: Tensor, stream: int, shape: tuple[int, ...]) -> Tensor:
     """Noise in (0, 1), [B, *shape] float32. A longer first dimension of ``shape`` changes none of what was there."""
     counters = torch.arange(math.prod(shape), device=seeds.device).view(shape)
     keys = _splitmix(_splitmix(seeds) + stream).view(-1, *(1 for _ in shape))
-    return (_splitmix(keys + counters) & 0xFFFFFF).float() * 2.0**-24 + _TINY
+    bits = _splitmix(keys + counters) & (2**_NUM_BITS - 1)
+    return (bits.float() + 0.5) * 2.0**-_NUM_BITS
 
 
 def _splitmix(x: Tensor) -> Tensor:

@@ -51,7 +51,8 @@ class MemoryRouter(nn.Module):
         """The slot [E] whose keys are most similar to each of the knowledge embeddings [E, K], taken or not."""
         one = torch.ones((), device=vectors.device)
         rows, columns = (scores.argmax(dim=-1) for scores in self.product_keys(vectors, one))
-        return rows * self._config.side + columns
+        slots: Tensor = rows * self._config.side + columns
+        return slots
 
     def find(self, query: Tensor, bank: KnowledgeBank, count: int | None = None) -> tuple[Tensor, Tensor]:
         """Candidates [B, C] in the order of the product keys, and the best of them by cosine similarity with the query
