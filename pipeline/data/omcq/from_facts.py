@@ -60,8 +60,8 @@ class FactSettings:
             raise DataError(f"output {self.output} must be a directory, and is a file. Choose another --output.")
         if output.is_dir() and any(output.iterdir()) and not (self.force and (output / "facts.json").exists()):
             raise DataError(
-                f"output {self.output} is not empty. Choose another --output. --force replaces a directory that was made "
-                "by omcq-from-facts, with all that is in it."
+                f"output {self.output} is not empty. Choose another --output. --force replaces a directory made by "
+                "omcq-from-facts, with all that is in it."
             )
 
 
