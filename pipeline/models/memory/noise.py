@@ -29,7 +29,8 @@ def uniform_noise(seeds: Tensor, stream: int, shape: tuple[int, ...]) -> Tensor:
     counters = torch.arange(math.prod(shape), device=seeds.device).view(shape)
     keys = _splitmix(_splitmix(seeds) + stream).view(-1, *(1 for _ in shape))
     bits = _splitmix(keys + counters) & (2**_NUM_BITS - 1)
-    return (bits.float() + 0.5) * 2.0**-_NUM_BITS
+    uniform: Tensor = (bits.float() + 0.5) * 2.0**-_NUM_BITS
+    return uniform
 
 
 def _splitmix(x: Tensor) -> Tensor:
