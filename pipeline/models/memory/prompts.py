@@ -75,17 +75,22 @@ def read_prompts(model: Any, prompts: Sequence[Sequence[int]], *, keys: bool = T
     """
     memory = memory_of(model)
     assert memory is not None
-    device, decoder = memory.embedding.device, model.get_decoder()
-    lengths = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
-    mask = torch.arange(int(lengths.max()), device=device) < lengths[:, None]
-    input_ids = torch.zeros(mask.shape, dtype=torch.long, device=device)
-    input_ids[mask] = torch.tensor([token for prompt in prompts for token in prompt[:-1]], device=device)
-    query_layer = memory.config.query_layer
+    decoder, query_layer = model.get_decoder(), memory.config.query_layer
+    input_ids, mask = padded_right([prompt[:-1] for prompt in prompts], memory.embedding.device)
     with memory.reading(None), _hidden_after(decoder, query_layer) as found:
         with decoder_of_layers(decoder, None if keys else query_layer):
             output = decoder(input_ids=input_ids, attention_mask=mask.long(), use_cache=keys)
     layers = output.past_key_values.layers if keys else []
     return PromptStates(tuple(l.keys for l in layers), tuple(l.values for l in layers), found[0], mask)
+
+
+def padded_right(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids [B, T] of sequences that may be shorter, and where they are, [B, T] bool."""
+    lengths = torch.tensor([len(sequence) for sequence in sequences], device=device)
+    mask = torch.arange(int(lengths.max()), device=device) < lengths[:, None]
+    input_ids = torch.zeros(mask.shape, dtype=torch.long, device=device)
+    input_ids[mask] = torch.tensor([token for sequence in sequences for token in sequence], device=device)
+    return input_ids, mask
 
 
 def answer_output(model: Any, states: PromptStates, input_ids: Tensor) -> Any:
