@@ -17,7 +17,9 @@ from pipeline.errors import CheckpointError, ModelError
 PATTERN = "memory_step_*.safetensors"
 PREFIX = "explicit_memory."
 """Begins the tensors' names, as it does in the backbone that the memory is attached to."""
-_FORM = ["knowledge_num", "knowledge_length", "knowledge_dim", "gate_rank", "fusion_rank", "layers", "query", "query_layer", "decode", "positions"]
+_FORM = (
+    "knowledge_num knowledge_length knowledge_dim gate_rank fusion_rank layers query query_layer decode positions"
+).split()
 """Settings that a memory is the same for."""
 
 

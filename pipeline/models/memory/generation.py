@@ -78,7 +78,7 @@ def read_whole_prompts(model: Any, prompts: Sequence[Sequence[int]]) -> PromptSt
     input_ids, mask = padded_right([prompt[:-1] for prompt in prompts], device)
     output = model.get_decoder()(input_ids=input_ids, attention_mask=mask.long(), use_cache=True)
     layers = output.past_key_values.layers
-    return PromptStates(tuple(l.keys for l in layers), tuple(l.values for l in layers), output.last_hidden_state, mask)
+    return PromptStates(tuple(x.keys for x in layers), tuple(x.values for x in layers), output.last_hidden_state, mask)
 
 
 @torch.no_grad()

@@ -44,8 +44,12 @@ class Reading:
     """[B, M, L] token ids of the entries that every layer reads. None: each layer looks for its own."""
     seeds: Tensor | None = None
     """[B] int64: of the examples' noise, while training. None: no noise."""
+    only_hidden: bool = False
+    """Leave the hidden states as they are, and record them."""
     selections: dict[int, Selection] = field(default_factory=dict)
     """By layer; empty if the entries were given."""
+    hidden: dict[int, Tensor] = field(default_factory=dict)
+    """By layer: [B, T, d], with ``only_hidden``."""
 
 
 class MemoryLayer(nn.Module):
@@ -118,6 +122,9 @@ class ExplicitMemory(nn.Module):
         """Hidden states [B, T, d] after a decoder layer to those that the next one gets."""
         reading = self._reading
         if reading is None:
+            return hidden
+        if reading.only_hidden:
+            reading.hidden[layer] = hidden
             return hidden
         dtype = hidden.dtype
         with torch.autocast(hidden.device.type, dtype=dtype, enabled=dtype != torch.float32):

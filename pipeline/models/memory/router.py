@@ -36,12 +36,12 @@ class MemoryRouter(nn.Module):
         """Scores [B, S] of rows and columns of the product keys."""
         return cast(tuple[Tensor, Tensor], self.product_keys(query, self.memory_gate.temperature))
 
-    def find(self, query: Tensor, bank: KnowledgeBank) -> tuple[Tensor, Tensor]:
-        """Candidates [B, C] in the order of the product keys, and the best M of them by cosine similarity with the
-        query in the knowledge space, best first."""
+    def find(self, query: Tensor, bank: KnowledgeBank, count: int | None = None) -> tuple[Tensor, Tensor]:
+        """Candidates [B, C] in the order of the product keys, and the best of them by cosine similarity with the query
+        in the knowledge space, best first: [B, count], by default M."""
         candidates, _ = top_slots(*self.scores(query), self._config.num_candidates)
         directions = F.normalize(bank.vectors(candidates), dim=-1)
         similarities = (directions @ F.normalize(query, dim=-1)[..., None])[..., 0]
         is_empty = bank.entry_of_slot[candidates] < 0
-        best = similarities.masked_fill(is_empty, -2.0).topk(self._config.num_selected, dim=-1).indices
+        best = similarities.masked_fill(is_empty, -2.0).topk(count or self._config.num_selected, dim=-1).indices
         return candidates, candidates.gather(-1, best)
