@@ -12,9 +12,8 @@ from pipeline.models.memory.loading import entry_token_ids
 from pipeline.models.memory.memory import ExplicitMemory
 from tests.support.models import tiny_llama, tiny_tokenizer
 
-SENTENCES = tuple(
-    f"{name} is in {place}" for name in ("Bo", "Abu", "Cleo", "Dora") for place in ("Rome", "Oslo", "Lima")
-)
+NAMES, PLACES = ("Bo", "Abu", "Cleo", "Dora"), ("Rome", "Oslo", "Lima")
+SENTENCES = tuple(f"{name} is in {place}" for name in NAMES for place in PLACES)
 
 
 def tiny_qwen3(seed: int = 0) -> Any:
@@ -31,7 +30,7 @@ def tiny_qwen3(seed: int = 0) -> Any:
 
 
 def memory_config(preset: str, **settings: Any) -> MemoryConfig:
-    sizes = {"knowledge_num": 16, "knowledge_length": 14, "knowledge_dim": 8, "num_candidates": 4}
+    sizes = {"knowledge_num": 16, "knowledge_length": 16, "knowledge_dim": 8, "num_candidates": 4}
     sizes |= {"gate_rank": 4, "fusion_rank": 4, "query_layer": 1}
     chosen = {"num_selected": 2} if preset == "routed" else {}
     return MemoryConfig.model_validate({"preset": preset, "knowledge": "-", **sizes, **chosen, **settings})
@@ -49,5 +48,5 @@ def with_memory(
         torch.manual_seed(seed)
         for name, parameter in memory.named_parameters():
             if "gated_memory_fusion.down" in name:
-                parameter.normal_(std=parameter.shape[-1] ** -0.5)
+                parameter.normal_(std=3 * parameter.shape[-1] ** -0.5)
     return memory
