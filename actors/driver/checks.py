@@ -19,15 +19,19 @@ from actors.driver.actor_plan import engine_limits, frozen_models, plan_actors
 from actors.driver.plan import PlannedChain, RunPlan, StagePlan
 from actors.driver.written import tasks_of
 from actors.solver import frozen_model, solving_prompt
-from pipeline.config import Config, GRPOConfig, SFTConfig
+from pipeline.config import Config, GRPOConfig, MemoryConfig, SFTConfig
 from pipeline.curriculum.examples import shortened
 from pipeline.data.arrow_files import ArrowRows, list_lengths
+from pipeline.data.omcq import read_knowledge
 from pipeline.data.problems import question_alone
 from pipeline.data.table import ProblemTable
 from pipeline.data.tokens import encode_problems
 from pipeline.errors import ConfigError, DataError, ModelError
 from pipeline.models.context import context_length, read_model_config
 from pipeline.models.hub import check_weights, local_files
+from pipeline.models.memory.attach import attach_memory
+from pipeline.models.memory.files import read_memory
+from pipeline.models.memory.loading import check_room
 from pipeline.models.policy import empty_policy
 from pipeline.models.tokenizer import Tokenizer, batch_token_ids, check_prompt, end_of_turn_id, load_tokenizer
 from pipeline.models.weight_names import check_weight_names
@@ -156,10 +160,19 @@ def check_policy(config: Config, model: Path, described: Any) -> None:
     if asks or not config.model.trust_remote_code:  # code of one's own may need real weights
         policy = empty_policy(model, config.model)
         check_weight_names(policy, model, config.model.name)
+        if config.memory:
+            attach_memory(policy, config.memory, config.seed)
+            _check_knowledge(config.memory)
         if config.trainer.name == "SpectralRefactor" and config.model.lora:
             select_pairs(list(_future_pairs(policy, config.model.lora.target_modules)), config.trainer)
     if _num_actors(config, "rollout"):
         _check_engines(config, described, config.model.name)
+
+
+def _check_knowledge(memory: MemoryConfig) -> None:
+    check_room(len(read_knowledge(Path(memory.knowledge))), memory)
+    for path in filter(None, (memory.router_path, memory.fusion_path)):
+        read_memory(Path(path))
 
 
 def _num_actors(config: Config, kind: str) -> int:

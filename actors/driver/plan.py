@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from actors.driver.actor_plan import ActorPlan, check_devices, engine_limits, plan_actors
-from pipeline.config import Config, ProblemFilter
+from pipeline.config import Config, ProblemFilter, SFTConfig
 from pipeline.curriculum.grid import ChainSpec, chain_specs
 from pipeline.curriculum.keys import problems_digest, stage_keys
 from pipeline.curriculum.stages import StageSpec, stage_specs, total_steps
@@ -224,11 +224,12 @@ def plan_stages(config: Config, problems: Problems) -> list[StagePlan[Problems]]
 
 
 def _stage_problems(config: Config, spec: StageSpec, problems: Problems) -> Problems:
-    chosen = choose_problems(problems, spec.problems, config.seed, with_solution=spec.kind == "sft")
+    chosen = choose_problems(problems, spec.problems, config.seed, with_solution=isinstance(spec.settings, SFTConfig))
     if not chosen:
+        solved = " with worked solutions" if isinstance(spec.settings, SFTConfig) else ""
         raise DataError(
-            f"stage {spec.name} must have problems{' with worked solutions' if spec.kind == 'sft' else ''}, "
-            f"got none of {config.data.name} with {spec.problems.model_dump(exclude_none=True) or 'no filter'}."
+            f"stage {spec.name} must have problems{solved}, got none of {config.data.name} with "
+            f"{spec.problems.model_dump(exclude_none=True) or 'no filter'}."
         )
     return chosen
 

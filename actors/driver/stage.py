@@ -18,6 +18,8 @@ from actors.driver.plan import PlannedChain
 from actors.driver.written import tasks_of, with_written
 from actors.handles import ActorHandles
 from actors.learner.grpo_loop import grpo_loop
+from actors.learner.memory_loop import memory_loop
+from actors.learner.router_loop import router_loop
 from actors.learner.setup import StageSetup
 from actors.learner.sft_loop import sft_loop
 from pipeline.config import LearnerConfig
@@ -108,7 +110,8 @@ def fit_stage(setup: StageSetup) -> None:
 
 def train_stage(setup: StageSetup) -> None:
     """The loop of the stage's kind, in a learner worker."""
-    (sft_loop if setup.stage.kind == "sft" else grpo_loop)(setup)
+    loops = {"sft": sft_loop, "grpo": grpo_loop, "memory_sft": memory_loop, "router": router_loop}
+    loops[setup.stage.kind](setup)
 
 
 def _run_learner(loop_config: dict[str, StageSetup]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from actors.learner.setup import StageSetup
@@ -13,9 +14,10 @@ from actors.learner.updater import PolicyUpdater
 from pipeline.curriculum.examples import StageExamples
 from pipeline.curriculum.schedule import StageSchedule
 from pipeline.files import whole_directory
-from pipeline.models.policy import save_adapter, save_final_model, snapshot, trainable_tensors, weights_digest
+from pipeline.models.memory.attach import memory_of
+from pipeline.models.policy import save_adapter, save_final_model, saved_tensors, snapshot, weights_digest
 from pipeline.models.rounding import UpdateSample, rounding_seed
-from pipeline.runs.checkpoints import Progress
+from pipeline.runs.checkpoints import Progress, memory_file
 from pipeline.runs.clock import PhaseClock
 from pipeline.runs.directory import RunDirectory
 
@@ -37,6 +39,8 @@ class StageSaver:
         self._initial_adapters = snapshot(model) if lora is not None and lora.init == "pissa" else None
         self.updates = UpdateSample(model)
         """Measures what rounding hides of all updates since the model was loaded."""
+        memory = memory_of(model)
+        self._memory = memory.metadata if memory else None
         self._last_time = time.monotonic()
 
     def is_due(self, stage_step: int) -> bool:
@@ -57,11 +61,12 @@ class StageSaver:
             schedule.score_checkpoint()
             self._run.checkpoints.save(
                 schedule.progress,
-                trainable_tensors(self._model),
+                saved_tensors(self._model),
                 self._policy.optimizer_state(),
                 self._policy.reference,
                 self._replay_state(schedule.progress.stage_step),
                 written,
+                self._memory,
             )
             self._run.checkpoints.prune(self._setup.config.checkpoint.keep_last)
         self._last_time = time.monotonic()
@@ -74,15 +79,23 @@ class StageSaver:
         return {"buffer": buffer and buffer.to_state(), "trained": self._examples.trained_until(stage_step)}
 
     def finish_stage(self, progress: Progress, tokenizer: Any, dtype: torch.dtype) -> None:
-        """Mark the stage done. The last stage of a run saves the final model first and, under LoRA, its adapter."""
+        """Mark the stage done. The last stage of a run saves the final model first and, under LoRA, its adapter, or the
+        explicit memory alone."""
         if self._setup.is_last and self._setup.config.output.save_final_model:
-            seed = rounding_seed(self._setup.config.seed, progress.step)
-            rounding = self.updates.record(dtype, seed)
-            logger.info("final model: %s", rounding)
-            with whole_directory(self._run.final_model) as hidden:
-                save_final_model(self._model, tokenizer, hidden, dtype, seed, rounding)
-            if self._setup.config.model.lora:
-                with whole_directory(self._run.final_adapter) as hidden:
-                    save_adapter(self._model, self._setup.config.model, hidden, self._initial_adapters)
+            self._save_final(progress, tokenizer, dtype)
         progress.stage_done = True
         progress.ended_with = weights_digest(self._model)
+
+    def _save_final(self, progress: Progress, tokenizer: Any, dtype: torch.dtype) -> None:
+        if self._memory:
+            with whole_directory(self._run.final_memory) as hidden:
+                save_file(saved_tensors(self._model), hidden / memory_file(progress.step), self._memory)
+            return
+        seed = rounding_seed(self._setup.config.seed, progress.step)
+        rounding = self.updates.record(dtype, seed)
+        logger.info("final model: %s", rounding)
+        with whole_directory(self._run.final_model) as hidden:
+            save_final_model(self._model, tokenizer, hidden, dtype, seed, rounding)
+        if self._setup.config.model.lora:
+            with whole_directory(self._run.final_adapter) as hidden:
+                save_adapter(self._model, self._setup.config.model, hidden, self._initial_adapters)

@@ -7,10 +7,10 @@ from typing import Any
 
 import ray.train
 import torch
-from torch import nn
 
 from actors.learner.engines import Engines
 from actors.learner.held_out import HeldOutEvaluator
+from actors.learner.models import load_stage_model
 from actors.learner.ranks import Ranks
 from actors.learner.recorder import StepRecorder
 from actors.learner.restore import restore
@@ -20,17 +20,13 @@ from actors.learner.updater import PolicyUpdater
 from actors.learner.writing import ProblemWriter
 from actors.reward import learner_context, reward_context
 from actors.weights import PackedWeights, Probe, pack_weights
-from pipeline.config import Config, SFTConfig
+from pipeline.config import SFTConfig
 from pipeline.curriculum.examples import StageExamples, stage_examples
 from pipeline.curriculum.schedule import StageSchedule
 from pipeline.models.allocators import allocator_of
-from pipeline.models.attention import use_causal_sdpa
 from pipeline.models.device import pick_device, torch_dtype
-from pipeline.models.hub import model_files, resolve_model
-from pipeline.models.policy import load_policy, merged_weights, turn_off_dropout, weight_specs
+from pipeline.models.policy import merged_weights, weight_specs
 from pipeline.models.rounding import rounding_seed
-from pipeline.models.tokenizer import load_tokenizer
-from pipeline.models.weight_names import check_weight_names
 from pipeline.questions.filters import stage_keeper
 from pipeline.rewards.history import RewardHistory
 from pipeline.runs.checkpoints import load_checkpoint
@@ -63,7 +59,7 @@ class LearnerSession:
         torch.set_num_threads(self.config.learner.num_threads)
         torch.manual_seed(derive_seed(self.config.seed, "init"))
         self.examples = _stage_examples(setup)
-        self.model, self._tokenizer = _load_model(self.config, self.ranks, with_dropout=self.stage.kind == "sft")
+        self.model, self.tokenizer = load_stage_model(setup, self.ranks)
         self.policy = PolicyUpdater(self.model, self.stage.settings, self.config.trainer, self.ranks)
         self._saver = StageSaver(setup, self._run, self.model, self.policy, self.examples)
         if self.ranks.is_first:
@@ -83,10 +79,10 @@ class LearnerSession:
         self.recorder = StepRecorder(setup, self._run, self.progress) if self.ranks.is_first else None
         if self.recorder:
             self.recorder.data(self.examples)
-        self._writer = ProblemWriter(self.config, self._tokenizer, self.engines)
+        self._writer = ProblemWriter(self.config, self.tokenizer, self.engines)
         self._held_out = HeldOutEvaluator(
             setup.held_out,
-            self._tokenizer,
+            self.tokenizer,
             self.config.eval,
             self.config.rollout.max_prompt_length,
             self.engines,
@@ -215,7 +211,7 @@ class LearnerSession:
         self._evaluate(self.stage.name)
         if self.recorder:
             written = self._write_problems() if self.stage.write else None
-            self._saver.finish_stage(self.progress, self._tokenizer, self.dtype)
+            self._saver.finish_stage(self.progress, self.tokenizer, self.dtype)
             self.recorder.sync()
             self._saver.checkpoint(self.schedule, self.clock, written)
             self.recorder.memory(self.memory.points)
@@ -258,19 +254,3 @@ def _stage_examples(setup: StageSetup) -> StageExamples:
         max_prompt_length=setup.config.rollout.max_prompt_length,
         seed=setup.config.seed,
     )
-
-
-def _load_model(config: Config, ranks: Ranks, *, with_dropout: bool) -> tuple[nn.Module, Any]:
-    """The policy and its tokenizer. GRPO runs without dropout: old, new and reference logprobs must differ only by the
-    weights."""
-    path = resolve_model(config.model)
-    if ranks.size > 1:  # the weights that train are compared later, but frozen ones are not
-        ranks.check_equal(str(model_files(path, with_code=config.model.trust_remote_code)), "model files")
-    tokenizer = load_tokenizer(path, config.model, chat=config.data.uses_chat_template)
-    model = load_policy(path, config.model)
-    check_weight_names(model, path, config.model.name)
-    model.train()
-    use_causal_sdpa(model)
-    if not with_dropout:
-        turn_off_dropout(model)
-    return model, tokenizer

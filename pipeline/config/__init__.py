@@ -12,6 +12,7 @@ from pipeline.config.curriculum import (
     RangeConfig,
     SearchConfig,
     StageConfig,
+    StageKind,
     WriteConfig,
 )
 from pipeline.config.data import DataConfig, EmbeddedSetsConfig, FieldNames, ProblemFilter, WritingConfig
@@ -19,10 +20,18 @@ from pipeline.config.engines import GradingConfig, LearnerConfig, RewardConfig, 
 from pipeline.config.evaluation import EvaluationConfig, HeldOutConfig, LoadingConfig, ProblemsConfig
 from pipeline.config.job import Config
 from pipeline.config.loading import load_config, load_saved_config, validate_config, with_settings
+from pipeline.config.memory import MemoryConfig
 from pipeline.config.model import LoraConfig, ModelConfig
 from pipeline.config.output import CheckpointConfig, OutputConfig, TrackingConfig
 from pipeline.config.questions import QuestionsConfig
-from pipeline.config.training import GRPOConfig, OptimizerConfig, SFTConfig, TrainerConfig
+from pipeline.config.training import (
+    GRPOConfig,
+    MemorySFTConfig,
+    OptimizerConfig,
+    RouterConfig,
+    SFTConfig,
+    TrainerConfig,
+)
 
 __all__ = [
     "CarryConfig",
@@ -40,6 +49,8 @@ __all__ = [
     "LearnerConfig",
     "LoadingConfig",
     "LoraConfig",
+    "MemoryConfig",
+    "MemorySFTConfig",
     "ModelConfig",
     "OptimizerConfig",
     "OutputConfig",
@@ -51,9 +62,11 @@ __all__ = [
     "RewardConfig",
     "RewardTerm",
     "RolloutConfig",
+    "RouterConfig",
     "SFTConfig",
     "SearchConfig",
     "StageConfig",
+    "StageKind",
     "StrictModel",
     "TrackingConfig",
     "TrainerConfig",

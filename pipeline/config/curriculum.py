@@ -9,6 +9,8 @@ from pipeline.config.data import ProblemFilter
 from pipeline.files import safe_name
 from pipeline.types import WritingKind
 
+StageKind = Literal["sft", "grpo", "memory_sft", "router"]
+
 
 class CarryConfig(StrictModel):
     """State that a stage takes over from the stage before it."""
@@ -44,8 +46,8 @@ class StageConfig(StrictModel):
 
     name: str
     """Unique among the stages: metrics and files are labelled with it. Letters and digits of any script, ``_.-``."""
-    kind: Literal["sft", "grpo"]
-    """Supervised fine-tuning or GRPO."""
+    kind: StageKind
+    """Supervised fine-tuning or GRPO; of an explicit memory, its fusion (``memory_sft``) or its router."""
     each_level: bool = False
     """Expands to one stage per level, in ``curriculum.level_order``: ``level`` becomes ``level_1``, ``level_2``."""
     problems: ProblemFilter = ProblemFilter()
@@ -61,7 +63,8 @@ class StageConfig(StrictModel):
     written_frac: float = Field(0.0, ge=0, le=1)
     """Share of the stage's training problems that earlier stages wrote. The others are from the data."""
     settings: dict[str, Any] = {}
-    """Settings of this stage that differ from the section of its kind (``sft:`` or ``grpo:``)."""
+    """Settings of this stage that differ from the section of its kind: ``sft:``, ``grpo:``, ``memory_sft:``,
+    ``router:``."""
 
     @field_validator("name")
     @classmethod

@@ -11,10 +11,11 @@ from pipeline.config.data import DataConfig
 from pipeline.config.engines import LearnerConfig, RewardConfig, RolloutConfig, check_shards
 from pipeline.config.evaluation import HeldOutConfig
 from pipeline.config.limits import LimitsConfig
+from pipeline.config.memory import MemoryConfig
 from pipeline.config.model import ModelConfig
 from pipeline.config.output import CheckpointConfig, OutputConfig, TrackingConfig
 from pipeline.config.questions import QuestionsConfig
-from pipeline.config.training import GRPOConfig, SFTConfig, TrainerConfig
+from pipeline.config.training import GRPOConfig, MemorySFTConfig, RouterConfig, SFTConfig, TrainerConfig
 
 
 class Config(StrictModel):
@@ -28,6 +29,8 @@ class Config(StrictModel):
     """Seed of prompt order, sampling and dropout."""
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
+    memory: MemoryConfig | None = None
+    """An explicit memory, which is then all that trains. None: the model itself trains, or its adapters."""
     trainer: TrainerConfig = TrainerConfig()
     stages: list[StageConfig] = Field(min_length=1)
     """The chain of stages, in order."""
@@ -37,6 +40,10 @@ class Config(StrictModel):
     """Chains of a search job, which needs this section and ``curriculum``."""
     sft: SFTConfig = SFTConfig()
     """Defaults of SFT stages."""
+    memory_sft: MemorySFTConfig = MemorySFTConfig()
+    """Defaults of stages that train the memory's fusion."""
+    router: RouterConfig = RouterConfig()
+    """Defaults of stages that train the memory's router."""
     grpo: GRPOConfig = GRPOConfig()
     """Defaults of GRPO stages."""
     rollout: RolloutConfig = RolloutConfig()
@@ -69,6 +76,7 @@ class Config(StrictModel):
         check_shards(self.rollout)
         _check_tracking(self.tracking)
         _check_writing(self)
+        _check_memory(self)
         return self
 
     def _check_stage_settings(self) -> None:
@@ -94,7 +102,7 @@ class Config(StrictModel):
 
     def stage_settings(self, stage: StageConfig) -> SFTConfig | GRPOConfig:
         """The section of the stage's kind, with the stage's own settings applied."""
-        section: SFTConfig | GRPOConfig = self.sft if stage.kind == "sft" else self.grpo
+        section: SFTConfig | GRPOConfig = getattr(self, stage.kind)
         return type(section).model_validate({**section.model_dump(), **stage.settings})
 
 
@@ -178,6 +186,28 @@ def _check_writing(config: Config) -> None:
         has_written = has_written or stage.write is not None
     if config.eval.metric_for_best_model == "quality" and config.data.write is None:
         raise ValueError("data.write must be set for eval.metric_for_best_model=quality, got none")
+
+
+def _check_memory(config: Config) -> None:
+    """An explicit memory is trained by stages of its own, and by nothing else."""
+    own = [stage.name for stage in config.stages if stage.kind in ("memory_sft", "router")]
+    if config.memory is None:
+        if own:
+            raise ValueError(f"memory must be set for stages of kind memory_sft and router, got none: {own}")
+        return
+    if len(own) < len(config.stages):
+        others = [stage.name for stage in config.stages if stage.name not in own]
+        raise ValueError(
+            f"stages must be of kind memory_sft or router beside memory, got {others}: the backbone is frozen, and "
+            "engines cannot read the memory"
+        )
+    if config.model.lora:
+        raise ValueError("model.lora must be null beside memory: the memory's modules are all that trains")
+    if config.eval.problems_per_level:
+        raise ValueError(
+            f"eval.problems_per_level must be 0 beside memory, got {config.eval.problems_per_level}: engines cannot "
+            "read the memory. jobs/evaluate_memory.py evaluates it"
+        )
 
 
 def _replays(config: Config) -> bool:

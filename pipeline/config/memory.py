@@ -14,8 +14,8 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "decode": "attention",
         "selection": "given",
         "positions": "answer",
-        "num_candidates": 64,
-        "num_selected": 4,
+        "gate_rank": None,
+        "num_candidates": 512,
         "counterfactual_frac": 2 / 3,
         "similarity_loss_coef": 0.0,
         "diversity_loss_coef": 0.0,
@@ -70,6 +70,9 @@ class MemoryConfig(StrictModel):
     counterfactual_frac: float = Field(0.0, ge=0, le=1)
     """Share of the examples in which another option is written into the entry and becomes the answer. Without them the
     model learns which answers are frequent."""
+    prompt_cache_gib: float = Field(6.0, ge=0)
+    """Memory for the states of training prompts, which positions=answer leaves constant. If they do not fit, they are
+    computed in every step."""
     recompute_cache: bool = False
     """Compute the knowledge cache (embeddings, slots and keys of the bank) even if it is on the disk."""
     router_path: str | None = None

@@ -12,13 +12,20 @@ from pipeline.config.training import GRPOConfig, SFTConfig
 
 Rule = Literal["fixed", "content", "product", "steps", "free"]
 
+_SFT_FREE = (
+    "learning_rate lr_schedule warmup_ratio weight_decay adam_beta1 adam_beta2 max_grad_norm max_skipped_updates "
+    "packing pad_to_multiple_of"
+)
+_SFT_STEPS, _SFT_BATCH = "num_train_epochs max_steps", "per_device_train_batch_size gradient_accumulation_steps"
+_SFT_FIXED = "max_length too_long loss_on"
 _SETTINGS: dict[Rule, dict[str, str]] = {
     "free": {
         "model": "device device_map attn_implementation gradient_checkpointing",
-        "sft": "learning_rate lr_schedule warmup_ratio weight_decay adam_beta1 adam_beta2 max_grad_norm "
-        "max_skipped_updates packing pad_to_multiple_of",
+        "sft": _SFT_FREE,
         "grpo": "learning_rate lr_schedule warmup_ratio weight_decay adam_beta1 adam_beta2 max_grad_norm "
         "max_skipped_updates",
+        "memory_sft": _SFT_FREE,
+        "router": _SFT_FREE,
         "rollout": "num_workers num_cpus num_gpus memory_gib num_threads tensor_parallel_size gpu_memory_utilization "
         "kv_cache_gib enforce_eager prompts_per_chunk",
         "reward": "timeout_s num_children memory_limit_mib num_workers num_cpus memory_gib",
@@ -30,13 +37,14 @@ _SETTINGS: dict[Rule, dict[str, str]] = {
         "output": "root samples_every_steps save_final_model",
         "tracking": "backends online project run_name mlflow_uri",
         "limits": "placement_s engine_s reward_s collective_s store_s",
+        "memory": "recompute_cache",
         "": "search",  # a run of one chain has no use for it; a search compares the keys of its stages
     },
-    "steps": {"sft": "num_train_epochs max_steps", "grpo": "num_iterations num_steps"},
-    "product": {"sft": "per_device_train_batch_size gradient_accumulation_steps", "learner": "num_workers"},
-    "content": {"model": "name hub revision", "data": "name hub revision"},
+    "steps": {"sft": _SFT_STEPS, "memory_sft": _SFT_STEPS, "router": _SFT_STEPS, "grpo": "num_iterations num_steps"},
+    "product": {"sft": _SFT_BATCH, "memory_sft": _SFT_BATCH, "router": _SFT_BATCH, "learner": "num_workers"},
+    "content": {"model": "name hub revision", "data": "name hub revision", "memory": "knowledge"},
     "fixed": {
-        "": "seed curriculum questions",
+        "": "seed curriculum questions memory",
         "model": "dtype master_dtype trust_remote_code lora",
         "model.lora": "r alpha dropout target_modules use_rslora init",
         "data": "layout subset train_split eval_split fields task_name answer_format prompt_template system_prompt "
@@ -47,7 +55,12 @@ _SETTINGS: dict[Rule, dict[str, str]] = {
         "curriculum": "level_order levels max_train_samples_per_level replay_ratio buffer_capacity buffer_sampling "
         "promotion",
         "curriculum.promotion": "threshold patience max_repeats every_steps",
-        "sft": "max_length too_long loss_on",
+        "sft": _SFT_FIXED,
+        "memory_sft": f"{_SFT_FIXED} train",
+        "router": f"{_SFT_FIXED} train",
+        "memory": "preset knowledge_num knowledge_length knowledge_dim num_candidates num_selected gate_rank "
+        "fusion_rank layers query query_layer decode selection positions gumbel_temperature similarity_loss_coef "
+        "diversity_loss_coef counterfactual_frac router_path fusion_path",
         "grpo": "batch_size num_generations mu epsilon epsilon_high beta normalize_std loss_aggregation "
         "drop_zero_variance_groups mask_ungraded mask_truncated",
         "rollout": "temperature top_p top_k max_prompt_length max_completion_length",
@@ -144,13 +157,12 @@ def _refusal(
 
 
 def _acts(change: Change, stages: Sequence[SFTConfig | GRPOConfig]) -> bool:
-    kinds = {"sft": SFTConfig, "grpo": GRPOConfig}
-    return any(isinstance(s, kinds[change.kind]) and getattr(s, change.key) == change.now for s in stages)
+    return any(change.kind == s.KIND and getattr(s, change.key) == change.now for s in stages)
 
 
 def changes(before: Config, now: Config) -> Iterator[Change]:
     """Everything that differs, except that stages may be added after the last one."""
-    per_stage = {"stages", "sft", "grpo", "search"}
+    per_stage = {"stages", "sft", "grpo", "memory_sft", "router", "search"}
     yield from _compared("", before.model_dump(exclude=per_stage), now.model_dump(exclude=per_stage))
     old, new = ([stage.name for stage in config.stages] for config in (before, now))
     if old != new[: len(old)]:
@@ -174,9 +186,9 @@ def _stage_changes(index: int, before: Config, now: Config) -> Iterator[Change]:
         if change.rule != "product":
             yield Change(name, change.rule, change.before, change.now, new.kind, key)
     sizes = before.batch_size(old_settings), now.batch_size(new_settings)
-    if new.kind == "sft" and sizes[0] != sizes[1]:
+    if new.kind != "grpo" and sizes[0] != sizes[1]:
         factors = "per_device_train_batch_size x gradient_accumulation_steps x learner.num_workers"
-        yield Change(f"sft.{factors}", "fixed", *sizes)
+        yield Change(f"{new.kind}.{factors}", "fixed", *sizes)
 
 
 def _compared(path: str, before: Any, now: Any, rule_path: str | None = None) -> Iterator[Change]:

@@ -1,6 +1,6 @@
 """Optimizer, supervised fine-tuning, GRPO and spectral refactoring."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -64,6 +64,8 @@ class TrainerConfig(StrictModel):
 class SFTConfig(OptimizerConfig):
     """Supervised fine-tuning on worked solutions."""
 
+    KIND: ClassVar[str] = "sft"
+
     per_device_train_batch_size: int = Field(16, ge=1)
     """Examples per learner worker and accumulation step."""
     gradient_accumulation_steps: int = Field(1, ge=1)
@@ -86,8 +88,40 @@ class SFTConfig(OptimizerConfig):
     """Rows are padded to a multiple of this many tokens; packed rows in bfloat16 on a CPU to a multiple of 64."""
 
 
+class MemorySFTConfig(SFTConfig):
+    """Supervised fine-tuning of an explicit memory's modules through the frozen backbone. docs/memory.md."""
+
+    KIND: ClassVar[str] = "memory_sft"
+
+    learning_rate: float = Field(5e-5, gt=0)
+    """The learning rate after warm-up."""
+    packing: Literal[False] = False
+    """Examples are padded: noise and positions are those of an example, not of a row."""
+    train: list[Literal["memory_gate", "gated_memory_fusion", "memory_norm", "product_keys"]] = Field(
+        default=["memory_gate", "gated_memory_fusion", "memory_norm"], min_length=1
+    )
+    """The parts that train. A pooled router trains in router stages alone."""
+
+
+class RouterConfig(SFTConfig):
+    """Training of an explicit memory's router: questions find their entries. docs/memory.md."""
+
+    KIND: ClassVar[str] = "router"
+
+    learning_rate: float = Field(1e-3, gt=0)
+    """The learning rate after warm-up."""
+    packing: Literal[False] = False
+    """Questions are padded."""
+    train: list[Literal["memory_gate", "memory_norm", "product_keys"]] = Field(
+        default=["memory_gate", "memory_norm"], min_length=1
+    )
+    """The parts that train."""
+
+
 class GRPOConfig(OptimizerConfig):
     """Group relative policy optimization. arXiv:2402.03300."""
+
+    KIND: ClassVar[str] = "grpo"
 
     learning_rate: float = Field(1e-6, gt=0)
     """The learning rate after warm-up."""

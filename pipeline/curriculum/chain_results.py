@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, RootModel, ValidationError
 
+from pipeline.config import StageKind
 from pipeline.curriculum.forgetting import ChainAnswers, chain_answers
 from pipeline.curriculum.markers import read_markers
 from pipeline.curriculum.stage_queue import ChainStatus
@@ -26,7 +27,7 @@ class StageRecord(BaseModel):
     """A stage in ``chains.json``."""
 
     name: str
-    kind: Literal["sft", "grpo"]
+    kind: StageKind
     levels: list[str] | None
     """The levels it trained on. None: all."""
     key: str | None

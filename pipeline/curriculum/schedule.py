@@ -95,7 +95,7 @@ class StageSchedule:
         """
         self.progress.skipped_in_a_row = 0 if is_made else self.progress.skipped_in_a_row + 1
         if self.progress.skipped_in_a_row >= self.settings.max_skipped_updates:
-            kind = "grpo" if isinstance(self.settings, GRPOConfig) else "sft"
+            kind = self.settings.KIND
             raise TrainingError(
                 f"stage {self.progress.stage} must have finite losses and gradients, got {kind}.max_skipped_updates="
                 f"{self.settings.max_skipped_updates} updates in a row without, up to step {self.progress.step + 1}: "

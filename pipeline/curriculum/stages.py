@@ -13,6 +13,7 @@ from pipeline.config import (
     PromotionConfig,
     SFTConfig,
     StageConfig,
+    StageKind,
     WriteConfig,
 )
 from pipeline.data.selection import natural_order
@@ -38,7 +39,7 @@ class StageSpec:
 
     name: str
     """Also names its directory, ``checkpoints/<name>``, and is part of the seed of its order of problems."""
-    kind: Literal["sft", "grpo"]
+    kind: StageKind
     levels: tuple[str, ...] | None
     """The levels it trains on. None: all levels of its problems."""
     problems: ProblemFilter

@@ -84,6 +84,15 @@ class Row:
             )
         return messages
 
+    def items(self, name: str) -> list[Any]:
+        """The items of a field that is a list, as they are; empty if the row lacks it. Raises DataError for others."""
+        value = lookup(self._values, name)
+        if value is ABSENT or value is None:
+            return []
+        if not isinstance(value, list):
+            raise DataError(f"{self._place}: field {name} must be a list, got {value!r:.80}.")
+        return value
+
     def _message(self, item: Any, name: str) -> Message:
         keys = {key for key, value in item.items() if value is not None} if isinstance(item, dict) else set()
         if keys != {"role", "content"} or item["role"] not in get_args(Role) or not isinstance(item["content"], str):

@@ -39,3 +39,8 @@ def torch_dtype(name: str) -> torch.dtype:
     """``auto`` means the best dtype for this machine's CPU."""
     dtype: torch.dtype = getattr(torch, choose_dtype(name) if name == "auto" else name)
     return dtype
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Within the block, matrix products are computed in ``dtype``; float32 changes nothing."""
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)

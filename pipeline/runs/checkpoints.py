@@ -7,7 +7,7 @@ import fcntl
 import json
 import pickle
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from math import isfinite
@@ -24,6 +24,9 @@ from pipeline.files import link, sha256, sync, write_json, write_jsonl
 from pipeline.runs.records import read_jsonl
 
 WRITTEN = "written.jsonl"
+POLICY = "policy.safetensors"
+MEMORY_FILES = "memory_step_*.safetensors"
+"""The parts of an explicit memory, in place of the policy."""
 
 
 @dataclass
@@ -73,6 +76,10 @@ class Checkpoint:
     reference: dict[str, Tensor] | None
 
 
+def memory_file(step: int) -> str:
+    return MEMORY_FILES.replace("*", str(step))
+
+
 class CheckpointStore:
     """The checkpoints of one run. Each is written under a hidden name, then renamed: none is ever seen incomplete."""
 
@@ -87,6 +94,7 @@ class CheckpointStore:
         reference: dict[str, Tensor] | None,
         replay: dict[str, Any] | None = None,
         written: Sequence[dict[str, Any]] | None = None,
+        memory: Mapping[str, str] | None = None,
     ) -> Path:
         """Write one checkpoint, all of it or nothing, and point ``checkpoint_last`` at it.
 
@@ -97,13 +105,14 @@ class CheckpointStore:
             replay: plain JSON; None outside a curriculum. ``buffer``: the state of the replay buffer; ``trained``: the
                 problems that this stage adds to it.
             written: rows of the problems that were written at the stage's end; None if none were.
+            memory: metadata of an explicit memory, whose file others can load; None without one.
         """
         final = self.path / f"step_{progress.step:06d}{'_done' if progress.stage_done else ''}"
         partial = self.path / f".{final.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         policy = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-        save_file(policy, partial / "policy.safetensors")
+        save_file(policy, partial / (memory_file(progress.step) if memory else POLICY), dict(memory or {}) or None)
         if reference is not None:
             save_file({name: t.contiguous() for name, t in reference.items()}, partial / "reference.safetensors")
         torch.save(optimizer, partial / "optimizer.pt")
@@ -210,7 +219,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(
             path=path,
             progress=read_progress(path),
-            tensors=load_file(path / "policy.safetensors"),
+            tensors=load_file(next(path.glob(MEMORY_FILES), path / POLICY)),
             optimizer=torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True),
             reference=load_file(reference) if reference.exists() else None,
         )

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 PHASES: dict[str, tuple[str, ...]] = {
     "sft": ("learner",),
+    "memory_sft": ("learner",),
+    "router": ("learner",),
     "grpo": ("rollout", "reward", "learner", "weight_sync"),
 }
 """Timed phases of a training step, by stage kind."""

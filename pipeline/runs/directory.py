@@ -35,6 +35,7 @@ class RunDirectory:
         self.logs = self.path / "logs"
         self.final_model = self.path / "final_model"
         self.final_adapter = self.path / "final_adapter"
+        self.final_memory = self.path / "final_memory"
 
     @classmethod
     def create(cls, config: Config) -> "RunDirectory":

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Config, DataConfig, ModelConfig
+from pipeline.config import Config, DataConfig, MemoryConfig, ModelConfig
 from pipeline.data.sources import source_digest, split_expression
-from pipeline.errors import CheckpointError
-from pipeline.files import write_json
+from pipeline.errors import CheckpointError, DataError
+from pipeline.files import sha256, write_json
 from pipeline.models.hub import model_files
 from pipeline.types import SplitName
 
@@ -27,6 +27,8 @@ class Inputs:
     """By use, ``train`` or ``eval``: source by digest, for a search all that its chains use."""
     frozen: dict[str, dict[str, str]] = field(default_factory=dict)
     """Files of a solver and a teacher, by model: digest by name."""
+    knowledge: str = ""
+    """Digest of the entries of an explicit memory; empty without one."""
 
     @classmethod
     def of(
@@ -46,6 +48,7 @@ class Inputs:
             described | {"files": model_files(model_path, with_code=model.trust_remote_code)},
             {"train": _digests([config.data for config in configs], "train"), "eval": _digests(evaluated, "eval")},
             {name: model_files(path, with_code=model.trust_remote_code) for name, path in (frozen or {}).items()},
+            _knowledge_digest(configs[0].memory),
         )
 
     @classmethod
@@ -71,6 +74,8 @@ class Inputs:
         models = [("model", self.model["files"], now.model["files"])]
         models += [(name, files, now.frozen.get(name, files)) for name, files in self.frozen.items()]
         files = [line for model in models for line in _file_differences(*model)]
+        if self.knowledge != now.knowledge:
+            files.append(f"memory.knowledge: was {self.knowledge or 'none'}, is {now.knowledge or 'none'}")
         return [*files, *self._data_differences(now)]
 
     def _data_differences(self, now: "Inputs") -> Iterator[str]:
@@ -85,6 +90,13 @@ def _file_differences(model: str, before: dict[str, str], now: dict[str, str]) -
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             yield f"{model} file {name}: was {before.get(name, 'missing')}, is {now.get(name, 'missing')}"
+
+
+def _knowledge_digest(memory: MemoryConfig | None) -> str:
+    try:
+        return sha256(Path(memory.knowledge))[:16] if memory else ""
+    except OSError as error:
+        raise DataError(f"memory.knowledge cannot be read: {error.filename}: {error.strerror}.") from None
 
 
 def _digests(configs: Sequence[DataConfig], split: SplitName) -> dict[str, str]:

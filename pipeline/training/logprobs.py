@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.attention import packing_arguments
+from pipeline.models.device import autocast
 from pipeline.training.batching import MicroBatch, TokenSequence, micro_batches
 
 
 def next_token_logits(model: nn.Module, batch: MicroBatch, dtype: torch.dtype) -> Tensor:
     """Logits [B, T, V] for the batch's targets, computed in ``dtype``; other positions are never projected."""
-    device_type = batch.input_ids.device.type
     packed = packing_arguments(model, batch.lengths, batch.input_ids.device) if batch.lengths else {}
-    with torch.autocast(device_type, dtype=dtype, enabled=dtype != torch.float32):
+    with autocast(batch.input_ids.device, dtype):
         output = model(input_ids=batch.input_ids, logits_to_keep=batch.positions, use_cache=False, **packed)
     return cast(Tensor, output.logits)
 

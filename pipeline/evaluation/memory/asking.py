@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ class Asking:
 
     conditions: Sequence[str]
     end_ids: Sequence[int]
-    data: DataConfig = DataConfig()
+    data: DataConfig = field(default_factory=DataConfig)
     """How the questions are asked."""
     batch_size: int = 32
     max_new_tokens: int = 24

@@ -73,7 +73,7 @@ def set_trainable(memory: ExplicitMemory, parts: Sequence[str], *, router: bool)
         router: train the parts of the pooled router. False: those of the layers.
     """
     chosen = {*parts, "memory_attention"} if "gated_memory_fusion" in parts else {*parts}
-    chosen |= {"pooling"} if "memory_gate" in parts else set()
+    chosen |= {"pooling", "log_temperature"} if "memory_gate" in parts else set()
     for name, parameter in memory.named_parameters():
         is_router = name.startswith("router.")
         parameter.requires_grad_(is_router == router and not chosen.isdisjoint(name.split(".")))

@@ -14,17 +14,13 @@ from torch import Tensor
 from pipeline.config.memory import MemoryConfig
 from pipeline.errors import CheckpointError, ModelError
 
-PATTERN = "memory_step_*.safetensors"
 PREFIX = "explicit_memory."
 """Begins the tensors' names, as it does in the backbone that the memory is attached to."""
 _FORM = (
-    "knowledge_num knowledge_length knowledge_dim gate_rank fusion_rank layers query query_layer decode positions"
-).split()
+    *("knowledge_num", "knowledge_length", "knowledge_dim", "gate_rank", "fusion_rank"),
+    *("layers", "query", "query_layer", "decode", "positions"),
+)
 """Settings that a memory is the same for."""
-
-
-def file_name(step: int) -> str:
-    return f"memory_step_{step}.safetensors"
 
 
 @dataclass(frozen=True)

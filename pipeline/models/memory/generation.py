@@ -19,7 +19,14 @@ from torch.nn import functional as F
 from pipeline.models.memory.attach import memory_of
 from pipeline.models.memory.bank import KnowledgeBank
 from pipeline.models.memory.memory import ExplicitMemory, Reading, Selection
-from pipeline.models.memory.prompts import PromptStates, answer_output, continued_output, padded_right, read_prompts
+from pipeline.models.memory.prompts import (
+    PromptStates,
+    answer_output,
+    continued_output,
+    padded_right,
+    read_prompts,
+    stacked_cache,
+)
 
 Pick = Callable[[Tensor], Tensor]
 """Chooses tokens [B] by their logits [B, V]."""
@@ -77,8 +84,7 @@ def read_whole_prompts(model: Any, prompts: Sequence[Sequence[int]]) -> PromptSt
     device = model.get_input_embeddings().weight.device
     input_ids, mask = padded_right([prompt[:-1] for prompt in prompts], device)
     output = model.get_decoder()(input_ids=input_ids, attention_mask=mask.long(), use_cache=True)
-    layers = output.past_key_values.layers
-    return PromptStates(tuple(x.keys for x in layers), tuple(x.values for x in layers), output.last_hidden_state, mask)
+    return PromptStates(stacked_cache(output), output.last_hidden_state, mask)
 
 
 @torch.no_grad()

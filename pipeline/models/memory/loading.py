@@ -15,7 +15,7 @@ from pipeline.errors import DataError
 from pipeline.models.hub import model_files
 from pipeline.models.memory.attach import attach_memory
 from pipeline.models.memory.bank import PADDING
-from pipeline.models.memory.files import PREFIX, MemoryFile, backbone_digest, check_fits, read_memory
+from pipeline.models.memory.files import PREFIX, MemoryFile, backbone_digest, check_fits, describe, read_memory
 from pipeline.models.memory.index import build_index, cached_index, index_digest, use_index
 from pipeline.models.memory.memory import ExplicitMemory
 from pipeline.models.policy import load_policy
@@ -30,18 +30,30 @@ class MemoryModel:
 
     backbone: Any
     memory: ExplicitMemory
-    backbone_digest: str
-    knowledge_digest: str
+
+
+def as_entry(text: str) -> str:
+    """An entry as it is tokenized: as if within a text, so that its first word has the tokens it has in a question."""
+    return f" {text.strip()}"
 
 
 def entry_token_ids(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> tuple[Tensor, int]:
     """The first ``length`` tokens of each entry, [E, L] int32, padded with PADDING; and how many were longer."""
-    encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    encoded = tokenizer([as_entry(text) for text in texts], add_special_tokens=False)["input_ids"]
     token_ids = torch.full((len(texts), length), PADDING, dtype=torch.int32)
     for row, ids in enumerate(encoded):
         kept = ids[:length]
         token_ids[row, : len(kept)] = torch.tensor(kept, dtype=torch.int32)
     return token_ids, sum(len(ids) > length for ids in encoded)
+
+
+def check_room(num_entries: int, memory: MemoryConfig) -> None:
+    """Raises DataError if there are more entries than slots, or none."""
+    if not 0 < num_entries <= memory.knowledge_num:
+        raise DataError(
+            f"memory.knowledge must have 1 to memory.knowledge_num={memory.knowledge_num} entries, got {num_entries}. "
+            "Raise knowledge_num, or leave some out."
+        )
 
 
 def load_memory_model(
@@ -64,11 +76,7 @@ def load_memory_model(
         DataError: there are more entries than slots.
         ModelError: it cannot be loaded, or the file was trained with another backbone.
     """
-    if len(texts) > memory.knowledge_num:
-        raise DataError(
-            f"memory.knowledge must have at most memory.knowledge_num={memory.knowledge_num} entries, got "
-            f"{len(texts)}. Raise knowledge_num, or leave some out."
-        )
+    check_room(len(texts), memory)
     backbone = load_policy(path, model, frozen=True)
     own = attach_memory(backbone, memory, seed)
     digest = backbone_digest(model_files(path, with_code=model.trust_remote_code))
@@ -81,7 +89,8 @@ def load_memory_model(
     knowledge = _fill(own, token_ids, cache, seed, next((saved for saved, _ in files), None))
     for saved, part in files:
         _load_part(own, saved, part)
-    return MemoryModel(backbone, own, digest, knowledge)
+    own.metadata = describe(memory, digest, knowledge)
+    return MemoryModel(backbone, own)
 
 
 def _pretrained(memory: MemoryConfig) -> list[tuple[MemoryFile, str]]:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.config.memory import MemoryConfig
+from pipeline.models.device import autocast
 from pipeline.models.memory.bank import PADDING, KnowledgeBank
-from pipeline.models.memory.modules import GatedMemoryFusion, MemoryGate, MemoryNorm, linear
+from pipeline.models.memory.modules import EntryAttention, GatedMemoryFusion, MemoryGate, MemoryNorm
 from pipeline.models.memory.noise import gumbel_noise
 from pipeline.models.memory.product_keys import ProductKeys, top_slots
 from pipeline.models.memory.router import MemoryRouter
@@ -62,23 +63,8 @@ class MemoryLayer(nn.Module):
             self.memory_gate = MemoryGate(d, config.knowledge_dim, config.gate_rank)
             self.product_keys = ProductKeys(config.side, config.knowledge_dim)
         if config.decode == "attention":
-            self.memory_attention = EntryAttention(d, config.fusion_rank)
+            self.memory_attention = EntryAttention(d, config.fusion_rank or d, config.knowledge_length)
         self.gated_memory_fusion = GatedMemoryFusion(d, config.fusion_rank)
-
-
-class EntryAttention(nn.Module):
-    """Attention of hidden states over the token embeddings of entries."""
-
-    def __init__(self, d: int, rank: int | None) -> None:
-        super().__init__()
-        self.query, self.key = linear(d, d, rank), linear(d, d, rank)
-
-    def forward(self, hidden: Tensor, vectors: Tensor, mask: Tensor) -> Tensor:
-        """Hidden [B, T, d] and token embeddings [B, J, d] with their mask [B, J] to [B, T, d]."""
-        attended = F.scaled_dot_product_attention(
-            self.query(hidden), self.key(vectors), vectors.to(hidden.dtype), attn_mask=mask[:, None, :]
-        )
-        return attended
 
 
 class ExplicitMemory(nn.Module):
@@ -99,6 +85,8 @@ class ExplicitMemory(nn.Module):
         self.router = MemoryRouter(config, d) if is_pooled else None
         self.layers = nn.ModuleDict({str(layer): MemoryLayer(config, d) for layer in layers})
         self._reading: Reading | None = None
+        self.metadata: dict[str, str] = {}
+        """Of its files: configuration, and digests of backbone and entries."""
 
     @property
     def embedding(self) -> Tensor:
@@ -127,7 +115,7 @@ class ExplicitMemory(nn.Module):
             reading.hidden[layer] = hidden
             return hidden
         dtype = hidden.dtype
-        with torch.autocast(hidden.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        with autocast(hidden.device, dtype):
             added = self._read(layer, hidden, reading).to(dtype)
         if reading.positions is not None:
             added = torch.where(reading.positions[..., None], added, 0)
@@ -140,14 +128,14 @@ class ExplicitMemory(nn.Module):
             return cast(Tensor, modules.gated_memory_fusion(normed, self._decoded(modules, normed, reading.entries)))
         selection, memory = self._selected(modules, layer, normed, reading.seeds)
         reading.selections[layer] = selection
-        return modules.gated_memory_fusion(normed, memory) * selection.similarity.clamp(0, 1)[..., None]
+        return cast(Tensor, modules.gated_memory_fusion(normed, memory)) * selection.similarity.clamp(0, 1)[..., None]
 
     def _decoded(self, modules: MemoryLayer, normed: Tensor, entries: Tensor) -> Tensor:
         """The given entries [B, M, L] as hidden states [B, T, d] of root mean square 1."""
         token_ids = entries.flatten(1)
         vectors = _unit_rms(self._vectors(token_ids))
         if self.config.decode == "attention":
-            return cast(Tensor, modules.memory_attention(normed, vectors, token_ids != PADDING))
+            return _unit_rms(modules.memory_attention(normed, vectors, token_ids != PADDING))
         mask = (token_ids != PADDING)[..., None]
         mean = (vectors * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)
         return _unit_rms(mean).expand_as(normed)

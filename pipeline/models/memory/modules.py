@@ -3,11 +3,15 @@
 Shapes: hidden states [..., d] of the backbone; queries [..., K].
 """
 
+import math
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+TEMPERATURES = (1.0, 100.0)
+"""Limits of the learned temperatures that multiply cosines."""
 
 
 class LowRankLinear(nn.Module):
@@ -34,11 +38,11 @@ class MemoryNorm(nn.RMSNorm):
 class ResidualBlock(nn.Module):
     """x + down(GELU(up(LayerNorm(x)))), twice as wide inside."""
 
-    def __init__(self, d: int, rank: int) -> None:
+    def __init__(self, d: int, rank: int | None) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(d)
-        self.up = LowRankLinear(d, 2 * d, rank, bias=True)
-        self.down = LowRankLinear(2 * d, d, rank, bias=True)
+        self.up = linear(d, 2 * d, rank, bias=True)
+        self.down = linear(2 * d, d, rank, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + cast(Tensor, self.down(F.gelu(self.up(self.norm(x)))))
@@ -48,20 +52,50 @@ class MemoryGate(nn.Module):
     """Queries of the product keys, and the temperature of their scores.
 
     Args:
-        rank: of the projections; with it there is a residual block between them. None: one full projection.
+        rank: of the projections. None: full matrices.
     """
 
     def __init__(self, d: int, knowledge_dim: int, rank: int | None) -> None:
         super().__init__()
-        query = linear(d, knowledge_dim, rank)
-        if rank is None:
-            self.query: nn.Module = query
-        else:
-            self.query = nn.Sequential(LowRankLinear(d, d, rank), ResidualBlock(d, rank), nn.LayerNorm(d), query)
-        self.temperature = nn.Parameter(torch.tensor(10.0))
+        self.query = nn.Sequential(
+            linear(d, d, rank), ResidualBlock(d, rank), nn.LayerNorm(d), linear(d, knowledge_dim, rank)
+        )
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(10.0)))
 
     def forward(self, hidden: Tensor) -> Tensor:
         return cast(Tensor, self.query(hidden))
+
+    @property
+    def temperature(self) -> Tensor:
+        """Multiplies the cosines of the product keys, within limits."""
+        return clamped_temperature(self.log_temperature)
+
+
+class EntryAttention(nn.Module):
+    """Attention of hidden states over the token embeddings of entries, which are its values as they are.
+
+    Args:
+        dim: of queries and keys.
+        length: tokens of an entry.
+    """
+
+    def __init__(self, d: int, dim: int, length: int) -> None:
+        super().__init__()
+        self.query, self.key = nn.Linear(d, dim, bias=False), nn.Linear(d, dim, bias=False)
+        self.position = nn.Parameter(torch.zeros(length, dim))
+
+    def forward(self, hidden: Tensor, vectors: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states [B, T, d] and the embeddings [B, M L, d] of M entries, with their mask [B, M L], to
+        [B, T, d]."""
+        keys = self.key(vectors)
+        keys = keys + self.position.to(keys.dtype).repeat(keys.shape[1] // len(self.position), 1)
+        scores = self.query(hidden) @ keys.transpose(1, 2) * self.position.shape[1] ** -0.5
+        weights = scores.float().masked_fill(~mask[:, None, :], -1e9).softmax(dim=-1)
+        return weights @ vectors.float()
+
+
+def clamped_temperature(logarithm: Tensor) -> Tensor:
+    return logarithm.exp().clamp(*TEMPERATURES)
 
 
 class GatedMemoryFusion(nn.Module):

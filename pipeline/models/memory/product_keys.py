@@ -10,9 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SCORE_LIMITS = (1.0, 100.0)
-"""Limits of the learned temperature that multiplies cosines."""
-
 
 class ProductKeys(nn.Module):
     """Two sets of keys. They are computed from the bank, and frozen unless they are chosen to train."""
@@ -23,11 +20,10 @@ class ProductKeys(nn.Module):
         self.columns = nn.Parameter(torch.zeros(side, dim // 2), requires_grad=False)
 
     def forward(self, query: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores [..., S] of all rows and of all columns: cosines times the temperature, within its limits."""
-        scale = temperature.clamp(*SCORE_LIMITS)
+        """Scores [..., S] of all rows and of all columns: cosines times the temperature."""
         halves = query.unflatten(-1, (2, -1)).unbind(-2)
         row_scores, column_scores = (
-            scale * F.normalize(half, dim=-1) @ F.normalize(keys.to(query.dtype), dim=-1).T
+            temperature * F.normalize(half, dim=-1) @ F.normalize(keys.to(query.dtype), dim=-1).T
             for half, keys in zip(halves, (self.rows, self.columns), strict=True)
         )
         return row_scores, column_scores

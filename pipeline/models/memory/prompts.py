@@ -21,9 +21,8 @@ from pipeline.models.memory.attach import memory_of
 class PromptStates:
     """Prompts without their last token, padded on the right."""
 
-    keys: tuple[Tensor, ...]
-    """Of each layer: [B, heads, P, D]."""
-    values: tuple[Tensor, ...]
+    cache: Tensor
+    """[layers, 2, B, heads, P, D]: keys and values of every layer; of no layer if they are not needed."""
     hidden: Tensor
     """[B, P, d]: after ``query_layer`` decoder layers."""
     mask: Tensor
@@ -37,33 +36,37 @@ class PromptStates:
         """Some of the prompts, without padding that none of them needs."""
         mask = self.mask[rows]
         longest = int(mask.sum(dim=1).max())
-        keys, values = (tuple(t[rows, :, :longest] for t in part) for part in (self.keys, self.values))
-        return PromptStates(keys, values, self.hidden[rows, :longest], mask[:, :longest])
+        return PromptStates(self.cache[:, :, rows, :, :longest], self.hidden[rows, :longest], mask[:, :longest])
 
     def clone(self) -> "PromptStates":
         """A copy that does not keep a larger batch in memory."""
-        keys, values = (tuple(t.clone() for t in part) for part in (self.keys, self.values))
-        return PromptStates(keys, values, self.hidden.clone(), self.mask.clone())
+        return PromptStates(self.cache.clone(), self.hidden.clone(), self.mask.clone())
 
     @property
     def num_bytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values, self.hidden, self.mask))
+        return sum(tensor.numel() * tensor.element_size() for tensor in (self.cache, self.hidden, self.mask))
 
 
 def join(states: Sequence[PromptStates]) -> PromptStates:
     """One batch of several."""
     longest = max(state.mask.shape[1] for state in states)
 
-    def padded(tensors: Sequence[Tensor], dim: int) -> Tensor:
-        shapes = [[0, 0] * (t.ndim - 1 - dim) + [0, longest - t.shape[dim]] for t in tensors]
-        return torch.cat([nn.functional.pad(t, shape) for t, shape in zip(tensors, shapes, strict=True)])
+    def joined(tensors: Sequence[Tensor], batch_dim: int, padded_dim: int) -> Tensor:
+        shape = list(tensors[0].shape)
+        shape[batch_dim], shape[padded_dim] = sum(t.shape[batch_dim] for t in tensors), longest
+        whole = tensors[0].new_zeros(shape)
+        start = 0
+        for tensor in tensors:
+            part = whole.narrow(batch_dim, start, tensor.shape[batch_dim])
+            part.narrow(padded_dim, 0, tensor.shape[padded_dim]).copy_(tensor)
+            start += tensor.shape[batch_dim]
+        return whole
 
-    keys, values = (
-        tuple(padded(layer, 2) for layer in zip(*parts, strict=True))
-        for parts in ([state.keys for state in states], [state.values for state in states])
+    return PromptStates(
+        joined([state.cache for state in states], 2, 4),
+        joined([state.hidden for state in states], 0, 1),
+        joined([state.mask for state in states], 0, 1),
     )
-    hidden, mask = padded([state.hidden for state in states], 1), padded([state.mask for state in states], 1)
-    return PromptStates(keys, values, hidden, mask)
 
 
 @torch.no_grad()
@@ -77,11 +80,19 @@ def read_prompts(model: Any, prompts: Sequence[Sequence[int]], *, keys: bool = T
     assert memory is not None
     decoder, query_layer = model.get_decoder(), memory.config.query_layer
     input_ids, mask = padded_right([prompt[:-1] for prompt in prompts], memory.embedding.device)
-    with memory.reading(None), _hidden_after(decoder, query_layer) as found:
-        with decoder_of_layers(decoder, None if keys else query_layer):
-            output = decoder(input_ids=input_ids, attention_mask=mask.long(), use_cache=keys)
-    layers = output.past_key_values.layers if keys else []
-    return PromptStates(tuple(l.keys for l in layers), tuple(l.values for l in layers), found[0], mask)
+    with (
+        memory.reading(None),
+        _hidden_after(decoder, query_layer) as found,
+        decoder_of_layers(decoder, None if keys else query_layer),
+    ):
+        output = decoder(input_ids=input_ids, attention_mask=mask.long(), use_cache=keys)
+    cache = stacked_cache(output) if keys else found[0].new_zeros(0, 2, len(mask), 1, mask.shape[1], 1)
+    return PromptStates(cache, found[0], mask)
+
+
+def stacked_cache(output: Any) -> Tensor:
+    """Keys and values of a decoder's output, as ``PromptStates`` holds them."""
+    return torch.stack([torch.stack([layer.keys, layer.values]) for layer in output.past_key_values.layers])
 
 
 def padded_right(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -98,7 +109,7 @@ def answer_output(model: Any, states: PromptStates, input_ids: Tensor) -> Any:
     from transformers import DynamicCache
 
     cache = DynamicCache(config=model.config)
-    for layer, (keys, values) in enumerate(zip(states.keys, states.values, strict=True)):
+    for layer, (keys, values) in enumerate(states.cache):
         cache.update(keys, values, layer)
     return _continued(model, cache, states.mask, states.lengths, input_ids)
 

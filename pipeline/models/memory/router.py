@@ -3,15 +3,20 @@
 Shapes: B prompts of P tokens; hidden size d; queries of K dimensions; M selected entries.
 """
 
+import math
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.config.memory import MemoryConfig
 from pipeline.models.memory.bank import KnowledgeBank
-from pipeline.models.memory.modules import MemoryGate, MemoryNorm
+from pipeline.models.memory.modules import MemoryGate, MemoryNorm, clamped_temperature
 from pipeline.models.memory.product_keys import ProductKeys, top_slots
+
+POOLING_WIDTH = 64
+"""Hidden units of the network that scores positions."""
 
 
 class MemoryRouter(nn.Module):
@@ -21,9 +26,10 @@ class MemoryRouter(nn.Module):
         super().__init__()
         self._config = config
         self.memory_norm = MemoryNorm(d, eps=1e-6)
-        self.pooling = nn.Linear(d, 1, bias=False)
+        self.pooling = nn.Sequential(nn.Linear(d, POOLING_WIDTH), nn.GELU(), nn.Linear(POOLING_WIDTH, 1))
         self.memory_gate = MemoryGate(d, config.knowledge_dim, config.gate_rank)
         self.product_keys = ProductKeys(config.side, config.knowledge_dim)
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(15.0)))
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Hidden states [B, P, d] of prompts, with their mask [B, P], to queries [B, K]."""
@@ -31,6 +37,11 @@ class MemoryRouter(nn.Module):
         scores = self.pooling(normed)[..., 0].masked_fill(~mask, float("-inf"))
         pooled = (scores.softmax(dim=-1)[..., None] * normed).sum(dim=1)
         return cast(Tensor, self.memory_gate(pooled))
+
+    @property
+    def temperature(self) -> Tensor:
+        """Multiplies cosines with knowledge embeddings, within limits."""
+        return clamped_temperature(self.log_temperature)
 
     def scores(self, query: Tensor) -> tuple[Tensor, Tensor]:
         """Scores [B, S] of rows and columns of the product keys."""

@@ -99,7 +99,9 @@ def _matched_columns(points: Floats, rows: Indices, column_keys: Floats) -> Indi
 
 def _means(points: Floats, labels: Indices, before: Floats) -> Floats:
     """Normalized mean of each cluster's points; an empty cluster stays where it was."""
-    members = csr_array((np.ones(len(points), np.float32), (labels, np.arange(len(points)))), (len(before), len(points)))
+    members = csr_array(
+        (np.ones(len(points), np.float32), (labels, np.arange(len(points)))), (len(before), len(points))
+    )
     counts = np.bincount(labels, minlength=len(before))
     return np.where(counts[:, None] > 0, _normalized(members @ points), before)
 

@@ -50,7 +50,7 @@ def answers(rows: list[Row], name: str) -> list[str]:
 @pytest.fixture(scope="module")
 def routed() -> list[Row]:
     model = tiny_llama()
-    with_memory(model, "routed", TEXTS, num_candidates=9)
+    with_memory(model, "routed", TEXTS, num_candidates=16)
     return asker(model).ask(QUESTIONS)
 
 
@@ -87,7 +87,7 @@ def test_ranked_is_the_option_with_the_likeliest_tokens():
 
 def test_the_router_reads_the_same_entries_in_generation(routed):
     model = tiny_llama()
-    with_memory(model, "routed", TEXTS, num_candidates=9)
+    with_memory(model, "routed", TEXTS, num_candidates=16)
     tokenizer = tiny_tokenizer()
     prompt = tokenizer.apply_chat_template(
         [QUESTIONS[1].conversations[0]], add_generation_prompt=True, return_dict=False

@@ -1,0 +1,1 @@
+"""Training of an explicit memory: examples with their entries, and the losses of its fusion and its router."""
