@@ -106,4 +106,4 @@ def _of_layer(
 
 def entry_text(tokenizer: Tokenizer, token_ids: Sequence[int]) -> str:
     """An entry as it is in the bank: cut off if its sentence is longer."""
-    return tokenizer.decode([token for token in token_ids if token != PADDING])
+    return tokenizer.decode([token for token in token_ids if token != PADDING]).strip()
