@@ -1,4 +1,4 @@
-"""Train the router of an explicit memory alone: the stages of kind router of a recipe."""
+"""Train the router of an explicit memory alone: the recipe's router stages, or one with its router settings."""
 
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,12 @@ DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "memory_smollm2.yaml
 
 def train(config: Any, resumed: Any) -> None:
     from actors.driver.launch import run
-    from pipeline.errors import ConfigError
+    from pipeline.config import StageConfig, with_settings
 
     stages = [stage for stage in config.stages if stage.kind == "router"]
-    if not stages:
-        raise ConfigError("stages must have one of kind router, got none. Use a recipe such as memory_smollm2.yaml.")
-    run_directory = run(config.model_copy(update={"stages": stages}), resumed)
+    stages = stages or [StageConfig(name="router", kind="router")]
+    config = with_settings(config, {"stages": [stage.model_dump() for stage in stages]})
+    run_directory = run(config, resumed)
     print(f"report: {run_directory.path / 'report.html'}")
 
 

@@ -53,6 +53,24 @@ class Ranks:
         dist.all_gather_object(parts, items)
         return [item for part in parts for item in part]
 
+    def to_first(self, tensor: torch.Tensor | None, owner: int, like: torch.Tensor) -> torch.Tensor | None:
+        """One worker's tensor on rank 0, where it is moved to the CPU; None on the others. Workers that are neither
+        need not take part.
+
+        Args:
+            tensor: the owner's; ignored elsewhere.
+            like: has its shape, precision and device.
+        """
+        if self.is_first:
+            if owner == self.rank:
+                return tensor
+            received = torch.empty_like(like, memory_format=torch.contiguous_format)
+            dist.recv(received, src=owner)
+            return received.cpu()
+        if owner == self.rank and tensor is not None:
+            dist.send(tensor.contiguous(), dst=0)
+        return None
+
     def from_first(self, make: Callable[[], T]) -> T:
         """Make a value on rank 0 and give it to all workers."""
         values = [make() if self.is_first else None]

@@ -60,7 +60,8 @@ class LearnerSession:
         torch.manual_seed(derive_seed(self.config.seed, "init"))
         self.examples = _stage_examples(setup)
         self.model, self.tokenizer = load_stage_model(setup, self.ranks)
-        self.policy = PolicyUpdater(self.model, self.stage.settings, self.config.trainer, self.ranks)
+        shards = self.config.learner.shard_optimizer
+        self.policy = PolicyUpdater(self.model, self.stage.settings, self.config.trainer, self.ranks, shards)
         self._saver = StageSaver(setup, self._run, self.model, self.policy, self.examples)
         if self.ranks.is_first:
             self._run.lock_for_learner()
@@ -198,10 +199,17 @@ class LearnerSession:
             metrics |= {"learning_rate": self.policy.learning_rate, "learner_memory_gib": self.memory.peak_gib}
             metrics |= self.memory.lap()
             self.recorder.step(self.progress, metrics, self.clock.lap(PHASES[self.stage.kind]))
-            if is_scored or self._saver.is_due(self.progress.stage_step):
-                self.recorder.sync()
-                self._saver.checkpoint(self.schedule, self.clock)
-                self.recorder.memory(self.memory.points)
+        if self.policy.agree(is_scored or self._saver.is_due(self.progress.stage_step)):
+            self._checkpoint()
+
+    def _checkpoint(self, written: Sequence[dict[str, Any]] | None = None) -> None:
+        """Rank 0 writes a checkpoint; the others give it what they hold of the optimizer's state."""
+        if not self.recorder:
+            self.policy.optimizer_state()
+            return
+        self.recorder.sync()
+        self._saver.checkpoint(self.schedule, self.clock, written)
+        self.recorder.memory(self.memory.points)
 
     def finish(self) -> None:
         """Evaluate, save, and mark the stage done, in this order: a stage that is marked done is complete."""
@@ -209,12 +217,11 @@ class LearnerSession:
             self._load_best()
         self.publish_weights(self.progress.step)
         self._evaluate(self.stage.name)
+        written = self._write_problems() if self.recorder and self.stage.write else None
         if self.recorder:
-            written = self._write_problems() if self.stage.write else None
             self._saver.finish_stage(self.progress, self.tokenizer, self.dtype)
-            self.recorder.sync()
-            self._saver.checkpoint(self.schedule, self.clock, written)
-            self.recorder.memory(self.memory.points)
+        self._checkpoint(written)
+        if self.recorder:
             self.recorder.close()
             self._run.unlock()
         ray.train.report({"step": self.progress.step, "stage": self.stage.name})
@@ -223,13 +230,7 @@ class LearnerSession:
         """Training data for later stages: every problem that was written, those that are kept marked."""
         assert self.stage.write is not None
         teacher = self.config.questions.teacher if self.stage.write.by == "teacher" else None
-        rows = self._writer.write(self._setup.tasks, f"write {self.stage.name}", teacher)
-        training = reward_context(self.config).training_problems()
-        keeper = stage_keeper(self.config, training, self._setup.held_out)
-        named = [row | {"id": f"{self.stage.name}-{index:06d}"} for index, row in enumerate(rows)]  # tasks may repeat
-        judged = [keeper.judged(row) for row in named]
-        logger.info("stage %s wrote %d problems and keeps %d", *_counts(self.stage.name, judged))
-        return judged
+        return _judged(self._setup, self._writer.write(self._setup.tasks, f"write {self.stage.name}", teacher))
 
     def _load_best(self) -> None:
         best = self.ranks.from_first(lambda: self._run.checkpoints.best(self.stage.name))
@@ -241,8 +242,14 @@ class LearnerSession:
         self.engines.start_attempt()  # the engines hold other weights of this very step
 
 
-def _counts(stage: str, rows: Sequence[dict[str, Any]]) -> tuple[str, int, int]:
-    return stage, len(rows), sum(row["is_kept"] for row in rows)
+def _judged(setup: StageSetup, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of problems that a stage wrote, with names, those that are kept marked."""
+    keeper = stage_keeper(setup.config, reward_context(setup.config).training_problems(), setup.held_out)
+    named = [row | {"id": f"{setup.stage.name}-{index:06d}"} for index, row in enumerate(rows)]  # tasks may repeat
+    judged = [keeper.judged(row) for row in named]
+    num_kept = sum(row["is_kept"] for row in judged)
+    logger.info("stage %s wrote %d problems and keeps %d", setup.stage.name, len(judged), num_kept)
+    return judged
 
 
 def _stage_examples(setup: StageSetup) -> StageExamples:

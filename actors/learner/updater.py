@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from actors.learner.ranks import Ranks
+from actors.learner.shards import gather_moments, local_part, sharded_adamw
 from pipeline.config import CarryConfig, OptimizerConfig, TrainerConfig
 from pipeline.errors import CheckpointError
 from pipeline.models.policy import load_trainable, snapshot, swapped_in, trainable_tensors
@@ -27,15 +28,25 @@ class PolicyUpdater:
         settings: AdamW and gradient clipping.
         trainer: refactors LoRA adapters after an update, if configured.
         ranks: the workers that gradients are summed over.
+        shard_optimizer: each of them keeps the moments of its share of the tensors only.
     """
 
-    def __init__(self, model: nn.Module, settings: OptimizerConfig, trainer: TrainerConfig, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: OptimizerConfig,
+        trainer: TrainerConfig,
+        ranks: Ranks,
+        shard_optimizer: bool = False,
+    ) -> None:
         self.model = model
         self._ranks = ranks
         self._max_grad_norm = settings.max_grad_norm
         tensors = trainable_tensors(model)
         self._parameters = list(tensors.values())
-        self._optimizer = adamw(model, tensors, settings)
+        self._is_sharded = shard_optimizer and ranks.size > 1
+        make = sharded_adamw if self._is_sharded else torch.optim.AdamW
+        self._optimizer = adamw(model, tensors, settings, make)
         self._refactorer: SpectralRefactorer | None = None
         if trainer.name == "SpectralRefactor":
             self._refactorer = SpectralRefactorer(trainer, tensors, self._optimizer)
@@ -94,15 +105,24 @@ class PolicyUpdater:
             )
         return swapped_in(self.model, self.reference)
 
+    def agree(self, is_due: bool) -> bool:
+        """Whether a checkpoint is due: rank 0 decides if all must take part in ``optimizer_state``."""
+        return self._ranks.from_first(lambda: is_due) if self._is_sharded else is_due
+
     def optimizer_state(self) -> dict[str, Any]:
+        """The state for a checkpoint, in the same form however many workers hold it. If it is sharded, workers must all
+        call this, and rank 0 alone gets the moments."""
         groups = [{**group, "params": len(group["params"])} for group in self._optimizer.param_groups]
-        return {"state": moments(self._optimizer, self._parameters), "param_groups": groups}
+        state = moments(local_part(self._optimizer), self._parameters)
+        if self._is_sharded:
+            state = gather_moments(state, self._parameters, self._ranks)
+        return {"state": state, "param_groups": groups}
 
     def restore(self, checkpoint: Checkpoint, *, with_reference: bool = True) -> None:
         """Take weights and the optimizer's moments from a checkpoint of the same stage and, by default, the reference
         policy. Betas and weight decay may have changed since: they are those of the settings."""
         load_trainable(self.model, checkpoint.tensors)
-        load_moments(self._optimizer, self._parameters, checkpoint.optimizer["state"])
+        load_moments(local_part(self._optimizer), self._parameters, checkpoint.optimizer["state"])
         if with_reference and checkpoint.reference is not None:
             own = trainable_tensors(self.model)
             self.reference = {name: tensor.to(own[name].device) for name, tensor in checkpoint.reference.items()}
@@ -112,4 +132,4 @@ class PolicyUpdater:
         if carry.weights:
             load_trainable(self.model, checkpoint.tensors)
         if carry.optimizer:
-            load_moments(self._optimizer, self._parameters, checkpoint.optimizer["state"])
+            load_moments(local_part(self._optimizer), self._parameters, checkpoint.optimizer["state"])

@@ -136,6 +136,9 @@ class LearnerConfig(StrictModel):
     tokens_per_micro_batch: int = Field(2048, ge=16)
     """Tokens, padding included, in one forward and backward pass. Lower it if memory runs out: the gradient does not
     depend on it."""
+    shard_optimizer: bool = False
+    """Each worker keeps AdamW's moments of its share of the trained weights only, and sends the others the weights that
+    it updated. Losses and checkpoints are the same. docs/sft.md."""
     max_failures: int = Field(2, ge=0)
     """Maximum restarts of a dead worker group, from the last checkpoint."""
     release_memory_above_frac: float | None = Field(0.9, gt=0, le=1)

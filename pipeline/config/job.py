@@ -141,6 +141,11 @@ def _check_best_model(
 def _check_model(model: ModelConfig, trainer: TrainerConfig, learner: LearnerConfig) -> None:
     if trainer.name == "SpectralRefactor" and model.lora is None:
         raise ValueError("trainer.name=SpectralRefactor needs model.lora, got none: it refactors adapters")
+    if trainer.name == "SpectralRefactor" and learner.shard_optimizer and learner.num_workers > 1:
+        raise ValueError(
+            "learner.shard_optimizer must be false beside trainer.name=SpectralRefactor, got true: each of several "
+            "learners refactors the moments of all adapters"
+        )
     if model.device_map and learner.num_workers > 1:
         raise ValueError("model.device_map must be null if learner.num_workers is above 1: each has the whole model")
 

@@ -29,7 +29,7 @@ _SETTINGS: dict[Rule, dict[str, str]] = {
         "rollout": "num_workers num_cpus num_gpus memory_gib num_threads tensor_parallel_size gpu_memory_utilization "
         "kv_cache_gib enforce_eager prompts_per_chunk",
         "reward": "timeout_s num_children memory_limit_mib num_workers num_cpus memory_gib",
-        "learner": "num_cpus num_gpus memory_gib num_threads tokens_per_micro_batch max_failures "
+        "learner": "num_cpus num_gpus memory_gib num_threads tokens_per_micro_batch shard_optimizer max_failures "
         "release_memory_above_frac",
         "eval": "problems_per_level problems_per_level_at_end max_completion_length total_eval_times every_steps "
         "early_stopping_patience load_best_model_at_end",

@@ -107,6 +107,7 @@ def plan_memory(config: Config) -> LearnerMemory | None:
         max(config.learner.tokens_per_micro_batch, longest),
         with_reference=any(not isinstance(each, SFTConfig) and each.beta > 0 for each in settings),
         on_gpu=config.learner.num_gpus > 0,
+        num_shards=config.learner.num_workers if config.learner.shard_optimizer else 1,
     )
 
 
@@ -125,12 +126,19 @@ def _config_file(config: ModelConfig) -> Path | None:
 
 
 def learner_memory(
-    shape: ModelShape, config: ModelConfig, num_tokens: int, *, with_reference: bool = False, on_gpu: bool = False
+    shape: ModelShape,
+    config: ModelConfig,
+    num_tokens: int,
+    *,
+    with_reference: bool = False,
+    on_gpu: bool = False,
+    num_shards: int = 1,
 ) -> LearnerMemory:
     """Estimate from the tensors that training keeps. The process itself, and short-lived buffers, come on top.
 
     Args:
         num_tokens: tokens of the largest micro-batch. All count as targets.
+        num_shards: workers that share AdamW's moments.
     """
     compute, master = torch_dtype(config.dtype).itemsize, torch_dtype(config.master_dtype).itemsize
     base, num_trained, copies = master, shape.num_weights, 0
@@ -144,7 +152,7 @@ def learner_memory(
     return LearnerMemory(
         weights=shape.num_weights * base + (trained if config.lora else copies),
         gradients=trained,
-        optimizer=2 * trained,
+        optimizer=2 * trained // num_shards,
         reference=trained if with_reference else 0,
         activations=num_tokens * _activations_per_token(shape, config, compute, base),
         logits=num_logits * compute + max(2 * block, num_logits * compute + block),

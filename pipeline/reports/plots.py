@@ -18,6 +18,13 @@ from pipeline.runs.records import Row, number, read_evaluations
 STEP_PARTS = (*PHASES["grpo"], "other")
 """Parts that a step's seconds are drawn in. An SFT step has some of them. Checkpoints are not part of a step."""
 
+_LOSSES = {
+    "sft": "SFT loss (nats per token)",
+    "memory_sft": "fusion loss (nats per token)",
+    "router": "router loss (nats per question)",
+    "grpo": "GRPO loss",
+}
+
 
 def draw_all(run_dir: str | Path, plots_dir: str | Path) -> list[Path]:
     """Draw every plot; one without data in this run says so. Returns the files, dashboard first."""
@@ -52,17 +59,17 @@ def _draw_dashboard(figure: Figure, rows: list[Row], evaluations: list[Row]) -> 
 
 
 def _draw_loss(axes: Axes, rows: list[Row]) -> None:
-    """SFT on the left axis, GRPO on the right one: their losses differ by orders of magnitude."""
-    by_kind = {kind: [row for row in rows if row.get("kind") == kind] for kind in ("sft", "grpo")}
+    """The first kind of stage on the left axis, another on the right one: losses differ by orders of magnitude."""
+    by_kind = {kind: [row for row in rows if row.get("kind") == kind] for kind in _LOSSES}
     present = [kind for kind, of_kind in by_kind.items() if any(number(row, "loss") is not None for row in of_kind)]
     for kind in present:
         scale = axes if kind == present[0] else axes.twinx()
-        color = BLUE if kind == "sft" else ORANGE
+        color = BLUE if kind == present[0] and kind != "grpo" else ORANGE
         held_out = curve(scale, by_kind[kind], "eval_loss", RED, "held-out problems")
         curve(scale, by_kind[kind], "loss", color, "training" if held_out else None)
         if held_out:
             scale.legend()
-        scale.set_ylabel("SFT loss (nats per token)" if kind == "sft" else "GRPO loss", color=color)
+        scale.set_ylabel(_LOSSES[kind], color=color)
         scale.tick_params(axis="y", colors=color)
         if scale is not axes:
             scale.grid(False)

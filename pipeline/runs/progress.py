@@ -22,6 +22,17 @@ _WATCHED = {
         "learner_tokens_per_s": "{:.0f} tokens/s",
         "num_skipped_updates": "{:.0f} updates skipped",
     },
+    "memory_sft": {
+        "loss": "loss {:.4f}",
+        "token_accuracy": "accuracy {:.1%}",
+        "memory_similarity": "similarity {:.3f}",
+        "num_skipped_updates": "{:.0f} updates skipped",
+    },
+    "router": {
+        "loss": "loss {:.4f}",
+        "recall_at_1": "recall@1 {:.1%}",
+        "num_skipped_updates": "{:.0f} updates skipped",
+    },
     "grpo": {
         "reward_mean": "reward {:.3f}",
         "correct_frac": "correct {:.1%}",

@@ -1,7 +1,7 @@
 """AdamW for a policy: which parameters decay, and its state in checkpoints."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,11 +26,17 @@ def undecayed(model: nn.Module) -> set[str]:
     return names
 
 
-def adamw(model: nn.Module, tensors: Mapping[str, Tensor], settings: OptimizerConfig) -> torch.optim.AdamW:
+def adamw(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    settings: OptimizerConfig,
+    make: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
+) -> torch.optim.Optimizer:
     """AdamW of a model's trainable tensors. Without weight decay they are one group.
 
     Args:
         tensors: by their names in the model.
+        make: AdamW, or what shards it.
     """
     _warn_of_lost_updates(list(tensors.values()), settings.learning_rate)
     spared = undecayed(model) if settings.weight_decay else set()
@@ -38,7 +44,7 @@ def adamw(model: nn.Module, tensors: Mapping[str, Tensor], settings: OptimizerCo
         {"params": [tensor for name, tensor in tensors.items() if (name in spared) == is_spared], "weight_decay": decay}
         for is_spared, decay in ((False, settings.weight_decay), (True, 0.0))
     ]
-    return torch.optim.AdamW(
+    return make(
         [group for group in groups if group["params"]],
         lr=settings.learning_rate,
         betas=(settings.adam_beta1, settings.adam_beta2),
@@ -67,9 +73,11 @@ def moments(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> d
 
 
 def load_moments(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], saved: Mapping[int, Any]) -> None:
-    """Take over what ``moments`` returned. Learning rate, betas and weight decay stay the optimizer's own."""
+    """Take over what ``moments`` returned, of the parameters that the optimizer has. Learning rate, betas and weight
+    decay stay its own."""
     own = optimizer.state_dict()
     grouped = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     index_of = {identity: index for index, identity in enumerate(grouped)}
-    state = {index_of[id(parameters[index])]: values for index, values in saved.items()}
+    held = {index: index_of.get(id(parameters[index])) for index in saved}
+    state = {own_index: saved[index] for index, own_index in held.items() if own_index is not None}
     optimizer.load_state_dict(own | {"state": state})

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from pipeline.models.attention import LENGTH_MULTIPLE
 from pipeline.models.memory.attach import memory_of
 
 
@@ -47,9 +48,13 @@ class PromptStates:
         return sum(tensor.numel() * tensor.element_size() for tensor in (self.cache, self.hidden, self.mask))
 
 
+def rounded_up(length: int, multiple: int = LENGTH_MULTIPLE) -> int:
+    return -(-length // multiple) * multiple
+
+
 def join(states: Sequence[PromptStates]) -> PromptStates:
     """One batch of several."""
-    longest = max(state.mask.shape[1] for state in states)
+    longest = rounded_up(max(state.mask.shape[1] for state in states))
 
     def joined(tensors: Sequence[Tensor], batch_dim: int, padded_dim: int) -> Tensor:
         shape = list(tensors[0].shape)
@@ -79,7 +84,8 @@ def read_prompts(model: Any, prompts: Sequence[Sequence[int]], *, keys: bool = T
     memory = memory_of(model)
     assert memory is not None
     decoder, query_layer = model.get_decoder(), memory.config.query_layer
-    input_ids, mask = padded_right([prompt[:-1] for prompt in prompts], memory.embedding.device)
+    bodies = [prompt[:-1] for prompt in prompts]
+    input_ids, mask = padded_right(bodies, memory.embedding.device, rounded_up(max(map(len, bodies))))
     with (
         memory.reading(None),
         _hidden_after(decoder, query_layer) as found,
@@ -95,10 +101,13 @@ def stacked_cache(output: Any) -> Tensor:
     return torch.stack([torch.stack([layer.keys, layer.values]) for layer in output.past_key_values.layers])
 
 
-def padded_right(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids [B, T] of sequences that may be shorter, and where they are, [B, T] bool."""
+def padded_right(
+    sequences: Sequence[Sequence[int]], device: torch.device, width: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Token ids [B, T] of sequences that may be shorter, and where they are, [B, T] bool. T is the longest's length, or
+    ``width``."""
     lengths = torch.tensor([len(sequence) for sequence in sequences], device=device)
-    mask = torch.arange(int(lengths.max()), device=device) < lengths[:, None]
+    mask = torch.arange(width or int(lengths.max()), device=device) < lengths[:, None]
     input_ids = torch.zeros(mask.shape, dtype=torch.long, device=device)
     input_ids[mask] = torch.tensor([token for sequence in sequences for token in sequence], device=device)
     return input_ids, mask

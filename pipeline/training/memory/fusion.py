@@ -14,10 +14,13 @@ from pipeline.models.device import autocast
 from pipeline.models.memory.attach import memory_of
 from pipeline.models.memory.bank import PADDING
 from pipeline.models.memory.memory import Reading
-from pipeline.models.memory.prompts import PromptStates, answer_output
+from pipeline.models.memory.prompts import PromptStates, answer_output, rounded_up
 from pipeline.training.batching import MicroBatch
 from pipeline.training.logprobs import token_logprobs
 from pipeline.training.sft import token_losses
+
+ANSWER_MULTIPLE = 8
+"""Answers are padded to a multiple of this: PyTorch compiles a matmul for every new shape in bfloat16 on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,9 @@ def given_form_losses(
     memory = memory_of(model)
     assert memory is not None
     device = entries.device
-    targets = nn.utils.rnn.pad_sequence(
-        [torch.tensor(completion) for completion in completions], batch_first=True, padding_value=PADDING
-    ).to(device)
+    width = rounded_up(max(map(len, completions)), ANSWER_MULTIPLE)
+    rows = [F.pad(torch.tensor(tokens), (0, width - len(tokens)), value=PADDING) for tokens in completions]
+    targets = torch.stack(rows).to(device)
     mask = targets != PADDING
     inputs = torch.cat([torch.tensor(last_tokens, device=device)[:, None], targets[:, :-1].clamp(min=0)], dim=1)
     with memory.reading(Reading(entries=entries)), autocast(device, dtype):

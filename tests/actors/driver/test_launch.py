@@ -11,13 +11,13 @@ import pytest
 
 from jobs import curriculum, grpo_qwen, sft
 from pipeline.curriculum.replay import ReplayBuffer, read_trained
-from pipeline.runs.checkpoints import read_progress
+from pipeline.runs.checkpoints import load_checkpoint, read_progress
 from pipeline.runs.metrics_log import read_metrics, truncate_metrics
 from tests.conftest import ROOT
-from tests.support.cluster import alone, run_on
+from tests.support.cluster import alone, joining, run_on
 from tests.support.in_process import run_without_ray
 from tests.support.jobs import job, killed_at, only_run
-from tests.support.recipes import chain_recipe
+from tests.support.recipes import chain_recipe, sft_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -163,6 +163,28 @@ def test_two_learners_and_two_engines_give_the_curve_of_one(reference, ray_addre
     for actual, expected in zip(read_metrics(run), read_metrics(reference), strict=True):
         for key in NUMBERS & expected.keys():
             assert actual[key] == pytest.approx(expected[key], rel=1e-3, abs=1e-5), (expected["step"], key)
+
+
+def test_two_learners_that_share_the_moments_are_killed_and_resumed_to_the_bits_of_two_that_share_nothing(
+    tiny_model, ray_address, ray_actors, tmp_path
+):
+    """Both learners end with the killed driver."""
+    import torch
+
+    recipe, roots = sft_recipe(tiny_model, tmp_path, num_steps=40), (tmp_path / "whole", tmp_path / "parts")
+    two = ["learner.num_workers=2", "sft.per_device_train_batch_size=2", "checkpoint.every_steps=4"]
+    run_on(ray_address, ray_actors, sft.main, "--config", recipe, f"output.root={roots[0]}", *two)
+    two.append("learner.shard_optimizer=true")
+    killed_at(5, roots[1], "--config", recipe, *two, script="jobs/sft.py", env=joining(ray_address))
+    whole, parts = map(only_run, roots)
+    assert 4 <= read_progress(parts / "checkpoints" / "checkpoint_last").step < 40
+    run_on(ray_address, ray_actors, sft.main, "--resume", parts)
+    assert [row["step"] for row in read_metrics(parts)] == list(range(1, 41))
+    for actual, expected in zip(read_metrics(parts), read_metrics(whole), strict=True):
+        assert all(actual[key] == expected[key] for key in NUMBERS & expected.keys()), expected["step"]
+    ended, undisturbed = (load_checkpoint(run / "checkpoints" / "warmup") for run in (parts, whole))
+    assert (ended.path / "policy.safetensors").read_bytes() == (undisturbed.path / "policy.safetensors").read_bytes()
+    torch.testing.assert_close(ended.optimizer, undisturbed.optimizer, rtol=0, atol=0)
 
 
 def test_the_demo_job_runs_through_ray_job_submit(tmp_path):

@@ -1,11 +1,9 @@
 import math
-import multiprocessing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from actors.learner.ranks import Ranks
 from actors.learner.updater import PolicyUpdater
@@ -15,6 +13,7 @@ from pipeline.rewards.history import RewardHistory
 from pipeline.rewards.registry import RewardContext
 from pipeline.types import Completion, Problem, RewardBreakdown, RolloutGroup, WeightId
 from tests.support.models import tiny_llama
+from tests.support.ranks import on_two_ranks
 
 
 def test_a_worker_without_a_process_group_is_alone():
@@ -61,10 +60,9 @@ def state_after(groups: list[RolloutGroup]) -> Any:
     return history.state
 
 
-def work(rank: int, store: str, results: Any) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    torch.set_num_threads(1)
+def work() -> dict[str, Any]:
     ranks = Ranks()
+    rank = ranks.rank
     ranks.barrier()
     norm, weights = norms_after_update(tiny_llama(), torch.stack(list(ranks.share(list(batch())))), ranks)
     model, rows = tiny_llama(), batch()
@@ -73,32 +71,24 @@ def work(rank: int, store: str, results: Any) -> None:
     policy.begin(1e-2)
     (model(input_ids=rows, labels=rows).loss * (math.nan if rank == 1 else 1.0)).backward()
     skipped, _ = policy.update(1, 1)
-    results.put(
-        {
-            "rank": ranks.rank,
-            "share": ranks.share(list(range(6))),
-            "sum": ranks.sum([rank + 1, 0.5]),
-            "gathered": ranks.gather([f"{rank}a", f"{rank}b"]),
-            "from_first": ranks.from_first(lambda: f"made by {rank}"),
-            "norm": norm,
-            "weights": weights.sum().item(),
-            "state": state_after(ranks.gather(list(ranks.share(scored_groups())))),
-            "skipped": math.isnan(skipped) and torch.equal(model.lm_head.weight, before),
-        }
-    )
-    dist.destroy_process_group()
+    return {
+        "share": ranks.share(list(range(6))),
+        "sum": ranks.sum([rank + 1, 0.5]),
+        "gathered": ranks.gather([f"{rank}a", f"{rank}b"]),
+        "from_first": ranks.from_first(lambda: f"made by {rank}"),
+        "to_first": [ranks.to_first(torch.tensor([rank, 5]), owner, torch.tensor([0, 0])) for owner in range(2)],
+        "norm": norm,
+        "weights": weights.sum().item(),
+        "state": state_after(ranks.gather(list(ranks.share(scored_groups())))),
+        "skipped": math.isnan(skipped) and torch.equal(model.lm_head.weight, before),
+    }
 
 
 @pytest.mark.slow
 def test_two_workers_share_a_batch_and_agree_on_every_sum(tmp_path: Path):
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    workers = [context.Process(target=work, args=(rank, str(tmp_path / "store"), results)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    first, second = sorted((results.get(timeout=300) for _ in workers), key=lambda result: result["rank"])
-    for worker in workers:
-        worker.join(timeout=30)
+    first, second = on_two_ranks(work, tmp_path / "store")
+    assert [tensor.tolist() for tensor in first["to_first"]] == [[0, 5], [1, 5]]
+    assert second["to_first"] == [None, None]
     assert (first["share"], second["share"]) == ([0, 1, 2], [3, 4, 5])
     for result in (first, second):
         assert result["sum"] == [3.0, 1.0]

@@ -253,6 +253,8 @@ CROSS_CHECKS = [
     (["rollout.top_p=0.9"], r"rollout\.top_p must be 1 and rollout\.top_k 0 for grpo, got 0\.9 and 0"),
     (["rollout.top_k=50"], r"rollout\.top_p must be 1 and rollout\.top_k 0 for grpo, got 1 and 50"),
     (["model.device_map=auto", "learner.num_workers=2"], r"model\.device_map must be null"),
+    (["trainer.name=SpectralRefactor", "model.lora.r=4", "learner.num_workers=2", "learner.shard_optimizer=true"],
+     r"^learner\.shard_optimizer must be false beside trainer\.name=SpectralRefactor"),
     (["trainer.name=SpectralRefactor"], r"^trainer\.name=SpectralRefactor needs model\.lora"),
     (["eval.metric_for_best_model=answer_accuracy"], r"needs total_eval_times above 0 or every_steps, got neither"),
     (["eval.total_eval_times=2", "eval.problems_per_level=0"], r"needs problems_per_level above 0, got 0"),

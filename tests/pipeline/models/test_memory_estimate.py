@@ -34,6 +34,7 @@ def test_weights_gradients_and_moments_by_hand():
     assert SHAPE.num_weights == num_weights
     assert (plan.weights, plan.gradients) == (4 * num_weights + 2 * LINEAR, 4 * num_weights)
     assert (plan.optimizer, plan.reference) == (8 * num_weights, 0)
+    assert learner_memory(SHAPE, ModelConfig(dtype="bfloat16"), 5, num_shards=4).optimizer == 2 * num_weights
     # 5 x 10 logits: in bfloat16, and twice in float32 while they are normalized
     assert plan.logits == 50 * 2 + 2 * 50 * 4
     assert plan.total == sum((plan.weights, plan.gradients, plan.optimizer, plan.activations, plan.logits))
