@@ -44,9 +44,14 @@ def with_memory(
     memory = attach_memory(backbone.eval(), config, seed)
     token_ids, _ = entry_token_ids(tiny_tokenizer(), sentences, config.knowledge_length)
     use_index(memory, build_index(token_ids, memory.embedding, config.side, config.knowledge_dim, seed), token_ids)
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
-        for name, parameter in memory.named_parameters():
-            if "gated_memory_fusion.down" in name:
-                parameter.normal_(std=3 * parameter.shape[-1] ** -0.5)
+    open_fusion(memory, seed)
     return memory
+
+
+@torch.no_grad()
+def open_fusion(memory: ExplicitMemory, seed: int = 0) -> None:
+    """Fill the fusion's last matrices, which are zero before training."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in memory.named_parameters():
+        if "gated_memory_fusion.down" in name:
+            parameter.normal_(std=3 * parameter.shape[-1] ** -0.5, generator=generator)

@@ -87,7 +87,7 @@ def test_ranked_is_the_option_with_the_likeliest_tokens():
 
 def test_the_router_reads_the_same_entries_in_generation(routed):
     model = tiny_llama()
-    with_memory(model, "routed", TEXTS, num_candidates=16)
+    memory = with_memory(model, "routed", TEXTS, num_candidates=16)
     tokenizer = tiny_tokenizer()
     prompt = tokenizer.apply_chat_template(
         [QUESTIONS[1].conversations[0]], add_generation_prompt=True, return_dict=False
@@ -95,7 +95,7 @@ def test_the_router_reads_the_same_entries_in_generation(routed):
     (answer,) = generate(model, [prompt], [10**6], 4)
     row = rows_of(routed, "memory")[1]
     assert tokenizer.decode(answer.token_ids) == row["answer"]
-    assert memory_of(model).bank.entry_of_slot[answer.route.chosen].tolist() == row["chosen"]
+    assert answer.route and memory.bank.entry_of_slot[answer.route.chosen].tolist() == row["chosen"]
 
 
 def test_a_shuffled_bank_has_the_same_candidates_with_the_text_of_other_entries(routed):

@@ -115,7 +115,8 @@ def test_selections_are_those_of_every_layer_and_position():
     memory = with_memory(model, "explicitlm")
     found, mask = read_selections(model, PROMPTS)
     assert list(found) == [0, 1] and mask.sum(dim=1).tolist() == [len(prompt) for prompt in PROMPTS]
-    with memory.reading(Reading()) as alone:
+    alone = Reading()
+    with memory.reading(alone):
         model(input_ids=torch.tensor([PROMPTS[2]]))
     for layer, selection in found.items():
         assert selection.chosen[2, : len(PROMPTS[2])].tolist() == alone.selections[layer].chosen[0].tolist()
