@@ -19,7 +19,7 @@ from pipeline.models.memory.files import MemoryFile, read_memory
 from pipeline.models.memory.loading import load_memory_model
 from pipeline.models.memory.memory import ExplicitMemory
 from pipeline.models.policy import load_policy
-from pipeline.models.tokenizer import Tokenizer, end_of_turn_id, load_tokenizer
+from pipeline.models.tokenizer import Tokenizer, load_tokenizer
 from pipeline.runs.directory import RunDirectory
 
 
@@ -53,17 +53,6 @@ class Evaluated:
     @property
     def memory(self) -> ExplicitMemory | None:
         return memory_of(self.model)
-
-    def end_ids(self) -> list[int]:
-        """The tokens that end an answer."""
-        return end_ids(self.model, self.tokenizer)
-
-
-def end_ids(model: Any, tokenizer: Tokenizer) -> list[int]:
-    """The end of a turn, and what the model's own settings name."""
-    own = model.generation_config.eos_token_id
-    named = own if isinstance(own, list) else [own] if own is not None else []
-    return sorted({end_of_turn_id(tokenizer), tokenizer.eos_token_id, *named})
 
 
 def load_evaluated(source: Source, cache: Path) -> Evaluated:

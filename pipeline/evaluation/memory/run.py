@@ -16,6 +16,7 @@ from pipeline.evaluation.memory.loading import Evaluated, Source, load_evaluated
 from pipeline.evaluation.memory.memory_page import ANSWERS_FILE, memory_page
 from pipeline.evaluation.memory.summary import Summary, metrics_row, summarize, use_of_bank
 from pipeline.files import whole_directory, write_atomic, write_json, write_jsonl
+from pipeline.models.tokenizer import end_ids
 from pipeline.reports import page
 from pipeline.seeds import derive_seed
 
@@ -89,7 +90,7 @@ def ask_questions(
     memory, knowledge = evaluated.memory, evaluated.knowledge
     made = make_banks(memory, banks, knowledge, objects, evaluated.tokenizer, settings.seed) if memory else {}
     limits = {"batch_size": settings.batch_size, "max_new_tokens": settings.max_new_tokens}
-    asking = Asking(names, evaluated.end_ids(), evaluated.data, **limits)
+    asking = Asking(names, end_ids(evaluated.model, evaluated.tokenizer), evaluated.data, **limits)
     asker = Asker(evaluated.model, evaluated.tokenizer, asking, made, objects)
     rows = asker.ask(questions)
     text_limits = settings.data_root, settings.max_texts, settings.seed, settings.max_text_tokens
