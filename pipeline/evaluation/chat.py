@@ -42,6 +42,7 @@ class ChatModel:
     """
 
     def __init__(self, run_path: Path, *, trust_remote_code: bool = False) -> None:
+        self._model: Any
         run = RunDirectory.open(str(run_path), "")
         if final_memory(run):
             self._load_memory(run, LoadingConfig(trust_remote_code=trust_remote_code))
@@ -64,7 +65,7 @@ class ChatModel:
         changes = {"lora": None, "name": str(run.final_model), "trust_remote_code": trust_remote_code}
         model_config = config.model.model_copy(update=changes)
         self._tokenizer = load_tokenizer(run.final_model, model_config, chat=config.data.uses_chat_template)
-        self._model: Any = load_policy(run.final_model, model_config).eval()
+        self._model = load_policy(run.final_model, model_config).eval()
 
     def answer(self, question: str, max_new_tokens: int = 256, temperature: float = 0.0) -> str:
         """The model's completion. Temperature 0 is greedy."""

@@ -1,5 +1,7 @@
 """A memory made by hand whose router is perfect and whose fusion copies the entry: all measures are known."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -35,7 +37,8 @@ QUESTIONS = [question(entry) for entry in KNOWLEDGE]
 @torch.no_grad()
 def plant_copying(memory: ExplicitMemory) -> None:
     """Add the squares of the entry's positive coordinates, so large that they drown the rest, to the last layer."""
-    fusion = memory.layers["1"].gated_memory_fusion
+    layer: Any = memory.layers["1"]
+    fusion = layer.gated_memory_fusion
     d = memory.embedding.shape[1]
     identity = torch.cat([torch.zeros(d, d), torch.eye(d)], dim=1)  # of [hidden, memory] the memory
     fusion.gate.weight.copy_(100 * identity)
@@ -47,17 +50,16 @@ def plant_router(memory: ExplicitMemory, model: object) -> None:
     """Answer each question's query with the slot of its entry."""
     problems = [Problem("-", q.conversations[:-1], "") for q in QUESTIONS]
     states = read_prompts(model, batch_token_ids(tiny_tokenizer(), problems))
-    router = memory.router
-    assert router is not None
+    router: Any = memory.router
     with torch.no_grad():
         known = router(states.hidden, states.mask)
     slots = memory.bank.slot_of_entry()
 
-    def find(query: torch.Tensor, bank: object) -> tuple[torch.Tensor, torch.Tensor]:
+    def find(query: torch.Tensor, bank: object, count: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         nearest = slots[torch.cdist(query, known).argmin(dim=1)]
         return nearest[:, None], nearest[:, None]
 
-    router.find = find  # type: ignore[method-assign]
+    router.find = find
 
 
 @pytest.fixture(scope="module")
