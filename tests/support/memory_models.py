@@ -7,8 +7,8 @@ import torch
 
 from pipeline.config.memory import MemoryConfig
 from pipeline.models.memory.attach import attach_memory
+from pipeline.models.memory.entries import entry_token_ids
 from pipeline.models.memory.index import build_index, use_index
-from pipeline.models.memory.loading import entry_token_ids
 from pipeline.models.memory.memory import ExplicitMemory
 from tests.support.models import tiny_llama, tiny_tokenizer
 

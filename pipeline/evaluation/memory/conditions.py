@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.data.omcq import ChoiceQuestion, KnowledgeEntry
 from pipeline.errors import ConfigError
 from pipeline.models.memory.bank import KnowledgeBank
-from pipeline.models.memory.loading import entry_token_ids
+from pipeline.models.memory.entries import entry_token_ids
 from pipeline.models.memory.memory import ExplicitMemory
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.seeds import derive_seed
