@@ -64,6 +64,11 @@ class MemoryStage:
         return target_entries(self.targets(batch), self.memory.embedding.device)
 
     @cached_property
+    def slot_of_entry(self) -> Tensor:
+        """[E]"""
+        return self.memory.bank.slot_of_entry()
+
+    @cached_property
     def nearest_slots(self) -> Tensor:
         """[E]: the slot whose keys are nearest to each entry."""
         assert self.memory.router is not None

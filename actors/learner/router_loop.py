@@ -63,7 +63,8 @@ def _losses(session: LearnerSession, stage: MemoryStage, part: Sequence[Example]
     entries, scores = stage.entries(part)
     if memory.router is None:
         prompts = [example.tokens.prompt for example in part]
-        return token_losses(session.model, memory, prompts, entries, scores, session.dtype)
+        slots = stage.slot_of_entry[entries]
+        return token_losses(session.model, memory, prompts, slots, scores, session.dtype)
     states, step = stage.states(part), session.progress.step
     names = [derive_seed(session.config.seed, "pooling", step, example.problem.id) for example in part]
     kept = kept_positions(states.mask, torch.tensor(names, device=states.mask.device), session.settings.token_dropout)

@@ -36,13 +36,14 @@ def product_key_loss(row_scores: Tensor, column_scores: Tensor, slots: Tensor, s
     return soft_label_loss(slot_log_probs(row_scores, column_scores, slots), scores)
 
 
-def recall(candidates: Tensor, slots: Tensor, scores: Tensor, ks: Sequence[int]) -> dict[int, float]:
+def recall(candidates: Tensor, targets: Tensor, scores: Tensor, ks: Sequence[int]) -> dict[int, float]:
     """Number of questions whose best target is among the first k candidates.
 
     Args:
-        candidates: [B, C], best first.
+        candidates: [B, C] entries or slots, best first.
+        targets: [B, M], likewise.
     """
-    best = slots.gather(1, scores.argmax(dim=1, keepdim=True))
+    best = targets.gather(1, scores.argmax(dim=1, keepdim=True))
     found = candidates == best
     return {k: int(found[:, :k].any(dim=1).sum()) for k in ks}
 
@@ -89,22 +90,25 @@ def pooled_losses(
     with torch.no_grad():
         candidates, best = router.find(query, bank)
     config = memory.config
-    slots = bank.slot_of_entry()[entries]
-    recalled = recall(candidates, slots, scores, [config.num_candidates])
-    return RouterLosses(loss * len(query), recalled | recall(best, slots, scores, [1, config.num_selected]))
+    found, chosen = bank.entry_of_slot[candidates], bank.entry_of_slot[best]
+    recalled = recall(found, entries, scores, [config.num_candidates])
+    return RouterLosses(loss * len(query), recalled | recall(chosen, entries, scores, [1, config.num_selected]))
 
 
 def token_losses(
     model: Any,
     memory: ExplicitMemory,
     prompts: Sequence[Sequence[int]],
-    entries: Tensor,
+    slots: Tensor,
     scores: Tensor,
     dtype: torch.dtype,
 ) -> RouterLosses:
-    """Each layer has a query of its own, of the prompt's last token: the mean over layers."""
+    """Each layer has a query of its own, of the prompt's last token: the mean over layers.
+
+    Args:
+        slots, scores: [B, M] targets.
+    """
     losses, recalled = [], []
-    slots = memory.bank.slot_of_entry()[entries]
     for layer, hidden in last_hidden(model, memory, prompts, dtype).items():
         modules: Any = memory.layers[str(layer)]
         query = modules.memory_gate(modules.memory_norm(hidden.float()))
