@@ -113,7 +113,9 @@ class MemoryConfig(StrictModel):
         if self.query == "pooled" and self.positions == "all":
             raise ValueError("positions must be answer with query=pooled: the query is made of the whole prompt")
         if self.query == "token" and (self.positions == "answer" or self.decode == "attention"):
-            raise ValueError("positions must be all and decode mean with query=token: each position reads its own entry")
+            raise ValueError(
+                "positions must be all and decode mean with query=token: each position reads its own entry"
+            )
         if self.counterfactual_frac and self.selection != "given":
             raise ValueError("counterfactual_frac must be 0 without selection=given: it rewrites the given entry")
         return self

@@ -59,6 +59,11 @@ def reading_for(config: MemoryConfig, num_rows: int) -> Reading:
     return Reading(seeds=torch.arange(num_rows))
 
 
+def layer_of(memory: ExplicitMemory, layer: int = 0) -> Any:
+    """The modules of a decoder layer."""
+    return memory.layers[str(layer)]
+
+
 @torch.no_grad()
 def set_random_weights(module: nn.Module, std: float = 0.3) -> None:
     """As if after training."""

@@ -91,7 +91,7 @@ class EntryAttention(nn.Module):
         keys = keys + self.position.to(keys.dtype).repeat(keys.shape[1] // len(self.position), 1)
         scores = self.query(hidden) @ keys.transpose(1, 2) * self.position.shape[1] ** -0.5
         weights = scores.float().masked_fill(~mask[:, None, :], -1e9).softmax(dim=-1)
-        return weights @ vectors.float()
+        return cast(Tensor, weights @ vectors.float())
 
 
 def clamped_temperature(logarithm: Tensor) -> Tensor:
