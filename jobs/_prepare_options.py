@@ -180,7 +180,7 @@ def _add_facts(commands: "Commands") -> None:
     ).add_argument
     add("--facts", required=True, type=Path, metavar="FILE", help=".jsonl or .parquet")
     add("--output", required=True, type=Path, metavar="DIR", help="a new or empty directory")
-    add("--force", action="store_true", help="replace DIR if it is not empty")
+    add("--force", action="store_true", help="replace an earlier DIR, with all that is in it")
     add("--num-options", type=int, default=3, metavar="N", help="options of a question (default: %(default)s)")
     add("--test-fraction", type=float, default=0.2, metavar="X", help="facts held out (default: %(default)s)")
     add("--num-test", type=int, metavar="N", help="test questions, instead of a share")

@@ -22,7 +22,7 @@ from actors.solver import frozen_model, solving_prompt
 from pipeline.config import Config, GRPOConfig, MemoryConfig, SFTConfig
 from pipeline.curriculum.examples import sft_sequence, shortened
 from pipeline.data.arrow_files import ArrowRows, list_lengths
-from pipeline.data.omcq import read_knowledge
+from pipeline.data.omcq import read_texts
 from pipeline.data.problems import question_alone
 from pipeline.data.table import ProblemTable
 from pipeline.data.tokens import as_tokens, encode_problems
@@ -170,7 +170,7 @@ def check_policy(config: Config, model: Path, described: Any) -> None:
 
 
 def _check_knowledge(memory: MemoryConfig) -> None:
-    check_room(len(read_knowledge(Path(memory.knowledge))), memory)
+    check_room(len(read_texts(Path(memory.knowledge))), memory)
     for path in filter(None, (memory.router_path, memory.fusion_path)):
         read_memory(Path(path))
 

@@ -1,6 +1,7 @@
 """The parts of a stage that trains an explicit memory: the entries of its examples, and the states of its prompts."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from pipeline.models.memory.memory import ExplicitMemory
 from pipeline.models.memory.prompts import PromptStates
 from pipeline.training.memory.examples import TARGET_FIELDS, Counterfactuals, GivenExample, Target, read_targets
 from pipeline.training.memory.prompt_cache import PromptCache
-from pipeline.training.memory.routing import target_slots
+from pipeline.training.memory.routing import target_entries
 
 
 class MemoryStage:
@@ -58,9 +59,16 @@ class MemoryStage:
     def targets(self, batch: Sequence[Example]) -> list[Target]:
         return [self._targets[example.problem.id] for example in batch]
 
-    def slots(self, batch: Sequence[Example]) -> tuple[Tensor, Tensor]:
-        """Slots and scores [B, M] of the entries that the examples are about."""
-        return target_slots(self.targets(batch), self.memory.bank.slot_of_entry())
+    def entries(self, batch: Sequence[Example]) -> tuple[Tensor, Tensor]:
+        """Indices and scores [B, M] of the entries that the examples are about."""
+        return target_entries(self.targets(batch), self.memory.embedding.device)
+
+    @cached_property
+    def nearest_slots(self) -> Tensor:
+        """[E]: the slot whose keys are nearest to each entry."""
+        assert self.memory.router is not None
+        with torch.no_grad():
+            return self.memory.router.nearest_slots(self.memory.bank.embeddings[:-1])
 
     def states(self, batch: Sequence[Example]) -> PromptStates:
         """The prompts' states, without the memory and in the backbone's own dtype."""

@@ -9,7 +9,7 @@ from torch import nn
 from actors.learner.ranks import Ranks
 from actors.learner.setup import StageSetup
 from pipeline.config import Config, MemoryConfig, MemorySFTConfig, RouterConfig
-from pipeline.data.omcq import read_knowledge
+from pipeline.data.omcq import read_texts
 from pipeline.data.table import data_cache
 from pipeline.models.attention import use_causal_sdpa
 from pipeline.models.hub import model_files, resolve_model
@@ -46,7 +46,7 @@ def load_stage_model(setup: StageSetup, ranks: Ranks) -> tuple[nn.Module, Tokeni
 
 def _with_memory(setup: StageSetup, memory: MemoryConfig, path: Path, tokenizer: Tokenizer, ranks: Ranks) -> nn.Module:
     config: Config = setup.config
-    texts = [entry.text for entry in read_knowledge(Path(memory.knowledge))]
+    texts = read_texts(Path(memory.knowledge))
     arguments: Any = (path, config.model, memory, tokenizer, texts, data_cache(config), config.seed)
     loaded = load_memory_model(*arguments)
     backbone: nn.Module = loaded.backbone

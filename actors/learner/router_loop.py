@@ -5,12 +5,15 @@ The maths is in pipeline/training/memory/routing.py.
 
 from collections.abc import Iterator, Sequence
 
+import torch
+
 from actors.learner.memory_stage import MemoryStage
 from actors.learner.session import LearnerSession
 from actors.learner.setup import StageSetup
 from pipeline.curriculum.examples import Example
+from pipeline.seeds import derive_seed
 from pipeline.training.memory.examples import in_groups
-from pipeline.training.memory.routing import RouterLosses, pooled_losses, token_losses
+from pipeline.training.memory.routing import RouterLosses, kept_positions, pooled_losses, token_losses
 
 
 def router_loop(setup: StageSetup) -> None:
@@ -56,8 +59,12 @@ def _parts(session: LearnerSession, batch: Sequence[Example]) -> Iterator[list[E
 
 
 def _losses(session: LearnerSession, stage: MemoryStage, part: Sequence[Example]) -> RouterLosses:
-    slots, scores = stage.slots(part)
-    if stage.memory.router:
-        return pooled_losses(stage.memory, stage.states(part), slots, scores)
-    prompts = [example.tokens.prompt for example in part]
-    return token_losses(session.model, stage.memory, prompts, slots, scores, session.dtype)
+    memory = stage.memory
+    entries, scores = stage.entries(part)
+    if memory.router is None:
+        prompts = [example.tokens.prompt for example in part]
+        return token_losses(session.model, memory, prompts, entries, scores, session.dtype)
+    states, step = stage.states(part), session.progress.step
+    names = [derive_seed(session.config.seed, "pooling", step, example.problem.id) for example in part]
+    kept = kept_positions(states.mask, torch.tensor(names, device=states.mask.device), session.settings.token_dropout)
+    return pooled_losses(memory, states, kept, entries, scores, stage.nearest_slots)

@@ -11,6 +11,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "explicitlm": {},
     "routed": {
         "query": "pooled",
+        "query_layer": 1,
         "decode": "attention",
         "selection": "given",
         "positions": "answer",

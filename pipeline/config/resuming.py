@@ -57,7 +57,7 @@ _SETTINGS: dict[Rule, dict[str, str]] = {
         "curriculum.promotion": "threshold patience max_repeats every_steps",
         "sft": _SFT_FIXED,
         "memory_sft": f"{_SFT_FIXED} train",
-        "router": f"{_SFT_FIXED} train",
+        "router": f"{_SFT_FIXED} train token_dropout",
         "memory": "preset knowledge_num knowledge_length knowledge_dim num_candidates num_selected gate_rank "
         "fusion_rank layers query query_layer decode selection positions gumbel_temperature similarity_loss_coef "
         "diversity_loss_coef counterfactual_frac router_path fusion_path",

@@ -116,6 +116,8 @@ class RouterConfig(SFTConfig):
         default=["memory_gate", "memory_norm"], min_length=1
     )
     """The parts that train."""
+    token_dropout: float = Field(0.15, ge=0, lt=1)
+    """Share of a prompt's tokens that are left out of a pooled query, others in each step."""
 
 
 class GRPOConfig(OptimizerConfig):

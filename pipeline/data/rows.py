@@ -146,7 +146,7 @@ class Row:
 
 def _renamed(item: Any) -> Any:
     """A message with the keys of a chat template: ShareGPT's are ``from`` and ``value``."""
-    if not isinstance(item, dict) or item.get("from") is None:
+    if not isinstance(item, dict) or item.get("from") is None or item.get("role") is not None:
         return item
     rest = {key: value for key, value in item.items() if key not in ("from", "value") and value is not None}
     role = item["from"]

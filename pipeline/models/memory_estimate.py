@@ -86,12 +86,13 @@ class LearnerMemory:
 
 
 def plan_memory(config: Config) -> LearnerMemory | None:
-    """Memory of each learner worker; None if the model is not on this machine, or its shape is not known.
+    """Memory of each learner worker; None if the model is not on this machine or its shape is not known, and for an
+    explicit memory, whose frozen backbone needs other amounts.
 
     Raises:
         ModelError: its config.json cannot be read.
     """
-    path = _config_file(config.model)
+    path = None if config.memory else _config_file(config.model)
     try:
         shape = model_shape(json.loads(path.read_text())) if path else None
     except (OSError, ValueError) as error:

@@ -180,6 +180,13 @@ def end_of_turn_id(tokenizer: Tokenizer) -> int:
     return first if first in added else tokenizer.eos_token_id
 
 
+def end_ids(model: Any, tokenizer: Tokenizer) -> list[int]:
+    """Tokens that end an answer: the end of a turn, the tokenizer's eos, and those of the model's settings."""
+    named = model.generation_config.eos_token_id
+    own = named if isinstance(named, list) else [named] if named is not None else []
+    return sorted({end_of_turn_id(tokenizer), tokenizer.eos_token_id, *own})
+
+
 def _text_after_turn(tokenizer: Tokenizer) -> str:
     from jinja2 import TemplateError
 

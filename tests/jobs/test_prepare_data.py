@@ -1,3 +1,4 @@
+import json
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from tests.conftest import ROOT
 from tests.support.data import math_row, write_jsonl
 from tests.support.hub import REPOS, UNREACHABLE, running_hub, use_hub
 from tests.support.models import save_tiny_model
+from tests.support.omcq import write_facts
 
 
 @pytest.fixture(autouse=True)
@@ -139,3 +141,53 @@ def test_help_imports_nothing_heavy():
     code = "import sys, jobs.prepare_data; print([m for m in ('datasets', 'pyarrow', 'pydantic') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def choice_rows(path: Path, *more: dict[str, object]) -> str:
+    target = {"question": "Where?", "options": "A:x,B:y", "correct_answer": "B"}
+    return write_jsonl(path, *({"target": [target]} for _ in range(3)), *more)
+
+
+def test_omcq_converts_rows_and_prints_why_others_are_rejected(tmp_path, capsys):
+    source, output = choice_rows(tmp_path / "in.jsonl", {"target": []}, {}), tmp_path / "out.jsonl"
+    main(["omcq", source, "--output", str(output), "--request", "Choose.", "--answer", "option"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "converted 3 rows, rejected 2" and lines[-1] == str(output)
+    assert ["target is empty", "1"] in [cells(line) for line in lines]
+    content = {"role": "user", "content": "Where?\nA: x\nB: y\nChoose."}, {"role": "assistant", "content": "B: y"}
+    assert json.loads(output.read_text().splitlines()[0]) == {"conversations": list(content)}
+
+
+def test_omcq_files_are_checked_by_the_code_that_trains(tmp_path, capsys):
+    source, output = choice_rows(tmp_path / "in.jsonl"), tmp_path / "out.jsonl"
+    main(["omcq", source, "--output", str(output)])
+    model = str(save_tiny_model(tmp_path / "model"))
+    for limit, code in (("128", 0), ("16", 1)):
+        with pytest.raises(SystemExit) as left:
+            main(["check", str(output), "--model", model, "--examples", "1", "--max-length", limit])
+        assert left.value.code == code
+    shown = capsys.readouterr()
+    assert "<|im_start|>assistant\n【y<|im_end|>】" in shown.out and "3 conversations, 6 learned tokens" in shown.out
+    assert "out.jsonl line 3: " in shown.err and "3 rows would not train: too long" in shown.err
+
+
+def test_omcq_from_facts_prints_relations_and_priors(tmp_path, capsys):
+    facts = write_facts(tmp_path / "facts.jsonl")
+    main(["omcq-from-facts", "--facts", str(facts), "--output", str(tmp_path / "out"), "--num-test", "4"])
+    out = capsys.readouterr().out
+    assert "P36 capital" in out and "17 entries of knowledge" in out and "chance: 33.3% of the test questions" in out
+    names = ["facts.json", "knowledge.jsonl", "test.jsonl", "train.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+
+
+@pytest.mark.parametrize("command", ["omcq", "omcq-from-facts"])
+def test_an_output_that_exists_is_kept(tmp_path, capsys, command):
+    write_facts(tmp_path / "facts.jsonl")
+    source = choice_rows(tmp_path / "in.jsonl")
+    arguments = [source] if command == "omcq" else ["--facts", str(tmp_path / "facts.jsonl")]
+    output = tmp_path / "in.jsonl" if command == "omcq-from-facts" else tmp_path / "facts.jsonl"
+    before = output.read_bytes()
+    with pytest.raises(SystemExit) as left:
+        main([command, *arguments, "--output", str(output)])
+    assert left.value.code == 2 and output.read_bytes() == before
+    assert "Choose another --output" in capsys.readouterr().err

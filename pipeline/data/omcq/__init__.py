@@ -1,5 +1,5 @@
 """Object multiple choice: questions whose answer is one of several objects, and the sentences that hold the answers."""
 
-from pipeline.data.omcq.records import ChoiceQuestion, KnowledgeEntry, read_knowledge, read_questions
+from pipeline.data.omcq.records import ChoiceQuestion, KnowledgeEntry, read_knowledge, read_questions, read_texts
 
-__all__ = ["ChoiceQuestion", "KnowledgeEntry", "read_knowledge", "read_questions"]
+__all__ = ["ChoiceQuestion", "KnowledgeEntry", "read_knowledge", "read_questions", "read_texts"]

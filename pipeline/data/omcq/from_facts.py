@@ -58,8 +58,11 @@ class FactSettings:
         output = self.output.expanduser().resolve()
         if output.exists() and not output.is_dir():
             raise DataError(f"output {self.output} must be a directory, and is a file. Choose another --output.")
-        if output.is_dir() and any(output.iterdir()) and not self.force:
-            raise DataError(f"output {self.output} is not empty. Choose another --output, or replace it with --force.")
+        if output.is_dir() and any(output.iterdir()) and not (self.force and (output / "facts.json").exists()):
+            raise DataError(
+                f"output {self.output} is not empty. Choose another --output. --force replaces a directory made by "
+                "omcq-from-facts, with all that is in it."
+            )
 
 
 class FactQuestions(NamedTuple):

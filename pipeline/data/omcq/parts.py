@@ -24,7 +24,7 @@ _PIECE_BYTES = 2**16
 _ITEM = json.JSONDecoder()
 _CUT_OFF = Rejected("cut off at the end of the file")
 _LOST = Rejected("the rest of the array cannot be read")
-_SPACE = re.compile(r"[ \t\r\n]*")
+_NOT_SPACE = re.compile(r"[^ \t\r\n]")
 _SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
 RESULTS = pa.schema(
     {"source": pa.int32(), "text": pa.binary(), "reason": pa.string(), "detail": pa.string(), "excerpt": pa.binary()}
@@ -207,7 +207,8 @@ class _ArrayRows:
     def _skip_space(self) -> str:
         space = ""
         while True:
-            found = _SPACE.match(self._buffer, self._at)[0]
+            sign = _NOT_SPACE.search(self._buffer, self._at)
+            found = self._buffer[self._at : sign.start() if sign else None]
             space += found
             self._at += len(found)
             if self._at < len(self._buffer) or self._ended:

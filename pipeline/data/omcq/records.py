@@ -79,6 +79,11 @@ def read_knowledge(path: Path) -> list[KnowledgeEntry]:
     return entries
 
 
+def read_texts(path: Path) -> list[str]:
+    """The sentences of a file of knowledge, whose rows need no more than ``text``. Raises DataError as the others."""
+    return list(_records(path, lambda row: _text(row, "text")))
+
+
 def _records(path: Path, parse: Callable[[Mapping[str, Any]], Record]) -> Iterator[Record]:
     try:
         with path.open("rb") as lines:

@@ -47,7 +47,7 @@ class KnowledgeBank(nn.Module):
     token_ids: Tensor
     """[E + 1, L] int32: PADDING where an entry is shorter, and in the last row, which is that of empty slots."""
     embeddings: Tensor
-    """[E + 1, K] knowledge embeddings, if they are kept; else [0, K]."""
+    """[E + 1, K] knowledge embeddings, of length 1, if they are kept; else [0, K]."""
 
     def __init__(self, num_slots: int, length: int, d: int, dim: int, *, has_embeddings: bool) -> None:
         super().__init__()
@@ -76,7 +76,8 @@ class KnowledgeBank(nn.Module):
         self.token_ids = nn.functional.pad(token_ids.to(self.token_ids), (0, 0, 0, 1), value=PADDING)
         if self._has_embeddings:
             blocks = [self.space(means.to(self.space_mean)) for _, means in mean_embeddings(token_ids, embedding)]
-            self.embeddings = nn.functional.pad(torch.cat(blocks), (0, 0, 0, 1))
+            directions = nn.functional.normalize(torch.cat(blocks), dim=-1)
+            self.embeddings = nn.functional.pad(directions, (0, 0, 0, 1))
 
     def tokens(self, slots: Tensor) -> Tensor:
         """Token ids [..., L] of the entries in slots [...]."""

@@ -14,7 +14,7 @@ from pipeline.config.memory import MemoryConfig
 from pipeline.errors import DataError
 from pipeline.models.hub import model_files
 from pipeline.models.memory.attach import attach_memory
-from pipeline.models.memory.bank import PADDING
+from pipeline.models.memory.entries import entry_token_ids
 from pipeline.models.memory.files import PREFIX, MemoryFile, backbone_digest, check_fits, describe, read_memory
 from pipeline.models.memory.index import build_index, cached_index, index_digest, use_index
 from pipeline.models.memory.memory import ExplicitMemory
@@ -30,21 +30,6 @@ class MemoryModel:
 
     backbone: Any
     memory: ExplicitMemory
-
-
-def as_entry(text: str) -> str:
-    """An entry as it is tokenized: as if within a text, so that its first word has the tokens it has in a question."""
-    return f" {text.strip()}"
-
-
-def entry_token_ids(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> tuple[Tensor, int]:
-    """The first ``length`` tokens of each entry, [E, L] int32, padded with PADDING; and how many were longer."""
-    encoded = tokenizer([as_entry(text) for text in texts], add_special_tokens=False)["input_ids"]
-    token_ids = torch.full((len(texts), length), PADDING, dtype=torch.int32)
-    for row, ids in enumerate(encoded):
-        kept = ids[:length]
-        token_ids[row, : len(kept)] = torch.tensor(kept, dtype=torch.int32)
-    return token_ids, sum(len(ids) > length for ids in encoded)
 
 
 def check_room(num_entries: int, memory: MemoryConfig) -> None:

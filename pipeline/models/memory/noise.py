@@ -3,6 +3,8 @@
 A run with two workers, or a resumed one, then draws the same as one worker from start to end.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -19,11 +21,16 @@ def gumbel_noise(seeds: Tensor, layer: int, shape: tuple[int, int]) -> Tensor:
         seeds: [B] int64, of the examples.
         shape: T positions and C candidates.
     """
-    num_positions, num_candidates = shape
-    counters = torch.arange(num_positions * num_candidates, device=seeds.device).view(shape)
-    bits = _splitmix(_splitmix(_splitmix(seeds) + layer)[:, None, None] + counters)
-    uniform = ((bits & (2**_NUM_BITS - 1)).float() + 0.5) * 2.0**-_NUM_BITS
-    return -torch.log(-torch.log(uniform))
+    return -torch.log(-torch.log(uniform_noise(seeds, layer, shape)))
+
+
+def uniform_noise(seeds: Tensor, stream: int, shape: tuple[int, ...]) -> Tensor:
+    """Noise in (0, 1), [B, *shape] float32. A longer first dimension of ``shape`` changes none of what was there."""
+    counters = torch.arange(math.prod(shape), device=seeds.device).view(shape)
+    keys = _splitmix(_splitmix(seeds) + stream).view(-1, *(1 for _ in shape))
+    bits = _splitmix(keys + counters) & (2**_NUM_BITS - 1)
+    uniform: Tensor = (bits.float() + 0.5) * 2.0**-_NUM_BITS
+    return uniform
 
 
 def _splitmix(x: Tensor) -> Tensor:

@@ -83,23 +83,34 @@ def read_prompts(model: Any, prompts: Sequence[Sequence[int]], *, keys: bool = T
     """
     memory = memory_of(model)
     assert memory is not None
-    device, decoder = memory.embedding.device, model.get_decoder()
-    lengths = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
-    mask = torch.arange(rounded_up(int(lengths.max())), device=device) < lengths[:, None]
-    input_ids = torch.zeros(mask.shape, dtype=torch.long, device=device)
-    input_ids[mask] = torch.tensor([token for prompt in prompts for token in prompt[:-1]], device=device)
-    query_layer = memory.config.query_layer
+    decoder, query_layer = model.get_decoder(), memory.config.query_layer
+    bodies = [prompt[:-1] for prompt in prompts]
+    input_ids, mask = padded_right(bodies, memory.embedding.device, rounded_up(max(map(len, bodies))))
     with (
         memory.reading(None),
         _hidden_after(decoder, query_layer) as found,
         decoder_of_layers(decoder, None if keys else query_layer),
     ):
         output = decoder(input_ids=input_ids, attention_mask=mask.long(), use_cache=keys)
-    if keys:
-        cache = torch.stack([torch.stack([layer.keys, layer.values]) for layer in output.past_key_values.layers])
-    else:
-        cache = found[0].new_zeros(0, 2, len(mask), 1, mask.shape[1], 1)
+    cache = stacked_cache(output) if keys else found[0].new_zeros(0, 2, len(mask), 1, mask.shape[1], 1)
     return PromptStates(cache, found[0], mask)
+
+
+def stacked_cache(output: Any) -> Tensor:
+    """Keys and values of a decoder's output, as ``PromptStates`` holds them."""
+    return torch.stack([torch.stack([layer.keys, layer.values]) for layer in output.past_key_values.layers])
+
+
+def padded_right(
+    sequences: Sequence[Sequence[int]], device: torch.device, width: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Token ids [B, T] of sequences that may be shorter, and where they are, [B, T] bool. T is the longest's length, or
+    ``width``."""
+    lengths = torch.tensor([len(sequence) for sequence in sequences], device=device)
+    mask = torch.arange(width or int(lengths.max()), device=device) < lengths[:, None]
+    input_ids = torch.zeros(mask.shape, dtype=torch.long, device=device)
+    input_ids[mask] = torch.tensor([token for sequence in sequences for token in sequence], device=device)
+    return input_ids, mask
 
 
 def answer_output(model: Any, states: PromptStates, input_ids: Tensor) -> Any:

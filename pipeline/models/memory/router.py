@@ -32,7 +32,7 @@ class MemoryRouter(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(math.log(15.0)))
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Hidden states [B, P, d] of prompts, with their mask [B, P], to queries [B, K]."""
+        """Hidden states [B, P, d] of prompts, with the mask [B, P] of positions to pool, to queries [B, K]."""
         normed = self.memory_norm(hidden.float())
         scores = self.pooling(normed)[..., 0].masked_fill(~mask, float("-inf"))
         pooled = (scores.softmax(dim=-1)[..., None] * normed).sum(dim=1)
@@ -47,12 +47,18 @@ class MemoryRouter(nn.Module):
         """Scores [B, S] of rows and columns of the product keys."""
         return cast(tuple[Tensor, Tensor], self.product_keys(query, self.memory_gate.temperature))
 
+    def nearest_slots(self, vectors: Tensor) -> Tensor:
+        """The slot [E] whose keys are most similar to each of the knowledge embeddings [E, K], taken or not."""
+        one = torch.ones((), device=vectors.device)
+        rows, columns = (scores.argmax(dim=-1) for scores in self.product_keys(vectors, one))
+        slots: Tensor = rows * self._config.side + columns
+        return slots
+
     def find(self, query: Tensor, bank: KnowledgeBank, count: int | None = None) -> tuple[Tensor, Tensor]:
         """Candidates [B, C] in the order of the product keys, and the best of them by cosine similarity with the query
         in the knowledge space, best first: [B, count], by default M."""
         candidates, _ = top_slots(*self.scores(query), self._config.num_candidates)
-        directions = F.normalize(bank.vectors(candidates), dim=-1)
-        similarities = (directions @ F.normalize(query, dim=-1)[..., None])[..., 0]
+        similarities = (bank.vectors(candidates) @ F.normalize(query, dim=-1)[..., None])[..., 0]
         is_empty = bank.entry_of_slot[candidates] < 0
         best = similarities.masked_fill(is_empty, -2.0).topk(count or self._config.num_selected, dim=-1).indices
         return candidates, candidates.gather(-1, best)

@@ -12,7 +12,7 @@ from random import Random
 from pipeline.data.omcq import KnowledgeEntry
 from pipeline.data.rows import Row
 from pipeline.errors import DataError
-from pipeline.models.memory.loading import as_entry
+from pipeline.models.memory.entries import as_entry
 from pipeline.models.tokenizer import Tokenizer, end_of_turn_id
 from pipeline.seeds import derive_seed
 from pipeline.types import Problem

@@ -14,21 +14,21 @@ from torch.nn import functional as F
 
 from pipeline.models.device import autocast
 from pipeline.models.memory.memory import ExplicitMemory, Reading
+from pipeline.models.memory.noise import uniform_noise
 from pipeline.models.memory.product_keys import slot_log_probs, soft_label_loss, top_slots
 from pipeline.models.memory.prompts import PromptStates
 from pipeline.training.memory.examples import Target
 
 
-def target_slots(targets: Sequence[Target], slot_of_entry: Tensor) -> tuple[Tensor, Tensor]:
-    """Slots and scores [B, M] of the questions' targets; padding has score 0."""
+def target_entries(targets: Sequence[Target], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Entries and scores [B, M] of the questions' targets; padding has score 0."""
     width = max(len(target.entries) for target in targets)
-    slots = torch.zeros(len(targets), width, dtype=torch.long, device=slot_of_entry.device)
-    scores = torch.zeros(len(targets), width, device=slot_of_entry.device)
+    entries = torch.zeros(len(targets), width, dtype=torch.long)
+    scores = torch.zeros(len(targets), width)
     for row, target in enumerate(targets):
         count = len(target.entries)
-        slots[row, :count] = slot_of_entry[torch.tensor(target.entries, device=slot_of_entry.device)]
-        scores[row, :count] = torch.tensor(target.scores)
-    return slots, scores
+        entries[row, :count], scores[row, :count] = torch.tensor(target.entries), torch.tensor(target.scores)
+    return entries.to(device), scores.to(device)
 
 
 def product_key_loss(row_scores: Tensor, column_scores: Tensor, slots: Tensor, scores: Tensor) -> Tensor:
@@ -56,21 +56,40 @@ class RouterLosses:
     """By k: number of questions whose best target is among the first k, mean over queries."""
 
 
-def pooled_losses(memory: ExplicitMemory, states: PromptStates, slots: Tensor, scores: Tensor) -> RouterLosses:
+def kept_positions(mask: Tensor, seeds: Tensor, dropout: float) -> Tensor:
+    """The mask [B, P] of prompts without a share of their tokens, so that no single word is relied on. A prompt keeps
+    its first token at least.
+
+    Args:
+        seeds: [B], of the examples.
+    """
+    kept = mask & (uniform_noise(seeds, 0, (mask.shape[1],)) >= dropout)
+    kept[:, 0] |= ~kept.any(dim=1)
+    return kept
+
+
+def pooled_losses(
+    memory: ExplicitMemory, states: PromptStates, kept: Tensor, entries: Tensor, scores: Tensor, nearest: Tensor
+) -> RouterLosses:
     """One query for each prompt: cross-entropy of the product keys, and of scaled cosines against all entries.
 
     Args:
-        slots, scores: [B, M] targets.
+        kept: [B, P] bool, positions that are pooled.
+        entries, scores: [B, M] targets.
+        nearest: [E], the slot whose keys are nearest to each entry. An entry's own slot may be elsewhere, because
+            every slot has one entry: it can only be memorized.
     """
     router, bank = memory.router, memory.bank
     assert router is not None
-    query = router(states.hidden, states.mask)
+    query = router(states.hidden, kept)
     row_scores, column_scores = router.scores(query)
-    targets = bank.entry_of_slot[slots.gather(1, scores.argmax(dim=1, keepdim=True))[:, 0]]
-    loss = product_key_loss(row_scores, column_scores, slots, scores)
+    targets = entries.gather(1, scores.argmax(dim=1, keepdim=True))[:, 0]
+    loss = product_key_loss(row_scores, column_scores, nearest[entries], scores)
     loss = loss + entry_loss(query, bank.embeddings[:-1], targets, router.temperature)
-    candidates, best = router.find(query.detach(), bank)
+    with torch.no_grad():
+        candidates, best = router.find(query, bank)
     config = memory.config
+    slots = bank.slot_of_entry()[entries]
     recalled = recall(candidates, slots, scores, [config.num_candidates])
     return RouterLosses(loss * len(query), recalled | recall(best, slots, scores, [1, config.num_selected]))
 
@@ -79,12 +98,13 @@ def token_losses(
     model: Any,
     memory: ExplicitMemory,
     prompts: Sequence[Sequence[int]],
-    slots: Tensor,
+    entries: Tensor,
     scores: Tensor,
     dtype: torch.dtype,
 ) -> RouterLosses:
     """Each layer has a query of its own, of the prompt's last token: the mean over layers."""
     losses, recalled = [], []
+    slots = memory.bank.slot_of_entry()[entries]
     for layer, hidden in last_hidden(model, memory, prompts, dtype).items():
         modules: Any = memory.layers[str(layer)]
         query = modules.memory_gate(modules.memory_norm(hidden.float()))
@@ -116,8 +136,8 @@ def entry_loss(query: Tensor, vectors: Tensor, targets: Tensor, temperature: Ten
 
     Args:
         query: [B, K].
-        vectors: [E, K] knowledge embeddings.
+        vectors: [E, K] knowledge embeddings, of length 1.
         targets: [B], the entry of each question.
     """
-    cosines = F.normalize(query, dim=-1) @ F.normalize(vectors, dim=-1).T
+    cosines = F.normalize(query, dim=-1) @ vectors.T
     return F.cross_entropy(temperature * cosines, targets)

@@ -72,3 +72,21 @@ def test_grpo_takes_prompts_that_fit(data):
 def test_if_all_examples_are_too_long_the_error_says_what_to_do(data):
     with pytest.raises(DataError, match=r"stage s must have problems of at most 8 tokens, got none: raise sft\.max_le"):
         examples_of((data[0].take([1, 2, 3]), data[1]), max_length=8)
+
+
+def test_a_conversation_is_cut_off_in_any_turn_and_left_out_if_no_turn_begins(tmp_path):
+    """Prompts of 8 tokens, of which the fourth and the fifth are a turn, and completions of 3."""
+    rows = [{"question": name, "answer": "1"} for name in "ab"]
+    write_jsonl(tmp_path / "train.jsonl", *rows)
+    problems = load_table(DataConfig(name=str(tmp_path)), "train", tmp_path / "cache")
+    turns = [False, False, False, True, True, False, False, False]
+    columns = ([list(range(8))] * 2, [[8, 9, 10]] * 2, [turns, None])
+    batch = pa.record_batch([pa.array(c, t) for c, t in zip(columns, TOKENS.types, strict=True)], schema=TOKENS)
+    write_batches(tmp_path / "tokens.arrow", TOKENS, [batch])
+    data = problems, TokenTable(tmp_path / "tokens.arrow")
+    whole = examples_of(data, max_length=11).mixture.new[0].tokens
+    assert whole == TokenSequence((0, 1, 2), tuple(range(3, 11)), (*turns[3:], True, True, True))
+    cut = examples_of(data, max_length=8, too_long="truncate")
+    assert questions(cut) == ["a"] and cut.counts["num_truncated"] == 1
+    assert cut.mixture.new[0].tokens == TokenSequence((0, 1, 2), (3, 4, 5, 6, 7), tuple(turns[3:]))
+    assert examples_of(data, "grpo").mixture.new[0].tokens == TokenSequence(tuple(range(8)), ())

@@ -41,7 +41,7 @@ def read(folder: Path, *conversations: Any, **settings: Any) -> list[Problem]:
 
 
 def shown(tokenizer: Any, sequence: TokenSequence) -> str:
-    """The text, with [what is learned] in brackets: a token is a byte, or one of ``<|im_start|>`` and ``<|im_end|>``."""
+    """The text, with [what is learned] in brackets."""
     text = tokenizer.decode(sequence.prompt)
     was_learned = False
     for token, learned in zip(sequence.completion, sequence.learned_mask.tolist(), strict=True):

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from jobs import chat
 from pipeline.errors import CheckpointError, ModelError
 from pipeline.evaluation.chat import ChatModel
 from pipeline.runs.directory import RunDirectory
 from tests.support.evaluations import run_config
+from tests.support.memory_files import write_memory_run
+from tests.support.memory_questions import KNOWLEDGE
 from tests.support.models import save_tiny_model, tiny_tokenizer
 
 CODE = """
@@ -54,15 +57,15 @@ def test_an_answer_ends_where_the_template_ends_a_turn(tmp_path, monkeypatch):
     tokenizer = tiny_tokenizer(eos="<eos>", special=["<|im_end|>"])
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
     tokenizer.save_pretrained(run.final_model)
-    chat = ChatModel(run.path)
-    generate: Any = chat._model.generate
+    model = ChatModel(run.path)
+    generate: Any = model._model.generate
 
     def seeing(**settings: Any) -> Any:
         seen.extend(settings["eos_token_id"])
         return generate(**settings)
 
-    monkeypatch.setattr(chat._model, "generate", seeing)
-    chat.answer("1 + 1?", max_new_tokens=2)
+    monkeypatch.setattr(model._model, "generate", seeing)
+    model.answer("1 + 1?", max_new_tokens=2)
     assert set(tokenizer.convert_tokens_to_ids(["<|im_end|>", "<eos>"])) <= set(seen)
 
 
@@ -70,3 +73,22 @@ def test_an_unfinished_run_cannot_be_asked(tmp_path):
     run = RunDirectory.create_at(tmp_path / "run", run_config(tmp_path, tmp_path))
     with pytest.raises(CheckpointError, match="must have a final model to chat with"):
         ChatModel(run.path)
+
+
+@pytest.mark.parametrize("preset", ["routed", "explicitlm"])
+def test_a_run_with_a_memory_answers_and_shows_what_it_reads(tmp_path, capsys, preset):
+    run = write_memory_run(tmp_path, preset)
+    reply = ChatModel(run.path).reply("Where is Bo?", max_new_tokens=3)
+    assert reply.entries and {*reply.entries} <= {entry.text for entry in KNOWLEDGE}
+    chat.main([str(run.path), "Where is Bo?", "--max-new-tokens", "3", "--show-entries"])
+    shown = capsys.readouterr().out
+    assert shown.startswith(reply.text)
+    assert [line for line in shown.splitlines() if line.startswith("  read: ")] == [
+        f"  read: {e}" for e in reply.entries
+    ]
+
+
+def test_a_memory_can_be_sampled_from(tmp_path):
+    run = write_memory_run(tmp_path)
+    model = ChatModel(run.path)
+    assert len({model.answer("Where is Bo?", max_new_tokens=3, temperature=5.0) for _ in range(4)}) > 1

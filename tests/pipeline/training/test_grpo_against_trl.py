@@ -30,7 +30,8 @@ OUR_NAME = {"grpo": "sequence", "bnpo": "token", "dapo": "token", "dr_grpo": "co
 @pytest.fixture(scope="module")
 def sequences() -> list[TokenSequence]:
     draw = random.Random(0)
-    return [TokenSequence(*(tuple(draw.choices(range(256), k=n)) for n in shape)) for shape in SHAPES]
+    drawn = ([tuple(draw.choices(range(256), k=n)) for n in shape] for shape in SHAPES)
+    return [TokenSequence(prompt, completion) for prompt, completion in drawn]
 
 
 @pytest.fixture(scope="module")

@@ -132,6 +132,19 @@ def test_settings_that_cannot_be_met_are_errors(facts, chosen, kind, message):
     assert not (facts.parent / "out").exists()
 
 
+def test_force_replaces_only_what_was_made_from_facts(facts):
+    mine = facts.parent / "out" / "mine.txt"
+    mine.parent.mkdir()
+    mine.touch()
+    with pytest.raises(DataError, match="is not empty"):
+        prepare_facts(settings(facts, force=True))
+    mine.unlink()
+    prepare_facts(settings(facts))
+    with pytest.raises(DataError, match="is not empty"):
+        prepare_facts(settings(facts))
+    prepare_facts(settings(facts, seed=1, force=True))
+
+
 def test_a_row_that_is_no_fact_is_named(tmp_path):
     facts = write_facts(tmp_path / "facts.jsonl", {"subject": "X", "object": "Y", **CAPITAL, "template": "[X] is"})
     with pytest.raises(DataError, match=r"facts\.jsonl row 18: template must hold \[X\] and \[Y\] once each"):

@@ -26,7 +26,7 @@ def sources(tmp_path: Path) -> tuple[Path, ...]:
     """20 good rows in two files, a blank line, and nine bad rows."""
     first, second = tmp_path / "in" / "a.jsonl", tmp_path / "in" / "b.jsonl"
     write_jsonl(first, *(good(number) for number in range(10)), {"target": []})
-    write_jsonl(second, *chain.from_iterable(({"target": 1}, good(number)) for number in range(10, 17)))
+    write_jsonl(second, *(row for number in range(10, 17) for row in ({"target": 1}, good(number))))
     with second.open("a") as file:
         file.write("\n" + "".join(json.dumps(good(number)) + "\n" for number in range(17, 20)) + '{"tar')
     return first, second
