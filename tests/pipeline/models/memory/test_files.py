@@ -26,6 +26,13 @@ def test_a_memory_is_read_as_it_was_written(file):
     check_fits(read, CONFIG, "beef")
 
 
+def test_the_same_memory_is_the_same_file(file, tmp_path):
+    for number in range(20):
+        again = tmp_path / f"again_{number}.safetensors"
+        save_file({"explicit_memory.x": torch.arange(3.0)}, again, describe(CONFIG, "beef", "cafe"))
+        assert again.read_bytes() == file.read_bytes()
+
+
 def test_another_backbone_is_refused(file):
     message = "must be loaded onto the backbone it was trained with, beef, got feed: .* Set model.name to that backbone"
     with pytest.raises(ModelError, match=message):
@@ -58,25 +65,27 @@ def test_settings_that_only_training_reads_may_differ(file):
 
 def unreadable(directory, name):
     path = directory / f"{name}.safetensors"
-    metadata = describe(CONFIG, "beef", "cafe")
+    whole = json.loads(describe(CONFIG, "beef", "cafe")["memory"])
     if name == "garbage":
         path.write_bytes(b"garbage")
     elif name == "plain":
         save_file({"x": torch.zeros(1)}, path)
-    elif name == "no_json":
-        save_file({"x": torch.zeros(1)}, path, metadata | {"memory": "{"})
-    elif name == "unknown_setting":
-        save_file({"x": torch.zeros(1)}, path, metadata | {"memory": json.dumps({"knowledge": "k", "colour": 1})})
-    elif name == "no_backbone":
-        save_file({"x": torch.zeros(1)}, path, {key: value for key, value in metadata.items() if key != "backbone"})
     elif name == "cut":
-        save_file({"x": torch.zeros(100)}, path, metadata)
+        save_file({"x": torch.zeros(100)}, path, {"memory": json.dumps(whole)})
         path.write_bytes(path.read_bytes()[:-8])
+    elif name != "missing":
+        texts = {
+            "no_json": "{",
+            "list": "[1]",
+            "unknown_setting": json.dumps(whole | {"config": {"knowledge": "k", "colour": 1}}),
+            "no_backbone": json.dumps({key: value for key, value in whole.items() if key != "backbone"}),
+        }
+        save_file({"x": torch.zeros(1)}, path, {"memory": texts[name]})
     return path
 
 
 @pytest.mark.parametrize(
-    "name", ["missing", "garbage", "plain", "no_json", "unknown_setting", "no_backbone", "cut", "directory"]
+    "name", ["missing", "garbage", "plain", "no_json", "list", "unknown_setting", "no_backbone", "cut", "directory"]
 )
 def test_what_is_not_a_memory_is_refused(tmp_path, name):
     path = tmp_path if name == "directory" else unreadable(tmp_path, name)
