@@ -5,7 +5,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
@@ -43,19 +42,19 @@ def backbone_digest(files: Mapping[str, str]) -> str:
 
 
 def describe(config: MemoryConfig, backbone: str, knowledge: str) -> dict[str, str]:
-    """Metadata of a memory's file."""
-    return {"memory": config.model_dump_json(), "backbone": backbone, "knowledge": knowledge}
+    """Metadata of a memory's file: one item, since several would be written in any order."""
+    return {"memory": json.dumps({"config": config.model_dump(), "backbone": backbone, "knowledge": knowledge})}
 
 
 def read_memory(path: Path) -> MemoryFile:
     """Raises CheckpointError if it is not a memory's file."""
     try:
         with safe_open(path, "pt") as file:
-            metadata: dict[str, Any] = file.metadata() or {}
+            metadata = json.loads((file.metadata() or {})["memory"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        config = MemoryConfig.model_validate(json.loads(metadata["memory"]))
+        config = MemoryConfig.model_validate(metadata["config"])
         return MemoryFile(path, tensors, config, metadata["backbone"], metadata["knowledge"])
-    except (OSError, SafetensorError, KeyError, ValueError, ValidationError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, ValidationError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise CheckpointError(f"{path} must be a file memory_step_N.safetensors of a run: {reason}.") from None
 

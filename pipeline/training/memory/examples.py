@@ -52,17 +52,24 @@ def read_targets(rows: Iterable[Row], id_field: str, num_entries: int) -> dict[s
 
 
 def _target(row: Row, num_entries: int) -> Target:
-    entries = row.items("entry_ids") or [int(row.text("entry_id")) if "entry_id" in row else None]
+    entries = row.items("entry_ids") or [_whole(row, "entry_id") if "entry_id" in row else None]
     scores = row.items("entry_scores") or [1.0] * len(entries)
     if not all(type(entry) is int and 0 <= entry < num_entries for entry in entries):
         raise ValueError(f"entry_id must be the line of an entry of memory.knowledge, from 0 on, got {entries!r:.80}")
     if len(scores) != len(entries) or not all(_is_positive(score) for score in scores):
         raise ValueError(f"entry_scores must be a positive number for each of entry_ids, got {scores!r:.80}")
     options = tuple(map(str, row.items("options")))
-    index = int(row.text("answer_index")) if options else 0
+    index = _whole(row, "answer_index") if options else 0
     if options and not 0 <= index < len(options):
         raise ValueError(f"answer_index must be the index of one of {len(options)} options, got {index}")
     return Target(tuple(entries), tuple(map(float, scores)), options, index)
+
+
+def _whole(row: Row, name: str) -> int:
+    text = row.text(name)
+    if not text.removeprefix("-").isdecimal():
+        raise ValueError(f"{name} must be a whole number, got {text!r:.80}")
+    return int(text)
 
 
 def _is_positive(score: object) -> bool:

@@ -14,6 +14,7 @@ from pipeline.training.memory.fusion import token_form_losses
 from tests.support.memories import (
     BACKBONES,
     PRESETS,
+    layer_of,
     memory_config,
     random_entries,
     reading_for,
@@ -151,7 +152,7 @@ def test_the_same_seed_gives_the_same_memory_and_leaves_the_global_one_alone():
     state = torch.get_rng_state()
     first, same, other = (attach_memory(tiny_llama(), memory_config(), seed=seed) for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
-    gates = [own.layers["1"].memory_gate.query[0].up.weight for own in (first, same, other)]
+    gates = [layer_of(own, 1).memory_gate.query[0].up.weight for own in (first, same, other)]
     assert torch.equal(gates[0], gates[1]) and not torch.equal(gates[0], gates[2])
 
 

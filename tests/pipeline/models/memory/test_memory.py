@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pipeline.models.memory.bank import PADDING
 from pipeline.models.memory.memory import ExplicitMemory, Reading
 from pipeline.models.memory.noise import gumbel_noise
-from tests.support.memories import memory_config
+from tests.support.memories import layer_of, memory_config
 
 EMBEDDING = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
 ENTRIES = torch.tensor([[0, PADDING], [1, PADDING], [2, PADDING], [0, 1]])
@@ -29,7 +29,7 @@ def memory(preset: str = "explicitlm", **settings: Any) -> ExplicitMemory:
     own = ExplicitMemory(config, 2, [0], embedding)
     own.bank.entry_of_slot.copy_(torch.tensor([2, 0, 3, 1]))
     own.bank.set_entries(ENTRIES, EMBEDDING)
-    fusion = own.layers["0"].gated_memory_fusion
+    fusion = layer_of(own).gated_memory_fusion
     pick = torch.tensor([[0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
     fusion.gate.weight.data, fusion.up.weight.data, fusion.down.weight.data = 5 * pick, pick, torch.eye(2)
     return own
@@ -77,10 +77,10 @@ def test_the_diversity_is_the_mean_similarity_of_different_candidates():
     _, reading = read(memory())
     torch.testing.assert_close(reading.selections[0].diversity, torch.full((1, 2), (HALF_ROOT - 1) / 6))
     own = memory()
-    own.layers["0"].product_keys.rows.data = torch.tensor([[-1.0], [1.0]])
-    own.layers["0"].product_keys.columns.data = torch.tensor([[-1.0], [1.0]])
+    layer_of(own).product_keys.rows.data = torch.tensor([[-1.0], [1.0]])
+    layer_of(own).product_keys.columns.data = torch.tensor([[-1.0], [1.0]])
     own.bank.entry_of_slot.copy_(torch.tensor([2, 0, 1, 3]))
-    own.layers["0"].memory_gate.forward = torch.ones_like
+    layer_of(own).memory_gate.forward = torch.ones_like
     own.config = own.config.model_copy(update={"num_candidates": 3})
     _, reading = read(own)
     assert reading.selections[0].candidates[0, 0, 0] == 3  # the best slot: row 1, column 1
@@ -146,7 +146,7 @@ def test_every_layer_reads_given_entries_at_every_position():
 def test_attention_reads_the_tokens_of_several_entries():
     """Equal weights for tokens 0, 1 and 1 of two entries, padding masked: (1/3, 2/3), of root mean square 1."""
     own = memory("routed", query_layer=0, num_selected=2)
-    own.layers["0"].memory_attention.query.weight.data.zero_()
+    layer_of(own).memory_attention.query.weight.data.zero_()
     difference, _ = read(own, entries=torch.tensor([[[0, 1], [1, PADDING]]]))
     rms = math.sqrt((1 / 9 + 4 / 9) / 2)
     expected = torch.tensor([added(1 / 3 / rms), added(2 / 3 / rms)])

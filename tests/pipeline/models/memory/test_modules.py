@@ -1,6 +1,7 @@
 """Values worked out by hand, in one or two dimensions."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -117,8 +118,8 @@ def test_scores_are_divided_by_the_root_of_their_dimensions():
 
 @pytest.mark.parametrize("rank", [None, 64])
 def test_matrices_start_with_a_standard_deviation_of_one_over_the_root_of_their_inputs(rank):
-    gate, fusion = MemoryGate(256, 128, rank), GatedMemoryFusion(256, rank)
-    modules = nn.ModuleList([gate, fusion])
+    fusion: Any = GatedMemoryFusion(256, rank)
+    modules = nn.ModuleList([MemoryGate(256, 128, rank), fusion])
     initialize(modules)
     last = fusion.down.up if rank else fusion.down
     for module in modules.modules():
@@ -130,7 +131,7 @@ def test_matrices_start_with_a_standard_deviation_of_one_over_the_root_of_their_
 
 @pytest.mark.parametrize("rank", [None, 8])
 def test_a_fusion_adds_nothing_before_training(rank):
-    fusion = GatedMemoryFusion(16, rank)
+    fusion: Any = GatedMemoryFusion(16, rank)
     initialize(fusion)
     hidden, memory = torch.randn(2, 3, 16)
     assert torch.equal(fusion(hidden, memory), torch.zeros(3, 16))
