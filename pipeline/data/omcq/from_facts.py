@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from pipeline.data.omcq.facts import Distractors, Fact, gives_itself_away, normal, read_facts
 from pipeline.data.omcq.records import ChoiceQuestion, KnowledgeEntry, fill
-from pipeline.data.omcq.wordings import FRAMES, GAP, in_one_line, lettered, unseen_question
+from pipeline.data.omcq.wordings import FRAMES, GAP, LAYOUTS, in_one_line, unseen_question
 from pipeline.errors import ConfigError, DataError
 from pipeline.files import sha256, whole_directory, write_json, write_jsonl
 from pipeline.seeds import derive_seed
@@ -208,6 +208,7 @@ def _question(
 ) -> ChoiceQuestion:
     options = (*wrong[:place], fact.object, *wrong[place:])
     frame = _random(settings, "frame", fact).choice(FRAMES)
+    lay_out = _random(settings, "layout", fact).choice(LAYOUTS)
     cloze = fill(fact.template, fact.subject, GAP)
     asked = frame.format(cloze=cloze, subject=fact.subject, label=fact.label)
     unseen = unseen_question(fact.relation, fact.label, fact.subject)
@@ -221,7 +222,7 @@ def _question(
         object=fact.object,
         options=options,
         answer_index=place,
-        conversations=_conversation(asked, lettered(options), answer, settings.request),
+        conversations=_conversation(asked, lay_out(options), answer, settings.request),
         conversations_unseen=_conversation(unseen, in_one_line(options), answer, settings.request),
     )
 

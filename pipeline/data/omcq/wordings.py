@@ -11,6 +11,12 @@ FRAMES = (
     "One word or name is missing here: {cloze}",
     'What is the "{label}" of {subject}?',
     "Subject: {subject}\nRelation: {label}\nWhich object is right?",
+    "{subject}: which of these is its {label}?",
+    "Tell me the {label} of {subject}.",
+    "Here is a question about {subject}. Its {label} is wanted.",
+    "Consider {subject}. Choose what fits {label}.",
+    "Do you know {label} for {subject}?",
+    "Complete this, please: {cloze}",
 )
 """Wordings of training and test questions. The cloze is the fact's sentence with a gap instead of the object."""
 
@@ -61,13 +67,29 @@ _BY_RELATION = {
 """Wikidata property -> a question in everyday words."""
 
 
-def letter(index: int) -> str:
-    return ascii_uppercase[index]
+def _lettered(options: Sequence[str]) -> str:
+    return "\n".join(f"{ascii_uppercase[index]}: {option}" for index, option in enumerate(options))
 
 
-def lettered(options: Sequence[str]) -> str:
-    """``A: Germany``, one a line. The space matters: with it, an option has the tokens that it has in a sentence."""
-    return "\n".join(f"{letter(index)}: {option}" for index, option in enumerate(options))
+def _small_letters(options: Sequence[str]) -> str:
+    return "\n".join(f"{ascii_uppercase[index].lower()}) {option}" for index, option in enumerate(options))
+
+
+def _listed(options: Sequence[str]) -> str:
+    return "\n".join(f"- {option}" for option in options)
+
+
+def _separated(options: Sequence[str]) -> str:
+    return "Options: " + "; ".join(options)
+
+
+def _as_alternatives(options: Sequence[str]) -> str:
+    return f"Is it {', '.join(options[:-1])} or {options[-1]}?"
+
+
+LAYOUTS = (_lettered, _lettered, _small_letters, _listed, _separated, _as_alternatives)
+"""Layouts of the options of training and test questions. Each puts a space before an option: with it, an option has the
+tokens that it has in a sentence."""
 
 
 def in_one_line(options: Sequence[str]) -> str:
