@@ -8,7 +8,7 @@ import pytest
 from pipeline.data.omcq import ChoiceQuestion, read_knowledge, read_questions
 from pipeline.data.omcq.facts import normal, read_facts
 from pipeline.data.omcq.from_facts import FactSettings, frequency_prior, make_questions, prepare_facts
-from pipeline.data.omcq.wordings import FRAMES, lettered
+from pipeline.data.omcq.wordings import FRAMES, LAYOUTS
 from pipeline.errors import ConfigError, DataError
 from tests.conftest import SHARED
 from tests.support.omcq import CAPITAL, CAPITALS, write_facts
@@ -45,7 +45,8 @@ def test_each_question_points_to_the_sentence_that_answers_it(facts):
         assert (entry.subject, entry.relation, entry.object) == (question.subject, question.relation, question.object)
         assert entry.text.endswith(f" {question.object}.")
         assert question.conversations[1]["content"] == f" {question.object}"
-        assert lettered(question.options) in question.conversations[0]["content"]
+        content = question.conversations[0]["content"]
+        assert any(lay_out(question.options) in content for lay_out in LAYOUTS)
         assert question.conversations[0]["content"].endswith("\nAnswer with the text of the right option.")
 
 
