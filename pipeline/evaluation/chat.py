@@ -95,9 +95,9 @@ class ChatModel:
 
     def _entries(self, memory: ExplicitMemory, prompt: tuple[int, ...], answer: Answer) -> list[str]:
         if answer.route is None:
-            found = layer_lookups(self._model, [prompt], [answer.token_ids], memory.bank, self._tokenizer, 0)
+            found = layer_lookups(self._model, [prompt], [answer.token_ids], [-1], memory.bank, self._tokenizer, 0)
         else:
             route = Route(*(part[None] for part in vars(answer.route).values()))
-            found = routed_lookups(route, memory.bank, self._tokenizer)
+            found = routed_lookups(route, [-1], memory.bank, self._tokenizer)
         read: list[str] = found.rows[0]["read"]
         return [text for text in read if text]

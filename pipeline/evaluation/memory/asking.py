@@ -202,11 +202,12 @@ class Asker:
     ) -> Lookups:
         if self._memory is None or condition.reads == "nothing":
             return no_lookups(len(written))
+        right = [question.entry_id for question in batch.questions]
         if route:
-            return routed_lookups(route, self._memory.bank, self._tokenizer)
+            return routed_lookups(route, right, self._memory.bank, self._tokenizer)
         room = max(self._settings.num_looked_up - self._num_looked_up, 0)
         self._num_looked_up += len(written)
-        return layer_lookups(self._model, batch.prompts, written, self._memory.bank, self._tokenizer, room)
+        return layer_lookups(self._model, batch.prompts, written, right, self._memory.bank, self._tokenizer, room)
 
     def _count(self, name: str, found: Lookups) -> None:
         if self._memory is not None and found.slots:

@@ -1,7 +1,7 @@
 """Which entries were found and read for a question, as fields of its row.
 
 ``chosen`` and ``candidates`` are indices of entries, -1 for an empty slot; ``read`` are the texts that were chosen, as
-they are in the bank.
+they are in the bank. ``right_place`` is the place of the right entry among the candidates, from 1, or None.
 """
 
 from collections import Counter
@@ -18,6 +18,8 @@ from pipeline.models.memory.memory import Selection
 from pipeline.models.tokenizer import Tokenizer
 
 Fields = dict[str, Any]
+MAX_CANDIDATES = 32
+"""Candidates that a row holds."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,14 @@ def no_lookups(count: int) -> Lookups:
     return Lookups([{} for _ in range(count)], [])
 
 
-def routed_lookups(route: Route, bank: KnowledgeBank, tokenizer: Tokenizer) -> Lookups:
-    """The entries that a router found. Candidates are in the order of the product keys, with their similarities."""
+def routed_lookups(route: Route, right: Sequence[int], bank: KnowledgeBank, tokenizer: Tokenizer) -> Lookups:
+    """The entries that a router found. Candidates are in the order of the product keys, with their similarities.
+
+    Args:
+        right: the entries that the questions are about.
+    """
     columns = zip(
+        right,
         bank.entry_of_slot[route.candidates].tolist(),
         route.similarities.tolist(),
         bank.entry_of_slot[route.chosen].tolist(),
@@ -44,12 +51,13 @@ def routed_lookups(route: Route, bank: KnowledgeBank, tokenizer: Tokenizer) -> L
     )
     rows = [
         {
-            "candidates": candidates,
-            "similarities": [round(value, 3) for value in similarities],
+            "candidates": candidates[:MAX_CANDIDATES],
+            "similarities": [round(value, 3) for value in similarities[:MAX_CANDIDATES]],
+            "right_place": candidates.index(entry) + 1 if entry in candidates else None,
             "chosen": chosen,
             "read": [entry_text(tokenizer, token_ids) for token_ids in read],
         }
-        for candidates, similarities, chosen, read in columns
+        for entry, candidates, similarities, chosen, read in columns
     ]
     return Lookups(rows, [route.chosen])
 
@@ -58,6 +66,7 @@ def layer_lookups(
     model: Any,
     prompts: Sequence[Sequence[int]],
     written: Sequence[Sequence[int]],
+    right: Sequence[int],
     bank: KnowledgeBank,
     tokenizer: Tokenizer,
     num_detailed: int,
@@ -70,9 +79,11 @@ def layer_lookups(
     sequences = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, written, strict=True)]
     selections, mask = read_selections(model, sequences)
     rows = []
-    for index, (prompt, sequence) in enumerate(zip(prompts, sequences, strict=True)):
+    for index, (prompt, sequence, entry) in enumerate(zip(prompts, sequences, right, strict=True)):
         places = range(len(prompt) - 1, len(sequence))
-        row = _of_all_layers(selections, index, places, bank, tokenizer)
+        row = _of_all_layers(selections, index, places, bank, tokenizer) | {
+            "right_place": _best_place(selections, index, places, bank, entry)
+        }
         if index < num_detailed:
             tokens = [tokenizer.decode([sequence[place]]) for place in places]
             row["layers"] = {str(layer): _of_layer(s, index, places, tokens, bank) for layer, s in selections.items()}
@@ -83,13 +94,20 @@ def layer_lookups(
 def _of_all_layers(
     selections: dict[int, Selection], row: int, places: range, bank: KnowledgeBank, tokenizer: Tokenizer
 ) -> Fields:
-    """Entries by the number of times that they were chosen, and all candidates."""
+    """Entries by the number of times that they were chosen."""
     slots = torch.cat([selection.chosen[row, list(places)] for selection in selections.values()])
-    entries = torch.cat([selection.candidates[row, list(places)].flatten() for selection in selections.values()])
     often = [slot for slot, _ in Counter(slots.tolist()).most_common()]
-    chosen = bank.entry_of_slot[often].tolist()
     read = [entry_text(tokenizer, token_ids) for token_ids in bank.tokens(torch.tensor(often)).tolist()]
-    return {"candidates": bank.entry_of_slot[entries.unique()].tolist(), "chosen": chosen, "read": read}
+    return {"chosen": bank.entry_of_slot[often].tolist(), "read": read}
+
+
+def _best_place(
+    selections: dict[int, Selection], row: int, places: range, bank: KnowledgeBank, entry: int
+) -> int | None:
+    """The best place of an entry among the candidates of any layer and position."""
+    candidates = torch.cat([selection.candidates[row, list(places)] for selection in selections.values()])
+    found = (bank.entry_of_slot[candidates] == entry).nonzero()[:, 1]
+    return int(found.min()) + 1 if len(found) else None
 
 
 def _of_layer(

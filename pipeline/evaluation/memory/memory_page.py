@@ -13,7 +13,6 @@ from pipeline.reports import page
 ANSWERS_FILE = "answers.jsonl"
 MAX_QUESTIONS = 5000
 """On the page; answers.jsonl has all."""
-_SHOWN_CANDIDATES = 16
 _NOTES = {
     "memory": "the bank as it was given",
     "without": "the frozen backbone alone",
@@ -93,11 +92,12 @@ def _answer(row: Row) -> str:
 def lookup_text(row: Row, knowledge: Sequence[KnowledgeEntry]) -> str:
     """The entries that a row's model looked at, one a line. ``>`` marks those that it read, ``*`` the right one."""
     read = [f"> {_mark(row, entry)}{text}" for entry, text in zip(row["chosen"], row["read"], strict=True)]
+    place = row["right_place"]
+    right = f"the right entry is candidate {place}" if place else "the right entry is no candidate"
     if "similarities" in row:
-        return "\n".join([*read, "candidates:", *_candidates(row, knowledge)])
-    return "\n".join(
-        [*read, *(line for layer, found in row.get("layers", {}).items() for line in _layer(layer, found))]
-    )
+        return "\n".join([*read, f"{right}; the first candidates:", *_candidates(row, knowledge)])
+    layers = [line for layer, found in row.get("layers", {}).items() for line in _layer(layer, found)]
+    return "\n".join([*read, right, *layers])
 
 
 def _mark(row: Row, entry: int) -> str:
@@ -105,12 +105,9 @@ def _mark(row: Row, entry: int) -> str:
 
 
 def _candidates(row: Row, knowledge: Sequence[KnowledgeEntry]) -> list[str]:
-    """In the order of the product keys, with the cosine similarity of each; all up to the right one, at least some."""
-    pairs = [pair for pair in zip(row["candidates"], row["similarities"], strict=True) if pair[0] >= 0]
-    is_right = [entry == row["entry"] for entry, _ in pairs]
-    count = max(_SHOWN_CANDIDATES, is_right.index(True) + 1 if True in is_right else 0)
-    lines = [f"{similarity:6.3f} {_mark(row, entry)}{knowledge[entry].text}" for entry, similarity in pairs[:count]]
-    return [*lines, f"and {len(pairs) - count} more"] if len(pairs) > count else lines
+    """In the order of the product keys, with the cosine similarity of each."""
+    pairs = zip(row["candidates"], row["similarities"], strict=True)
+    return [f"{score:6.3f} {_mark(row, entry)}{knowledge[entry].text}" for entry, score in pairs if entry >= 0]
 
 
 def _layer(layer: str, found: Sequence[Mapping[str, Any]]) -> list[str]:

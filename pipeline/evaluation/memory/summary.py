@@ -94,7 +94,7 @@ def _recall(rows: Sequence[Row]) -> Summary:
     return {
         "first": share([row["chosen"][:1] == [row["entry"]] for row in rows]),
         "chosen": share([row["entry"] in row["chosen"] for row in rows]),
-        "candidates": share([row["entry"] in row["candidates"] for row in rows]),
+        "candidates": share([row["right_place"] is not None for row in rows]),
     }
 
 

@@ -20,6 +20,7 @@ def row(condition: str, number: int = 0, **values: Any) -> dict[str, Any]:
         "candidates": [2, -1, 0],
         "similarities": [0.5, 0.0, 0.75],
         "chosen": [0, 2],
+        "right_place": 3,
         "read": ["Bo is in Rome", "Cleo"],
     }
     verdict = dict.fromkeys(("exact", "startswith", "contains"), True)
@@ -55,7 +56,7 @@ def test_candidates_are_in_their_order_with_their_similarity_and_the_right_entry
     assert lookup_text(row("memory"), KNOWLEDGE).splitlines() == [
         "> *#0 Bo is in Rome",
         "> #2 Cleo",
-        "candidates:",
+        "the right entry is candidate 3; the first candidates:",
         " 0.500 #2 Cleo is in Lima",
         " 0.750 *#0 Bo is in Rome",
     ]
@@ -65,7 +66,7 @@ def test_layers_and_positions_are_told_apart():
     layers = {"3": [{"token": "\n", "chosen": 1, "similarity": 0.25, "candidates": [2, 1]}]}
     values = {"chosen": [1], "read": ["Abu is in Oslo"], "layers": layers}
     bare = {key: value for key, value in row("memory").items() if key != "similarities"} | values
-    assert lookup_text(bare, KNOWLEDGE).splitlines()[1:] == [r"layer 3, after '\n': #1 (0.250) of #2 #1"]
+    assert lookup_text(bare, KNOWLEDGE).splitlines()[2:] == [r"layer 3, after '\n': #1 (0.250) of #2 #1"]
 
 
 def test_a_question_is_one_row_with_the_answers_under_all_conditions():

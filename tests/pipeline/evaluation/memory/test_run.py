@@ -104,3 +104,15 @@ def test_fewer_questions_are_drawn_by_the_seed(tmp_path):
         evaluate(tmp_path, *arguments, "--seed", seed)
         drawn.append([row["question_id"] for row in rows(tmp_path)])
     assert drawn[0] == drawn[1] and all(len(ids) == 2 for ids in drawn)
+
+
+def test_texts_are_measured_with_and_without_the_memory_and_long_ones_are_left_out(tmp_path):
+    run = write_memory_run(tmp_path)
+    texts = [{"question": f"{n} + 1?", "answer": f"It is {n + 1}." + "." * 900 * (n == 2)} for n in range(3)]
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "test.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
+    arguments = ["--run", str(run.path), "--conditions", "memory", "--texts", str(folder), "--max-text-tokens", "800"]
+    found = evaluate(tmp_path, *arguments)["forgetting"][str(folder)]
+    assert (found["num_texts"], found["num_too_long"]) == (2, 1)
+    assert found["with"]["perplexity"] != found["without"]["perplexity"]
