@@ -1,4 +1,4 @@
-"""State a learner worker keeps for one stage: built or restored here, and stepped by the two loops."""
+"""State a learner worker keeps for one stage: built or restored here, and stepped by the loops."""
 
 import logging
 import math

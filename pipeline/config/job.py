@@ -213,10 +213,54 @@ def _check_memory(config: Config) -> None:
             "model.gradient_checkpointing must be false with memory.positions=answer: layers that are recomputed keep "
             "no cache of the prompts"
         )
+    if config.model.device_map:
+        raise ValueError(
+            f"model.device_map must be null beside memory, got {config.model.device_map}: the memory's modules are on "
+            "one device"
+        )
+    if _replays(config):
+        raise ValueError(
+            "curriculum.replay_ratio and replay_ratio of stages must be 0 beside memory: its stages know the entries "
+            "and prompts of their own problems only"
+        )
     if config.eval.problems_per_level:
         raise ValueError(
             f"eval.problems_per_level must be 0 beside memory, got {config.eval.problems_per_level}: engines cannot "
             "read the memory. jobs/evaluate_memory.py evaluates it"
+        )
+    _check_memory_stages(config, config.memory)
+
+
+def _check_memory_stages(config: Config, memory: MemoryConfig) -> None:
+    trained: tuple[str, set[str]] | None = None  # kind and parts of the stage before
+    for stage in config.stages:
+        settings = config.stage_settings(stage)
+        assert isinstance(settings, MemorySFTConfig | RouterConfig)
+        if memory.query == "pooled" and isinstance(settings, RouterConfig) and "product_keys" in settings.train:
+            raise ValueError(
+                f"router.train of {stage.name} must not hold product_keys with memory.query=pooled: its targets are "
+                "computed from the keys once a stage"
+            )
+        if memory.selection == "given" and isinstance(settings, MemorySFTConfig):
+            _check_given(stage, settings)
+        before, trained = trained, (stage.kind, set(settings.train))
+        if stage.carry.optimizer and before not in (None, trained):
+            raise ValueError(
+                f"carry.optimizer of {stage.name} must be false after a stage of another kind or train: moments belong "
+                "to the parts that it trained"
+            )
+
+
+def _check_given(stage: StageConfig, settings: MemorySFTConfig) -> None:
+    if settings.loss_on == "all":
+        raise ValueError(
+            f"memory_sft.loss_on of {stage.name} must be completion with memory.selection=given, got all: prompts do "
+            "not read the memory"
+        )
+    if settings.too_long == "truncate":
+        raise ValueError(
+            f"memory_sft.too_long of {stage.name} must be drop with memory.selection=given, got truncate: the answer "
+            "is what is learned, and must be whole"
         )
 
 

@@ -46,7 +46,7 @@ class MemoryConfig(StrictModel):
     num_selected: int = Field(1, ge=1)
     """Entries that the fusion reads at once: the best of the candidates. Above 1 only with decode=attention."""
     gate_rank: int | None = Field(128, ge=1)
-    """Rank of the gate's projections. None: the gate is one full projection."""
+    """Rank of the gate's projections. None: full matrices."""
     fusion_rank: int | None = Field(128, ge=1)
     """Rank of the fusion's projections. None: full matrices."""
     layers: list[int] | None = Field(None, min_length=1)

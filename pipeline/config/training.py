@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipeline.config.base import StrictModel
 
@@ -97,10 +97,19 @@ class MemorySFTConfig(SFTConfig):
     """The learning rate after warm-up."""
     packing: Literal[False] = False
     """Examples are padded: noise and positions are those of an example, not of a row."""
-    train: list[Literal["memory_gate", "gated_memory_fusion", "memory_norm", "product_keys"]] = Field(
-        default=["memory_gate", "gated_memory_fusion", "memory_norm"], min_length=1
-    )
-    """The parts that train. A pooled router trains in router stages alone."""
+    train: list[Literal["memory_gate", "gated_memory_fusion", "memory_norm"]] = [
+        "memory_gate",
+        "gated_memory_fusion",
+        "memory_norm",
+    ]
+    """The parts that train, the fusion or the norm among them. A pooled router trains in router stages alone."""
+
+    @field_validator("train")
+    @classmethod
+    def _reaches_the_loss(cls, train: list[str]) -> list[str]:
+        if not {"gated_memory_fusion", "memory_norm"} & set(train):
+            raise ValueError("must hold gated_memory_fusion or memory_norm: the loss has no gradient of other parts")
+        return train
 
 
 class RouterConfig(SFTConfig):
@@ -115,7 +124,7 @@ class RouterConfig(SFTConfig):
     train: list[Literal["memory_gate", "memory_norm", "product_keys"]] = Field(
         default=["memory_gate", "memory_norm"], min_length=1
     )
-    """The parts that train."""
+    """The parts that train. ``product_keys`` only with memory.query=token."""
     token_dropout: float = Field(0.15, ge=0, lt=1)
     """Share of a prompt's tokens that are left out of a pooled query, others in each step."""
 

@@ -56,7 +56,7 @@ def load_policy(path: Path, config: ModelConfig, *, frozen: bool = False) -> nn.
     if config.device_map is None:
         model = model.to(device)
     if config.gradient_checkpointing:
-        _enable_gradient_checkpointing(model)
+        _enable_gradient_checkpointing(model, frozen=frozen)
     if config.lora:
         model = _add_lora(model, config.lora, torch_dtype(config.master_dtype))
     if frozen:
@@ -97,9 +97,10 @@ def check_attention(config: ModelConfig) -> None:
         )
 
 
-def _enable_gradient_checkpointing(model: Any) -> None:
+def _enable_gradient_checkpointing(model: Any, *, frozen: bool) -> None:
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    model.enable_input_require_grads()
+    if not frozen:  # below the first module that trains, a backward pass would compute for nothing
+        model.enable_input_require_grads()
 
 
 def _add_lora(model: Any, config: LoraConfig, dtype: torch.dtype) -> nn.Module:

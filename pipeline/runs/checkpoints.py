@@ -26,7 +26,7 @@ from pipeline.runs.records import read_jsonl
 WRITTEN = "written.jsonl"
 POLICY = "policy.safetensors"
 MEMORY_FILES = "memory_step_*.safetensors"
-"""The parts of an explicit memory, in place of the policy."""
+"""The parts of an explicit memory, instead of the policy."""
 
 
 @dataclass

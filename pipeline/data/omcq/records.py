@@ -32,6 +32,8 @@ class ChoiceQuestion:
     """The same in a wording and layout that no question is trained in."""
 
     def __post_init__(self) -> None:
+        if len(set(self.options)) < 2:
+            raise ValueError(f"options must be two different texts at least, got {list(self.options)!r:.80}")
         if not 0 <= self.answer_index < len(self.options):
             raise ValueError(f"answer_index must be an index into {len(self.options)} options, got {self.answer_index}")
         if self.options[self.answer_index] != self.object:

@@ -11,6 +11,7 @@ from pipeline.config import SFTConfig
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.data.problems import question_alone
 from pipeline.data.tokens import encode_problems
+from pipeline.errors import DataError
 from pipeline.evaluation.datasets import load_data_set
 from pipeline.evaluation.memory.loading import Evaluated
 from pipeline.models.memory.generation import find_route
@@ -35,6 +36,11 @@ def forgetting(
         config = EvaluationConfig.model_validate(settings | {"problems": {"max_problems": max_texts}})
         sequences = _sequences(evaluated, name, config)
         kept = [sequence for sequence in sequences if len(sequence) <= max_tokens]
+        if not kept:
+            raise DataError(
+                f"--texts {name} must have a text of at most {max_tokens} tokens, got none of {len(sequences)}. "
+                "Raise --max-text-tokens."
+            )
         found[name] = text_perplexity(evaluated.model, evaluated.memory, kept) | {
             "num_texts": len(kept),
             "num_too_long": len(sequences) - len(kept),
@@ -49,6 +55,8 @@ def _sequences(evaluated: Evaluated, name: str, config: EvaluationConfig) -> lis
         for problem in load_data_set(name, config).problems
         if problem.solution
     ]
+    if not problems:
+        raise DataError(f"--texts {name} must have worked solutions, got none: perplexity is measured on them.")
     tokens = encode_problems(evaluated.tokenizer, problems).to_pylist()
     return [TokenSequence(tuple(row["prompt"]), tuple(row["completion"])) for row in tokens]
 

@@ -8,6 +8,8 @@ from tests.conftest import CONFIGS
 
 KNOWLEDGE = {"knowledge": "bank.jsonl"}
 ROUTER, FUSION = {"name": "router", "kind": "router"}, {"name": "fusion", "kind": "memory_sft"}
+KEPT = {"name": "kept", "kind": "memory_sft", "carry": {"optimizer": True}}
+ROUTED = {**KNOWLEDGE, "preset": "routed"}
 
 
 def memory(**settings: Any) -> MemoryConfig:
@@ -97,6 +99,29 @@ def test_a_memory_is_trained_by_its_own_stages():
             {"memory": {**KNOWLEDGE, "preset": "routed"}, "model": {"gradient_checkpointing": True}},
             "model.gradient_checkpointing must be false with memory.positions=answer",
         ),
+        ({"model": {"device_map": "auto"}}, "model.device_map must be null beside memory, got auto"),
+        ({"curriculum": {}}, "curriculum.replay_ratio and replay_ratio of stages must be 0 beside memory"),
+        (
+            {"curriculum": {"replay_ratio": 0}, "stages": [ROUTER, {**FUSION, "replay_ratio": 0.1}]},
+            "curriculum.replay_ratio and replay_ratio of stages must be 0 beside memory",
+        ),
+        ({"stages": [ROUTER, KEPT]}, "carry.optimizer of kept must be false after a stage of another kind or train"),
+        (
+            {"stages": [FUSION, {**KEPT, "settings": {"train": ["memory_norm"]}}]},
+            "carry.optimizer of kept must be false after a stage of another kind or train",
+        ),
+        ({"memory": ROUTED, "memory_sft": {"loss_on": "all"}}, "memory_sft.loss_on of fusion must be completion"),
+        (
+            {"memory": ROUTED, "stages": [{**FUSION, "settings": {"too_long": "truncate"}}]},
+            "memory_sft.too_long of fusion must be drop with memory.selection=given, got truncate",
+        ),
+        ({"memory_sft": {"train": ["memory_gate"]}}, "must hold gated_memory_fusion or memory_norm: the loss has no"),
+        ({"memory_sft": {"train": []}}, "must hold gated_memory_fusion or memory_norm"),
+        ({"memory_sft": {"train": ["memory_norm", "product_keys"]}}, "Input should be 'memory_gate'"),
+        (
+            {"memory": ROUTED, "router": {"train": ["memory_gate", "product_keys"]}},
+            "router.train of router must not hold product_keys with memory.query=pooled: its targets are computed",
+        ),
     ],
 )
 def test_what_cannot_be_beside_a_memory_is_refused(sections, message):
@@ -106,6 +131,14 @@ def test_what_cannot_be_beside_a_memory_is_refused(sections, message):
 
 def test_the_published_form_may_recompute_activations():
     assert config(model={"gradient_checkpointing": True}).memory.positions == "all"
+
+
+def test_what_is_allowed_beside_a_memory():
+    again = {**KEPT, "settings": {"train": ["memory_norm", "gated_memory_fusion"]}}
+    first = {**FUSION, "settings": {"train": ["gated_memory_fusion", "memory_norm"]}}
+    assert config(curriculum={"replay_ratio": 0}, stages=[first, again]).stages[1].carry.optimizer
+    assert config(memory_sft={"loss_on": "all", "too_long": "truncate"}).memory_sft.loss_on == "all"
+    assert config(router={"train": ["memory_gate", "product_keys"]}).router.train[1] == "product_keys"
 
 
 def test_the_recipe_of_qwen3_4b_is_the_published_one():

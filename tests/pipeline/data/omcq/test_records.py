@@ -43,6 +43,10 @@ BAD_QUESTIONS = {
     "beyond the options": ({"answer_index": 2}, "answer_index must be an index into 2 options, got 2"),
     "another option": ({"answer_index": 0}, "option 0 must be the object 'Paris'"),
     "options": ({"options": "A"}, "options must be a list of texts, got 'A'"),
+    "one option": (
+        {"options": ["Paris", "Paris"]},
+        "options must be two different texts at least, got ['Paris', 'Paris']",
+    ),
     "messages": ({"conversations": [{"role": "user"}]}, "conversations must be a list of messages"),
     "no answer": ({"conversations_unseen": CHAT[:1]}, "conversations_unseen must end with the user's question"),
     "no messages": ({"conversations": []}, "conversations must end with the user's question"),

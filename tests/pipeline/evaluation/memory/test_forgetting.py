@@ -5,11 +5,15 @@ from math import exp
 import pytest
 import torch
 
-from pipeline.evaluation.memory.forgetting import text_perplexity
+from pipeline.config import DataConfig
+from pipeline.errors import DataError
+from pipeline.evaluation.memory.forgetting import forgetting, text_perplexity
+from pipeline.evaluation.memory.loading import Evaluated
 from pipeline.models.memory.generation import find_route
 from pipeline.models.memory.memory import Reading
 from pipeline.models.memory.prompts import read_prompts
 from pipeline.training.batching import TokenSequence
+from tests.support.data import write_jsonl
 from tests.support.memory_models import with_memory
 from tests.support.models import tiny_llama, tiny_tokenizer
 
@@ -51,3 +55,18 @@ def test_perplexity_is_that_of_one_text_after_another(preset):
 def test_a_model_without_memory_has_one_perplexity():
     found = text_perplexity(tiny_llama().eval(), None, SEQUENCES)
     assert found.keys() == {"without"} and found["without"]["perplexity"] > 1
+
+
+@pytest.mark.parametrize(
+    ("solution", "message"),
+    [
+        ("It is 2.", r"must have a text of at most 5 tokens, got none of 1\. Raise --max-text-tokens"),
+        ("", "must have worked solutions, got none"),
+    ],
+)
+def test_a_data_set_without_a_usable_text_is_named(tmp_path, solution, message):
+    row = {"question": "1 + 1?", "answer": "2", "solution": solution}
+    write_jsonl(tmp_path / "test.jsonl", row)
+    evaluated = Evaluated("m", tiny_llama().eval(), tiny_tokenizer(), (), DataConfig())
+    with pytest.raises(DataError, match=f"--texts {tmp_path} {message}"):
+        forgetting(evaluated, [str(tmp_path)], None, max_texts=5, seed=0, max_tokens=5)
