@@ -37,7 +37,7 @@ def reads(monkeypatch) -> list[int]:
 
 
 def cache(model: Any, limit_gib: float, *, keys: bool = True) -> PromptCache:
-    return PromptCache(model, PROMPTS.__getitem__, len(PROMPTS), limit_gib, keys=keys)
+    return PromptCache(model, PROMPTS.__getitem__, len(PROMPTS), limit_gib, with_kv=keys)
 
 
 def assert_close(first: PromptStates, second: PromptStates, tolerance: float) -> None:
@@ -53,7 +53,7 @@ def assert_close(first: PromptStates, second: PromptStates, tolerance: float) ->
 @pytest.mark.parametrize("keys", [True, False])
 def test_kept_states_are_those_that_are_computed_in_every_step(model, reads, keys):
     indices = [9, 0, 10, 3]
-    kept, computed = (cache(model, limit, keys=keys).states(indices) for limit in (1.0, 0.0))
+    kept, computed = (cache(model, limit, with_kv=keys).states(indices) for limit in (1.0, 0.0))
     assert kept.lengths.tolist() == [len(PROMPTS[index]) - 1 for index in indices]
     assert_close(kept, computed, 1e-4)
 

@@ -60,10 +60,10 @@ def pooled() -> Any:
 def test_the_pooled_losses_are_those_of_each_question_summed():
     model, memory = pooled()
     slots, scores = target_slots(TARGETS, memory.bank.slot_of_entry())
-    whole = pooled_losses(memory, read_prompts(model, PROMPTS, keys=False), slots, scores)
+    whole = pooled_losses(memory, read_prompts(model, PROMPTS, with_kv=False), slots, scores)
     parts = []
     for row, prompt in enumerate(PROMPTS):
-        states, row_slots = read_prompts(model, [prompt], keys=False), slots[row : row + 1]
+        states, row_slots = read_prompts(model, [prompt], with_kv=False), slots[row : row + 1]
         part = pooled_losses(memory, states, row_slots, scores[row : row + 1])
         parts.append(part.loss.item())
         query = memory.router(states.hidden, states.mask)
@@ -83,7 +83,7 @@ def test_the_pooled_losses_are_those_of_each_question_summed():
 
 def test_a_router_learns_to_find_the_entries():
     model, memory = pooled()
-    states = read_prompts(model, PROMPTS, keys=False)
+    states = read_prompts(model, PROMPTS, with_kv=False)
     slots, scores = target_slots(TARGETS, memory.bank.slot_of_entry())
     optimizer = torch.optim.AdamW([p for p in memory.parameters() if p.requires_grad], lr=1e-2)
     for _ in range(30):
