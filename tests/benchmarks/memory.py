@@ -13,7 +13,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -62,7 +62,11 @@ def keys(num_queries: int) -> tuple[float, float]:
             torch.matmul(query, block.T, out=scores[:, start : start + BLOCK])
         scores.topk(COUNT, dim=-1)
 
-    by_keys = seconds(lambda: top_slots(*module(query, temperature), COUNT), 50)
+    def product_keys() -> None:
+        rows, columns = module(query, temperature)
+        top_slots(rows, columns, COUNT)
+
+    by_keys = seconds(product_keys, 50)
     return by_keys / num_queries, seconds(brute_force, 2) / num_queries
 
 
@@ -93,7 +97,7 @@ def show_keys() -> None:
 # Training steps ----------------------------------------------------------------------------------
 
 
-def step_of(form: str) -> tuple[Any, Callable[[], None]]:
+def step_of(form: str) -> tuple[Any, Callable[[], Any]]:
     """The model of a form, and its training step."""
     import torch
 
@@ -117,7 +121,7 @@ def step_of(form: str) -> tuple[Any, Callable[[], None]]:
         use_causal_sdpa(model)
     if settings is None:
         optimizer = adamw(model, 1e-5)
-        return model, lambda: sft_step(model, optimizer, sequences, dtype=dtype, max_tokens=1024) and None
+        return model, lambda: sft_step(model, optimizer, sequences, dtype=dtype, max_tokens=1024)
     return model, memory_step(model, settings, sequences, dtype)
 
 
@@ -143,7 +147,7 @@ def memory_step(model: Any, settings: dict[str, Any], sequences: Any, dtype: Any
     optimizer = adamw(model, 1e-3)
     (batch,) = micro_batches(sequences, 10_000, device_of(model), pad_to_multiple_of=8)
     prompts = [sequence.prompt for sequence in sequences]
-    cache = PromptCache(model, prompts.__getitem__, len(prompts), config.prompt_cache_gib, keys=True)
+    cache = PromptCache(model, prompts.__getitem__, list(map(len, prompts)), config.prompt_cache_gib, with_kv=True)
     lengths, seeds, last = [len(s) for s in sequences], list(range(BATCH)), [prompt[-1] for prompt in prompts]
 
     def step() -> None:
@@ -159,12 +163,12 @@ def memory_step(model: Any, settings: dict[str, Any], sequences: Any, dtype: Any
     return step
 
 
-def time_parts(model: Any) -> Counter[str]:
+def time_parts(model: Any) -> dict[str, float]:
     """From here on, seconds of the memory's forward pass by part."""
     from pipeline.models.memory import memory as memory_module
     from pipeline.models.memory.attach import memory_of
 
-    spent: Counter[str] = Counter()
+    spent: dict[str, float] = defaultdict(float)
     memory: Any = memory_of(model)
 
     def timed(owner: Any, name: str, part: str) -> None:
@@ -199,7 +203,11 @@ def run_form(form: str, num_steps: int) -> None:
         step()
     per_step = seconds(step, num_steps)
     peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    result = {"tokens_per_s": BATCH * (PROMPT + ANSWER) / per_step, "step_s": per_step, "peak_gib": peak_gib}
+    result: dict[str, Any] = {
+        "tokens_per_s": BATCH * (PROMPT + ANSWER) / per_step,
+        "step_s": per_step,
+        "peak_gib": peak_gib,
+    }
     result["trainable"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if FORMS[form]:
         spent = time_parts(model)
