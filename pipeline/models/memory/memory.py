@@ -198,5 +198,5 @@ def _unit_rms(vectors: Tensor) -> Tensor:
 def _diversity(directions: Tensor) -> Tensor:
     """Mean cosine similarity between different candidates, given their directions [B, T, C, d]: [B, T]."""
     count = directions.shape[-2]
-    squares = directions.norm(dim=-1).pow(2).sum(dim=-1)
+    squares: Tensor = directions.norm(dim=-1).pow(2).sum(dim=-1)
     return (directions.sum(dim=-2).pow(2).sum(dim=-1) - squares) / max(count * (count - 1), 1)
