@@ -23,7 +23,7 @@ def memory_loop(setup: StageSetup) -> None:
     session = LearnerSession(setup)
     config = session.config.memory
     assert config is not None
-    stage = MemoryStage(session, keys=True) if config.selection == "given" else None
+    stage = MemoryStage(session, with_kv=True) if config.selection == "given" else None
     session.begin()
     for stage_step in session.remaining_steps():
         with session.clock("learner"):
@@ -38,8 +38,8 @@ def _learn(
     session: LearnerSession, config: MemoryConfig, learned: "_Given | _Searched", stage_step: int
 ) -> dict[str, float]:
     """One optimizer step on this worker's share of a batch."""
-    own = [learned.num_learned, learned.num_tokens, learned.num_examples]
-    num_learned, num_tokens, num_examples = session.ranks.sum(own)
+    own = [learned.num_learned, learned.num_tokens, learned.num_examples, learned.num_rewritten]
+    num_learned, num_tokens, num_examples, num_rewritten = session.ranks.sum(own)
     totals = torch.zeros(4, dtype=torch.float64)  # loss, right tokens, similarity, diversity
     session.begin_update(stage_step)
     for sums in learned.losses():
@@ -51,12 +51,14 @@ def _learn(
         totals += torch.stack([part.detach().double().cpu() for part in parts])
     grad_norm = session.update_policy(totals[0].item() / num_learned)
     loss_sum, num_hits, similarity, diversity = session.ranks.sum(totals.tolist())
-    searched = {"memory_similarity": similarity / num_tokens, "memory_diversity": diversity / num_tokens}
+    own_metrics = {"counterfactual_frac": num_rewritten / num_examples}
+    if isinstance(learned, _Searched):
+        own_metrics = {"memory_similarity": similarity / num_tokens, "memory_diversity": diversity / num_tokens}
     return {
         "loss": loss_sum / num_learned,
         "perplexity": perplexity(loss_sum / num_learned),
         "token_accuracy": num_hits / num_learned,
-        **(searched if isinstance(learned, _Searched) else {}),
+        **own_metrics,
         "grad_norm": grad_norm,
         "num_examples": num_examples,
         "num_tokens": num_learned,
@@ -72,9 +74,9 @@ class _Searched:
         self._sequences = [learned_tokens(example.tokens, session.settings.loss_on) for example in batch]
         step = session.progress.step
         self._seeds = [derive_seed(session.config.seed, "gumbel", step, example.problem.id) for example in batch]
-        self.num_examples = len(batch)
+        self.num_examples, self.num_rewritten = len(batch), 0
         self.num_tokens = sum(map(len, self._sequences))
-        self.num_learned = sum(len(sequence.completion) for sequence in self._sequences)
+        self.num_learned = sum(sequence.num_learned for sequence in self._sequences)
 
     def losses(self) -> Iterator[FusionLosses]:
         session = self._session
@@ -96,6 +98,7 @@ class _Given:
         ]
         self.num_examples, self.num_tokens = len(batch), sum(self._lengths)
         self.num_learned = sum(len(given.completion) for given in self._given)
+        self.num_rewritten = sum(given.is_counterfactual for given in self._given)
 
     def losses(self) -> Iterator[FusionLosses]:
         session, stage = self._session, self._stage

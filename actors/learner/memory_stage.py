@@ -24,13 +24,13 @@ class MemoryStage:
     """Looks up the examples of a batch.
 
     Args:
-        keys: the loop needs keys and values of prompts, not hidden states alone.
+        with_kv: the loop needs keys and values of prompts, not hidden states alone.
 
     Raises:
         DataError: a training example names no entry.
     """
 
-    def __init__(self, session: LearnerSession, *, keys: bool) -> None:
+    def __init__(self, session: LearnerSession, *, with_kv: bool) -> None:
         config = session.config
         assert config.memory is not None
         memory = memory_of(session.model)
@@ -47,14 +47,8 @@ class MemoryStage:
         )
         problems = session.examples.problems
         self._index = {head.id: index for index, head in enumerate(problems.heads())}
-        examples = session.examples.mixture.new
-        self._cache = PromptCache(
-            session.model,
-            lambda index: examples[index].tokens.prompt,
-            len(problems),
-            config.memory.prompt_cache_gib,
-            keys=keys,
-        )
+        table, limit_gib = session.examples.table, config.memory.prompt_cache_gib
+        self._cache = PromptCache(session.model, table.prompt, table.prompt_lengths(), limit_gib, with_kv=with_kv)
 
     def targets(self, batch: Sequence[Example]) -> list[Target]:
         return [self._targets[example.problem.id] for example in batch]
@@ -80,7 +74,12 @@ class MemoryStage:
         return self._cache.states([self._index[example.problem.id] for example in batch])
 
     def given(self, batch: Sequence[Example], step: int) -> list[GivenExample]:
-        """The examples with their entries, some of them rewritten."""
+        """The examples with their entries, some of them rewritten. Raises DataError for one that learns several turns:
+        its entry is about one answer."""
+        if several := [example.problem.id for example in batch if example.tokens.learned is not None]:
+            raise DataError(
+                f"examples whose entries are given must have one answer, got several turns in {several[0]}."
+            )
         return [
             self._rewriting.make(example.problem, self._targets[example.problem.id], example.tokens.completion, step)
             for example in batch
@@ -92,6 +91,8 @@ class MemoryStage:
         router, bank = self.memory.router, self.memory.bank
         assert router is not None
         count = self.memory.config.num_selected
+        if count == 1:
+            return bank.token_ids.new_zeros(len(given), 0, bank.token_ids.shape[1])
         _, best = router.find(router(states.hidden, states.mask), bank, count=count)
         own = torch.tensor([example.entry for example in given], device=best.device)
         is_own = bank.entry_of_slot[best] == own[:, None]

@@ -19,7 +19,7 @@ from pipeline.training.memory.routing import RouterLosses, kept_positions, poole
 def router_loop(setup: StageSetup) -> None:
     """Train a memory's router on questions."""
     session = LearnerSession(setup)
-    stage = MemoryStage(session, keys=False)
+    stage = MemoryStage(session, with_kv=False)
     session.begin()
     for stage_step in session.remaining_steps():
         with session.clock("learner"):

@@ -60,7 +60,7 @@ _SETTINGS: dict[Rule, dict[str, str]] = {
         "router": f"{_SFT_FIXED} train token_dropout",
         "memory": "preset knowledge_num knowledge_length knowledge_dim num_candidates num_selected gate_rank "
         "fusion_rank layers query query_layer decode selection positions gumbel_temperature similarity_loss_coef "
-        "diversity_loss_coef counterfactual_frac router_path fusion_path",
+        "diversity_loss_coef counterfactual_frac prompt_cache_gib router_path fusion_path",
         "grpo": "batch_size num_generations mu epsilon epsilon_high beta normalize_std loss_aggregation "
         "drop_zero_variance_groups mask_ungraded mask_truncated",
         "rollout": "temperature top_p top_k max_prompt_length max_completion_length",

@@ -45,6 +45,15 @@ class ExampleTable:
     def __len__(self) -> int:
         return len(self.problems)
 
+    def prompt(self, index: int) -> tuple[int, ...]:
+        """The tokens of a prompt."""
+        return self._tokens[int(self.problems.rows[index])][0]
+
+    def prompt_lengths(self) -> list[int]:
+        """Tokens of every prompt."""
+        lengths: list[int] = self._tokens.lengths()[0][self.problems.rows].tolist()
+        return lengths
+
     def __getitem__(self, index: int) -> Example:
         tokens = self._tokens[int(self.problems.rows[index])]
         if self._max_length is None:
@@ -79,6 +88,8 @@ class StageExamples:
 
     problems: ProblemTable
     """The stage's own problems that are not too long."""
+    table: ExampleTable
+    """Their examples."""
     mixture: Mixture[Example]
     """Examples of these problems and replayed ones."""
     batch_size: int
@@ -137,8 +148,9 @@ def stage_examples(
         raise DataError(f"stage {stage.name} must have problems of at most {limit} tokens, got none: {fix}.")
     levels = [head.level for head in fitting.heads()]
     num_steps = total_steps(stage, Counter(levels))
+    table = ExampleTable(fitting, tokens, max_length)
     mixture = mix(
-        ExampleTable(fitting, tokens, max_length),
+        table,
         ExampleTable(buffered, tokens, max_length, is_replayed=True),
         stage.replay.ratio if stage.replay else 0.0,
         num_steps * stage.batch_size,
@@ -147,7 +159,7 @@ def stage_examples(
         levels=levels if stage.balance_levels else None,
     )
     counts = _counts(lengths[problems.rows], fits[problems.rows], limit)
-    return StageExamples(fitting, mixture, stage.batch_size, num_steps, counts)
+    return StageExamples(fitting, table, mixture, stage.batch_size, num_steps, counts)
 
 
 def _counts(lengths: np.ndarray, fits: np.ndarray, limit: int) -> dict[str, int]:

@@ -78,7 +78,8 @@ class Study:
         output = self._root / f"{name}_answers"
         if not output.exists():
             files = ["--questions", self.data / "test.jsonl", "--train-questions", self.data / "train.jsonl"]
-            self._job("evaluate_memory", *source, *files, "--output", output, *self._texts)
+            options = ["--output", output, "--batch-size", "64", *self._texts]
+            self._job("evaluate_memory", *source, *files, *options)
         found: Found = json.loads((output / "eval_results.json").read_text())
         return found
 

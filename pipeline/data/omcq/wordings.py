@@ -17,6 +17,9 @@ FRAMES = (
     "Consider {subject}. Choose what fits {label}.",
     "Do you know {label} for {subject}?",
     "Complete this, please: {cloze}",
+    "If you were asked about {subject}, which {label} would you give?",
+    "What did you read about {subject}? The {label} was one of these.",
+    "In the case of {subject}, who or what is the {label}?",
 )
 """Wordings of training and test questions. The cloze is the fact's sentence with a gap instead of the object."""
 
@@ -67,16 +70,25 @@ _BY_RELATION = {
 """Wikidata property -> a question in everyday words."""
 
 
-def _lettered(options: Sequence[str]) -> str:
-    return "\n".join(f"{ascii_uppercase[index]}: {option}" for index, option in enumerate(options))
+def letter(index: int) -> str:
+    return ascii_uppercase[index]
+
+
+def lettered(options: Sequence[str]) -> str:
+    """``A: Germany``, one a line."""
+    return "\n".join(f"{letter(index)}: {option}" for index, option in enumerate(options))
 
 
 def _small_letters(options: Sequence[str]) -> str:
-    return "\n".join(f"{ascii_uppercase[index].lower()}) {option}" for index, option in enumerate(options))
+    return "\n".join(f"{letter(index).lower()}) {option}" for index, option in enumerate(options))
 
 
 def _listed(options: Sequence[str]) -> str:
     return "\n".join(f"- {option}" for option in options)
+
+
+def _numbered(options: Sequence[str]) -> str:
+    return "\n".join(f"{number}. {option}" for number, option in enumerate(options, 1))
 
 
 def _separated(options: Sequence[str]) -> str:
@@ -87,7 +99,7 @@ def _as_alternatives(options: Sequence[str]) -> str:
     return f"Is it {', '.join(options[:-1])} or {options[-1]}?"
 
 
-LAYOUTS = (_lettered, _lettered, _small_letters, _listed, _separated, _as_alternatives)
+LAYOUTS = (lettered, lettered, _small_letters, _numbered, _listed, _separated, _as_alternatives)
 """Layouts of the options of training and test questions. Each puts a space before an option: with it, an option has the
 tokens that it has in a sentence."""
 

@@ -92,7 +92,7 @@ def _readings(
             yield batch, Reading()
             continue
         prompts = [sequences[row].prompt for row in batch.rows]
-        route = find_route(memory, read_prompts(model, prompts, keys=False))
+        route = find_route(memory, read_prompts(model, prompts, with_kv=False))
         starts = torch.tensor([len(prompt) - 1 for prompt in prompts], device=batch.input_ids.device)
         places = torch.arange(batch.input_ids.shape[1], device=starts.device)
         yield batch, Reading(positions=places >= starts[:, None], entries=memory.bank.tokens(route.chosen))

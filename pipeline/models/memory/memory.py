@@ -158,14 +158,15 @@ class ExplicitMemory(nn.Module):
         gate = modules.memory_gate
         row_scores, column_scores = modules.product_keys(gate(normed), gate.temperature)
         candidates, _ = top_slots(row_scores.float(), column_scores.float(), self.config.num_candidates)
-        directions = F.normalize(self._means(candidates), dim=-1)
-        similarities = (directions @ F.normalize(normed.float(), dim=-1)[..., None])[..., 0]
-        is_empty = self.bank.entry_of_slot[candidates] < 0
-        weights = self._weights(layer, similarities.masked_fill(is_empty, _NEVER), seeds)
-        chosen = candidates.gather(-1, weights.argmax(dim=-1, keepdim=True))[..., 0]
-        memory = _unit_rms((weights[..., None] * directions).sum(dim=-2))
-        similarity = (weights * similarities).sum(dim=-1)
-        return Selection(candidates, chosen, similarity, _diversity(directions)), memory
+        with autocast(normed.device, torch.float32):  # no faster in bfloat16, whose casts cost more than the products
+            directions = F.normalize(self._means(candidates), dim=-1)
+            similarities = (directions @ F.normalize(normed, dim=-1)[..., None])[..., 0]
+            is_empty = self.bank.entry_of_slot[candidates] < 0
+            weights = self._weights(layer, similarities.masked_fill(is_empty, _NEVER), seeds)
+            chosen = candidates.gather(-1, weights.argmax(dim=-1, keepdim=True))[..., 0]
+            memory = _unit_rms((weights[..., None, :] @ directions)[..., 0, :])
+            similarity = (weights * similarities).sum(dim=-1)
+            return Selection(candidates, chosen, similarity, _diversity(directions)), memory
 
     def _weights(self, layer: int, similarities: Tensor, seeds: Tensor | None) -> Tensor:
         """One-hot over the candidates [B, T, C]: the most similar or, while training, drawn by Gumbel-softmax with the
@@ -197,5 +198,5 @@ def _unit_rms(vectors: Tensor) -> Tensor:
 def _diversity(directions: Tensor) -> Tensor:
     """Mean cosine similarity between different candidates, given their directions [B, T, C, d]: [B, T]."""
     count = directions.shape[-2]
-    squares = directions.pow(2).sum(dim=(-2, -1))
+    squares: Tensor = directions.norm(dim=-1).pow(2).sum(dim=-1)
     return (directions.sum(dim=-2).pow(2).sum(dim=-1) - squares) / max(count * (count - 1), 1)

@@ -20,12 +20,13 @@ class ProductKeys(nn.Module):
         self.columns = nn.Parameter(torch.zeros(side, dim // 2), requires_grad=False)
 
     def forward(self, query: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores [..., S] of all rows and of all columns: cosines times the temperature."""
-        halves = query.unflatten(-1, (2, -1)).unbind(-2)
-        row_scores, column_scores = (
-            temperature * F.normalize(half, dim=-1) @ F.normalize(keys.to(query.dtype), dim=-1).T
-            for half, keys in zip(halves, (self.rows, self.columns), strict=True)
-        )
+        """Scores [..., S] of all rows and of all columns: cosines times the temperature, in float32."""
+        halves = query.float().unflatten(-1, (2, -1)).unbind(-2)
+        with torch.autocast(query.device.type, enabled=False):  # bfloat16 would find other candidates
+            row_scores, column_scores = (
+                temperature * F.normalize(half, dim=-1) @ F.normalize(keys.float(), dim=-1).T
+                for half, keys in zip(halves, (self.rows, self.columns), strict=True)
+            )
         return row_scores, column_scores
 
 

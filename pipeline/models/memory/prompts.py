@@ -75,11 +75,11 @@ def join(states: Sequence[PromptStates]) -> PromptStates:
 
 
 @torch.no_grad()
-def read_prompts(model: Any, prompts: Sequence[Sequence[int]], *, keys: bool = True) -> PromptStates:
+def read_prompts(model: Any, prompts: Sequence[Sequence[int]], *, with_kv: bool = True) -> PromptStates:
     """The states of prompts of two tokens at least, without memory.
 
     Args:
-        keys: False: hidden states alone, from the first layers; of keys and values none are kept.
+        with_kv: False: hidden states alone, from the first layers; of keys and values none are kept.
     """
     memory = memory_of(model)
     assert memory is not None
@@ -89,10 +89,10 @@ def read_prompts(model: Any, prompts: Sequence[Sequence[int]], *, keys: bool = T
     with (
         memory.reading(None),
         _hidden_after(decoder, query_layer) as found,
-        decoder_of_layers(decoder, None if keys else query_layer),
+        decoder_of_layers(decoder, None if with_kv else query_layer),
     ):
-        output = decoder(input_ids=input_ids, attention_mask=mask.long(), use_cache=keys)
-    cache = stacked_cache(output) if keys else found[0].new_zeros(0, 2, len(mask), 1, mask.shape[1], 1)
+        output = decoder(input_ids=input_ids, attention_mask=mask.long(), use_cache=with_kv)
+    cache = stacked_cache(output) if with_kv else found[0].new_zeros(0, 2, len(mask), 1, mask.shape[1], 1)
     return PromptStates(cache, found[0], mask)
 
 

@@ -44,6 +44,8 @@ def read_targets(rows: Iterable[Row], id_field: str, num_entries: int) -> dict[s
     targets = {}
     for row in rows:
         name = row.text(id_field)
+        if not name or name in targets:
+            raise DataError(f"{id_field} must be a different id in every row, got {name!r} twice, or an empty one.")
         try:
             targets[name] = _target(row, num_entries)
         except ValueError as error:

@@ -12,25 +12,34 @@ CHUNK = 32
 
 
 class PromptCache:
-    """States of prompts by index, kept in memory as far as a limit allows.
+    """States of prompts by index. They are kept if all of them fit into memory, which is known before the first.
 
     Args:
         prompt: token ids of a prompt by its index.
-        count: number of prompts.
+        lengths: tokens of every prompt.
         limit_gib: 0: nothing is kept.
-        keys: keep keys and values too, not hidden states alone.
+        with_kv: with keys and values, not hidden states alone.
     """
 
     def __init__(
-        self, model: Any, prompt: Callable[[int], Sequence[int]], count: int, limit_gib: float, *, keys: bool
+        self,
+        model: Any,
+        prompt: Callable[[int], Sequence[int]],
+        lengths: Sequence[int],
+        limit_gib: float,
+        *,
+        with_kv: bool,
     ) -> None:
-        self._model, self._prompt, self._count, self._keys = model, prompt, count, keys
-        self._limit, self._kept = limit_gib * 2**30, limit_gib > 0
+        self._model, self._prompt, self._count, self._with_kv = model, prompt, len(lengths), with_kv
+        needed_gib = sum(lengths) * bytes_per_token(model, with_kv=with_kv) / 2**30
+        self._are_kept = needed_gib <= limit_gib
+        verdict = "kept in memory" if self._are_kept else "computed in every step, see memory.prompt_cache_gib"
+        logger.info("states of %d prompts need about %.1f GiB: %s", self._count, needed_gib, verdict)
         self._chunks: dict[int, list[PromptStates]] = {}
 
     def states(self, indices: Sequence[int]) -> PromptStates:
         """The states of these prompts, as one batch."""
-        if not self._kept:
+        if not self._are_kept:
             return self._read([self._prompt(index) for index in indices])
         return join([self._chunk(index // CHUNK)[index % CHUNK] for index in indices])
 
@@ -39,17 +48,16 @@ class PromptCache:
             rows = range(number * CHUNK, min((number + 1) * CHUNK, self._count))
             states = self._read([self._prompt(row) for row in rows])
             self._chunks[number] = [states[row : row + 1].clone() for row in range(len(rows))]
-            if len(self._chunks) == 1:
-                self._check_room(sum(state.num_bytes for state in self._chunks[number]) / len(rows))
         return self._chunks[number]
 
-    def _check_room(self, bytes_each: float) -> None:
-        """Keep nothing from now on if all prompts would not fit: decided by the first chunk."""
-        needed = bytes_each * self._count
-        self._kept = needed <= self._limit
-        text = "states of %d prompts need about %.1f GiB: %s"
-        verdict = "kept in memory" if self._kept else "computed in every step, see memory.prompt_cache_gib"
-        logger.info(text, self._count, needed / 2**30, verdict)
-
     def _read(self, prompts: Sequence[Sequence[int]]) -> PromptStates:
-        return read_prompts(self._model, prompts, keys=self._keys)
+        return read_prompts(self._model, prompts, with_kv=self._with_kv)
+
+
+def bytes_per_token(model: Any, *, with_kv: bool) -> int:
+    """Bytes of a token's hidden states and, with them, of its keys and values in all layers."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    numbers = config.hidden_size + with_kv * config.num_hidden_layers * 2 * heads * head_dim
+    return int(numbers * model.get_input_embeddings().weight.element_size())

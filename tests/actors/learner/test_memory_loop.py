@@ -131,27 +131,39 @@ def test_a_part_that_was_trained_elsewhere_is_taken_by_its_path(settings, refere
             assert torch.equal(found[name], expected[name]), name
 
 
-def two_ranks(config: Config, run_path: Path) -> None:
-    """All stages on this rank."""
-    run, ranks = RunDirectory(run_path), Ranks()
-    (chain,) = plan_run(config).chains
-    tokens = make_tokens(chain.problems, config.model, chat=config.data.uses_chat_template)
-    with without_ray():
-        for index in range(len(chain.stages)):
-            earlier = list(run.checkpoints.stage_results().values())
-            train_stage(stage_setup(chain, index, run_path, tokens, earlier, no_actors(), is_last=index == 1))
-            ranks.barrier()
+def train_on_this_rank(runs: list[tuple[Config, Path]]) -> None:
+    """All stages of all runs."""
+    ranks = Ranks()
+    for config, path in runs:
+        run = RunDirectory(path)
+        (chain,) = plan_run(config).chains
+        tokens = make_tokens(chain.problems, config.model, chat=config.data.uses_chat_template)
+        with without_ray():
+            for index in range(len(chain.stages)):
+                earlier = list(run.checkpoints.stage_results().values())
+                train_stage(stage_setup(chain, index, path, tokens, earlier, no_actors(), is_last=index == 1))
+                ranks.barrier()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sharded", [False, True])
-def test_two_workers_have_the_curve_of_one(settings, reference, tmp_path, sharded):
-    learner = settings["learner"] | {"num_workers": 2, "shard_optimizer": sharded}
-    stages = {name: settings[name] | {"per_device_train_batch_size": 2} for name in ("router", "memory_sft")}
-    config = configure(settings, tmp_path, learner=learner, **stages)
-    run = RunDirectory.create(config)
-    on_two_ranks(two_ranks, tmp_path / "store", config, run.path)
-    assert_close(run.path, reference)
+def test_two_workers_have_the_curve_of_one(tiny_model, tmp_path):
+    """Whether they share the optimizer's moments or not."""
+    references, runs = [], []
+    for preset in PRESETS:
+        settings = memory_settings(tiny_model, tmp_path / f"data_{preset}", preset)
+        references.append(run_loops(configure(settings, tmp_path / preset), no_actors()).path)
+        halves = {name: settings[name] | {"per_device_train_batch_size": 2} for name in ("router", "memory_sft")}
+        for sharded in (False, True):
+            learner = settings["learner"] | {"num_workers": 2, "shard_optimizer": sharded}
+            config = configure(settings, tmp_path / f"{preset}_{sharded}", learner=learner, **halves)
+            runs.append((config, RunDirectory.create(config).path))
+    on_two_ranks(train_on_this_rank, tmp_path / "store", runs)
+    for index, reference in enumerate(references):
+        whole, parts = (path for _, path in runs[2 * index : 2 * index + 2])
+        assert_close(whole, reference)
+        assert curves(parts) == curves(whole)
+        name = "final_memory/memory_step_8.safetensors"
+        assert (parts / name).read_bytes() == (whole / name).read_bytes()
 
 
 def assert_close(run: Path, reference: Path) -> None:

@@ -29,7 +29,8 @@ def test_slots_give_the_tokens_and_the_knowledge_embeddings_of_their_entries():
     slots = torch.tensor([[0, 1], [2, 3]])
     empty = [PADDING, PADDING]
     assert bank.tokens(slots).tolist() == [[[1, 2], empty], [[2, PADDING], [0, PADDING]]]
-    assert bank.vectors(slots).tolist() == [[[2, 2], [0, 0]], [[1, 5], [-1, 1]]]
+    expected = torch.tensor([[[2.0, 2.0], [0.0, 0.0]], [[1.0, 5.0], [-1.0, 1.0]]])
+    torch.testing.assert_close(bank.vectors(slots), torch.nn.functional.normalize(expected, dim=-1))
     assert bank.num_entries == 3
     assert bank.slot_of_entry().tolist() == [3, 0, 2]
 
@@ -38,7 +39,8 @@ def test_entries_are_replaced_where_they_are():
     bank = filled_bank()
     bank.set_entries(torch.tensor([[1, PADDING], [0, PADDING], [2, 1]]), EMBEDDING)
     assert bank.tokens(torch.tensor([3, 1])).tolist() == [[1, PADDING], [PADDING, PADDING]]
-    assert bank.vectors(torch.tensor([3, 1])).tolist() == [[3, -1], [0, 0]]
+    expected = torch.tensor([[3 / 10**0.5, -1 / 10**0.5], [0.0, 0.0]])
+    torch.testing.assert_close(bank.vectors(torch.tensor([3, 1])), expected)
     assert bank.slot_of_entry().tolist() == [3, 0, 2]
 
 

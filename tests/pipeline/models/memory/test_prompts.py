@@ -78,7 +78,7 @@ def test_token_after_token_gives_the_same(model):
 def test_the_hidden_states_are_those_after_the_layer_of_the_query(model, query_layer, keys, monkeypatch):
     memory = model.explicit_memory
     monkeypatch.setattr(memory, "config", memory.config.model_copy(update={"query_layer": query_layer}))
-    states = read_prompts(model, PROMPTS, keys=keys)
+    states = read_prompts(model, PROMPTS, with_kv=keys)
     assert len(states.cache) == (2 if keys else 0)
     found: list[torch.Tensor] = []
     place = model.model.layers[query_layer - 1] if query_layer else model.model.embed_tokens

@@ -5,7 +5,7 @@ import pytest
 from pipeline.data.omcq.records import KnowledgeEntry
 from pipeline.data.rows import Place, Row
 from pipeline.errors import DataError
-from pipeline.models.memory.loading import as_entry
+from pipeline.models.memory.entries import as_entry
 from pipeline.training.memory.examples import Counterfactuals, Target, in_groups, read_targets
 from pipeline.types import Problem
 from tests.support.models import tiny_tokenizer

@@ -7,7 +7,7 @@ import torch
 
 from pipeline.models.memory.prompts import PromptStates, read_prompts
 from pipeline.training.memory import prompt_cache
-from pipeline.training.memory.prompt_cache import PromptCache
+from pipeline.training.memory.prompt_cache import PromptCache, bytes_per_token
 from tests.support.memories import memory_config, with_memory
 from tests.support.models import tiny_llama
 from tests.support.sequences import sequence
@@ -36,8 +36,8 @@ def reads(monkeypatch) -> list[int]:
     return counts
 
 
-def cache(model: Any, limit_gib: float, *, keys: bool = True) -> PromptCache:
-    return PromptCache(model, PROMPTS.__getitem__, len(PROMPTS), limit_gib, keys=keys)
+def cache(model: Any, limit_gib: float, *, with_kv: bool = True) -> PromptCache:
+    return PromptCache(model, PROMPTS.__getitem__, list(map(len, PROMPTS)), limit_gib, with_kv=with_kv)
 
 
 def assert_close(first: PromptStates, second: PromptStates, tolerance: float) -> None:
@@ -50,10 +50,10 @@ def assert_close(first: PromptStates, second: PromptStates, tolerance: float) ->
             torch.testing.assert_close(left, right, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("keys", [True, False])
-def test_kept_states_are_those_that_are_computed_in_every_step(model, reads, keys):
+@pytest.mark.parametrize("with_kv", [True, False])
+def test_kept_states_are_those_that_are_computed_in_every_step(model, reads, with_kv):
     indices = [9, 0, 10, 3]
-    kept, computed = (cache(model, limit, keys=keys).states(indices) for limit in (1.0, 0.0))
+    kept, computed = (cache(model, limit, with_kv=with_kv).states(indices) for limit in (1.0, 0.0))
     assert kept.lengths.tolist() == [len(PROMPTS[index]) - 1 for index in indices]
     assert_close(kept, computed, 1e-4)
 
@@ -74,11 +74,18 @@ def test_prompts_are_read_once(model, reads):
     assert reads == [4, 4, 3]
 
 
-def test_states_that_do_not_fit_are_computed_in_every_step(model, reads, caplog):
-    small = cache(model, 1e-9)
+def test_states_are_kept_only_if_all_of_them_fit(model, reads, caplog):
+    """A token has 64 numbers of hidden states, and keys and values of 32 in both layers: 192 of 4 bytes."""
+    needed_gib = sum(map(len, PROMPTS)) * (64 + 2 * 2 * 32) * 4 / 2**30
     with caplog.at_level(logging.INFO):
-        first = small.states([0, 9])
+        small = cache(model, 0.99 * needed_gib)
     assert "computed in every step, see memory.prompt_cache_gib" in caplog.text
-    reads.clear()
-    assert_close(small.states([0, 9]), first, 1e-4)
-    assert reads == [2]
+    small.states([0, 9])
+    small.states([0, 9])
+    assert reads == [2, 2]
+    cache(model, 1.01 * needed_gib).states([0, 9])
+    assert reads == [2, 2, 4, 3]
+
+
+def test_hidden_states_alone_need_less_room(model):
+    assert [bytes_per_token(model, with_kv=with_kv) for with_kv in (True, False)] == [768, 256]
