@@ -4,14 +4,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from pipeline.cli import user_errors
+from pipeline.cli import positive, user_errors
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_dir", metavar="RUN_DIR", help="a finished run")
     parser.add_argument("question", nargs="?", help="without it: read questions from standard input, one per line")
-    parser.add_argument("--max-new-tokens", type=int, default=256)
+    parser.add_argument("--max-new-tokens", type=positive, default=256)
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default: 0)")
     parser.add_argument("--show-entries", action="store_true", help="show the entries of its memory that it reads")
     parser.add_argument(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli import user_errors
+from pipeline.cli import positive, user_errors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-texts", type=int, default=200, metavar="N", help="texts of each data set (default: %(default)s)")
     add("--max-text-tokens", type=int, default=1024, metavar="N", help="leave longer texts out (default: %(default)s)")
     add("--batch-size", type=int, default=32, metavar="N", help="questions asked at once (default: %(default)s)")
-    add("--max-new-tokens", type=int, default=24, metavar="N", help="of an answer (default: %(default)s)")
+    add("--max-new-tokens", type=positive, default=24, metavar="N", help="of an answer (default: %(default)s)")
     add("--dtype", choices=["auto", "bfloat16", "float32"], default="auto", help="precision of models without a run")
     add("--seed", type=int, default=0, help="of shuffling, swapping and drawing (default: %(default)s)")
     add("--force", action="store_true", help="replace the output directory")

@@ -28,6 +28,13 @@ class JobArguments:
     dry_run: bool
 
 
+def positive(text: str) -> int:
+    """The type of an option that is a whole number above 0."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text}")
+    return int(text)
+
+
 def parse_job_arguments(description: str, default_config: str, argv: Sequence[str] | None = None) -> JobArguments:
     """``--config FILE key=value ... [--resume RUN_DIR] [--dry-run]``"""
     sys.path.append(os.getcwd())  # finds rewards named module:function beside the job, as Ray's workers do

@@ -16,13 +16,13 @@ import torch
 from torch import nn
 
 from actors.driver.actor_plan import engine_limits, frozen_models, plan_actors
+from actors.driver.memory_checks import check_ids, check_memory_files, check_targets
 from actors.driver.plan import PlannedChain, RunPlan, StagePlan
 from actors.driver.written import tasks_of
 from actors.solver import frozen_model, solving_prompt
-from pipeline.config import Config, GRPOConfig, MemoryConfig, SFTConfig
+from pipeline.config import Config, GRPOConfig, SFTConfig
 from pipeline.curriculum.examples import sft_sequence, shortened
 from pipeline.data.arrow_files import ArrowRows, list_lengths
-from pipeline.data.omcq import read_texts
 from pipeline.data.problems import question_alone
 from pipeline.data.table import ProblemTable
 from pipeline.data.tokens import as_tokens, encode_problems
@@ -30,8 +30,6 @@ from pipeline.errors import ConfigError, DataError, ModelError
 from pipeline.models.context import context_length, read_model_config
 from pipeline.models.hub import check_weights, local_files
 from pipeline.models.memory.attach import attach_memory
-from pipeline.models.memory.files import read_memory
-from pipeline.models.memory.loading import check_room
 from pipeline.models.policy import empty_policy
 from pipeline.models.tokenizer import Tokenizer, batch_token_ids, check_prompt, end_of_turn_id, load_tokenizer
 from pipeline.models.weight_names import check_weight_names
@@ -69,6 +67,8 @@ def check_plan(plan: RunPlan, model: Path | None) -> None:
     for chain in plan.chains:
         for stage in chain.stages:
             tasks_of(stage.spec, chain)
+    check_ids(plan.config)
+    check_targets(plan.config)
     _check_frozen(plan.config)
     if model is None:
         return
@@ -120,6 +120,7 @@ def check_without_data(config: Config, model: Path | None) -> None:
     """
     _warn_of_format(config)
     _warn_of_cancelled(config, [config.stage_settings(stage) for stage in config.stages])
+    check_ids(config)
     _check_frozen(config)
     asks_alone = config.data.prompt_template is None
     problem = replace(question_alone("What is 1 + 1?", config.data), gold="2") if asks_alone else None
@@ -162,17 +163,12 @@ def check_policy(config: Config, model: Path, described: Any) -> None:
         check_weight_names(policy, model, config.model.name)
         if config.memory:
             attach_memory(policy, config.memory, config.seed)
-            _check_knowledge(config.memory)
         if config.trainer.name == "SpectralRefactor" and config.model.lora:
             select_pairs(list(_future_pairs(policy, config.model.lora.target_modules)), config.trainer)
+    if config.memory:
+        check_memory_files(config, config.memory, model)
     if _num_actors(config, "rollout"):
         _check_engines(config, described, config.model.name)
-
-
-def _check_knowledge(memory: MemoryConfig) -> None:
-    check_room(len(read_texts(Path(memory.knowledge))), memory)
-    for path in filter(None, (memory.router_path, memory.fusion_path)):
-        read_memory(Path(path))
 
 
 def _num_actors(config: Config, kind: str) -> int:
@@ -268,16 +264,16 @@ def _check_lengths(stage: StagePlan[ProblemTable], tokenizer: Tokenizer, config:
         return _warn_of_long(name, fits.count(False), len(fits), "rollout.max_prompt_length")
     examples = (shortened(example, settings) for example in _examples(stage.problems, tokenizer) if example.completion)
     sample = [shortened(e, settings) for e in _examples(_spread(stage.problems, EXAMPLES), tokenizer) if e.completion]
-    _warn_of_long(name, sample.count(None), len(sample), "sft.max_length")
+    _warn_of_long(name, sample.count(None), len(sample), f"{settings.KIND}.max_length")
     lengths = [len(example.prompt) + len(example.completion) for example in islice(filter(None, examples), EXAMPLES)]
     if not lengths:
         raise DataError(
-            f"stage {name} must have a worked solution that fits into sft.max_length={settings.max_length} with its "
-            "prompt, got none. Raise it, or set sft.too_long=truncate."
+            f"stage {name} must have a worked solution that fits into {settings.KIND}.max_length="
+            f"{settings.max_length} with its prompt, got none. Raise it, or set {settings.KIND}.too_long=truncate."
         )
     if context is not None and max(lengths) > context:
         raise ConfigError(
-            f"sft.max_length must be at most the {context} tokens of {config.model.name}, got {settings.max_length} "
+            f"{settings.KIND}.max_length must be at most the {context} tokens of {config.model.name}, got {settings.max_length} "
             f"and an example of {max(lengths)} tokens. Lower it."
         )
 

@@ -138,7 +138,8 @@ def stage_examples(
         lengths = prompt_lengths + completion_lengths
         fits = tokens.context_lengths() < limit if stage.settings.too_long == "truncate" else lengths <= limit
         fits &= completion_lengths > 0
-        fix = "raise sft.max_length, or set sft.too_long=truncate"
+        kind = stage.settings.KIND
+        fix = f"raise {kind}.max_length, or set {kind}.too_long=truncate"
     else:
         limit, lengths = max_prompt_length, prompt_lengths
         fits = lengths <= limit

@@ -99,7 +99,9 @@ def check_attention(config: ModelConfig) -> None:
 
 def _enable_gradient_checkpointing(model: Any, *, frozen: bool) -> None:
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    if not frozen:  # below the first module that trains, a backward pass would compute for nothing
+    if frozen:  # the library asks for gradients of the embeddings: the backward pass would go on to the first layer
+        model.disable_input_require_grads()
+    else:
         model.enable_input_require_grads()
 
 

@@ -48,8 +48,14 @@ class OmcqSettings:
         files = (self.output, self.rejected, self.summary)
         if taken := {path.resolve() for path in self.sources} & {path.resolve() for path in files}:
             raise ConfigError(f"--output must leave the sources alone, got {min(taken)}, which it would replace.")
-        if self.output.is_dir() or (self.output.exists() and not self.force):
-            raise DataError(f"output {self.output} exists. Choose another --output, or replace it with --force.")
+        check_free(files, force=self.force)
+
+
+def check_free(files: Sequence[Path], *, force: bool) -> None:
+    """Raises DataError if a file that would be written exists."""
+    for path in files:
+        if path.is_dir() or (path.exists() and not force):
+            raise DataError(f"output {path} exists. Choose another --output, or replace it with --force.")
 
 
 @dataclass

@@ -81,6 +81,11 @@ def read_knowledge(path: Path) -> list[KnowledgeEntry]:
     return entries
 
 
+def has_objects(path: Path) -> bool:
+    """False for a file of knowledge of bare sentences, as its first row shows."""
+    return "object" in next(_records(path, lambda row: row), {})
+
+
 def read_texts(path: Path) -> list[str]:
     """The sentences of a file of knowledge, whose rows need no more than ``text``. Raises DataError as the others."""
     return list(_records(path, lambda row: _text(row, "text")))

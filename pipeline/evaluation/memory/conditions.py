@@ -47,19 +47,25 @@ CONDITIONS = {
 """``model`` and ``unseen_model`` are those of a model without memory."""
 
 
-def possible_conditions(memory: ExplicitMemory | None) -> list[str]:
-    """The conditions under which a model can be asked."""
+def possible_conditions(memory: ExplicitMemory | None, *, objects: bool = True) -> list[str]:
+    """The conditions under which a model can be asked.
+
+    Args:
+        objects: whether the entries have objects. Bare sentences can be neither rewritten nor compared with questions.
+    """
     if memory is None:
         return ["model", "unseen_model"]
-    of_router = () if memory.router else ("given", "given_among")
-    return [name for name in CONDITIONS if not name.endswith("model") and name not in of_router]
+    impossible = () if memory.router and objects else ("given", "given_among")
+    impossible += () if objects else ("swapped",)
+    return [name for name in CONDITIONS if not name.endswith("model") and name not in impossible]
 
 
-def chosen_conditions(names: Sequence[str], memory: ExplicitMemory | None) -> list[str]:
+def chosen_conditions(names: Sequence[str], memory: ExplicitMemory | None, *, objects: bool = True) -> list[str]:
     """The names in order, or all that are possible. Raises ConfigError for one that is not."""
-    possible = possible_conditions(memory)
+    possible = possible_conditions(memory, objects=objects)
     if wrong := [name for name in names if name not in possible]:
-        raise ConfigError(f"--conditions must be of {', '.join(possible)} for this model, got {wrong[0]}.")
+        bare = "" if objects or memory is None else " whose knowledge is sentences without objects"
+        raise ConfigError(f"--conditions must be of {', '.join(possible)} for this model{bare}, got {wrong[0]}.")
     return [name for name in possible if name in names or not names]
 
 

@@ -3,13 +3,14 @@
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import DataConfig, ModelConfig
 from pipeline.config.evaluation import LoadingConfig
 from pipeline.config.output import OutputConfig
-from pipeline.data.omcq import KnowledgeEntry, read_knowledge
+from pipeline.data.omcq import KnowledgeEntry, has_objects, read_knowledge, read_texts
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.evaluation.merging import load_directory
 from pipeline.evaluation.models import find_model, loading_config
@@ -45,10 +46,17 @@ class Evaluated:
     name: str
     model: Any
     tokenizer: Tokenizer
-    knowledge: Sequence[KnowledgeEntry]
-    """Empty without a memory."""
+    texts: Sequence[str]
+    """The entries of its bank; empty without a memory."""
     data: DataConfig
     """How it is asked."""
+    knowledge_path: Path | None = None
+    """The file of the entries."""
+
+    @cached_property
+    def knowledge(self) -> Sequence[KnowledgeEntry]:
+        """The entries with their objects; empty if they are bare sentences."""
+        return read_knowledge(self.knowledge_path) if self.knowledge_path and has_objects(self.knowledge_path) else ()
 
     @property
     def memory(self) -> ExplicitMemory | None:
@@ -104,11 +112,11 @@ def _with_memory(source: Source, file: MemoryFile, run: RunDirectory | None, cac
     data = config.data if config else DataConfig()
     path = resolve_model(model)
     tokenizer = load_tokenizer(path, model, chat=data.uses_chat_template)
-    knowledge = read_knowledge(source.knowledge or Path(file.config.knowledge))
-    texts = [entry.text for entry in knowledge]
+    knowledge = source.knowledge or Path(file.config.knowledge)
+    texts = read_texts(knowledge)
     seed = config.seed if config else 0
     loaded = load_memory_model(path, model, file.config, tokenizer, texts, cache, seed, file)
-    return Evaluated(str(file.path), loaded.backbone.eval(), tokenizer, knowledge, data)
+    return Evaluated(str(file.path), loaded.backbone.eval(), tokenizer, texts, data, knowledge)
 
 
 def _without_memory(source: Source, run: RunDirectory | None) -> Evaluated:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.data.omcq import KnowledgeEntry
 from pipeline.evaluation.browser import View, browser_page
 from pipeline.evaluation.memory.asking import Row
 from pipeline.evaluation.memory.matching import COMPARISONS
@@ -28,7 +27,7 @@ _NOTES = {
 
 
 def memory_page(
-    title: str, summary: Summary, rows: Sequence[Row], knowledge: Sequence[KnowledgeEntry], config: Mapping[str, Any]
+    title: str, summary: Summary, rows: Sequence[Row], texts: Sequence[str], config: Mapping[str, Any]
 ) -> str:
     """HTML of ``memory.html``.
 
@@ -38,9 +37,9 @@ def memory_page(
     questions: dict[str, list[Row]] = {}
     for row in rows:
         questions.setdefault(row["question_id"], []).append(row)
-    shown = [_question(group, knowledge) for group in list(questions.values())[:MAX_QUESTIONS]]
+    shown = [_question(group, texts) for group in list(questions.values())[:MAX_QUESTIONS]]
     names = list(summary["conditions"])
-    return browser_page(title, _headline(summary), _sections(summary, knowledge, config), shown, _view(names))
+    return browser_page(title, _headline(summary), _sections(summary, texts, config), shown, _view(names))
 
 
 def _view(names: Sequence[str]) -> View:
@@ -63,9 +62,9 @@ def _view(names: Sequence[str]) -> View:
     )
 
 
-def _question(rows: Sequence[Row], knowledge: Sequence[KnowledgeEntry]) -> dict[str, Any]:
+def _question(rows: Sequence[Row], texts: Sequence[str]) -> dict[str, Any]:
     first = rows[0]
-    read = [f"{row['condition']}\n{lookup_text(row, knowledge)}" for row in rows if "chosen" in row]
+    read = [f"{row['condition']}\n{lookup_text(row, texts)}" for row in rows if "chosen" in row]
     return {
         "question_id": first["question_id"],
         "sample": 0,
@@ -89,13 +88,13 @@ def _answer(row: Row) -> str:
     return f"{row['answer'].strip()}{ranked}{right}"
 
 
-def lookup_text(row: Row, knowledge: Sequence[KnowledgeEntry]) -> str:
+def lookup_text(row: Row, texts: Sequence[str]) -> str:
     """The entries that a row's model looked at, one a line. ``>`` marks those that it read, ``*`` the right one."""
     read = [f"> {_mark(row, entry)}{text}" for entry, text in zip(row["chosen"], row["read"], strict=True)]
     place = row["right_place"]
     right = f"the right entry is candidate {place}" if place else "the right entry is no candidate"
     if "similarities" in row:
-        return "\n".join([*read, f"{right}; the first candidates:", *_candidates(row, knowledge)])
+        return "\n".join([*read, f"{right}; the first candidates:", *_candidates(row, texts)])
     layers = [line for layer, found in row.get("layers", {}).items() for line in _layer(layer, found)]
     return "\n".join([*read, right, *layers])
 
@@ -104,10 +103,10 @@ def _mark(row: Row, entry: int) -> str:
     return f"{'*' if entry == row['entry'] else ''}#{entry} "
 
 
-def _candidates(row: Row, knowledge: Sequence[KnowledgeEntry]) -> list[str]:
+def _candidates(row: Row, texts: Sequence[str]) -> list[str]:
     """In the order of the product keys, with the cosine similarity of each."""
     pairs = zip(row["candidates"], row["similarities"], strict=True)
-    return [f"{score:6.3f} {_mark(row, entry)}{knowledge[entry].text}" for entry, score in pairs if entry >= 0]
+    return [f"{score:6.3f} {_mark(row, entry)}{texts[entry]}" for entry, score in pairs if entry >= 0]
 
 
 def _layer(layer: str, found: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -130,14 +129,14 @@ def _headline(summary: Summary) -> str:
     return page.headline(facts, cards)
 
 
-def _sections(summary: Summary, knowledge: Sequence[KnowledgeEntry], config: Mapping[str, Any]) -> dict[str, str]:
+def _sections(summary: Summary, texts: Sequence[str], config: Mapping[str, Any]) -> dict[str, str]:
     cut = f"This page shows the first {MAX_QUESTIONS:,} questions: {ANSWERS_FILE} has them all."
     return {
         "Accuracy": _accuracy(summary),
         "Which is better": "".join(page.note(c["sentence"]) for c in summary["comparisons"]),
         "Router": _recall(summary),
         "By relation": page.details("all relations", _by_relation(summary)),
-        "Use of the bank": _use(summary, knowledge),
+        "Use of the bank": _use(summary, texts),
         "Forgetting": _forgetting(summary),
         "Configuration": page.configuration(config),
         "Rows left out": page.note(cut) if summary["num_questions"] > MAX_QUESTIONS else "",
@@ -191,11 +190,11 @@ def _by_relation(summary: Summary) -> str:
     return page.table(["relation", "questions", "chance", "most frequent", *names], lines)
 
 
-def _use(summary: Summary, knowledge: Sequence[KnowledgeEntry]) -> str:
+def _use(summary: Summary, texts: Sequence[str]) -> str:
     parts = []
     for name, use in summary["bank"].items():
         lines = [[key.removeprefix("bank/"), f"{value:.4g}"] for key, value in use.items() if key != "hottest"]
-        hottest = [[f"#{entry} {knowledge[entry].text}", count] for entry, count in use["hottest"]]
+        hottest = [[f"#{entry} {texts[entry]}", count] for entry, count in use["hottest"]]
         content = page.table(["use", "value"], lines) + page.table(["entry chosen most often", "times"], hottest)
         parts.append(page.details(name, content, is_open=name == "memory"))
     return "".join(parts)

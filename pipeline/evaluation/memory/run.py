@@ -83,7 +83,7 @@ def ask_questions(
     settings: EvaluationSettings,
 ) -> tuple[Summary, list[Row]]:
     """The summary, and the rows of answers.jsonl."""
-    names = chosen_conditions(settings.conditions, evaluated.memory)
+    names = chosen_conditions(settings.conditions, evaluated.memory, objects=bool(evaluated.knowledge))
     _check_entries(evaluated, questions)
     objects = swapped_objects(questions, settings.seed)
     banks = {CONDITIONS[name].bank for name in names}
@@ -96,7 +96,7 @@ def ask_questions(
     text_limits = settings.data_root, settings.max_texts, settings.seed, settings.max_text_tokens
     summary = {
         "model": evaluated.name,
-        "num_entries": len(knowledge),
+        "num_entries": len(evaluated.texts),
         **summarize(rows, questions, training),
         "bank": use_of_bank(asker.counts),
         "forgetting": forgetting(evaluated, settings.texts, *text_limits),
@@ -119,11 +119,13 @@ def _check_entries(evaluated: Evaluated, questions: Sequence[ChoiceQuestion]) ->
     if evaluated.memory is None:
         return
     for question in questions:
-        entry = evaluated.knowledge[question.entry_id] if question.entry_id < len(evaluated.knowledge) else None
-        if entry is None or (entry.subject, entry.object) != (question.subject, question.object):
+        text = evaluated.texts[question.entry_id] if question.entry_id < len(evaluated.texts) else None
+        entry = evaluated.knowledge[question.entry_id] if text and evaluated.knowledge else None
+        is_other = entry and (entry.subject, entry.object) != (question.subject, question.object)
+        if text is None or is_other:
             raise DataError(
                 f"question {question.question_id} must be about entry {question.entry_id} of the knowledge, "
-                f"{entry.text if entry else 'which does not exist'!r}: the files were not made together. Name the "
+                f"{text or 'which does not exist'!r}: the files were not made together. Name the "
                 "knowledge of these questions with --knowledge."
             )
 
@@ -134,7 +136,7 @@ def _write(settings: EvaluationSettings, summary: Summary, rows: Sequence[Row], 
     with page.writing_to(settings.output, "Choose another --output."), whole_directory(settings.output) as folder:
         write_json(folder / SUMMARY_FILE, record)
         write_jsonl(folder / ANSWERS_FILE, rows)
-        html = memory_page(settings.output.name, summary, rows, evaluated.knowledge, config)
+        html = memory_page(settings.output.name, summary, rows, evaluated.texts, config)
         write_atomic(folder / PAGE_FILE, html.encode())
 
 

@@ -117,7 +117,7 @@ def test_a_memory_is_trained_by_its_own_stages():
         ),
         ({"memory_sft": {"train": ["memory_gate"]}}, "must hold gated_memory_fusion or memory_norm: the loss has no"),
         ({"memory_sft": {"train": []}}, "must hold gated_memory_fusion or memory_norm"),
-        ({"memory_sft": {"train": ["memory_norm", "product_keys"]}}, "Input should be 'memory_gate'"),
+        ({"memory_sft": {"train": ["memory_norm", "product_keys"]}}, "input should be 'memory_gate'"),
         (
             {"memory": ROUTED, "router": {"train": ["memory_gate", "product_keys"]}},
             "router.train of router must not hold product_keys with memory.query=pooled: its targets are computed",

@@ -9,6 +9,7 @@ import pytest
 from jobs import chat
 from pipeline.errors import CheckpointError, ModelError
 from pipeline.evaluation.chat import ChatModel
+from pipeline.files import write_jsonl
 from pipeline.runs.directory import RunDirectory
 from tests.support.evaluations import run_config
 from tests.support.memory_files import write_memory_run
@@ -92,3 +93,16 @@ def test_a_memory_can_be_sampled_from(tmp_path):
     run = write_memory_run(tmp_path)
     model = ChatModel(run.path)
     assert len({model.answer("Where is Bo?", max_new_tokens=3, temperature=5.0) for _ in range(4)}) > 1
+
+
+def test_bare_sentences_are_enough(tmp_path):
+    run = write_memory_run(tmp_path)
+    write_jsonl(tmp_path / "data" / "knowledge.jsonl", [{"text": entry.text} for entry in KNOWLEDGE])
+    assert ChatModel(run.path).reply("Where is Bo?", max_new_tokens=2).entries
+
+
+@pytest.mark.parametrize("count", ["0", "-3", "x"])
+def test_an_answer_has_tokens(capsys, count):
+    with pytest.raises(SystemExit):
+        chat.main(["run", "?", f"--max-new-tokens={count}"])
+    assert f"must be a whole number above 0, got {count}" in capsys.readouterr().err

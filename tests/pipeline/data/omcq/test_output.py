@@ -108,3 +108,12 @@ def test_without_a_single_good_row_there_is_no_output_but_reasons(tmp_path):
     ):
         converted((source,), tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists() and (tmp_path / "out.rejected.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", ["out.json", "out.rejected.jsonl"])
+def test_files_beside_the_output_are_not_replaced_unasked(sources, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(DataError, match=f"output .*{name} exists"):
+        converted(sources, tmp_path / "out.jsonl")
+    assert (tmp_path / name).read_text() == "mine"
+    assert converted(sources, tmp_path / "out.jsonl", force=True).num_converted == 20

@@ -1,13 +1,15 @@
 """Perplexity of texts with and without a memory."""
 
 from math import exp
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pipeline.config import DataConfig
 from pipeline.errors import DataError
-from pipeline.evaluation.memory.forgetting import forgetting, text_perplexity
+from pipeline.evaluation.memory import forgetting
+from pipeline.evaluation.memory.forgetting import text_perplexity
 from pipeline.evaluation.memory.loading import Evaluated
 from pipeline.models.memory.generation import find_route
 from pipeline.models.memory.memory import Reading
@@ -58,15 +60,14 @@ def test_a_model_without_memory_has_one_perplexity():
 
 
 @pytest.mark.parametrize(
-    ("solution", "message"),
+    ("problems", "message"),
     [
-        ("It is 2.", r"must have a text of at most 5 tokens, got none of 1\. Raise --max-text-tokens"),
-        ("", "must have worked solutions, got none"),
+        ([SimpleNamespace(asked="1 + 1?", solution="It is 2.")], "must have a text of at most 5 tokens, got none of 1"),
+        ([], "must have worked solutions, got none"),
     ],
 )
-def test_a_data_set_without_a_usable_text_is_named(tmp_path, solution, message):
-    row = {"question": "1 + 1?", "answer": "2", "solution": solution}
-    write_jsonl(tmp_path / "test.jsonl", row)
+def test_a_data_set_without_a_usable_text_is_named(monkeypatch, problems, message):
+    monkeypatch.setattr(forgetting, "load_data_set", lambda *_: SimpleNamespace(problems=problems))
     evaluated = Evaluated("m", tiny_llama().eval(), tiny_tokenizer(), (), DataConfig())
-    with pytest.raises(DataError, match=f"--texts {tmp_path} {message}"):
-        forgetting(evaluated, [str(tmp_path)], None, max_texts=5, seed=0, max_tokens=5)
+    with pytest.raises(DataError, match=f"--texts gsm8k {message}"):
+        forgetting.forgetting(evaluated, ["gsm8k"], None, max_texts=5, seed=0, max_tokens=5)

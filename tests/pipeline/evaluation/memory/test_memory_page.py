@@ -6,11 +6,12 @@ import json
 import re
 from typing import Any
 
-from pipeline.data.omcq import KnowledgeEntry
 from pipeline.evaluation.memory.memory_page import lookup_text, memory_page
 from pipeline.evaluation.memory.summary import summarize
 from tests.support.memory_questions import KNOWLEDGE, QUESTIONS
 from tests.support.runs import HOSTILE
+
+TEXTS = [entry.text for entry in KNOWLEDGE]
 
 
 def row(condition: str, number: int = 0, **values: Any) -> dict[str, Any]:
@@ -33,12 +34,12 @@ def row(condition: str, number: int = 0, **values: Any) -> dict[str, Any]:
     }
 
 
-def made(rows: list[dict[str, Any]], knowledge: list[KnowledgeEntry] = KNOWLEDGE) -> str:
+def made(rows: list[dict[str, Any]], texts: list[str] = TEXTS) -> str:
     summary = {"model": HOSTILE, "num_entries": 4, **summarize(rows, QUESTIONS[:2])}
     use = {"bank/coverage": 0.5, "hottest": [(0, 2)]}
     perplexity = {"perplexity": 3.21, "token_accuracy": 0.5}
     text = {"without": perplexity, "with": perplexity | {"perplexity": 4.56}, "num_texts": 7, "num_too_long": 0}
-    return memory_page("a & b", summary | {"bank": {"memory": use}, "forgetting": {"gsm8k": text}}, rows, knowledge, {})
+    return memory_page("a & b", summary | {"bank": {"memory": use}, "forgetting": {"gsm8k": text}}, rows, texts, {})
 
 
 def unpacked(html: str) -> list[dict[str, Any]]:
@@ -53,7 +54,7 @@ ROWS = [row(name, number) for number in (0, 1) for name in ("memory", "without")
 
 
 def test_candidates_are_in_their_order_with_their_similarity_and_the_right_entry_is_marked():
-    assert lookup_text(row("memory"), KNOWLEDGE).splitlines() == [
+    assert lookup_text(row("memory"), TEXTS).splitlines() == [
         "> *#0 Bo is in Rome",
         "> #2 Cleo",
         "the right entry is candidate 3; the first candidates:",
@@ -66,7 +67,7 @@ def test_layers_and_positions_are_told_apart():
     layers = {"3": [{"token": "\n", "chosen": 1, "similarity": 0.25, "candidates": [2, 1]}]}
     values = {"chosen": [1], "read": ["Abu is in Oslo"], "layers": layers}
     bare = {key: value for key, value in row("memory").items() if key != "similarities"} | values
-    assert lookup_text(bare, KNOWLEDGE).splitlines()[2:] == [r"layer 3, after '\n': #1 (0.250) of #2 #1"]
+    assert lookup_text(bare, TEXTS).splitlines()[2:] == [r"layer 3, after '\n': #1 (0.250) of #2 #1"]
 
 
 def test_a_question_is_one_row_with_the_answers_under_all_conditions():
@@ -84,7 +85,7 @@ def test_the_tables_show_accuracy_use_and_forgetting():
 
 
 def test_texts_of_models_and_data_are_shown_and_do_nothing():
-    hostile = [KnowledgeEntry(0, HOSTILE, "Bo", "P1", "Rome", "[Y]"), *KNOWLEDGE[1:]]
+    hostile = [HOSTILE, *TEXTS[1:]]
     rows = [
         row(name, number, answer=HOSTILE, read=[HOSTILE] * 2) for number in (0, 1) for name in ("memory", "without")
     ]

@@ -116,3 +116,15 @@ def test_texts_are_measured_with_and_without_the_memory_and_long_ones_are_left_o
     found = evaluate(tmp_path, *arguments)["forgetting"][str(folder)]
     assert (found["num_texts"], found["num_too_long"]) == (2, 1)
     assert found["with"]["perplexity"] != found["without"]["perplexity"]
+
+
+def test_bare_sentences_can_be_asked_about_but_not_swapped_or_given(tmp_path, capsys):
+    run = write_memory_run(tmp_path)
+    file = tmp_path / "data" / "knowledge.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in rows))
+    summary = evaluate(tmp_path, "--run", str(run.path))
+    assert list(summary["conditions"]) == ["memory", "without", "shuffled", "unseen", "unseen_without"]
+    with pytest.raises(SystemExit):
+        evaluate(tmp_path, "--run", str(run.path), "--conditions", "swapped")
+    assert "whose knowledge is sentences without objects, got swapped" in capsys.readouterr().err
