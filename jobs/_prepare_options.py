@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.cli import positive
+
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -54,6 +56,11 @@ A fact has subject, relation_id, relation_label, template (with [X] and [Y]) and
 test.jsonl, knowledge.jsonl (a sentence for each fact) and facts.json to DIR. Wrong options are objects of the same
 relation that no fact relates to the subject. All facts of one subject and relation are on one side.
 """
+KNOWLEDGE = """Make the knowledge of an explicit memory from plain sentences.
+
+A source is a text file with a sentence a line, or .jsonl with text. Writes {"id", "text"} rows. Empty rows and
+duplicates are rejected and counted. With --model, counts the sentences that are longer than an entry.
+"""
 CHECK = """Show what SFT would learn from a file of conversations, and check that all of it can be learned.
 
 Prints examples with the learned text in 【】 (on a terminal in green), and lengths in tokens. Exits with code 1 if a
@@ -64,9 +71,9 @@ row is malformed, too long, or has nothing to learn.
 def parse(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line. ``command`` is the name of the subcommand."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = "split | rate | student | omcq | omcq-from-facts | check"
+    names = "split | rate | student | omcq | omcq-from-facts | knowledge | check"
     commands = parser.add_subparsers(dest="command", required=True, metavar=names)
-    for add in (_add_split, _add_rate, _add_student, _add_omcq, _add_facts, _add_check):
+    for add in (_add_split, _add_rate, _add_student, _add_omcq, _add_facts, _add_knowledge, _add_check):
         add(commands)
     return parser.parse_args(argv)
 
@@ -196,6 +203,21 @@ def _add_facts(commands: "Commands") -> None:
     add("--request", metavar="TEXT", help="last line of a question (default: Answer with the text ...); '' for none")
     add("--answer-lead", metavar="TEXT", help="put before the answer (default: one space)")
     add("--seed", type=int, default=0, metavar="N", help="for all choices (default: %(default)s)")
+
+
+def _add_knowledge(commands: "Commands") -> None:
+    add = commands.add_parser(
+        "knowledge",
+        help="make knowledge entries from plain sentences",
+        description=KNOWLEDGE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).add_argument
+    add("sources", nargs="+", type=Path, metavar="SOURCE", help="text, a sentence a line, or .jsonl with text")
+    add("--output", required=True, type=Path, metavar="FILE", help="a .jsonl file")
+    add("--force", action="store_true", help="replace FILE if it exists")
+    add("--model", metavar="NAME", help="whose tokenizer measures the sentences")
+    add("--knowledge-length", type=positive, default=16, metavar="N", help="tokens of an entry (default: %(default)s)")
+    add("--max-samples", type=positive, metavar="N", help="stop after N entries")
 
 
 def _add_check(commands: "Commands") -> None:

@@ -5,6 +5,7 @@ python jobs/prepare_data.py rate --data NAME_OR_PATH ... --output DIR [--min-qua
 python jobs/prepare_data.py student --written RUN_OR_FILE --data embedded:stories --output DIR
 python jobs/prepare_data.py omcq SOURCE ... --output FILE.jsonl [--max-samples N]
 python jobs/prepare_data.py omcq-from-facts --facts FILE --output DIR [--max-facts N] [--num-test N] [--bank-size N]
+python jobs/prepare_data.py knowledge SOURCE ... --output FILE.jsonl [--model NAME] [--knowledge-length N]
 python jobs/prepare_data.py check FILE --model NAME [--max-length N]
 """
 
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "student": _student,
             "omcq": _omcq,
             "omcq-from-facts": _omcq_from_facts,
+            "knowledge": _knowledge,
         }[command]
         prepare(arguments)
         print(arguments["output"])
@@ -105,6 +107,25 @@ def _omcq_from_facts(arguments: dict[str, Any]) -> None:
         print(f"  not asked about: {count:,} facts: {reason}")
     for name, accuracy in questions.priors().items():
         print(f"{name.replace('_', ' ')}: {accuracy:.1%} of the test questions")
+
+
+def _knowledge(arguments: dict[str, Any]) -> None:
+    from pipeline.data.omcq.knowledge import prepare_knowledge
+
+    name, length = arguments.pop("model"), arguments.pop("knowledge_length")
+    found = prepare_knowledge(**arguments)
+    print(f"{len(found.texts):,} entries of knowledge, rejected {found.rejected.total():,} rows")
+    if found.rejected:
+        _print_reasons(found.rejected)
+    if name:
+        from pipeline.config import ModelConfig
+        from pipeline.models.hub import resolve_model
+        from pipeline.models.memory.entries import entry_token_ids
+        from pipeline.models.tokenizer import load_tokenizer
+
+        model = ModelConfig(name=name)
+        _, num_cut = entry_token_ids(load_tokenizer(resolve_model(model), model, chat=False), found.texts, length)
+        print(f"{num_cut:,} are longer than {length} tokens and would be cut off")
 
 
 def _check(arguments: dict[str, Any]) -> int:

@@ -191,3 +191,22 @@ def test_an_output_that_exists_is_kept(tmp_path, capsys, command):
         main([command, *arguments, "--output", str(output)])
     assert left.value.code == 2 and output.read_bytes() == before
     assert "Choose another --output" in capsys.readouterr().err
+
+
+def test_sentences_become_knowledge(tmp_path, capsys):
+    (tmp_path / "a.txt").write_bytes("Bo is in Rome.\n\n  Bo is in Rome. \nZoë is in Oslo\n\xff\n".encode("latin-1"))
+    (tmp_path / "b.txt").write_text("Zoë is in Oslo\n")
+    write_jsonl(tmp_path / "c.jsonl", {"text": "Abu is in a long sentence."}, {"text": " "}, {"t": 1})
+    model, output = save_tiny_model(tmp_path / "model"), tmp_path / "out.jsonl"
+    sources = [str(tmp_path / name) for name in ("a.txt", "b.txt", "c.jsonl")]
+    main(["knowledge", *sources, "--output", str(output), "--model", str(model), "--knowledge-length", "20"])
+    assert [json.loads(line) for line in output.read_text().splitlines()] == [
+        {"id": 0, "text": "Bo is in Rome."},
+        {"id": 1, "text": "Zoë is in Oslo"},
+        {"id": 2, "text": "Abu is in a long sentence."},
+    ]
+    shown = capsys.readouterr().out
+    assert "3 entries of knowledge, rejected 6 rows" in shown and "1 are longer than 20 tokens" in shown
+    with pytest.raises(SystemExit):
+        main(["knowledge", *sources, "--output", str(output)])
+    assert "exists" in capsys.readouterr().err

@@ -32,7 +32,9 @@ def test_questions_that_name_their_entries_are_valid(tmp_path, settings):
 
 
 def test_a_memory_needs_ids(tmp_path, settings):
-    with pytest.raises(ConfigError, match=r"data\.fields\.id must be set for router stages and memory\.selection=given"):
+    with pytest.raises(
+        ConfigError, match=r"data\.fields\.id must be set for router stages and memory\.selection=given"
+    ):
         check(tmp_path, settings, "data.fields.id=null")
 
 
