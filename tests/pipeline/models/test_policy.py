@@ -164,8 +164,8 @@ def test_no_dropout_acts_whatever_its_form(checkpointing):
 @pytest.mark.parametrize("frozen", [False, True])
 def test_nothing_is_differentiated_below_a_frozen_backbone(tmp_path, frozen):
     config = ModelConfig(name="-", device="cpu", dtype="float32", gradient_checkpointing=True)
-    model: Any = load_policy(save_tiny_model(tmp_path / "model"), config, frozen=frozen)
-    assert model.get_input_embeddings()(TOKENS).requires_grad is not frozen
+    model: torch.nn.Module = load_policy(save_tiny_model(tmp_path / "model"), config, frozen=frozen)
+    assert model.get_input_embeddings()(TOKENS).requires_grad is not frozen  # type: ignore[operator]
 
 
 # Merging -----------------------------------------------------------------------------------------

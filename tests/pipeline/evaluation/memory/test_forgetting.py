@@ -15,7 +15,6 @@ from pipeline.models.memory.generation import find_route
 from pipeline.models.memory.memory import Reading
 from pipeline.models.memory.prompts import read_prompts
 from pipeline.training.batching import TokenSequence
-from tests.support.data import write_jsonl
 from tests.support.memory_models import with_memory
 from tests.support.models import tiny_llama, tiny_tokenizer
 
