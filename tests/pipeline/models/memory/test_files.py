@@ -23,7 +23,7 @@ def test_a_memory_is_read_as_it_was_written(file):
     read = read_memory(file)
     assert (read.path, read.config, read.backbone, read.knowledge) == (file, CONFIG, "beef", "cafe")
     assert read.tensors["explicit_memory.x"].tolist() == [0.0, 1.0, 2.0]
-    check_fits(read, CONFIG, "beef")
+    check_fits(read, CONFIG, "beef", 2)
 
 
 def test_the_same_memory_is_the_same_file(file, tmp_path):
@@ -36,7 +36,7 @@ def test_the_same_memory_is_the_same_file(file, tmp_path):
 def test_another_backbone_is_refused(file):
     message = "must be loaded onto the backbone it was trained with, beef, got feed: .* Set model.name to that backbone"
     with pytest.raises(ModelError, match=message):
-        check_fits(read_memory(file), CONFIG, "feed")
+        check_fits(read_memory(file), CONFIG, "feed", 2)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_another_backbone_is_refused(file):
 )
 def test_another_form_is_refused_and_named(file, settings, named):
     with pytest.raises(ModelError, match=rf"must have the form of memory in the configuration, got {named}"):
-        check_fits(read_memory(file), memory_config(**settings), "beef")
+        check_fits(read_memory(file), memory_config(**settings), "beef", 2)
 
 
 def test_settings_that_only_training_reads_may_differ(file):
@@ -60,7 +60,7 @@ def test_settings_that_only_training_reads_may_differ(file):
         "num_candidates": 4,
         "gumbel_temperature": 2.0,
     }
-    check_fits(read_memory(file), memory_config(**others), "beef")
+    check_fits(read_memory(file), memory_config(**others), "beef", 2)
 
 
 def unreadable(directory, name):
