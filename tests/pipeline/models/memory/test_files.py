@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.errors import CheckpointError, ModelError
-from pipeline.models.memory.files import backbone_digest, check_fits, describe, read_memory
+from pipeline.models.memory.files import Part, backbone_digest, check_fits, describe, differences, read_memory
 from tests.support.memories import memory_config
 
 CONFIG = memory_config(knowledge_num=36)
@@ -99,3 +99,32 @@ def test_a_backbone_is_its_weights_whatever_the_files_are_called():
     assert digest == backbone_digest({"other.safetensors": "1", "config.json": "3"})
     assert digest != backbone_digest({"model.safetensors": "2", "config.json": "2"})
     assert len(digest) == 16
+
+
+PARTS: tuple[Part, ...] = ("whole", "router", "fusion")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "refused_by"),
+    [
+        ("knowledge_num", 49, ("whole", "router")),
+        ("knowledge_dim", 8, ("whole", "router")),
+        ("knowledge_length", 5, PARTS),
+        ("gate_rank", 4, ("whole", "router")),
+        ("fusion_rank", 4, ("whole", "fusion")),
+        ("layers", [1], PARTS),
+        ("layers", [0, 1], ()),
+        ("layers", [1, 0, 1], ()),
+    ],
+)
+def test_a_part_has_the_form_of_its_own_settings(file, setting, value, refused_by):
+    """Of a memory with a query for each token: its router has a gate in every layer. The backbone has two."""
+    config = memory_config(**{setting: value})
+    refused = [part for part in PARTS if differences(CONFIG, config, 2, part)]
+    assert tuple(refused) == refused_by
+
+
+def test_the_router_of_whole_prompts_has_no_layers():
+    own, wanted = (memory_config("routed", layers=layers) for layers in (None, [1]))
+    assert differences(own, wanted, 2, "router") == []
+    assert differences(own, wanted, 2, "fusion") == ["layers None, not [1]"]
