@@ -92,7 +92,7 @@ def load_memory_model(
     check_room(len(texts), memory)
     if file is None:
         warn_of_empty_slots(len(texts), memory)
-    backbone = load_policy(path, model, frozen=True)
+    backbone: Any = load_policy(path, model, frozen=True)
     own = attach_memory(backbone, memory, seed)
     digest = backbone_digest(model_files(path, with_code=model.trust_remote_code))
     num_layers = len(backbone.get_decoder().layers)

@@ -115,4 +115,4 @@ def _means(points: Floats, labels: Indices, before: Floats) -> Floats:
 def _lengths(points: Floats) -> Floats:
     """[..., 1], above 0, without a second array of the points' size."""
     squares = np.einsum("ij,ij->i", points, points)[:, None]
-    return np.maximum(np.sqrt(squares), np.float32(1e-12))
+    return np.asarray(np.maximum(np.sqrt(squares), 1e-12), np.float32)

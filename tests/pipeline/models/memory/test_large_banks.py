@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from pipeline.models.memory import attach, bank, router, slots
@@ -73,10 +74,14 @@ def test_the_embeddings_of_single_tokens_are_never_held(monkeypatch):
 
 @pytest.mark.parametrize(("side", "num_matchings"), [(3, 6), (4, 2)])
 def test_a_large_grid_is_matched_in_fewer_rounds(monkeypatch, side, num_matchings):
-    rows = []
-    match = slots.linear_sum_assignment
+    rows: list[int] = []
+
+    def counted(scores: np.ndarray, **arguments: Any) -> Any:
+        rows.append(len(scores))
+        return linear_sum_assignment(scores, **arguments)
+
     monkeypatch.setattr(slots, "LARGE_SIDE", 3)
-    monkeypatch.setattr(slots, "linear_sum_assignment", lambda *a, **k: rows.append(1) or match(*a, **k))
+    monkeypatch.setattr(slots, "linear_sum_assignment", counted)
     points = np.random.default_rng(0).standard_normal((side**2, 8)).astype(np.float32)
     assign_slots(points, side, seed=0)
     assert len(rows) == num_matchings * side
@@ -94,7 +99,7 @@ def test_nearest_slots_are_found_in_blocks(monkeypatch):
     nn.init.normal_(found.product_keys.columns)
     vectors = torch.randn(30, 16, generator=torch.Generator().manual_seed(0))
     whole = found.nearest_slots(vectors)
-    sizes = []
+    sizes: list[int] = []
     found.product_keys.register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0])))
     monkeypatch.setattr(router, "NEAREST_AT_ONCE", 12)
     assert torch.equal(found.nearest_slots(vectors), whole)
@@ -103,7 +108,7 @@ def test_nearest_slots_are_found_in_blocks(monkeypatch):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_backbone_without_weights_gets_a_memory_without_weights(monkeypatch, preset):
-    devices = set()
+    devices: set[str] = set()
     monkeypatch.setattr(attach, "initialize", lambda memory: devices.update(p.device.type for p in memory.parameters()))
     attach_memory(tiny_llama().to("meta"), memory_config(preset), seed=0)
     assert devices == {"meta"}

@@ -14,15 +14,10 @@ from pipeline.errors import DataError, ModelError
 from pipeline.models.memory import index as index_module
 from pipeline.models.memory import loading
 from pipeline.models.memory.bank import PADDING
+from pipeline.models.memory.entries import entry_token_ids
 from pipeline.models.memory.files import read_memory
 from pipeline.models.memory.index import build_index
-from pipeline.models.memory.loading import (
-    MemoryModel,
-    check_room,
-    entry_token_ids,
-    load_memory_model,
-    warn_of_empty_slots,
-)
+from pipeline.models.memory.loading import MemoryModel, check_room, load_memory_model, warn_of_empty_slots
 from pipeline.models.memory.memory import ExplicitMemory
 from pipeline.models.policy import saved_tensors
 from tests.support.memories import PRESETS, memory_config
