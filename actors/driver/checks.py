@@ -31,7 +31,7 @@ from pipeline.models.context import context_length, read_model_config
 from pipeline.models.hub import check_weights, local_files
 from pipeline.models.memory.attach import attach_memory
 from pipeline.models.memory.files import read_memory
-from pipeline.models.memory.loading import check_room
+from pipeline.models.memory.loading import check_room, warn_of_empty_slots
 from pipeline.models.policy import empty_policy
 from pipeline.models.tokenizer import Tokenizer, batch_token_ids, check_prompt, end_of_turn_id, load_tokenizer
 from pipeline.models.weight_names import check_weight_names
@@ -170,7 +170,9 @@ def check_policy(config: Config, model: Path, described: Any) -> None:
 
 
 def _check_knowledge(memory: MemoryConfig) -> None:
-    check_room(len(read_texts(Path(memory.knowledge))), memory)
+    num_entries = len(read_texts(Path(memory.knowledge)))
+    check_room(num_entries, memory)
+    warn_of_empty_slots(num_entries, memory)
     for path in filter(None, (memory.router_path, memory.fusion_path)):
         read_memory(Path(path))
 
