@@ -166,7 +166,7 @@ def check_policy(config: Config, model: Path, described: Any) -> None:
         if config.trainer.name == "SpectralRefactor" and config.model.lora:
             select_pairs(list(_future_pairs(policy, config.model.lora.target_modules)), config.trainer)
     if config.memory:
-        check_memory_files(config, config.memory, model)
+        check_memory_files(config, config.memory, model, described.get_text_config().num_hidden_layers)
     if _num_actors(config, "rollout"):
         _check_engines(config, described, config.model.name)
 
@@ -273,8 +273,8 @@ def _check_lengths(stage: StagePlan[ProblemTable], tokenizer: Tokenizer, config:
         )
     if context is not None and max(lengths) > context:
         raise ConfigError(
-            f"{settings.KIND}.max_length must be at most the {context} tokens of {config.model.name}, got {settings.max_length} "
-            f"and an example of {max(lengths)} tokens. Lower it."
+            f"{settings.KIND}.max_length must be at most the {context} tokens of {config.model.name}, got "
+            f"{settings.max_length} and an example of {max(lengths)} tokens. Lower it."
         )
 
 

@@ -8,21 +8,24 @@ from pipeline.data.omcq import read_knowledge, read_texts
 from pipeline.data.sources import iter_rows
 from pipeline.errors import ConfigError, DataError
 from pipeline.models.hub import model_files
-from pipeline.models.memory.files import backbone_digest, check_fits, read_memory
-from pipeline.models.memory.loading import check_room
+from pipeline.models.memory.files import Part, backbone_digest, check_fits, read_memory
+from pipeline.models.memory.loading import check_room, warn_of_empty_slots
 from pipeline.training.memory.examples import TARGET_FIELDS, read_targets
 
 ROWS = 16
 """Training rows whose entries are looked up."""
 
 
-def check_memory_files(config: Config, memory: MemoryConfig, model: Path) -> None:
+def check_memory_files(config: Config, memory: MemoryConfig, model: Path, num_layers: int) -> None:
     """Raises GradusError if the knowledge, the router or the fusion cannot be read, or does not fit."""
-    check_room(_num_entries(config, memory), memory)
-    if paths := [Path(path) for path in (memory.router_path, memory.fusion_path) if path]:
-        digest = backbone_digest(model_files(model, with_code=config.model.trust_remote_code))
-        for path in paths:
-            check_fits(read_memory(path), memory, digest)
+    num_entries = _num_entries(config, memory)
+    check_room(num_entries, memory)
+    warn_of_empty_slots(num_entries, memory)
+    parts: list[tuple[Part, str | None]] = [("router", memory.router_path), ("fusion", memory.fusion_path)]
+    files = [(part, read_memory(Path(path))) for part, path in parts if path]
+    digest = backbone_digest(model_files(model, with_code=config.model.trust_remote_code)) if files else ""
+    for part, file in files:
+        check_fits(file, memory, digest, num_layers, part)
 
 
 def check_ids(config: Config) -> None:

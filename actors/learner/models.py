@@ -18,6 +18,7 @@ from pipeline.models.memory.loading import load_memory_model
 from pipeline.models.policy import load_policy, turn_off_dropout
 from pipeline.models.tokenizer import Tokenizer, load_tokenizer
 from pipeline.models.weight_names import check_weight_names
+from pipeline.runs.directory import RunDirectory
 from pipeline.runs.notices import notify
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def _with_memory(setup: StageSetup, memory: MemoryConfig, path: Path, tokenizer:
     config: Config = setup.config
     texts = read_texts(Path(memory.knowledge))
     arguments: Any = (path, config.model, memory, tokenizer, texts, data_cache(config), config.seed)
-    loaded = load_memory_model(*arguments)
+    loaded = load_memory_model(*arguments, pretrained=ranks.from_first(lambda: not _continues(setup)))
     backbone: nn.Module = loaded.backbone
     settings = setup.stage.settings
     assert isinstance(settings, MemorySFTConfig | RouterConfig)
@@ -58,3 +59,9 @@ def _with_memory(setup: StageSetup, memory: MemoryConfig, path: Path, tokenizer:
     if ranks.is_first:
         notify(f"stage {setup.stage.name}: {counts}")
     return backbone
+
+
+def _continues(setup: StageSetup) -> bool:
+    """The stage takes its weights from a checkpoint."""
+    has_checkpoint = setup.parent is not None or RunDirectory(setup.run_path).checkpoints.latest() is not None
+    return has_checkpoint and setup.stage.carry.weights

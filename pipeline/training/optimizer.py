@@ -8,8 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import OptimizerConfig
+from pipeline.models.memory.modules import EntryAttention
+from pipeline.models.memory.product_keys import ProductKeys
 
 logger = logging.getLogger(__name__)
+
+EMBEDDINGS = (nn.Embedding, EntryAttention, ProductKeys)
+"""Modules whose own parameters are rows to look up: tokens, positions of an entry, keys."""
 
 
 def undecayed(model: nn.Module) -> set[str]:
@@ -20,7 +25,7 @@ def undecayed(model: nn.Module) -> set[str]:
     names = set()
     for name, parameter in model.named_parameters():
         owner = model.get_submodule(name.rpartition(".")[0])
-        is_special = isinstance(owner, nn.Embedding) or "norm" in type(owner).__name__.lower()
+        is_special = isinstance(owner, EMBEDDINGS) or "norm" in type(owner).__name__.lower()
         if parameter.ndim < 2 or name.endswith("bias") or is_special:
             names.add(name)
     return names

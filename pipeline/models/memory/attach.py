@@ -1,11 +1,12 @@
 """Attaches an explicit memory to a backbone, freezes the backbone, and chooses the parts that train."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.config.memory import MemoryConfig
 from pipeline.errors import ConfigError, ModelError
@@ -28,11 +29,13 @@ def attach_memory(model: Any, config: MemoryConfig, seed: int, dtype: torch.dtyp
     decoder = model.get_decoder()
     layers = _checked_layers(config, decoder)
     model.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "memory"))
-        memory = ExplicitMemory(config, model.config.hidden_size, layers, model.get_input_embeddings())
+    embedding = model.get_input_embeddings()
+    device = embedding.weight.device
+    with torch.random.fork_rng(devices=[]), device if device.type == "meta" else nullcontext():
+        torch.manual_seed(derive_seed(seed, "memory"))  # of the CPU, so that every device has the same weights
+        memory = ExplicitMemory(config, model.config.hidden_size, layers, embedding)
         initialize(memory)
-    memory.to(device=model.get_input_embeddings().weight.device, dtype=dtype)
+    memory.to(device=device, dtype=dtype)
     setattr(model, ATTRIBUTE, memory)
     for layer in layers:
         decoder.layers[layer].register_forward_hook(_reads_after(memory, layer))
@@ -118,8 +121,3 @@ def count_parameters(model: nn.Module) -> ParameterCounts:
     keys = sum(p.numel() for name, p in own.items() if "product_keys" in name and not p.requires_grad)
     total = sum(p.numel() for p in own.values())
     return ParameterCounts(sum(p.numel() for p in backbone.values()), trainable, total - trainable - keys, keys)
-
-
-def memory_tensors(memory: ExplicitMemory) -> dict[str, Tensor]:
-    """All parts of the memory, whether they train or not, by their names in it."""
-    return dict(memory.named_parameters())

@@ -97,14 +97,22 @@ def mean_embeddings(token_ids: Tensor, embedding: Tensor) -> Iterator[tuple[slic
     """Mean of the token embeddings of each entry in float32, block by block: rows and [rows, d]."""
     for start in range(0, len(token_ids), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        yield rows, decoded_mean(token_ids[rows].long().to(embedding.device), embedding)
+        yield rows, token_means(token_ids[rows].to(embedding.device), embedding)
 
 
-def decoded_mean(token_ids: Tensor, embedding: Tensor) -> Tensor:
-    """Mean of the embeddings of [..., L] tokens, without padding: [..., d] float32; 0 for an empty entry."""
-    mask = token_ids != PADDING
-    vectors = embedding[token_ids.clamp(min=0)].float() * mask[..., None]
-    return vectors.sum(dim=-2) / mask.sum(dim=-1, keepdim=True).clamp(min=1)
+@torch.no_grad()
+def token_means(token_ids: Tensor, embedding: Tensor) -> Tensor:
+    """Mean of the embeddings of [..., L] tokens, without padding: [..., d] float32; 0 for an empty entry.
+
+    The embeddings of single tokens are never held. Of a bfloat16 embedding, the sum is rounded to bfloat16 once and
+    divided in float32.
+    """
+    tokens = token_ids.reshape(-1, token_ids.shape[-1]).long()
+    mask = tokens != PADDING
+    weights = mask.to(embedding.dtype)
+    sums = nn.functional.embedding_bag(tokens.clamp(min=0), embedding, mode="sum", per_sample_weights=weights)
+    means = sums.float() / mask.sum(dim=-1, keepdim=True).clamp(min=1)
+    return means.view(*token_ids.shape[:-1], -1)
 
 
 def knowledge_space(token_ids: Tensor, embedding: Tensor, dim: int) -> KnowledgeSpace:

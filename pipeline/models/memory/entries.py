@@ -1,5 +1,6 @@
 """Tokens of a bank's entries: one sentence each, all of one length."""
 
+import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -33,3 +34,8 @@ def entry_token_ids(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> 
             kept = torch.tensor(ids[:length], dtype=torch.int32)
             token_ids[row, : len(kept)] = kept
     return token_ids, num_cut
+
+
+def entries_digest(token_ids: Tensor) -> str:
+    """SHA-256 of the entries' token ids [E, L] alone: banks with equal digests hold the same entries."""
+    return hashlib.sha256(token_ids.cpu().contiguous().numpy().data).hexdigest()

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
@@ -15,11 +16,13 @@ from pipeline.errors import CheckpointError, ModelError
 
 PREFIX = "explicit_memory."
 """Begins the tensors' names, as it does in the backbone that the memory is attached to."""
-_FORM = (
-    *("knowledge_num", "knowledge_length", "knowledge_dim", "gate_rank", "fusion_rank"),
-    *("layers", "query", "query_layer", "decode", "positions"),
-)
-"""Settings that a memory is the same for."""
+Part = Literal["whole", "router", "fusion", "bank"]
+"""What is taken from a memory's file. ``bank``: knowledge space, slots and keys."""
+_BANK = ("knowledge_num", "knowledge_length", "knowledge_dim")
+_ROUTER = (*_BANK, "gate_rank", "query", "query_layer")
+_FUSION = ("knowledge_length", "fusion_rank", "layers", "decode", "positions")
+_FORMS = {"whole": _ROUTER + _FUSION, "router": _ROUTER, "fusion": _FUSION, "bank": _BANK}
+"""Settings that a part is the same for."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,32 @@ def read_memory(path: Path) -> MemoryFile:
         raise CheckpointError(f"{path} must be a file memory_step_N.safetensors of a run: {reason}.") from None
 
 
-def check_fits(file: MemoryFile, config: MemoryConfig, backbone: str) -> None:
-    """Raises ModelError if a memory was trained with another backbone or has another form."""
+def check_fits(file: MemoryFile, config: MemoryConfig, backbone: str, num_layers: int, part: Part = "whole") -> None:
+    """Raises ModelError if a memory was trained with another backbone, or the part that is taken has another form.
+
+    Args:
+        num_layers: of the backbone.
+    """
     if file.backbone != backbone:
         raise ModelError(
             f"{file.path} must be loaded onto the backbone it was trained with, {file.backbone}, got {backbone}: its "
             "modules would read other hidden states. Set model.name to that backbone."
         )
-    own, wanted = file.config.model_dump(), config.model_dump()
-    if different := [f"{name} {own[name]}, not {wanted[name]}" for name in _FORM if own[name] != wanted[name]]:
+    if different := differences(file.config, config, num_layers, part):
         raise ModelError(f"{file.path} must have the form of memory in the configuration, got {', '.join(different)}.")
+
+
+def differences(own: MemoryConfig, wanted: MemoryConfig, num_layers: int, part: Part) -> list[str]:
+    """The settings in which two memories' parts have different forms, each with both values."""
+    names = list(dict.fromkeys(_FORMS[part]))
+    if part == "router" and wanted.query == "token":  # every layer has a gate of its own
+        names.append("layers")
+
+    def form(config: MemoryConfig, name: str) -> Any:
+        return set(config.layers or range(num_layers)) if name == "layers" else getattr(config, name)
+
+    return [
+        f"{name} {getattr(own, name)}, not {getattr(wanted, name)}"
+        for name in names
+        if form(own, name) != form(wanted, name)
+    ]

@@ -40,10 +40,6 @@ class KnowledgeIndex:
     columns: Tensor
     """[S, K/2]"""
 
-    @property
-    def space(self) -> KnowledgeSpace:
-        return KnowledgeSpace(self.space_mean, self.space_matrix)
-
 
 def build_index(
     token_ids: Tensor, embedding: Tensor, side: int, dim: int, seed: int, space: KnowledgeSpace | None = None
@@ -56,8 +52,11 @@ def build_index(
         space: that of a trained router. None: the principal components of these entries.
     """
     space = space or knowledge_space(token_ids, embedding, dim)
-    blocks = [space(means.cpu()) for _, means in mean_embeddings(token_ids, embedding)]
-    slots, rows, columns = assign_slots(torch.cat(blocks).numpy(), side, seed)
+    space = KnowledgeSpace(space.mean.cpu(), space.matrix.cpu())
+    embedded = torch.empty(len(token_ids), dim)
+    for block, means in mean_embeddings(token_ids, embedding):
+        embedded[block] = space(means.cpu())
+    slots, rows, columns = assign_slots(embedded.numpy(), side, seed)
     return KnowledgeIndex(
         space.mean, space.matrix, torch.from_numpy(slots), torch.from_numpy(rows), torch.from_numpy(columns)
     )

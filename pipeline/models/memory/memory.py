@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from pipeline.config.memory import MemoryConfig
 from pipeline.models.device import autocast
-from pipeline.models.memory.bank import PADDING, KnowledgeBank
+from pipeline.models.memory.bank import PADDING, KnowledgeBank, token_means
 from pipeline.models.memory.modules import EntryAttention, GatedMemoryFusion, MemoryGate, MemoryNorm
 from pipeline.models.memory.noise import gumbel_noise
 from pipeline.models.memory.product_keys import ProductKeys, top_slots
@@ -159,7 +159,7 @@ class ExplicitMemory(nn.Module):
         row_scores, column_scores = modules.product_keys(gate(normed), gate.temperature)
         candidates, _ = top_slots(row_scores.float(), column_scores.float(), self.config.num_candidates)
         with autocast(normed.device, torch.float32):  # no faster in bfloat16, whose casts cost more than the products
-            directions = F.normalize(self._means(candidates), dim=-1)
+            directions = F.normalize(token_means(self.bank.tokens(candidates), self.embedding), dim=-1)
             similarities = (directions @ F.normalize(normed, dim=-1)[..., None])[..., 0]
             is_empty = self.bank.entry_of_slot[candidates] < 0
             weights = self._weights(layer, similarities.masked_fill(is_empty, _NEVER), seeds)
@@ -178,17 +178,6 @@ class ExplicitMemory(nn.Module):
         soft = ((similarities + noise) / self.config.gumbel_temperature).softmax(dim=-1)
         hard = F.one_hot(soft.argmax(dim=-1), num_candidates).to(soft.dtype)
         return hard + soft - soft.detach()
-
-    @torch.no_grad()
-    def _means(self, slots: Tensor) -> Tensor:
-        """Mean token embeddings [..., d] of entries, float32; 0 for an empty slot."""
-        token_ids = self.bank.tokens(slots.flatten()).long()
-        mask = token_ids != PADDING
-        weights = mask / mask.sum(dim=-1, keepdim=True).clamp(min=1)
-        means = F.embedding_bag(
-            token_ids.clamp(min=0), self.embedding, mode="sum", per_sample_weights=weights.to(self.embedding.dtype)
-        )
-        return means.view(*slots.shape, -1).float()
 
 
 def _unit_rms(vectors: Tensor) -> Tensor:

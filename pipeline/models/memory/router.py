@@ -17,6 +17,8 @@ from pipeline.models.memory.product_keys import ProductKeys, top_slots
 
 POOLING_WIDTH = 64
 """Hidden units of the network that scores positions."""
+NEAREST_AT_ONCE = 2**14
+"""Entries whose scores for all keys are held at once."""
 
 
 class MemoryRouter(nn.Module):
@@ -50,9 +52,11 @@ class MemoryRouter(nn.Module):
     def nearest_slots(self, vectors: Tensor) -> Tensor:
         """The slot [E] whose keys are most similar to each of the knowledge embeddings [E, K], taken or not."""
         one = torch.ones((), device=vectors.device)
-        rows, columns = (scores.argmax(dim=-1) for scores in self.product_keys(vectors, one))
-        slots: Tensor = rows * self._config.side + columns
-        return slots
+        slots = []
+        for block in vectors.split(NEAREST_AT_ONCE):
+            rows, columns = (scores.argmax(dim=-1) for scores in self.product_keys(block, one))
+            slots.append(rows * self._config.side + columns)
+        return torch.cat(slots)
 
     def find(self, query: Tensor, bank: KnowledgeBank, count: int | None = None) -> tuple[Tensor, Tensor]:
         """Candidates [B, C] in the order of the product keys, and the best of them by cosine similarity with the query

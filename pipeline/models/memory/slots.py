@@ -18,6 +18,10 @@ Indices = NDArray[np.int64]
 
 NUM_ROUNDS = 5
 """Rounds in which clusters are moved to the means of their members."""
+NUM_LARGE_ROUNDS = 1
+"""As many for the columns of a grid with more than ``LARGE_SIDE`` of them: matching a row costs about S^3 operations,
+and each round matches every row."""
+LARGE_SIDE = 256
 _BLOCK = 2**16
 
 
@@ -25,18 +29,19 @@ def assign_slots(embeddings: Floats, side: int, seed: int) -> tuple[Indices, Flo
     """Slots of the entries, and the product keys.
 
     Args:
-        embeddings: [E, K].
+        embeddings: [E, K]. Both halves are normalized in place: a copy of a large bank takes gigabytes.
         side: S.
 
     Returns:
         slots [E], all different; rows [S, K/2] and columns [S, K/2], the means of their entries' halves.
     """
-    half = embeddings.shape[1] // 2
-    first, second = _normalized(embeddings[:, :half]), _normalized(embeddings[:, half:])
+    first, second = np.split(embeddings, 2, axis=1)
+    first /= _lengths(first)
+    second /= _lengths(second)
     rows, row_keys = balanced_clusters(first, side, side, seed)
     _, column_keys = balanced_clusters(second, side, side, seed + 1)
     columns = _matched_columns(second, rows, column_keys)
-    for _ in range(NUM_ROUNDS):
+    for _ in range(NUM_ROUNDS if side <= LARGE_SIDE else NUM_LARGE_ROUNDS):
         column_keys = _means(second, columns, column_keys)
         columns = _matched_columns(second, rows, column_keys)
     return rows * side + columns, row_keys, _means(second, columns, column_keys)
@@ -103,9 +108,11 @@ def _means(points: Floats, labels: Indices, before: Floats) -> Floats:
         (np.ones(len(points), np.float32), (labels, np.arange(len(points)))), (len(before), len(points))
     )
     counts = np.bincount(labels, minlength=len(before))
-    return np.where(counts[:, None] > 0, _normalized(members @ points), before)
+    sums = members @ points
+    return np.where(counts[:, None] > 0, sums / _lengths(sums), before)
 
 
-def _normalized(points: Floats) -> Floats:
-    lengths = np.linalg.norm(points, axis=-1, keepdims=True)
-    return np.asarray(points / np.maximum(lengths, 1e-12), np.float32)
+def _lengths(points: Floats) -> Floats:
+    """[..., 1], above 0, without a second array of the points' size."""
+    squares = np.einsum("ij,ij->i", points, points)[:, None]
+    return np.asarray(np.maximum(np.sqrt(squares), 1e-12), np.float32)

@@ -171,3 +171,14 @@ def assert_close(run: Path, reference: Path) -> None:
         assert actual.keys() == expected.keys()
         for key, value in expected.items():
             assert actual[key] == (value if isinstance(value, str) else pytest.approx(value, rel=2e-3, abs=1e-4)), key
+
+
+def test_a_resumed_run_does_not_read_what_it_began_with(settings, reference, tmp_path):
+    path = tmp_path / "router.safetensors"
+    path.write_bytes(next((reference / "checkpoints" / "router").glob("*.safetensors")).read_bytes())
+    memory = settings["memory"] | {"router_path": str(path)}
+    config = configure(settings, tmp_path, memory=memory, stages=settings["stages"][1:])
+    crashed = run_loops_crashing_after(2, config, no_actors())
+    path.unlink()
+    resumed = run_loops(config, no_actors(), RunDirectory(crashed.path)).path
+    assert (resumed / "final_memory" / "memory_step_4.safetensors").is_file()

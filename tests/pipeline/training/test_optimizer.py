@@ -3,6 +3,8 @@ import torch
 from torch import nn
 
 from pipeline.config import LoraConfig, ModelConfig, SFTConfig
+from pipeline.models.memory.modules import EntryAttention
+from pipeline.models.memory.product_keys import ProductKeys
 from pipeline.models.policy import load_policy, trainable_tensors
 from pipeline.training.optimizer import adamw, load_moments, moments, undecayed
 from tests.support.models import save_tiny_model, tiny_llama
@@ -77,3 +79,8 @@ def test_moments_find_their_parameters_whatever_the_groups():
         assert torch.equal(grouped.state[own]["exp_avg"], single.state[parameter]["exp_avg"])
     back = moments(grouped, list(others.values()))
     assert all(torch.equal(back[index]["exp_avg_sq"], saved[index]["exp_avg_sq"]) for index in saved)
+
+
+def test_positions_of_an_entry_and_product_keys_do_not_decay():
+    model = nn.ModuleDict({"attention": EntryAttention(4, 2, 3), "product_keys": ProductKeys(2, 4)})
+    assert undecayed(model) == {"attention.position", "product_keys.rows", "product_keys.columns"}

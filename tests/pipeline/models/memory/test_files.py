@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.errors import CheckpointError, ModelError
-from pipeline.models.memory.files import backbone_digest, check_fits, describe, read_memory
+from pipeline.models.memory.files import Part, backbone_digest, check_fits, describe, differences, read_memory
 from tests.support.memories import memory_config
 
 CONFIG = memory_config(knowledge_num=36)
@@ -23,7 +23,7 @@ def test_a_memory_is_read_as_it_was_written(file):
     read = read_memory(file)
     assert (read.path, read.config, read.backbone, read.knowledge) == (file, CONFIG, "beef", "cafe")
     assert read.tensors["explicit_memory.x"].tolist() == [0.0, 1.0, 2.0]
-    check_fits(read, CONFIG, "beef")
+    check_fits(read, CONFIG, "beef", 2)
 
 
 def test_the_same_memory_is_the_same_file(file, tmp_path):
@@ -36,7 +36,7 @@ def test_the_same_memory_is_the_same_file(file, tmp_path):
 def test_another_backbone_is_refused(file):
     message = "must be loaded onto the backbone it was trained with, beef, got feed: .* Set model.name to that backbone"
     with pytest.raises(ModelError, match=message):
-        check_fits(read_memory(file), CONFIG, "feed")
+        check_fits(read_memory(file), CONFIG, "feed", 2)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_another_backbone_is_refused(file):
 )
 def test_another_form_is_refused_and_named(file, settings, named):
     with pytest.raises(ModelError, match=rf"must have the form of memory in the configuration, got {named}"):
-        check_fits(read_memory(file), memory_config(**settings), "beef")
+        check_fits(read_memory(file), memory_config(**settings), "beef", 2)
 
 
 def test_settings_that_only_training_reads_may_differ(file):
@@ -60,7 +60,7 @@ def test_settings_that_only_training_reads_may_differ(file):
         "num_candidates": 4,
         "gumbel_temperature": 2.0,
     }
-    check_fits(read_memory(file), memory_config(**others), "beef")
+    check_fits(read_memory(file), memory_config(**others), "beef", 2)
 
 
 def unreadable(directory, name):
@@ -99,3 +99,32 @@ def test_a_backbone_is_its_weights_whatever_the_files_are_called():
     assert digest == backbone_digest({"other.safetensors": "1", "config.json": "3"})
     assert digest != backbone_digest({"model.safetensors": "2", "config.json": "2"})
     assert len(digest) == 16
+
+
+PARTS: tuple[Part, ...] = ("whole", "router", "fusion")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "refused_by"),
+    [
+        ("knowledge_num", 49, ("whole", "router")),
+        ("knowledge_dim", 8, ("whole", "router")),
+        ("knowledge_length", 5, PARTS),
+        ("gate_rank", 4, ("whole", "router")),
+        ("fusion_rank", 4, ("whole", "fusion")),
+        ("layers", [1], PARTS),
+        ("layers", [0, 1], ()),
+        ("layers", [1, 0, 1], ()),
+    ],
+)
+def test_a_part_has_the_form_of_its_own_settings(file, setting, value, refused_by):
+    """Of a memory with a query for each token: its router has a gate in every layer. The backbone has two."""
+    config = memory_config(**{setting: value})
+    refused = [part for part in PARTS if differences(CONFIG, config, 2, part)]
+    assert tuple(refused) == refused_by
+
+
+def test_the_router_of_whole_prompts_has_no_layers():
+    own, wanted = (memory_config("routed", layers=layers) for layers in (None, [1]))
+    assert differences(own, wanted, 2, "router") == []
+    assert differences(own, wanted, 2, "fusion") == ["layers None, not [1]"]

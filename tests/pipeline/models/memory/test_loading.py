@@ -1,3 +1,5 @@
+import hashlib
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,13 @@ from torch import Tensor
 
 from pipeline.config import MemoryConfig, ModelConfig
 from pipeline.errors import DataError, ModelError
+from pipeline.models.memory import index as index_module
 from pipeline.models.memory import loading
 from pipeline.models.memory.bank import PADDING
 from pipeline.models.memory.entries import entry_token_ids
 from pipeline.models.memory.files import read_memory
 from pipeline.models.memory.index import build_index
-from pipeline.models.memory.loading import MemoryModel, check_room, load_memory_model
+from pipeline.models.memory.loading import MemoryModel, check_room, load_memory_model, warn_of_empty_slots
 from pipeline.models.memory.memory import ExplicitMemory
 from pipeline.models.policy import saved_tensors
 from tests.support.memories import PRESETS, memory_config
@@ -162,3 +165,75 @@ def test_the_backbone_is_frozen_and_as_it_was(load, backbone):
     weights, own = load_file(backbone / "model.safetensors"), model.state_dict()
     assert all(torch.equal(own[name], weight) for name, weight in weights.items())
     assert not any(p.requires_grad for name, p in model.named_parameters() if not name.startswith("explicit_memory."))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("other", ["seed", "dtype", "code"])
+def test_the_same_entries_keep_their_slots_and_trained_keys(
+    backbone, load, tmp_path, monkeypatch, caplog, preset, other
+):
+    trained = load(config_of(preset))
+    file = read_memory(save_trained(trained, tmp_path / "memory_step_1.safetensors"))
+    if other == "code":
+        monkeypatch.setattr(index_module, "code_digest", lambda *files: "newer")
+    model = ModelConfig(name=str(backbone), dtype="bfloat16" if other == "dtype" else "float32", device="cpu")
+    seed = 1 if other == "seed" else 0
+    arguments: Any = (backbone, model, config_of(preset), tiny_tokenizer(), TEXTS, tmp_path / "cache", seed, file)
+    restored = load_memory_model(*arguments)
+    assert changed(restored.memory, trained.memory) <= {"bank.embeddings"}  # these are of the backbone's dtype
+    assert restored.memory.metadata == trained.memory.metadata
+    assert "another bank" not in caplog.text
+
+
+def test_a_memory_names_its_entries_by_their_tokens(load):
+    token_ids, _ = entry_token_ids(tiny_tokenizer(), TEXTS, 20)
+    named = json.loads(load(config_of("routed")).memory.metadata["memory"])["knowledge"]
+    assert named == hashlib.sha256(token_ids.numpy().tobytes()).hexdigest()
+
+
+def test_another_bank_is_warned_about(load, tmp_path, caplog):
+    path = save_trained(load(config_of("routed")), tmp_path / "memory_step_1.safetensors")
+    load(config_of("routed"), OTHERS, file=read_memory(path))
+    assert f"{path} has another bank: slots and product keys are computed anew" in caplog.text
+
+
+def test_nothing_that_a_checkpoint_holds_is_read_or_computed(load, monkeypatch):
+    monkeypatch.setattr(loading, "build_index", lambda *arguments: pytest.fail("built"))
+    paths = {"router_path": "missing", "fusion_path": "missing"}
+    memory = load(config_of("routed", **paths), pretrained=False).memory
+    assert memory.bank.num_entries == 30
+
+
+def test_a_fusion_fits_a_bank_and_a_gate_of_another_form(load, tmp_path):
+    trained = load(config_of("routed"))
+    path = save_trained(trained, tmp_path / "memory_step_1.safetensors")
+    other = config_of("routed", knowledge_dim=8, knowledge_num=49, gate_rank=4, fusion_path=str(path), layers=[0, 1])
+    taken, fused = load(other).memory.state_dict(), trained.memory.state_dict()
+    names = [name for name in fused if name.startswith("layers.")]
+    assert names and all(torch.equal(taken[name], fused[name]) for name in names)
+
+
+def test_a_router_of_layers_fits_the_same_layers_alone(load, tmp_path):
+    path = save_trained(load(config_of("explicitlm", layers=[1])), tmp_path / "memory_step_1.safetensors")
+    load(config_of("explicitlm", layers=[1], fusion_rank=4, router_path=str(path)))
+    with pytest.raises(ModelError, match=r"got layers \[1\], not None"):
+        load(config_of("explicitlm", router_path=str(path)))
+
+
+@pytest.mark.parametrize(
+    ("count", "candidates", "fitting"), [(17, 8, 25), (16, 8, 16), (3, 8, 9), (18, 8, None), (3, 36, None)]
+)
+def test_a_bank_of_mostly_empty_slots_is_warned_about(count, candidates, fitting, caplog):
+    """Of 36 slots."""
+    warn_of_empty_slots(count, memory_config(num_candidates=candidates))
+    assert [record.getMessage().rpartition("Lower ")[2] for record in caplog.records] == (
+        [f"memory.knowledge_num to {fitting}"] if fitting else []
+    )
+
+
+def test_a_new_memory_warns_of_empty_slots_and_a_trained_one_does_not(load, tmp_path, caplog):
+    path = save_trained(load(config_of("routed", knowledge_num=64)), tmp_path / "memory_step_1.safetensors")
+    assert "fills 30 of 64 slots" in caplog.text
+    caplog.clear()
+    load(config_of("routed", knowledge_num=64), file=read_memory(path))
+    assert "slots" not in caplog.text
