@@ -55,7 +55,7 @@ def possible_conditions(memory: ExplicitMemory | None, *, objects: bool = True) 
     """
     if memory is None:
         return ["model", "unseen_model"]
-    impossible = () if memory.router and objects else ("given", "given_among")
+    impossible: tuple[str, ...] = () if memory.router and objects else ("given", "given_among")
     impossible += () if objects else ("swapped",)
     return [name for name in CONDITIONS if not name.endswith("model") and name not in impossible]
 
