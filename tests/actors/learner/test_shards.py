@@ -113,7 +113,7 @@ def two_workers(root: Path) -> dict[str, Any]:
         "weights": weights,
         "held": held_by,
         "skipped": skipped,
-        "frozen": parts.model.down[0, 0].item(),
+        "frozen": dict(parts.model.named_parameters())["down"][0, 0].item(),
         "agreed": (parts.agree(ranks.rank == 0), parts.agree(ranks.rank == 1), whole.agree(ranks.rank == 1)),
     }
 
