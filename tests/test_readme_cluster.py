@@ -43,7 +43,7 @@ def commands(heading: str, edits: Mapping[str, str]) -> str:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Of a shell with another home, in which nothing was said about Ray."""
+    """The environment of a shell with another home, in which nothing was said about Ray."""
     home.mkdir(exist_ok=True)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

@@ -35,7 +35,7 @@ def sharded_adamw(groups: Sequence[dict[str, Any]], **settings: Any) -> Optimize
 
 
 def local_part(optimizer: Optimizer) -> Optimizer:
-    """What this worker holds of an optimizer: AdamW of its share, or all of one that is not sharded."""
+    """The optimizer of this worker's share; one that is not sharded, unchanged."""
     part: Optimizer = getattr(optimizer, "optim", optimizer)
     return part
 

@@ -106,7 +106,7 @@ class PolicyUpdater:
         return swapped_in(self.model, self.reference)
 
     def agree(self, is_due: bool) -> bool:
-        """Whether a checkpoint is due: rank 0 decides if all must take part in ``optimizer_state``."""
+        """True if a checkpoint is due. Rank 0 decides for all if all must take part in ``optimizer_state``."""
         return self._ranks.from_first(lambda: is_due) if self._is_sharded else is_due
 
     def optimizer_state(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ Part = tuple[str, bool]
 
 @dataclass
 class CheckedFile:
-    """What SFT would learn from a file."""
+    """The examples that SFT would make of a file."""
 
     num_tokens: list[int] = field(default_factory=list)
     """Of every conversation."""

@@ -154,7 +154,7 @@ def lora_recipe() -> Found:
 
 
 def rows(results: list[dict[str, Found]]) -> Iterator[tuple[str, str, int, int]]:
-    """What was asked, how answers were compared, right answers and questions, summed over the seeds."""
+    """Condition, comparison, number of right answers and number of questions, summed over the seeds."""
     for name in ("memory", "lora", "published"):
         for condition in results[0][name]["conditions"]:
             for measure in ("exact", "contains", "ranked", "keeps_exact"):

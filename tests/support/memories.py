@@ -56,7 +56,7 @@ def with_memory(model: Any, config: MemoryConfig, entries: Tensor | None = None,
 
 
 def reading_for(config: MemoryConfig, num_rows: int) -> Reading:
-    """What a training step reads: own entries with noise, or given ones."""
+    """The reading of a training step: own entries with noise, or given ones."""
     if config.selection == "given":
         return Reading(entries=random_entries(num_rows, seed=1)[:, None])
     return Reading(seeds=torch.arange(num_rows))

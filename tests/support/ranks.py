@@ -16,7 +16,7 @@ LIMIT_S = 120.0
 
 
 def on_two_ranks(work: Callable[..., T], store: Path, *arguments: Any) -> list[T]:
-    """What a function returns on rank 0 and on rank 1.
+    """The results of a function on rank 0 and on rank 1.
 
     Args:
         store: a file that does not exist yet.

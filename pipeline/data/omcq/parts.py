@@ -138,8 +138,8 @@ def _last_row(line: bytes) -> RawRow:
         json.loads(line)
     except ValueError:
         return RawRow(line, _CUT_OFF) if line.strip() else RawRow(line)
-    except RecursionError:  # said of the row itself
-        pass
+    except RecursionError:  # the row's own check names it
+        return RawRow(line)
     return RawRow(line)
 
 

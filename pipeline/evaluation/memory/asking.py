@@ -145,7 +145,7 @@ class Asker:
         return self._memory.reading(Reading(entries=self._memory.bank.tokens(route.chosen) if route else None))
 
     def _route(self, batch: Batch, condition: Condition) -> Route | None:
-        """What the router finds, or is given; None if there is no router or nothing is read."""
+        """The entries that the router finds or is given; None if there is no router or nothing is read."""
         if self._memory is None or batch.states is None or condition.reads == "nothing":
             return None
         route = find_route(self._memory, batch.states)

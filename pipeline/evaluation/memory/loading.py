@@ -26,7 +26,7 @@ from pipeline.runs.directory import RunDirectory
 
 @dataclass(frozen=True)
 class Source:
-    """What the user asked for."""
+    """The model to evaluate, as named on the command line."""
 
     run: str | None = None
     """A run's directory, or ``latest``."""

@@ -24,7 +24,7 @@ MAX_CANDIDATES = 32
 
 @dataclass(frozen=True)
 class Lookups:
-    """What was looked up for a batch of questions."""
+    """Entries looked up for a batch of questions."""
 
     rows: list[Fields]
     slots: list[Tensor]

@@ -43,7 +43,7 @@ def drawn(logits: Tensor, temperature: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Route:
-    """What the pooled router found for prompts."""
+    """Entries that the pooled router found for prompts."""
 
     candidates: Tensor
     """[B, C] slots, in the order of the product keys."""
@@ -55,7 +55,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model wrote after one prompt."""
+    """The completion of one prompt."""
 
     token_ids: tuple[int, ...]
     """With the token that ends it, if it ended."""
@@ -154,7 +154,7 @@ def generate(
 
 @torch.no_grad()
 def read_selections(model: Any, sequences: Sequence[Sequence[int]]) -> tuple[dict[int, Selection], Tensor]:
-    """What each layer finds at each position of prompts with their answers, and which positions exist, [B, T] bool."""
+    """The selection of each layer at each position of prompts with their answers, and the mask of positions, [B, T]."""
     memory = memory_of(model)
     assert memory is not None
     input_ids, mask = padded_right(sequences, memory.embedding.device)

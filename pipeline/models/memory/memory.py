@@ -26,7 +26,7 @@ _NEVER = -1e4
 
 @dataclass(frozen=True)
 class Selection:
-    """What one layer found in one forward pass."""
+    """Entries that one layer found in one forward pass."""
 
     candidates: Tensor
     """[B, T, C] slots, best first."""

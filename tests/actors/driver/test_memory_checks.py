@@ -1,4 +1,4 @@
-"""What would stop a job that trains a memory only after its actors have started."""
+"""Errors of a job that trains a memory are found before its actors start."""
 
 import json
 from pathlib import Path
@@ -29,6 +29,7 @@ def check(tmp_path: Path, settings: dict[str, Any], *overrides: str) -> None:
 
 def test_questions_that_name_their_entries_are_valid(tmp_path, settings):
     check(tmp_path, settings)
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").glob("exp_*"))  # nothing was started
 
 
 def test_a_memory_needs_ids(tmp_path, settings):

@@ -147,7 +147,7 @@ def train_on_this_rank(runs: list[tuple[Config, Path]]) -> None:
 
 @pytest.mark.slow
 def test_two_workers_have_the_curve_of_one(tiny_model, tmp_path):
-    """Whether they share the optimizer's moments or not."""
+    """With and without sharing the optimizer's moments."""
     references, runs = [], []
     for preset in PRESETS:
         settings = memory_settings(tiny_model, tmp_path / f"data_{preset}", preset)

@@ -118,7 +118,7 @@ PARTS: tuple[Part, ...] = ("whole", "router", "fusion")
     ],
 )
 def test_a_part_has_the_form_of_its_own_settings(file, setting, value, refused_by):
-    """Of a memory with a query for each token: its router has a gate in every layer. The backbone has two."""
+    """The memory has a query for each token, so its router has a gate in each of the backbone's two layers."""
     config = memory_config(**{setting: value})
     refused = [part for part in PARTS if differences(CONFIG, config, 2, part)]
     assert tuple(refused) == refused_by

@@ -1,4 +1,4 @@
-"""What keeps a bank of a million entries within memory and time, at small sizes."""
+"""Measures that keep a bank of a million entries within memory and time, tested at small sizes."""
 
 from typing import Any
 

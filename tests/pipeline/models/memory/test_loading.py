@@ -224,7 +224,7 @@ def test_a_router_of_layers_fits_the_same_layers_alone(load, tmp_path):
     ("count", "candidates", "fitting"), [(17, 8, 25), (16, 8, 16), (3, 8, 9), (18, 8, None), (3, 36, None)]
 )
 def test_a_bank_of_mostly_empty_slots_is_warned_about(count, candidates, fitting, caplog):
-    """Of 36 slots."""
+    """The bank has 36 slots."""
     warn_of_empty_slots(count, memory_config(num_candidates=candidates))
     assert [record.getMessage().rpartition("Lower ")[2] for record in caplog.records] == (
         [f"memory.knowledge_num to {fitting}"] if fitting else []

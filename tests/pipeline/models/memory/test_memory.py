@@ -1,4 +1,4 @@
-"""What a layer reads, worked out by hand: two dimensions, four slots, all of them candidates."""
+"""A layer's reading, worked out by hand: two dimensions, four slots, all of them candidates."""
 
 import math
 from typing import Any
@@ -36,7 +36,7 @@ def memory(preset: str = "explicitlm", **settings: Any) -> ExplicitMemory:
 
 
 def added(x: float) -> float:
-    """Of one dimension of the memory."""
+    """The value added for one dimension of the memory."""
     return 5 * x / (1 + math.exp(-5 * x)) * x
 
 

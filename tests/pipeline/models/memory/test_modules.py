@@ -71,7 +71,7 @@ def test_the_temperature_is_clamped(learned, used):
 
 
 def test_the_fusion_is_a_swiglu_of_hidden_state_and_memory():
-    """Of (1, 2) and (3, -1): gate 1 and 3 - 1, up 2 and -1."""
+    """For (1, 2) and (3, -1): gate 1 and 3 - 1, up 2 and -1."""
     fusion = GatedMemoryFusion(2, rank=None)
     set_weights(fusion, gate__weight=[[1, 0, 0, 0], [0, 0, 1, 1]], up__weight=[[0, 1, 0, 0], [0, 0, 0, 1]])
     set_weights(fusion, down__weight=[[1, 1], [0, 2]])
@@ -101,7 +101,7 @@ def test_attention_never_sees_padding():
 
 
 def test_attention_knows_the_place_of_a_token_in_its_entry():
-    """Of two entries of two tokens with equal embeddings, the first tokens get log 3 more."""
+    """Two entries have two tokens with equal embeddings; their first tokens get log 3 more."""
     module = attention()
     set_weights(module, position=[[LOG_3], [0]])
     vectors = torch.tensor([[[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [4.0, 0.0]]])

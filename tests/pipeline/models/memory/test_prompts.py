@@ -33,7 +33,7 @@ def inputs() -> torch.Tensor:
 
 @torch.no_grad()
 def whole_logits(model: Any, row: int) -> torch.Tensor:
-    """Of one prompt and its answer in one pass, without memory, from the prompt's last token on."""
+    """Logits of one prompt and its answer in one pass, without memory, from the prompt's last token on."""
     logits = model(input_ids=torch.tensor([PROMPTS[row] + ANSWERS[row]])).logits
     return logits[0, len(PROMPTS[row]) - 1 :]
 
