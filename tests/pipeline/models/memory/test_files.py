@@ -60,7 +60,9 @@ def test_settings_that_only_training_reads_may_differ(file):
         "num_candidates": 4,
         "gumbel_temperature": 2.0,
     }
-    check_fits(read_memory(file), memory_config(**others), "beef", 2)
+    saved = read_memory(file)
+    check_fits(saved, memory_config(**others), "beef", 2)
+    assert not differences(saved.config, memory_config(**others), 2, "whole")
 
 
 def unreadable(directory, name):
