@@ -116,12 +116,29 @@ class RewardBreakdown:
     """The verifier's verdict on the final answer."""
 
 
+class EngineRecord(NamedTuple):
+    """How an engine wrote a group, for the ledger."""
+
+    engine: str
+    """Its name and its process, which a restart replaces."""
+    order: int
+    """Groups that this process began before this one."""
+    checksum: str | None
+    """Of the weights that it began with; None for those in the model's files."""
+    newest_step: int
+    """Version of the weights that wrote the last tokens. Above ``weight_id.step`` if weights changed meanwhile."""
+
+
 @dataclass(frozen=True, slots=True)
 class RolloutGroup:
-    """All completions of one prompt; ``rewards`` is filled by a RewardWorker, in the same order."""
+    """All completions of one prompt; ``rewards`` is filled in later, in the same order."""
 
     problem: Problem
     prompt_token_ids: tuple[int, ...]
     completions: tuple[Completion, ...]
     weight_id: WeightId
+    """The weights that it was begun with: the oldest that wrote any of its tokens."""
     rewards: tuple[RewardBreakdown, ...] = ()
+    seeds: tuple[int, ...] = ()
+    """Sampling seed of each completion."""
+    record: EngineRecord | None = None

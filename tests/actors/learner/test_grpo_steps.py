@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from actors.learner import grpo_loop
+from actors.learner import grpo_loop, grpo_update
 from actors.learner.ranks import Ranks
 from pipeline.config import GRPOConfig, HeldOutConfig, RewardConfig
 from pipeline.curriculum.schedule import StageSchedule
@@ -56,7 +56,7 @@ class FakeSession:
 
 def run(monkeypatch: pytest.MonkeyPatch, session: FakeSession, recorded: dict[str, float] | None = None) -> None:
     monkeypatch.setattr(grpo_loop, "LearnerSession", lambda setup: session)
-    monkeypatch.setattr(grpo_loop, "_learn_groups", lambda *_: {})
+    monkeypatch.setattr(grpo_loop, "learn_groups", lambda *_: {})
     monkeypatch.setattr(grpo_loop, "_record_groups", lambda *_: dict(recorded or {"reward_mean": 0.0}))
     grpo_loop.grpo_loop(None)  # type: ignore[arg-type]
 
@@ -95,10 +95,10 @@ def test_without_a_kl_term_there_is_no_reference(monkeypatch):
 
 def metrics(**settings: float) -> dict[str, float]:
     session: Any = SimpleNamespace(settings=GRPOConfig.model_validate(settings), ranks=Ranks())
-    totals = grpo_loop._Totals(loss=1.0, kl=2.0, clipped=1.0, entropy=4.0, sampler_diff=2.0, tokens=8.0)
-    empty = grpo_loop._Totals(learner_tokens=5.0)
-    assert grpo_loop._metrics(session, empty) == {"learner_tokens": 5.0}
-    return grpo_loop._metrics(session, totals)
+    totals = grpo_update._Totals(loss=1.0, kl=2.0, clipped=1.0, entropy=4.0, sampler_diff=2.0, tokens=8.0)
+    empty = grpo_update._Totals(learner_tokens=5.0)
+    assert grpo_update._metrics(session, empty) == {"learner_tokens": 5.0}
+    return grpo_update._metrics(session, totals)
 
 
 def test_what_was_not_measured_is_absent():
