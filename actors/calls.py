@@ -32,6 +32,12 @@ class Limit(NamedTuple):
     """Where it is set."""
 
 
+def put(value: T) -> Ref[T]:
+    """A reference to a value that several calls share."""
+    ref: Ref[T] = ray.put(value)
+    return ref
+
+
 def wait_for(
     calls: Mapping[Ref[T], object], what: str, limit: Limit, check: Callable[[], None] | None = None
 ) -> list[Ref[T]]:

@@ -6,10 +6,10 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from ray.util.placement_group import PlacementGroup
 
-from actors.rollout import Decoding, SyncReport
+from actors.engine_loop import Chunk, Decoding, SyncReport
 from actors.weights import PackedWeights
 from pipeline.rewards.state import RewardState
-from pipeline.types import Completion, PromptRequest, RolloutGroup, WeightId
+from pipeline.types import Answer, Completion, PromptRequest, RewardBreakdown, RolloutGroup, WeightId
 
 P = ParamSpec("P")
 T_co = TypeVar("T_co", covariant=True)
@@ -34,6 +34,9 @@ class RolloutHandle(Protocol):
     def sync(self) -> RemoteMethod[[WeightId | None], SyncReport | None]: ...
 
     @property
+    def complete(self) -> RemoteMethod[[Ref[Chunk], int], Answer]: ...
+
+    @property
     def generate(
         self,
     ) -> RemoteMethod[[WeightId | None, list[PromptRequest], Decoding], list[tuple[Completion, ...]]]: ...
@@ -52,7 +55,9 @@ class RewardHandle(Protocol):
     """Handle of a RewardWorker."""
 
     @property
-    def score(self) -> RemoteMethod[[list[RolloutGroup], RewardState | None], list[RolloutGroup]]: ...
+    def score(
+        self,
+    ) -> RemoteMethod[[RolloutGroup, Ref[Answer], RewardState | None], tuple[RewardBreakdown, ...]]: ...
 
 
 class WeightStoreHandle(Protocol):

@@ -1,7 +1,6 @@
 """Scores completions. actors/driver/start.py makes it a Ray actor; tests build it directly."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from pipeline.config import Config
 from pipeline.data.table import ProblemTable, data_cache, load_table
@@ -10,7 +9,7 @@ from pipeline.questions.judge import verdict_of
 from pipeline.rewards.registry import RewardContext
 from pipeline.rewards.scoring import Scorer
 from pipeline.rewards.state import RewardState
-from pipeline.types import Completion, RolloutGroup
+from pipeline.types import Answer, Completion, RewardBreakdown, RolloutGroup
 from pipeline.verifier import Grader, Verdict
 
 Solve = Callable[[RolloutGroup, Sequence[str]], list[tuple[Completion, ...]]]
@@ -29,13 +28,20 @@ class RewardWorker:
         self._grader = Grader(config.reward.num_children, config.reward.timeout_s, config.reward.memory_limit_mib)
         self._grader.start()
 
-    def score(self, groups: list[RolloutGroup], state: RewardState | None = None) -> list[RolloutGroup]:
-        """The same groups, in the same order, with their ``rewards`` filled in.
+    def score(
+        self, asked: RolloutGroup, answer: Answer, state: RewardState | None = None
+    ) -> tuple[RewardBreakdown, ...]:
+        """The rewards of an engine's completions, in their order.
 
         Args:
-            state: the state of the rewards at the end of the previous step. None: the initial state.
+            asked: the group as it was asked for, without completions.
+            state: the state of the rewards when it was asked for. None: the initial state.
         """
-        return [replace(group, rewards=self._scorer.score(group, self._verdicts(group), state)) for group in groups]
+        return self.rewards(asked.answered(answer), state)
+
+    def rewards(self, group: RolloutGroup, state: RewardState | None = None) -> tuple[RewardBreakdown, ...]:
+        """The rewards of a group's completions, in their order."""
+        return self._scorer.score(group, self._verdicts(group), state)
 
     def _verdicts(self, group: RolloutGroup) -> list[Verdict]:
         texts = [completion.text for completion in group.completions]

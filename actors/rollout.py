@@ -1,59 +1,31 @@
 """The rollout worker: a vLLM engine that writes completions with exactly the weights asked for."""
 
+import asyncio
 import logging
 import os
+import secrets
 import tempfile
 import time
+import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from actors.engine_loop import Chunk, Decoding, EngineLoop, SyncReport
 from actors.weights import PackedWeights, Probe
-from pipeline.config import ModelConfig, RolloutConfig
-from pipeline.errors import ModelError, first_line
+from pipeline.config import EngineConfig, ModelConfig, RolloutConfig
+from pipeline.errors import GradusError, ModelError, first_line
 from pipeline.models.tokenizer import end_of_turn_id
 from pipeline.runs.notices import notify
-from pipeline.types import Completion, PromptRequest, WeightId
+from pipeline.types import Answer, Completion, PromptRequest, WeightId
 
 logger = logging.getLogger(__name__)
-EVAL_CHUNK = 32
-"""Prompts of a held-out evaluation that share an engine's batch. Fixed, so that results do not depend on how many
-engines there are."""
-
 PROBE_LIMIT = 0.5
 """Mean absolute difference of log-probabilities that an engine may have from the learner: in bfloat16 about 0.04 were
 measured, and several with other weights."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """Sampling settings of a request."""
-
-    temperature: float
-    top_p: float = 1.0
-    top_k: int = 0
-    """0: no limit."""
-    max_completion_length: int = 256
-    stop: tuple[str, ...] = ()
-    """Texts that end a completion and are not part of it."""
-
-    @classmethod
-    def from_config(cls, config: RolloutConfig) -> "Decoding":
-        return cls(config.temperature, config.top_p, config.top_k, config.max_completion_length)
-
-
-@dataclass(frozen=True, slots=True)
-class SyncReport:
-    """Proof of the weights that an engine loaded."""
-
-    checksum: str
-    """Of the weights as they arrived."""
-    probe_diff: float | None
-    """Mean absolute difference between the engine's log-probabilities of the probe and the learner's. Measured with the
-    first weights that an engine loads; None before."""
 
 
 class EngineError(Exception):
@@ -68,118 +40,147 @@ class RolloutWorker:
         model: its files are resolved on this node.
         max_model_len: tokens of the longest prompt and completion together.
         max_num_seqs: sequences decoded at once.
-        pull: fetches the weights of an id. Called only if the engine holds others.
+        pull: fetches the weights of an id, or newer ones of its attempt. Called only if the engine holds others.
         end_process: called after a failure inside the engine: an actor's process ends, so that Ray replaces it and
-            repeats the call. None: the call raises EngineError.
+            repeats the calls. None: they raise EngineError.
     """
 
     def __init__(
         self,
-        config: RolloutConfig,
+        config: EngineConfig,
         model: ModelConfig,
         max_model_len: int,
         max_num_seqs: int,
-        pull: Callable[[WeightId], PackedWeights],
+        pull: Callable[[WeightId], tuple[WeightId, PackedWeights]],
         end_process: Callable[[], None] | None = None,
     ) -> None:
-        self._pull, self._end_process = pull, end_process
-        self._weight_id: WeightId | None = None
-        self._report: SyncReport | None = None
-        self._tensor_parallel = config.tensor_parallel_size > 1
-        self._llm = _start_engine(config, model, max_model_len, max_num_seqs)
-        self._stop_token_ids = [end_of_turn_id(self._llm.get_tokenizer())]  # vLLM itself stops at eos only
+        self._end_process, self._is_fixed = end_process, config.is_fixed
+        self._loop = EngineLoop(
+            lambda: VllmEngine(config, model, max_model_len, max_num_seqs),
+            pull,
+            max_num_seqs,
+            _updates_in_flight(config),
+            self._failed,
+        )
 
-    def sync(self, weight_id: WeightId | None) -> SyncReport | None:
-        """Load these weights unless the engine already holds them.
+    async def sync(self, weight_id: WeightId | None) -> SyncReport | None:
+        """Load these weights unless the engine already holds them, or newer ones.
 
         Args:
-            weight_id: None for the weights in the model's files, in an engine that never had others.
+            weight_id: None for a report of what is loaded.
 
         Returns:
             None if the engine never loaded any.
         """
-        if weight_id is not None and weight_id != self._weight_id:
-            self._weight_id = None  # a half-loaded engine must never answer
-            weights = self._pull(weight_id)
-            with self._inside_engine():
-                weights.verify()
-                self._load(weights)
-                probe_diff = self._report.probe_diff if self._report else self._compare(weights.probe)
-            _check_probe(probe_diff)
-            self._report = SyncReport(weights.checksum, probe_diff)
-            self._weight_id = weight_id
-        return self._report
+        return await asyncio.wrap_future(self._loop.sync(weight_id))
 
-    def generate(
+    async def complete(self, chunk: Chunk, index: int) -> Answer:
+        """The answer to one request of a chunk, as soon as it is written. The first call begins the whole chunk.
+
+        The answer to a chunk that is alone in the engine depends only on the weights, the chunk and its seeds, so Ray
+        may safely retry the call.
+        """
+        return await asyncio.wrap_future(self._loop.submit(chunk)[index])
+
+    async def generate(
         self, weight_id: WeightId | None, requests: list[PromptRequest], decoding: Decoding
     ) -> list[tuple[Completion, ...]]:
-        """Complete one chunk of prompts, alone in the engine: [num_requests][num_seeds].
+        """Complete prompts, with fixed batching alone in the engine: [num_requests][num_seeds]."""
+        return [answer.completions for answer in await self._answers(weight_id, requests, decoding)]
 
-        The answer depends only on the weights, the chunk and its seeds, so Ray may safely retry the call.
-        """
+    async def _answers(
+        self, weight_id: WeightId | None, requests: Sequence[PromptRequest], decoding: Decoding
+    ) -> list[Answer]:
+        chunk = Chunk(uuid.uuid4().hex, weight_id, tuple(requests), decoding, alone=self._is_fixed)
+        return list(await asyncio.gather(*map(asyncio.wrap_future, self._loop.submit(chunk))))
+
+    def _failed(self, error: Exception) -> Exception:
+        """Ends the process: vLLM keeps the requests that it was working on, and the next call would step them for
+        ever. The user's own mistakes are passed on: a new process would make them again."""
+        if isinstance(error, GradusError):
+            return error
+        logger.critical("the engine failed", exc_info=error)
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        notify(f"an engine failed, so its process ends and is replaced: {reason}")
+        if self._end_process:
+            self._end_process()
+        failure = EngineError(reason)
+        failure.__cause__ = error
+        return failure
+
+    def close(self) -> None:
+        """Shut the engine down."""
+        self._loop.close()
+
+
+class EvalWorker(RolloutWorker):
+    """An engine of an evaluation job: it also measures how long a chunk takes."""
+
+    async def answer(
+        self, requests: list[PromptRequest], decoding: Decoding
+    ) -> tuple[list[tuple[Completion, ...]], float]:
+        """Completions [num_requests][num_seeds], and seconds."""
+        answers = await self._answers(None, requests, decoding)
+        return [answer.completions for answer in answers], max(answer.seconds for answer in answers)
+
+
+class VllmEngine:
+    """vLLM, stepped by hand. All calls must come from the thread that made it."""
+
+    def __init__(self, config: EngineConfig, model: ModelConfig, max_model_len: int, max_num_seqs: int) -> None:
+        from vllm.sampling_params import RequestOutputKind
+
+        self._is_seeded, self._in_flight = config.is_seeded, _updates_in_flight(config)
+        self._tensor_parallel = config.tensor_parallel_size > 1
+        self._llm = _start_engine(config, model, max_model_len, max_num_seqs)
+        self._engine = self._llm.llm_engine
+        self._fixed = {
+            "stop_token_ids": [end_of_turn_id(self._llm.get_tokenizer())],  # vLLM itself stops at eos only
+            "logprobs": 0,
+            "output_kind": RequestOutputKind.FINAL_ONLY,
+        }
+        self._running: dict[int, tuple[str, Sequence[int]]] = {}
+        """vLLM's own id and the prompt of each running completion."""
+        self._num_loads = 0
+        self._is_probed = False
+
+    def add(self, key: int, prompt: Sequence[int], seed: int, decoding: Decoding) -> None:
         from vllm import SamplingParams
 
-        self.sync(weight_id)
-        prompts = [list(r.prompt_token_ids) for r in requests for _ in r.seeds]
-        params = [
-            SamplingParams(
-                temperature=decoding.temperature,
-                top_p=decoding.top_p,
-                top_k=decoding.top_k,
-                max_tokens=decoding.max_completion_length,
-                seed=seed,
-                stop=list(decoding.stop),
-                stop_token_ids=self._stop_token_ids,
-                logprobs=0,
-            )
-            for r in requests
-            for seed in r.seeds
-        ]
-        with self._inside_engine():
-            self._llm.reset_prefix_cache()
-            completions = iter([_completion(output.outputs[0]) for output in self._answers(prompts, params)])
-        return [tuple(next(completions) for _ in request.seeds) for request in requests]
-
-    def _answers(self, prompts: Sequence[list[int]], params: Any) -> list[Any]:
-        """vLLM's outputs, one for each prompt. Raises EngineError if they are not the answers to these prompts."""
-        outputs = self._llm.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=False)
-        answered = [list(output.prompt_token_ids) for output in outputs if output.finished and len(output.outputs) == 1]
-        if answered != list(prompts):
-            raise EngineError(
-                f"the engine must answer {len(prompts)} prompts, got {len(answered)} answers or to others"
-            )
-        return list(outputs)
-
-    def _compare(self, probe: Probe | None) -> float | None:
-        """Mean absolute difference between the engine's and the learner's log-probabilities of the probe."""
-        from vllm import SamplingParams
-
-        if probe is None:
-            return None
-        (output,) = self._answers(
-            [list(probe.token_ids)], SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
+        params = SamplingParams(
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            top_k=decoding.top_k,
+            max_tokens=decoding.max_completion_length,
+            seed=seed if self._is_seeded else None,
+            stop=list(decoding.stop),
+            **self._fixed,
         )
-        steps = zip(output.prompt_logprobs[1:], probe.token_ids[1:], probe.logprobs, strict=True)
-        differences = [abs(step[token].logprob - expected) for step, token, expected in steps]
-        mean: float = sum(differences) / len(differences)
-        logger.info("the engine's log-probabilities of the probe differ by %.3g from the learner's", mean)
-        return mean
+        tokens: dict[str, Any] = {"prompt_token_ids": list(prompt)}
+        if self._in_flight:  # the cached start of a prompt is that of the weights it was computed with
+            tokens["cache_salt"] = str(self._num_loads)
+        self._running[key] = self._engine.add_request(str(key), tokens, params), prompt
 
-    @contextmanager
-    def _inside_engine(self) -> Iterator[None]:
-        """Any exception within the block ends the process: vLLM keeps the requests that it was working on, and the next
-        call would step them for ever."""
-        try:
-            yield
-        except Exception as error:
-            logger.critical("the engine failed", exc_info=True)
-            reason = f"{type(error).__name__}: {first_line(error)}"
-            notify(f"an engine failed, so its process ends and is replaced: {reason}")
-            if self._end_process:
-                self._end_process()
-            raise EngineError(reason) from error
+    def step(self) -> list[tuple[int, Completion]]:
+        finished = []
+        for output in self._engine.step():
+            if output.finished:
+                key = int(output.request_id)
+                _, prompt = self._running.pop(key)
+                if len(output.outputs) != 1 or list(output.prompt_token_ids) != list(prompt):
+                    raise EngineError(f"the engine must answer the prompt of request {key}, got an answer to another")
+                finished.append((key, _completion(output.outputs[0])))
+        if self._running and not self._engine.has_unfinished_requests():
+            raise EngineError(f"the engine must answer every request, lost {len(self._running)}")
+        return finished
 
-    def _load(self, weights: PackedWeights) -> None:
+    def num_tokens(self, key: int) -> int:
+        state = self._engine.output_processor.request_states[self._running[key][0]]
+        return int(state.detokenizer.num_output_tokens())
+
+    def load(self, weights: PackedWeights) -> float | None:
+        weights.verify()
+        self._num_loads += 1
         with warnings.catch_warnings():
             # The buffer is the object store's shared memory. It is read-only, which torch warns about.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -187,7 +188,12 @@ class RolloutWorker:
                 self._load_from_disk(weights)
             else:
                 self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights.tensors()})
-        self._llm.reset_prefix_cache()
+        if not self._running:
+            self.reset_cache()
+        if self._is_probed or weights.probe is None or self._running:
+            return None
+        self._is_probed = True
+        return self._compare(weights.probe)
 
     def _load_from_disk(self, weights: PackedWeights) -> None:
         """Each shard of an engine is a process of its own: it reads a file instead of a pickled copy."""
@@ -197,24 +203,33 @@ class RolloutWorker:
             save_file(dict(weights.tensors()), Path(directory) / "model.safetensors")
             self._llm.collective_rpc("reload_weights", kwargs={"weights_path": directory})
 
+    def _compare(self, probe: Probe) -> float:
+        """Mean absolute difference between the engine's and the learner's log-probabilities of the probe."""
+        from vllm import SamplingParams
+
+        params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
+        (output,) = self._llm.generate([{"prompt_token_ids": list(probe.token_ids)}], params, use_tqdm=False)
+        steps = zip(output.prompt_logprobs[1:], probe.token_ids[1:], probe.logprobs, strict=True)
+        differences = [abs(step[token].logprob - expected) for step, token, expected in steps]
+        mean: float = sum(differences) / len(differences)
+        logger.info("the engine's log-probabilities of the probe differ by %.3g from the learner's", mean)
+        _check_probe(mean)
+        return mean
+
+    def reset_cache(self) -> None:
+        self._llm.reset_prefix_cache()
+
     def close(self) -> None:
-        """Shut the engine down."""
-        self._llm.llm_engine.engine_core.shutdown()
+        self._engine.engine_core.shutdown()
 
 
-class EvalWorker(RolloutWorker):
-    """An engine of an evaluation job: it also measures how long a chunk takes."""
-
-    def answer(self, requests: list[PromptRequest], decoding: Decoding) -> tuple[list[tuple[Completion, ...]], float]:
-        """Completions [num_requests][num_seeds], and seconds."""
-        start = time.perf_counter()
-        completions = self.generate(None, requests, decoding)
-        return completions, time.perf_counter() - start
+def _updates_in_flight(config: EngineConfig) -> bool:
+    return isinstance(config, RolloutConfig) and config.in_flight_updates
 
 
-def _check_probe(difference: float | None) -> None:
+def _check_probe(difference: float) -> None:
     """Raises ModelError if the engine has other weights than it was given. A new engine would have them too."""
-    if difference is not None and not difference <= PROBE_LIMIT:
+    if not difference <= PROBE_LIMIT:
         raise ModelError(
             f"engines must answer with the weights they loaded: log-probabilities may differ by {PROBE_LIMIT} from the "
             f"learner's, got {difference:.3g}. Engine and learner read this model differently: choose another one."
@@ -222,17 +237,16 @@ def _check_probe(difference: float | None) -> None:
 
 
 def _completion(output: Any) -> Completion:
+    logprobs = (step[token].logprob for step, token in zip(output.logprobs, output.token_ids, strict=True))
     return Completion(
-        token_ids=tuple(output.token_ids),
-        sampler_logprobs=tuple(
-            step[token].logprob for step, token in zip(output.logprobs, output.token_ids, strict=True)
-        ),
+        token_ids=np.array(output.token_ids, dtype=np.int32),
+        sampler_logprobs=np.fromiter(logprobs, dtype=np.float32, count=len(output.token_ids)),
         text=output.text,
         stop_reason="length" if output.finish_reason == "length" else "stop",
     )
 
 
-def engine_environment(config: RolloutConfig) -> dict[str, str]:
+def engine_environment(config: EngineConfig) -> dict[str, str]:
     """Environment variables that must be set before vllm is imported."""
     in_process = "0" if config.tensor_parallel_size == 1 else "1"
     variables = {"VLLM_ENABLE_V1_MULTIPROCESSING": in_process, "VLLM_NO_USAGE_STATS": "1"}
@@ -245,7 +259,7 @@ def engine_environment(config: RolloutConfig) -> dict[str, str]:
     return variables
 
 
-def _start_engine(config: RolloutConfig, model: ModelConfig, max_model_len: int, max_num_seqs: int) -> Any:
+def _start_engine(config: EngineConfig, model: ModelConfig, max_model_len: int, max_num_seqs: int) -> Any:
     from pipeline.models.hub import resolve_model
 
     os.environ.update(engine_environment(config))
@@ -273,6 +287,7 @@ def _start_engine(config: RolloutConfig, model: ModelConfig, max_model_len: int,
         gpu_memory_utilization=config.gpu_memory_utilization,
         max_model_len=max_model_len,
         max_num_seqs=max_num_seqs,
+        seed=0 if config.is_seeded else secrets.randbits(31),  # engines without seeds must not repeat each other
         enable_prefix_caching=True,
         logprobs_mode="processed_logprobs",
         disable_log_stats=True,

@@ -7,8 +7,8 @@ from typing import Any
 import ray
 
 from actors.calls import Limit, results_of
+from actors.engine_loop import Decoding
 from actors.reward import Solve
-from actors.rollout import Decoding
 from pipeline.config import Config, DataConfig, ModelConfig
 from pipeline.data.problems import question_alone
 from pipeline.errors import ClusterError, first_line

@@ -3,8 +3,12 @@
 Plain frozen types, cheap to pickle and free of torch, so that any actor can import them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypedDict
+
+import numpy as np
+import numpy.typing as npt
 
 from pipeline.verifier.verdict import Outcome
 
@@ -91,17 +95,39 @@ class PromptRequest:
     seeds: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Completion:
     """Tokens that the policy wrote for one prompt."""
 
-    token_ids: tuple[int, ...]
-    """Includes the end-of-turn token when the policy wrote it."""
-    sampler_logprobs: tuple[float, ...]
-    """vLLM's log-probability of each token, under the distribution it was sampled from."""
+    token_ids: npt.NDArray[np.int32]
+    """[num_tokens], the end-of-turn token among them if the policy wrote it."""
+    sampler_logprobs: npt.NDArray[np.float32]
+    """[num_tokens]: the engine's log-probability of each token, under the distribution it was sampled from."""
     text: str
     stop_reason: Literal["stop", "length"]
     """``length``: cut off at ``max_completion_length``."""
+    versions: npt.NDArray[np.int32] | None = None
+    """[num_tokens]: the version of the weights that wrote each token, if they changed meanwhile. None: they did not."""
+
+    @classmethod
+    def of(
+        cls,
+        token_ids: Sequence[int],
+        sampler_logprobs: Sequence[float],
+        text: str,
+        stop_reason: Literal["stop", "length"] = "stop",
+    ) -> "Completion":
+        """From plain sequences."""
+        return cls(np.array(token_ids, np.int32), np.array(sampler_logprobs, np.float32), text, stop_reason)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Completion):
+            return NotImplemented
+        arrays = ("token_ids", "sampler_logprobs", "versions")
+        same = (self.text, self.stop_reason) == (other.text, other.stop_reason)
+        return same and all(np.array_equal(getattr(self, name), getattr(other, name)) for name in arrays)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,3 +168,22 @@ class RolloutGroup:
     seeds: tuple[int, ...] = ()
     """Sampling seed of each completion."""
     record: EngineRecord | None = None
+
+    def answered(self, answer: "Answer") -> "RolloutGroup":
+        """The group with what an engine wrote for it."""
+        return replace(
+            self, completions=answer.completions, weight_id=answer.weight_id or self.weight_id, record=answer.record
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An engine's answer to a request."""
+
+    completions: tuple[Completion, ...]
+    """One per seed."""
+    weight_id: WeightId | None
+    """The weights that it was begun with. None: those in the model's files."""
+    record: EngineRecord
+    seconds: float = 0.0
+    """From its first token to its last."""

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from actors.rollout import EVAL_CHUNK
-from pipeline.config import Config, GRPOConfig, RolloutConfig
+from pipeline.config import Config, EngineConfig
 from pipeline.errors import ConfigError
 
 
@@ -57,7 +56,7 @@ def plan_learners(config: Config) -> ActorPlan:
     return ActorPlan("learner", learner.num_workers, learner.num_cpus, learner.num_gpus, learner.memory_gib)
 
 
-def plan_engines(rollout: RolloutConfig) -> tuple[ActorPlan, ...]:
+def plan_engines(rollout: EngineConfig) -> tuple[ActorPlan, ...]:
     """All actors of a job that does not train."""
     return (ActorPlan("rollout", rollout.num_workers, rollout.num_cpus, rollout.num_gpus, rollout.memory_gib),)
 
@@ -84,7 +83,7 @@ def check_devices(config: Config) -> None:
         check_cache(config.rollout)
 
 
-def check_cache(rollout: RolloutConfig) -> None:
+def check_cache(rollout: EngineConfig) -> None:
     """Raises ConfigError if a CPU engine's key-value cache is larger than all of its memory."""
     if not rollout.num_gpus and rollout.kv_cache_gib > rollout.memory_gib:
         raise ConfigError(
@@ -113,10 +112,6 @@ def engine_limits(config: Config) -> tuple[int, int]:
     decoded at once."""
     rollout = config.rollout
     longest = max(rollout.max_completion_length, config.eval.max_completion_length)
-    settings = [config.stage_settings(stage) for stage in config.stages]
-    chunk = max(
-        (s.num_generations * rollout.prompts_per_chunk for s in settings if isinstance(s, GRPOConfig)), default=1
-    )
     if config.questions.solver:  # it is asked for a solution of what the policy wrote
         longest = max(longest, config.questions.solver.max_completion_length)
-    return rollout.max_prompt_length + longest, max(chunk, EVAL_CHUNK)
+    return rollout.max_prompt_length + longest, rollout.width

@@ -106,7 +106,7 @@ def _try_rewards(plan: RunPlan) -> None:
 def _trial_context(config: Config, problems: Sequence[Problem]) -> RewardContext:
     """The context that rewards are tried with. Its solver knows nothing."""
     solver = config.questions.solver
-    unsolved = Completion((1,), (-0.5,), "I do not know.", "stop")
+    unsolved = Completion.of((1,), (-0.5,), "I do not know.", "stop")
     answers = (unsolved,) * solver.num_samples if solver else ()
     solve = (lambda group, statements: [answers for _ in statements]) if solver else None
     return RewardContext(config, lambda: problems, solve)

@@ -9,8 +9,8 @@ from typing import Any
 from actors.driver.actor_plan import ActorPlan, plan_engines
 from actors.driver.checks import check_heads
 from actors.driver.engines import Answer, engine_model, started_engines
+from actors.engine_loop import Decoding
 from actors.reward import Solve
-from actors.rollout import Decoding
 from actors.solver import EngineNames, Solver, frozen_model, solving_prompt
 from pipeline.config import Config, ModelConfig
 from pipeline.config.evaluation import EvalRolloutConfig

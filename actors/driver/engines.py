@@ -18,9 +18,10 @@ from actors.calls import Limit, result_of, wait_for
 from actors.driver.actor_plan import plan_engines
 from actors.driver.cluster import reserve
 from actors.driver.start import end_process, engine_options, make_actor, places
+from actors.engine_loop import Decoding
 from actors.handles import EvalHandle, Ref
 from actors.placement import PlacementWatch
-from actors.rollout import Decoding, EvalWorker
+from actors.rollout import EvalWorker
 from pipeline.config import LoadingConfig, ModelConfig
 from pipeline.config.evaluation import EvalRolloutConfig
 from pipeline.config.limits import LimitsConfig
@@ -31,8 +32,6 @@ from pipeline.types import Completion, PromptRequest
 
 CHUNKS_PER_ENGINE = 2
 """Chunks given to an engine at a time, so that none is ever idle."""
-MAX_SEQUENCES = 256
-"""Sequences decoded at once; the rest of a chunk waits inside the engine."""
 Answers = tuple[list[tuple[Completion, ...]], float]
 """Completions [num_requests][num_seeds], and seconds."""
 Answer = Callable[[Sequence[list[PromptRequest]], Sequence[Decoding]], Iterator[Answers]]
@@ -69,7 +68,7 @@ def started_engines(
     """
     placement = reserve(plan_engines(rollout), limits.placement_s)
     workers: list[EvalHandle] = []
-    arguments = (rollout, settings, max_length, min(rollout.prompts_per_chunk * rollout.num_samples, MAX_SEQUENCES))
+    arguments = (rollout, settings, max_length, rollout.width)
     try:
         workers += [
             make_actor(EvalWorker, directory, f"{log_name}_{index}", **engine_options(rollout), **place).remote(

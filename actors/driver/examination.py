@@ -7,7 +7,7 @@ from typing import Any
 
 from actors.driver.engines import check_length, engine_files, engine_model, started_engines
 from actors.driver.training_guard import TrainingGuard
-from actors.rollout import Decoding
+from actors.engine_loop import Decoding
 from pipeline.config import EvaluationConfig
 from pipeline.evaluation.models import EvalModel
 from pipeline.evaluation.prompts import Prompter
@@ -78,7 +78,7 @@ class Examination:
         self, requests: Sequence[PromptRequest], completions: Sequence[tuple[Completion, ...]]
     ) -> list[tuple[Completion, ...]]:
         """The completions of all requests. A prompt too long for the engine gets empty ones, marked as cut off."""
-        answered, empty = iter(completions), Completion((), (), "", "length")
+        answered, empty = iter(completions), Completion.of((), (), "", "length")
         return [next(answered) if self._fits(r) else (empty,) * len(r.seeds) for r in requests]
 
     def _decoding(self, chunk: Chunk) -> Decoding:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from actors.driver.engine_solver import (
     solving_length,
 )
 from actors.driver.engines import Answer, check_length, engine_files, engine_model, started_engines
+from actors.engine_loop import Decoding
 from actors.reward import RewardWorker
-from actors.rollout import Decoding
 from pipeline.cli import JobArguments
 from pipeline.config import Config, DataConfig, ModelConfig
 from pipeline.config.generation import GenerationConfig
@@ -308,8 +308,8 @@ class _Writer:
                 RolloutGroup(task, request.prompt_token_ids, group, WeightId(0, 0))
                 for task, request, group in zip(chunk, requests, completions, strict=True)
             ]
-            scored = zip(self._grader.score(groups), requests, strict=True)
-            record([row for group, request in scored for row in self._rows(group, request)])
+            scored = [replace(group, rewards=self._grader.rewards(group)) for group in groups]
+            record([row for each in zip(scored, requests, strict=True) for row in self._rows(*each)])
 
     def _request(self, task: Problem) -> PromptRequest:
         config = self._plan.config

@@ -18,7 +18,7 @@ from actors.reward import RewardWorker
 from actors.rollout import RolloutWorker, engine_environment
 from actors.solver import EngineNames, frozen_model, make_solver
 from actors.weights import PackedWeights, WeightStore
-from pipeline.config import Config, RolloutConfig
+from pipeline.config import Config, EngineConfig
 from pipeline.runs.logs import log_to_file
 from pipeline.runs.starvation import watch_starvation
 from pipeline.types import WeightId
@@ -52,6 +52,7 @@ def start_actors(config: Config, run_path: Path, slot: int = 0) -> ActorHandles:
     pull = partial(_pull_weights, store_name, config.limits.store_s)
     engine_arguments = (rollout, config.model, *engine_limits(config), pull, end_process)
     grader_options = RESTARTS | {"num_cpus": reward.num_cpus, "memory": int(reward.memory_gib * 2**30)}
+    grader_options["allow_out_of_order_execution"] = True  # a group must not wait for those asked for before it
     solve = make_solver(config, names, plans["rollout"].count)
     engines = [(f"rollout{tag}_{index}", names.policy(index)) for index in range(plans["rollout"].count)]
     return ActorHandles(
@@ -102,7 +103,7 @@ def places(placement: PlacementGroup | None) -> Iterator[dict[str, Any]]:
         index += 1
 
 
-def engine_options(rollout: RolloutConfig) -> dict[str, Any]:
+def engine_options(rollout: EngineConfig) -> dict[str, Any]:
     """Ray's options for an engine's actor."""
     return RESTARTS | {
         "num_cpus": rollout.num_cpus,
@@ -130,15 +131,16 @@ def make_actor(worker: type, run_path: Path, log_name: str, **options: Any) -> A
     return ray.remote(Logged).options(**options)
 
 
-def _never_pull(weight_id: WeightId) -> PackedWeights:
+def _never_pull(weight_id: WeightId) -> tuple[WeightId, PackedWeights]:
     raise LookupError(f"a frozen model must be asked without weights, got {weight_id}")
 
 
-def _pull_weights(store_name: str, limit_s: float, weight_id: WeightId) -> PackedWeights:
+def _pull_weights(store_name: str, limit_s: float, weight_id: WeightId) -> tuple[WeightId, PackedWeights]:
+    """What the store holds: these weights, or newer ones of the same attempt."""
     store: WeightStoreHandle = ray.get_actor(store_name)
     limit = Limit(limit_s, "limits.store_s")
     ((held, (ref,)),) = results_of({store.locate.remote(): store}, "the weight store", "the weight store", limit)
-    if held != weight_id:
+    if held is None or held.attempt != weight_id.attempt or held.step < weight_id.step:
         raise LookupError(f"the store must hold weights {weight_id}, got {held}")
     (weights,) = results_of({ref: None}, f"weights {weight_id}", "the object store", limit)
-    return weights
+    return held, weights

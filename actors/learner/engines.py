@@ -1,23 +1,36 @@
 """The engines, graders and weight store of a stage, as its learner workers call them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from actors.calls import Limit, NoAnswerError, result_of, results_of, wait_for
+from actors.calls import Limit, NoAnswerError, put, results_of
+from actors.engine_loop import Chunk, Decoding, SyncReport
 from actors.handles import ActorHandles, Ref, RewardHandle, RolloutHandle
 from actors.learner.ranks import Ranks
 from actors.placement import PlacementWatch
-from actors.rollout import EVAL_CHUNK, Decoding, SyncReport
 from actors.weights import PackedWeights
 from pipeline.config import Config, RewardConfig
 from pipeline.curriculum.examples import Example
 from pipeline.errors import ClusterError, RewardError
 from pipeline.rewards.state import RewardState
 from pipeline.runs.clock import PhaseClock
-from pipeline.types import Completion, PromptRequest, RolloutGroup, WeightId
+from pipeline.types import Answer, Completion, PromptRequest, RewardBreakdown, RolloutGroup, WeightId
 
 T = TypeVar("T")
+
+
+@dataclass
+class AskedGroups:
+    """Groups that engines write and graders score."""
+
+    groups: list[RolloutGroup] = field(default_factory=list)
+    """Without completions and rewards."""
+    writing: dict[Ref[Answer], RolloutHandle] = field(default_factory=dict)
+    """In the order of the groups."""
+    grading: dict[Ref[tuple[RewardBreakdown, ...]], RewardHandle] = field(default_factory=dict)
 
 
 class Engines:
@@ -32,13 +45,14 @@ class Engines:
     def __init__(self, actors: ActorHandles, config: Config, ranks: Ranks) -> None:
         self._actors, self._ranks = actors, ranks
         self._config, self._reward, limits = config.rollout, config.reward, config.limits
-        self._chunk_size = config.rollout.prompts_per_chunk
         self._engine_limit = Limit(limits.engine_s, "limits.engine_s")
         self._reward_limit = Limit(config.reward_wait_s, "limits.reward_s")
         self._store_limit = Limit(limits.store_s, "limits.store_s")
         self._check_room = PlacementWatch(actors.placement, limits.placement_s)
         self._weight_id: WeightId | None = None
-        self._synced: dict[str, Any] = {}
+        self._checksums: dict[WeightId, str] = {}
+        self._syncing: dict[Ref[SyncReport | None], RolloutHandle] = {}
+        self._probe: dict[str, float] = {}
         self.start_attempt()
 
     def start_attempt(self) -> None:
@@ -56,6 +70,8 @@ class Engines:
         """Hand the weights after ``step`` steps to the store and load them into every engine. Once per step: a second
         call does nothing. Without engines nothing is packed.
 
+        Without staleness this waits until every engine has them. Otherwise it waits for those published before.
+
         Args:
             pack: the weights of the plain model. Called on rank 0 alone.
         """
@@ -65,38 +81,68 @@ class Engines:
         if self._ranks.is_first and self._actors.rollout_workers:
             packed = pack()
             self._ask_store(self._actors.weight_store.publish.remote(weight_id, packed))
-            workers = self._actors.rollout_workers
-            refs = {worker.sync.remote(weight_id): worker for worker in workers}
-            reports = results_of(refs, "loaded weights", _ENGINE, self._engine_limit, self._check_room)
-            self._synced = _sync_metrics(packed, reports)
+            self._checksums[weight_id] = packed.checksum
+            before, self._syncing = (
+                self._syncing,
+                {worker.sync.remote(weight_id): worker for worker in self._actors.rollout_workers},
+            )
+            self._check_synced(before if self._config.max_staleness else self._syncing)
         self._weight_id = weight_id
         self._ranks.barrier()
 
-    def sync_metrics(self) -> dict[str, Any]:
-        """Proof that every engine has the weights that were published last. Empty without engines, and on all ranks but
-        the first."""
-        return self._synced
+    def _check_synced(self, syncing: Mapping[Ref[SyncReport | None], RolloutHandle]) -> None:
+        """Wait for engines to load weights. Raises ClusterError if one has others than were packed."""
+        reports = results_of(syncing, "loaded weights", _ENGINE, self._engine_limit, self._check_room)
+        received = [report for report in reports if report]
+        for report in received:
+            self._check_checksum(report.weight_id, report.checksum)
+        differences = [report.probe_diff for report in received if report.probe_diff is not None]
+        self._probe = {"engine_probe_diff": max(differences)} if differences else {}
 
-    def collect(
+    def _check_checksum(self, weight_id: WeightId, checksum: str | None) -> None:
+        packed = self._checksums.get(weight_id, checksum)
+        if checksum != packed:
+            raise ClusterError(f"engines must hold weights {packed} of step {weight_id.step}, got {checksum}.")
+
+    def sync_metrics(self) -> dict[str, Any]:
+        """Checksum of the weights that were published last, and proof that engines have what was packed. Empty without
+        engines, and on all ranks but the first."""
+        if self._weight_id not in self._checksums:
+            return {}
+        return {"weights_checksum": self._checksums[self._weight_id], **self._probe}
+
+    def ask(
         self,
         prompts: Sequence[Example],
         seeds: Sequence[tuple[int, ...]],
-        clock: PhaseClock,
         state: RewardState | None = None,
-    ) -> list[RolloutGroup]:
-        """Completions and rewards of this worker's prompts, in order.
+    ) -> "AskedGroups":
+        """Ask for completions and rewards of this worker's prompts. Engines answer with the weights that were published
+        last, or newer ones.
 
-        Prompts go to the engines in fixed chunks. A chunk is graded while later ones are still being written.
+        Every group is graded as soon as it is written.
 
         Args:
             seeds: [num_prompts][group_size], one sampling seed per completion.
             state: of the rewards, the same for the whole step. None: at the start.
         """
+        workers = self._actors.rollout_workers
+        size = self._config.prompts_per_chunk or -(-len(prompts) // len(workers)) if self._config.is_fixed else 1
+        return self._asked(prompts, seeds, state, workers, self.weight_id, max(size, 1))
+
+    def collect(self, asked: "AskedGroups", clock: PhaseClock) -> list[RolloutGroup]:
+        """The groups that were asked for, in order, with their rewards."""
         with clock("rollout"):
-            workers = self._actors.rollout_workers
-            grading = self._grade_as_written(prompts, seeds, state, workers, self.weight_id, self._chunk_size)
+            answers = results_of(asked.writing, "completions", _ENGINE, self._engine_limit, self._check_room)
+            for answer in answers:
+                if answer.weight_id:
+                    self._check_checksum(answer.weight_id, answer.record.checksum)
         with clock("reward"):
-            return self._scored(grading)
+            rewards = self._rewards(asked)
+        return [
+            replace(group.answered(answer), rewards=reward)
+            for group, answer, reward in zip(asked.groups, answers, rewards, strict=True)
+        ]
 
     def write(
         self, tasks: Sequence[Example], seeds: Sequence[tuple[int, ...]], state: RewardState, teacher: str | None
@@ -108,14 +154,9 @@ class Engines:
         """
         workers = self._actors.rollout_workers if teacher is None else (self._actors.frozen[teacher],)
         weight_id = self.weight_id if teacher is None else None
-        return self._scored(self._grade_as_written(tasks, seeds, state, workers, weight_id, EVAL_CHUNK))
+        return self.collect(self._asked(tasks, seeds, state, workers, weight_id, self._config.width), PhaseClock())
 
-    def _scored(self, grading: Mapping[Ref[list[RolloutGroup]], RewardHandle]) -> list[RolloutGroup]:
-        with self._plug_ins_blamed():
-            scored = results_of(grading, "rewards", _GRADER, self._reward_limit, self._check_room)
-            return [group for groups in scored for group in groups]
-
-    def _grade_as_written(
+    def _asked(
         self,
         prompts: Sequence[Example],
         seeds: Sequence[tuple[int, ...]],
@@ -123,41 +164,37 @@ class Engines:
         workers: Sequence[RolloutHandle],
         weight_id: WeightId | None,
         size: int,
-    ) -> dict[Ref[list[RolloutGroup]], RewardHandle]:
-        """The grading call of every chunk of ``size`` prompts, in order, once all chunks are written."""
-        decoding = Decoding.from_config(self._config)
-        writing: dict[Ref[list[tuple[Completion, ...]]], RolloutHandle] = {}
-        chunks: dict[Ref[list[tuple[Completion, ...]]], Sequence[Example]] = {}
+    ) -> "AskedGroups":
+        """Calls for prompts in chunks of ``size``. Graders wait for the engines by themselves."""
+        decoding, asked = Decoding.from_config(self._config), AskedGroups()
         for index, start in enumerate(range(0, len(prompts), size)):
-            chunk, chunk_seeds = prompts[start : start + size], seeds[start : start + size]
-            requests = [PromptRequest(e.tokens.prompt, seed) for e, seed in zip(chunk, chunk_seeds, strict=True)]
-            worker = self._turn(workers, index)
-            ref = worker.generate.remote(weight_id, requests, decoding)
-            writing[ref], chunks[ref] = worker, chunk
-        order = {ref: index for index, ref in enumerate(writing)}
-        grading: dict[int, tuple[Ref[list[RolloutGroup]], RewardHandle]] = {}
-        while writing:
-            for ref in wait_for(writing, "completions", self._engine_limit, self._check_room):
-                del writing[ref]
-                grader = self._turn(self._actors.reward_workers, order[ref])
-                groups = self._groups(chunks[ref], result_of(ref, _ENGINE))
-                grading[order[ref]] = grader.score.remote(groups, state), grader
-        return dict(grading[index] for index in sorted(grading))
+            part = slice(start, start + size)
+            groups = [
+                RolloutGroup(each.problem, each.tokens.prompt, (), self.weight_id, seeds=own)
+                for each, own in zip(prompts[part], seeds[part], strict=True)
+            ]
+            requests = tuple(PromptRequest(group.prompt_token_ids, group.seeds) for group in groups)
+            chunk = put(Chunk(uuid.uuid4().hex, weight_id, requests, decoding, alone=self._config.is_fixed))
+            worker, grader = self._turn(workers, index), self._turn(self._actors.reward_workers, index)
+            for place, group in enumerate(groups):
+                answer = worker.complete.remote(chunk, place)
+                asked.groups.append(group)
+                asked.writing[answer] = worker
+                asked.grading[grader.score.remote(group, answer, state)] = grader
+        return asked
+
+    def _rewards(self, asked: "AskedGroups") -> list[tuple[RewardBreakdown, ...]]:
+        with self._plug_ins_blamed():
+            return results_of(asked.grading, "rewards", _GRADER, self._reward_limit, self._check_room)
 
     def _turn(self, workers: Sequence[T], index: int) -> T:
         """The worker of a rank's call: ranks start with different ones."""
         return workers[(self._ranks.rank + index) % len(workers)]
 
-    def _groups(self, prompts: Sequence[Example], answers: Sequence[tuple[Completion, ...]]) -> list[RolloutGroup]:
-        return [
-            RolloutGroup(example.problem, example.tokens.prompt, completions, self.weight_id)
-            for example, completions in zip(prompts, answers, strict=True)
-        ]
-
     def answer(self, prompts: Sequence[tuple[int, ...]], max_completion_length: int) -> list[Completion]:
         """One greedy completion per prompt, in order, from the last published weights."""
-        decoding = Decoding(temperature=0.0, max_completion_length=max_completion_length)
-        chunks = [prompts[start : start + EVAL_CHUNK] for start in range(0, len(prompts), EVAL_CHUNK)]
+        decoding, size = Decoding(temperature=0.0, max_completion_length=max_completion_length), self._config.width
+        chunks = [prompts[start : start + size] for start in range(0, len(prompts), size)]
         workers = self._actors.rollout_workers
         refs: dict[Ref[list[tuple[Completion, ...]]], RolloutHandle] = {}
         for index, chunk in enumerate(chunks):
@@ -189,17 +226,6 @@ class Engines:
 def plug_in_names(reward: RewardConfig) -> list[str]:
     """Reward functions that are not ours."""
     return [term.name for term in reward.functions if ":" in term.name]
-
-
-def _sync_metrics(packed: PackedWeights, reports: Iterable[SyncReport | None]) -> dict[str, Any]:
-    """Metrics of a publication. Raises ClusterError if an engine has other weights than were packed."""
-    received = [report for report in reports if report]
-    if wrong := {report.checksum for report in received} - {packed.checksum}:
-        raise ClusterError(f"engines must hold weights {packed.checksum}, got {', '.join(sorted(wrong))}.")
-    metrics: dict[str, Any] = {"weights_checksum": packed.checksum}
-    if differences := [report.probe_diff for report in received if report.probe_diff is not None]:
-        metrics["engine_probe_diff"] = max(differences)
-    return metrics
 
 
 _ENGINE, _GRADER = "an engine", "a grader"

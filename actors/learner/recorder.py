@@ -14,9 +14,8 @@ from pipeline.runs.checkpoints import Progress
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.metrics_log import MetricsWriter, truncate_ungraded, ungraded_path
 from pipeline.runs.notices import notify
-from pipeline.training.rollout_metrics import sample_rows, ungraded_rows
+from pipeline.training.rollout_metrics import chosen_ungraded
 from pipeline.training.spectral import SpectralReport
-from pipeline.types import RolloutGroup
 
 logger = logging.getLogger(__name__)
 SMALL_FRAC = 0.5
@@ -29,7 +28,7 @@ class StepRecorder:
     def __init__(self, setup: StageSetup, run: RunDirectory, progress: Progress) -> None:
         self._run, self._stage = run, setup.stage
         self._replays = len(setup.replayed) > 0
-        self._samples_every_steps = setup.config.output.samples_every_steps
+        self._works_ahead = setup.config.rollout.max_staleness > 0
         truncate_ungraded(run.path, progress.step)
         self._metrics = MetricsWriter(run.path, setup.config.tracking, progress.step)
         self._gauges = Gauges(run.path.name)
@@ -66,7 +65,8 @@ class StepRecorder:
             **seconds,
         }
         if rollout_tokens is not None:
-            row["rollout_tokens_per_s"] = rollout_tokens / seconds["rollout_s"]
+            # Engines that work ahead write while the learner does not wait for them.
+            row["rollout_tokens_per_s"] = rollout_tokens / seconds["step_s" if self._works_ahead else "rollout_s"]
         self._metrics.write(row)
         self._gauges.set(row)
         self._warn_of_rounding(row.get("visible_update_frac", 1.0))
@@ -80,17 +80,14 @@ class StepRecorder:
                 "the learning rate"
             )
 
-    def groups(self, groups: Sequence[RolloutGroup], step: int) -> None:
-        """Record all completions of some steps and, for every step, some that could not be graded.
+    def samples(self, rows: Sequence[dict[str, Any]], step: int) -> None:
+        """Record all completions of a step."""
+        write_jsonl(self._run.samples / f"step_{step:06d}.jsonl", rows)
 
-        Args:
-            groups: of all workers.
-        """
-        if step % self._samples_every_steps == 0:
-            rows = sample_rows(groups, step, self._stage.name)
-            write_jsonl(self._run.samples / f"step_{step:06d}.jsonl", rows)
-        if ungraded := ungraded_rows(groups, step, self._stage.name):
-            append_jsonl(ungraded_path(self._run.path), ungraded)
+    def ungraded(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Record some of the completions that could not be graded."""
+        if chosen := chosen_ungraded(rows):
+            append_jsonl(ungraded_path(self._run.path), chosen)
 
     def spectra(self, report: SpectralReport, step: int) -> None:
         """Record the singular values of every adapter before and after a refactoring."""

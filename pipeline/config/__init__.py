@@ -16,7 +16,15 @@ from pipeline.config.curriculum import (
     WriteConfig,
 )
 from pipeline.config.data import DataConfig, EmbeddedSetsConfig, FieldNames, ProblemFilter, WritingConfig
-from pipeline.config.engines import GradingConfig, LearnerConfig, RewardConfig, RewardTerm, RolloutConfig, ZScoreConfig
+from pipeline.config.engines import (
+    EngineConfig,
+    GradingConfig,
+    LearnerConfig,
+    RewardConfig,
+    RewardTerm,
+    RolloutConfig,
+    ZScoreConfig,
+)
 from pipeline.config.evaluation import EvaluationConfig, HeldOutConfig, LoadingConfig, ProblemsConfig
 from pipeline.config.job import Config
 from pipeline.config.loading import load_config, load_saved_config, validate_config, with_settings
@@ -40,6 +48,7 @@ __all__ = [
     "CurriculumConfig",
     "DataConfig",
     "EmbeddedSetsConfig",
+    "EngineConfig",
     "EvaluationConfig",
     "FieldNames",
     "GRPOConfig",

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from pipeline.config.base import StrictModel
 
 
-class RolloutConfig(StrictModel):
+class EngineConfig(StrictModel):
     """vLLM engines, and how they sample."""
 
     num_workers: int = Field(1, ge=1)
@@ -38,12 +38,70 @@ class RolloutConfig(StrictModel):
     """Maximum tokens of a prompt. Longer prompts are left out before training starts, and counted."""
     max_completion_length: int = Field(256, ge=1)
     """Maximum tokens of a completion."""
-    prompts_per_chunk: int = Field(4, ge=1)
-    """Prompts that go to an engine together and are never mixed with others. The rest of a batch changes the last bits
-    of a result, so fixed chunks make completions independent of the number of engines."""
+    max_num_seqs: int | None = Field(None, ge=1)
+    """Completions that an engine writes at once. None: 128 on a CPU, 256 on a GPU."""
+    batching: Literal["continuous", "fixed"] | None = None
+    """``continuous``: an engine takes up prompts as it gets room for them. ``fixed``: it takes up a chunk of prompts,
+    and no other before all of the chunk is written. What shares a batch changes the last bits of a result, so only
+    fixed chunks give the same completions again. None: continuous on GPUs and with ``max_staleness``, otherwise fixed.
+    """
+    exact_seeds: bool | None = None
+    """Every completion has a sampling seed of its own, so that it can be repeated. On a GPU vLLM samples more slowly
+    with them. None: with fixed batching."""
+
+    @property
+    def is_fixed(self) -> bool:
+        """The batching decided."""
+        return self.batching == "fixed" if self.batching else not self.num_gpus
+
+    @property
+    def is_seeded(self) -> bool:
+        return self.is_fixed if self.exact_seeds is None else self.exact_seeds
+
+    @property
+    def width(self) -> int:
+        """Completions that an engine writes at once."""
+        return self.max_num_seqs or (256 if self.num_gpus else 128)
 
 
-def check_shards(rollout: RolloutConfig) -> None:
+class RolloutConfig(EngineConfig):
+    """The engines of a training job."""
+
+    prompts_per_chunk: int | None = Field(None, ge=1)
+    """With fixed batching, prompts in a chunk. None: each learner's share of a batch, divided among the engines; with a
+    number, completions do not depend on how many learners and engines there are."""
+    max_staleness: int = Field(0, ge=0)
+    """Engines work ahead on the prompts of up to this many later steps while learners update: what a step learns from
+    was begun at most this many updates ago. 0: learners and engines take turns. docs/rollouts.md."""
+    in_flight_updates: bool = False
+    """With ``max_staleness``, engines load new weights while completions are being written, instead of finishing those
+    first."""
+
+    @property
+    def is_fixed(self) -> bool:
+        return super().is_fixed and not (self.batching is None and self.max_staleness)
+
+    @model_validator(mode="after")
+    def _settings_that_act(self) -> "RolloutConfig":
+        if self.prompts_per_chunk and not self.is_fixed:
+            raise ValueError(
+                f"prompts_per_chunk must be null with continuous batching, got {self.prompts_per_chunk}: there are no "
+                "chunks. Leave it out, or set rollout.batching=fixed"
+            )
+        if self.in_flight_updates and not self.max_staleness:
+            raise ValueError(
+                "in_flight_updates must be false with max_staleness=0, got true: engines have nothing to write while "
+                "weights change"
+            )
+        if self.in_flight_updates and self.is_fixed:
+            raise ValueError(
+                "in_flight_updates must be false with fixed batching, got true: a chunk is to be written with the same "
+                "weights throughout"
+            )
+        return self
+
+
+def check_shards(rollout: EngineConfig) -> None:
     """Raises ValueError if an engine's shards and GPUs differ in number."""
     if rollout.tensor_parallel_size > 1 and rollout.num_gpus != rollout.tensor_parallel_size:
         raise ValueError(

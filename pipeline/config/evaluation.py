@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.config.base import StrictModel
 from pipeline.config.data import DataConfig
-from pipeline.config.engines import GradingConfig, RolloutConfig, check_shards
+from pipeline.config.engines import EngineConfig, GradingConfig, check_shards
 from pipeline.config.limits import LimitsConfig
 from pipeline.config.output import OutputConfig
 from pipeline.templates import PromptTemplate
@@ -130,7 +130,7 @@ class GuardConfig(StrictModel):
     """Do not ask these problems. False: they are asked, marked and counted."""
 
 
-class EvalRolloutConfig(RolloutConfig):
+class EvalRolloutConfig(EngineConfig):
     """vLLM engines, and how they sample."""
 
     temperature: float = Field(0.0, ge=0)
@@ -145,6 +145,9 @@ class EvalRolloutConfig(RolloutConfig):
     """Memory that each worker is expected to need, in GiB. Reserved in Ray and shown by --dry-run."""
     kv_cache_gib: float = Field(2.0, gt=0)
     """Key-value cache of a CPU engine, rounded to whole GiB."""
+    batching: Literal["continuous", "fixed"] = "fixed"
+    """``fixed``: a chunk of prompts is never mixed with others, so that the same problems get the same completions
+    again. ``continuous``: an engine takes up prompts as it gets room for them."""
     prompts_per_chunk: int = Field(128, ge=1)
     """Prompts that go to an engine together and are never mixed with others. The rest of a batch changes the last bits
     of a result, so fixed chunks make completions independent of the number of engines."""

@@ -157,7 +157,7 @@ def _check_rollouts(settings: GRPOConfig, rollout: RolloutConfig, num_learners: 
             f"{num_learners}: every worker takes the same share"
         )
     share, chunk = settings.batch_size // num_learners, rollout.prompts_per_chunk
-    if (share % chunk and share > chunk) or (share < chunk and num_learners > 1):
+    if chunk and ((share % chunk and share > chunk) or (share < chunk and num_learners > 1)):
         raise ValueError(
             f"rollout.prompts_per_chunk must divide each learner's share of a batch, got {chunk} and {share}: "
             "chunks are never split or mixed"

@@ -27,7 +27,8 @@ _SETTINGS: dict[Rule, dict[str, str]] = {
         "memory_sft": _SFT_FREE,
         "router": _SFT_FREE,
         "rollout": "num_workers num_cpus num_gpus memory_gib num_threads tensor_parallel_size gpu_memory_utilization "
-        "kv_cache_gib enforce_eager prompts_per_chunk",
+        "kv_cache_gib enforce_eager max_num_seqs batching exact_seeds prompts_per_chunk max_staleness "
+        "in_flight_updates",
         "reward": "timeout_s num_children memory_limit_mib num_workers num_cpus memory_gib",
         "learner": "num_cpus num_gpus memory_gib num_threads tokens_per_micro_batch shard_optimizer max_failures "
         "release_memory_above_frac",

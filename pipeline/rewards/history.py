@@ -23,6 +23,11 @@ class RewardHistory:
         self._stateful = StatefulRewards({name: make_reward(name, context) for name in names})
         self.state = state
 
+    @property
+    def is_needed(self) -> bool:
+        """False if rewards depend on nothing that happened before: ``advance`` would do nothing."""
+        return bool(self._stateful) or self._config.normalize is not None
+
     def advance(self, groups: Sequence[RolloutGroup]) -> None:
         """Advance the state by a step's groups, with their rewards.
 

@@ -108,7 +108,7 @@ def _made_up(problem: Problem, num_completions: int) -> tuple[RolloutGroup, list
     ]
     found = [Verdict("correct", "exact", problem.gold), Verdict("unparsed"), Verdict("unparsed")]
     chosen = [index % len(kinds) for index in range(num_completions)]
-    completions = tuple(Completion((1, 2, 3), (-0.5, -0.5, -0.5), *kinds[index]) for index in chosen)
+    completions = tuple(Completion.of((1, 2, 3), (-0.5, -0.5, -0.5), *kinds[index]) for index in chosen)
     return RolloutGroup(problem, (1, 2, 3), completions, WeightId(0, 0)), [found[index] for index in chosen]
 
 

@@ -27,6 +27,9 @@ class StatefulRewards:
         self._rewards = {name: reward for name, reward in rewards.items() if isinstance(reward, StatefulReward)}
         self._start = {name: _as_json(name, getattr(reward, "state", ...)) for name, reward in self._rewards.items()}
 
+    def __len__(self) -> int:
+        return len(self._rewards)
+
     def set(self, state: RewardState) -> None:
         """Give every reward its own state, or its initial one if the state has none for it.
 

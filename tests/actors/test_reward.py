@@ -11,7 +11,7 @@ from actors.reward import RewardWorker, learner_context
 from pipeline.config import Config, QuestionsConfig, RewardConfig, RewardTerm, StageConfig
 from pipeline.config.questions import SolverConfig
 from pipeline.errors import RewardError
-from pipeline.types import Completion, Problem, RolloutGroup, WeightId
+from pipeline.types import Answer, Completion, EngineRecord, Problem, RolloutGroup, WeightId
 from pipeline.verifier import Grader
 
 STAGE = StageConfig(name="rl", kind="grpo")
@@ -68,20 +68,23 @@ def is_running(pid: int) -> bool:
 
 def group(*texts: str, gold: str = "72") -> RolloutGroup:
     problem = Problem(id="p0", prompt=({"role": "user", "content": "How many?"},), gold=gold)
-    completions = tuple(Completion((1, 2), (-0.5, -0.5), text, "stop") for text in texts)
+    completions = tuple(Completion.of((1, 2), (-0.5, -0.5), text, "stop") for text in texts)
     return RolloutGroup(problem, (1,), completions, WeightId(0, 0))
 
 
-def test_worker_fills_rewards_and_keeps_the_order():
+def answer_of(written: RolloutGroup) -> Answer:
+    return Answer(written.completions, written.weight_id, EngineRecord("engine", 0, None, 0))
+
+
+def test_worker_scores_completions_in_their_order():
     groups = [group("<answer>72</answer>", "71"), group("<answer>1/2</answer>", gold="0.5")]
     worker = RewardWorker(Config(stages=[STAGE]))
     try:
-        scored = worker.score(groups)
+        scored = [worker.score(replace(each, completions=()), answer_of(each)) for each in groups]
     finally:
         worker.close()
-    totals = [[breakdown.total for breakdown in one.rewards] for one in scored]
+    totals = [[breakdown.total for breakdown in one] for one in scored]
     assert totals == [[pytest.approx(2.4), 0.0], [pytest.approx(1.9)]]
-    assert [replace(one, rewards=()) for one in scored] == groups
 
 
 def test_worker_refuses_an_unknown_reward_at_once():

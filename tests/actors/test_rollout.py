@@ -1,6 +1,8 @@
 """RolloutWorker as a plain class, on a stand-in for vLLM: what it does when the engine fails or answers wrongly."""
 
+import asyncio
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,11 +10,12 @@ import pytest
 import torch
 
 from actors import rollout
-from actors.rollout import Decoding, EngineError, RolloutWorker, SyncReport
+from actors.engine_loop import Decoding, SyncReport
+from actors.rollout import EngineError, RolloutWorker
 from actors.weights import PackedWeights, Probe, pack_weights
 from pipeline.config import ModelConfig, RolloutConfig
 from pipeline.errors import ModelError
-from pipeline.types import PromptRequest, WeightId
+from pipeline.types import Completion, PromptRequest, WeightId
 from tests.support.models import tiny_tokenizer
 
 FIRST, SECOND = WeightId(1, 0), WeightId(1, 1)
@@ -20,7 +23,8 @@ REQUESTS = [PromptRequest((1, 2), (10, 11)), PromptRequest((3,), (12,))]
 
 
 class StubEngine:
-    """Completes every prompt with its first token. ``failure`` is raised, and ``lost`` answers are left out."""
+    """Stands for vLLM's LLM and for its engine. It completes every prompt with its first token, in one step. ``failure``
+    is raised, and ``lost`` answers are left out."""
 
     failure: Exception | None = None
     lost = 0
@@ -29,18 +33,35 @@ class StubEngine:
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
+        self.waiting: list[tuple[str, list[int]]] = []
+        self.llm_engine, self.engine_core = self, SimpleNamespace(shutdown=lambda: None)
 
-    def generate(self, prompts: list[dict[str, list[int]]], params: Any, use_tqdm: bool) -> list[Any]:
+    def add_request(self, request_id: str, prompt: dict[str, list[int]], params: Any) -> str:
+        self.asked.append(params)
+        self.waiting.append((request_id, prompt["prompt_token_ids"]))
+        return request_id
+
+    def step(self) -> list[Any]:
         if self.failure:
             raise self.failure
-        self.asked.append(params)
-        return [self._answer(prompt["prompt_token_ids"]) for prompt in prompts][self.lost :]
+        waiting, self.waiting = self.waiting[self.lost :], []
+        return [self._answer(ids, request_id) for request_id, ids in waiting]
 
-    def _answer(self, ids: list[int]) -> Any:
+    def has_unfinished_requests(self) -> bool:
+        return bool(self.waiting)
+
+    def generate(self, prompts: list[dict[str, list[int]]], params: Any, use_tqdm: bool) -> list[Any]:
+        return [self._answer(prompt["prompt_token_ids"]) for prompt in prompts]
+
+    def _answer(self, ids: list[int], request_id: str = "") -> Any:
         said = {token: SimpleNamespace(logprob=self.logprob) for token in ids}
         completion = SimpleNamespace(token_ids=[ids[0]], logprobs=[said], text="", finish_reason="stop")
         return SimpleNamespace(
-            prompt_token_ids=ids, outputs=[completion], finished=True, prompt_logprobs=[None, *[said] * (len(ids) - 1)]
+            request_id=request_id,
+            prompt_token_ids=ids,
+            outputs=[completion],
+            finished=True,
+            prompt_logprobs=[None, *[said] * (len(ids) - 1)],
         )
 
     def get_tokenizer(self) -> Any:
@@ -59,8 +80,10 @@ def packed(value: float, probe: Probe | None = None) -> PackedWeights:
 
 
 @pytest.fixture
-def parts(monkeypatch) -> SimpleNamespace:
-    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=SimpleNamespace))
+def parts(monkeypatch) -> Iterator[SimpleNamespace]:
+    sampling = SimpleNamespace(SamplingParams=SimpleNamespace, RequestOutputKind=SimpleNamespace(FINAL_ONLY="final"))
+    monkeypatch.setitem(sys.modules, "vllm", sampling)
+    monkeypatch.setitem(sys.modules, "vllm.sampling_params", sampling)
     engine, ended = StubEngine(), []
     monkeypatch.setattr(rollout, "_start_engine", lambda *_: engine)
     weights = {FIRST: packed(1.0), SECOND: packed(2.0)}
@@ -68,67 +91,79 @@ def parts(monkeypatch) -> SimpleNamespace:
     def end_process() -> None:
         ended.append(True)
 
-    worker = RolloutWorker(RolloutConfig(), ModelConfig(), 16, 4, weights.__getitem__, end_process)
-    return SimpleNamespace(worker=worker, engine=engine, ended=ended, weights=weights)
+    def pull(weight_id: WeightId) -> tuple[WeightId, PackedWeights]:
+        return weight_id, weights[weight_id]
+
+    worker = RolloutWorker(RolloutConfig(), ModelConfig(), 16, 4, pull, end_process)
+    yield SimpleNamespace(worker=worker, engine=engine, ended=ended, weights=weights)
+    worker.close()
+
+
+def generate(parts: SimpleNamespace) -> list[tuple[Completion, ...]]:
+    return asyncio.run(parts.worker.generate(FIRST, REQUESTS, Decoding(1.0)))
+
+
+def sync(parts: SimpleNamespace, weight_id: WeightId | None) -> Any:
+    return asyncio.run(parts.worker.sync(weight_id))
 
 
 def test_every_seed_of_every_prompt_gets_its_completion(parts):
-    answers = parts.worker.generate(FIRST, REQUESTS, Decoding(1.0))
-    assert [[c.token_ids for c in group] for group in answers] == [[(1,), (1,)], [(3,)]]
+    answers = generate(parts)
+    assert [[tuple(c.token_ids) for c in group] for group in answers] == [[(1,), (1,)], [(3,)]]
     assert not parts.ended
 
 
 def test_an_engine_stops_where_the_template_ends_a_turn(parts):
-    parts.worker.generate(FIRST, REQUESTS, Decoding(1.0))
+    generate(parts)
     end_of_turn = parts.engine.get_tokenizer().convert_tokens_to_ids("<|im_end|>")
-    assert [params.stop_token_ids for params in parts.engine.asked[0]] == [[end_of_turn]] * 3
+    assert [params.stop_token_ids for params in parts.engine.asked] == [[end_of_turn]] * 3
 
 
 def test_an_exception_inside_the_engine_ends_the_process_after_a_log_line(parts, caplog, capsys):
     parts.engine.failure = RuntimeError("no blocks")
     with pytest.raises(EngineError, match="RuntimeError: no blocks"):
-        parts.worker.generate(FIRST, REQUESTS, Decoding(1.0))
+        generate(parts)
     assert parts.ended == [True]
     assert "the engine failed" in caplog.text and "Traceback" in caplog.text
     assert "an engine failed, so its process ends and is replaced: RuntimeError: no blocks" in capsys.readouterr().out
 
 
-def test_answers_are_counted_against_prompts(parts):
+def test_an_answer_that_is_lost_ends_the_process(parts):
     parts.engine.lost = 1
-    with pytest.raises(EngineError, match="must answer 3 prompts, got 2"):
-        parts.worker.generate(FIRST, REQUESTS, Decoding(1.0))
+    with pytest.raises(EngineError, match="must answer every request, lost 1"):
+        generate(parts)
     assert parts.ended == [True]
 
 
 def test_weights_that_cannot_be_pulled_leave_the_engine_alone(parts):
     with pytest.raises(KeyError):
-        parts.worker.sync(WeightId(9, 9))
+        sync(parts, WeightId(9, 9))
     assert not parts.ended
 
 
 def test_an_engine_reports_the_checksum_of_what_arrived(parts):
-    assert parts.worker.sync(None) is None
-    assert parts.worker.sync(FIRST) == SyncReport(parts.weights[FIRST].checksum, None)
-    assert parts.worker.sync(SECOND) == SyncReport(parts.weights[SECOND].checksum, None)
+    assert sync(parts, None) is None
+    assert sync(parts, FIRST) == SyncReport(FIRST, parts.weights[FIRST].checksum, None)
+    assert sync(parts, SECOND) == SyncReport(SECOND, parts.weights[SECOND].checksum, None)
 
 
 def test_weights_that_changed_on_the_way_are_never_loaded(parts):
     parts.weights[FIRST].buffer[0] ^= 1
     with pytest.raises(EngineError, match="must arrive as they were packed"):
-        parts.worker.sync(FIRST)
+        sync(parts, FIRST)
     assert parts.ended == [True]
 
 
 def test_an_engine_proves_once_that_it_answers_with_the_weights_it_loaded(parts):
     parts.weights[FIRST] = packed(1.0, Probe((1, 2, 3), (-1.25, -1.0)))
-    assert parts.worker.sync(FIRST).probe_diff == pytest.approx(0.125)  # mean of 0.25 and 0
+    assert sync(parts, FIRST).probe_diff == pytest.approx(0.125)  # mean of 0.25 and 0
     parts.weights[SECOND] = packed(2.0, Probe((1, 2, 3), (-9.0, -9.0)))
-    assert parts.worker.sync(SECOND).probe_diff == pytest.approx(0.125)  # measured with the first weights alone
+    assert sync(parts, SECOND).probe_diff == pytest.approx(0.125)  # measured with the first weights alone
 
 
 def test_an_engine_with_other_weights_than_it_was_given_never_answers(parts):
     parts.weights[FIRST] = packed(1.0, Probe((1, 2, 3), (-4.0, -5.0)))
     for _ in range(2):
         with pytest.raises(ModelError, match=r"may differ by 0.5 from the learner's, got 3.5"):
-            parts.worker.generate(FIRST, REQUESTS, Decoding(1.0))
+            generate(parts)
     assert not parts.ended  # a new engine would be no better

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from actors import calls, solver
-from actors.rollout import Decoding
+from actors.engine_loop import Decoding
 from actors.solver import EngineNames, Solver, make_solver
 from pipeline.config import Config, validate_config
 from pipeline.errors import ClusterError
@@ -27,7 +27,7 @@ class StandInEngine:
         self, weight_id: WeightId | None, requests: list[PromptRequest], decoding: Decoding
     ) -> list[tuple[Completion, ...]]:
         self.asked.append((weight_id, requests, decoding))
-        return [tuple(Completion((seed,), (-0.5,), str(seed), "stop") for seed in each.seeds) for each in requests]
+        return [tuple(Completion.of((seed,), (-0.5,), str(seed), "stop") for seed in each.seeds) for each in requests]
 
 
 @pytest.fixture

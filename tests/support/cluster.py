@@ -87,19 +87,20 @@ def start_ray_actors(model: Path, directory: Path) -> RayActors:
         make_actor(RolloutWorker, directory, f"engine_{index}", **engine_options(config.rollout)).remote(*arguments)
         for index in range(2)
     ]
-    grader = make_actor(RewardWorker, directory, "grader", **RESTARTS, num_cpus=0).remote(config)
+    grader_options = RESTARTS | {"num_cpus": 0, "allow_out_of_order_execution": True}
+    grader = make_actor(RewardWorker, directory, "grader", **grader_options).remote(config)
     while free_cpus() > ray.cluster_resources()["CPU"] - 2 * config.rollout.num_cpus + 1e-6:
         time.sleep(0.1)  # from here on, what is free tells whether other actors have ended
     slots = tuple(ActorHandles((engine,), (grader,), store) for engine, store in zip(engines, stores, strict=True))
     return RayActors(slots, ActorHandles(tuple(engines), (grader,), stores[0]), directory)
 
 
-def _pull_from_any(store_names: tuple[str, ...], weight_id: WeightId) -> PackedWeights:
+def _pull_from_any(store_names: tuple[str, ...], weight_id: WeightId) -> tuple[WeightId, PackedWeights]:
     for name in store_names:
         held, (ref,) = ray.get(ray.get_actor(name).locate.remote(), timeout=60)
         if held == weight_id:
             weights: PackedWeights = ray.get(ref, timeout=60)
-            return weights
+            return weight_id, weights
     raise LookupError(f"no store holds weights {weight_id}")
 
 

@@ -1,6 +1,8 @@
 """The learner loops in this process, without Ray: actors are plain objects, and a crash is an exception."""
 
+import asyncio
 import gc
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -48,8 +50,11 @@ class LocalHandle:
         method = getattr(self._actor, name)
 
         def remote(*arguments: Any, **named: Any) -> LocalRef:
+            given = [each.answer() if isinstance(each, LocalRef) else each for each in arguments]
             try:
-                answer = method(*arguments, **named)
+                answer = method(*given, **named)
+                if inspect.iscoroutine(answer):
+                    answer = asyncio.run(answer)
             except Exception as error:
                 return LocalRef(partial(_fail, error))
             return LocalRef(lambda: answer)
@@ -75,9 +80,9 @@ class LocalStore:
     def publish(self, weight_id: WeightId, weights: PackedWeights) -> None:
         self.held = weight_id, weights
 
-    def pull(self, weight_id: WeightId) -> PackedWeights:
+    def pull(self, weight_id: WeightId) -> tuple[WeightId, PackedWeights]:
         assert self.held is not None and self.held[0] == weight_id
-        return self.held[1]
+        return self.held
 
 
 def local_ray() -> Any:
@@ -86,7 +91,13 @@ def local_ray() -> Any:
     def wait(refs: list[LocalRef], num_returns: int = 1, timeout: float | None = None) -> tuple[list[Any], list[Any]]:
         return refs, []
 
-    return SimpleNamespace(wait=wait, get=lambda ref, timeout: ref.answer(), exceptions=ray.exceptions)
+    def get(ref: LocalRef, timeout: float) -> Any:
+        return ref.answer()
+
+    def put(value: Any) -> LocalRef:
+        return LocalRef(lambda: value)
+
+    return SimpleNamespace(wait=wait, get=get, put=put, exceptions=ray.exceptions)
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def writing_group(
         type=topic,
         writing=WritingTask(kind, original, original_answer),
     )
-    completions = tuple(Completion((1, 2), (-0.5, -0.5), text, "stop") for text in texts)
+    completions = tuple(Completion.of((1, 2), (-0.5, -0.5), text, "stop") for text in texts)
     return RolloutGroup(problem, (1,), completions, WeightId(0, 0))
 
 

@@ -34,7 +34,7 @@ def solved(requests, decodings):
     ((chunk,), (decoding,)) = requests, decodings
     assert decoding.max_completion_length == 16
     lengths = [len(request.prompt_token_ids) for request in chunk]
-    answers = [Completion((1,), (-0.5,), str(length), "stop") for length in lengths]
+    answers = [Completion.of((1,), (-0.5,), str(length), "stop") for length in lengths]
     yield [(answer,) * len(request.seeds) for answer, request in zip(answers, chunk, strict=True)], 0.1
 
 

@@ -94,7 +94,7 @@ class Engines:
             prompts = [tokenizer.decode(request.prompt_token_ids) for request in requests]
             yield (
                 [
-                    tuple(Completion((1,), (-0.5,), self._write(prompt, seed), "stop") for seed in request.seeds)
+                    tuple(Completion.of((1,), (-0.5,), self._write(prompt, seed), "stop") for seed in request.seeds)
                     for prompt, request in zip(prompts, requests, strict=True)
                 ],
                 0.1,

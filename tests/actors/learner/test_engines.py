@@ -11,17 +11,26 @@ import torch
 
 from actors import calls
 from actors.calls import Limit
+from actors.engine_loop import Chunk, Decoding, SyncReport
 from actors.handles import ActorHandles
 from actors.learner.engines import Engines
 from actors.learner.ranks import Ranks
-from actors.rollout import Decoding, SyncReport
 from actors.weights import PackedWeights, pack_weights
 from pipeline.config import validate_config
 from pipeline.curriculum.examples import Example
 from pipeline.errors import ClusterError, RewardError
 from pipeline.runs.clock import PhaseClock
 from pipeline.training.batching import TokenSequence
-from pipeline.types import Completion, Problem, PromptRequest, RewardBreakdown, RolloutGroup, WeightId
+from pipeline.types import (
+    Answer,
+    Completion,
+    EngineRecord,
+    Problem,
+    PromptRequest,
+    RewardBreakdown,
+    RolloutGroup,
+    WeightId,
+)
 from tests.support.loops import LocalHandle, LocalRef, LocalStore, local_ray
 
 WEIGHTS = pack_weights([("w", torch.float32, (2,))], [("w", torch.tensor([1.0, 2.0]))])
@@ -33,17 +42,28 @@ class EchoEngine:
     def __init__(self, name: str, calls: list[Any]) -> None:
         self.name, self.calls = name, calls
         self.holds: WeightId | None = None
+        self.checksum = WEIGHTS.checksum
+        self.written: dict[str, list[tuple[Completion, ...]]] = {}
 
     def sync(self, weight_id: WeightId) -> SyncReport:
         self.holds = weight_id
-        return SyncReport(WEIGHTS.checksum, 0.25)
+        return SyncReport(weight_id, WEIGHTS.checksum, 0.25)
+
+    def complete(self, chunk: Chunk, index: int) -> Answer:
+        """A chunk is written by the call for its first request."""
+        if index == 0:
+            self.written[chunk.id] = self.generate(chunk.weight_id, list(chunk.requests), chunk.decoding)
+        assert chunk.weight_id is not None
+        record = EngineRecord(self.name, 0, self.checksum, chunk.weight_id.step)
+        return Answer(self.written[chunk.id][index], chunk.weight_id, record)
 
     def generate(
-        self, weight_id: WeightId, requests: list[PromptRequest], decoding: Decoding
+        self, weight_id: WeightId | None, requests: list[PromptRequest], decoding: Decoding
     ) -> list[tuple[Completion, ...]]:
+        assert weight_id is not None
         self.calls.append((self.name, weight_id.step, len(requests), decoding.temperature))
         return [
-            tuple(Completion((*request.prompt_token_ids, seed), (0.0,), "", "stop") for seed in request.seeds)
+            tuple(Completion.of((*request.prompt_token_ids, seed), (0.0,), "", "stop") for seed in request.seeds)
             for request in requests
         ]
 
@@ -51,17 +71,8 @@ class EchoEngine:
 class Grader:
     """The reward is the last token: the seed."""
 
-    def score(self, groups: list[RolloutGroup], state: Any = None) -> list[RolloutGroup]:
-        return [
-            RolloutGroup(
-                group.problem,
-                group.prompt_token_ids,
-                group.completions,
-                group.weight_id,
-                tuple(RewardBreakdown(c.token_ids[-1], {}, "correct") for c in group.completions),
-            )
-            for group in groups
-        ]
+    def score(self, asked: RolloutGroup, answer: Answer, state: Any = None) -> tuple[RewardBreakdown, ...]:
+        return tuple(RewardBreakdown(float(each.token_ids[-1]), {}, "correct") for each in answer.completions)
 
 
 class RankOne(Ranks):
@@ -117,9 +128,9 @@ def test_groups_come_back_in_order_with_their_seeds_and_rewards(parts):
     engines = make(parts, rollout={"prompts_per_chunk": 2})
     engines.publish(7, lambda: WEIGHTS)
     seeds = [(10 * n, 10 * n + 1) for n in range(5)]
-    groups = engines.collect(examples(5), seeds, PhaseClock())
+    groups = engines.collect(engines.ask(examples(5), seeds), PhaseClock())
     assert [group.problem.id for group in groups] == ["p0", "p1", "p2", "p3", "p4"]
-    assert [[c.token_ids for c in group.completions] for group in groups] == [
+    assert [[tuple(c.token_ids) for c in group.completions] for group in groups] == [
         [(n, n + 100, 10 * n), (n, n + 100, 10 * n + 1)] for n in range(5)
     ]
     assert [[reward.total for reward in group.rewards] for group in groups] == [[10 * n, 10 * n + 1] for n in range(5)]
@@ -131,16 +142,16 @@ def test_another_rank_starts_with_another_engine_and_publishes_nothing(parts):
     engines = make(parts, RankOne(), rollout={"prompts_per_chunk": 2})
     engines.publish(0, lambda: WEIGHTS)
     assert parts.store.held is None
-    engines.collect(examples(2), [(1,), (2,)], PhaseClock())
+    engines.collect(engines.ask(examples(2), [(1,), (2,)]), PhaseClock())
     assert [name for name, *_ in parts.log] == ["b"]
 
 
 def test_held_out_answers_are_greedy_and_in_order(parts):
-    engines = make(parts)
+    engines = make(parts, rollout={"max_num_seqs": 32})
     engines.publish(0, lambda: WEIGHTS)
     prompts = [(n,) for n in range(70)]
-    assert [completion.token_ids for completion in engines.answer(prompts, 8)] == [(n, 0) for n in range(70)]
-    assert parts.log == [("a", 0, 32, 0.0), ("b", 0, 32, 0.0), ("a", 0, 6, 0.0)]
+    assert [tuple(completion.token_ids) for completion in engines.answer(prompts, 8)] == [(n, 0) for n in range(70)]
+    assert parts.log == [("a", 0, 32, 0.0), ("b", 0, 32, 0.0), ("a", 0, 6, 0.0)]  # as wide as an engine
     assert engines.answer([], 8) == []
 
 
@@ -236,11 +247,11 @@ def test_a_grader_that_never_answers_is_blamed_on_the_plug_in(parts, monkeypatch
 
     monkeypatch.setattr(calls, "wait_for", no_rewards)
     with pytest.raises(ClusterError, match="rewards must arrive"):
-        engines.collect(examples(1), [(1,)], PhaseClock())
+        engines.collect(engines.ask(examples(1), [(1,)]), PhaseClock())
     engines = make(parts, reward={"functions": [{"name": "format"}, {"name": "my_rewards:slow"}]})
     engines.publish(0, lambda: WEIGHTS)
     with pytest.raises(RewardError, match="one of the reward functions my_rewards:slow blocks"):
-        engines.collect(examples(1), [(1,)], PhaseClock())
+        engines.collect(engines.ask(examples(1), [(1,)]), PhaseClock())
 
 
 # Proof of a sync ---------------------------------------------------------------------------------
@@ -251,8 +262,18 @@ def test_every_sync_is_proven_by_the_checksum_of_what_arrived(parts):
     engines.publish(0, lambda: WEIGHTS)
     assert engines.sync_metrics() == {"weights_checksum": WEIGHTS.checksum, "engine_probe_diff": 0.25}
     other = pack_weights([("w", torch.float32, (2,))], [("w", torch.tensor([1.0, 3.0]))])
-    with pytest.raises(ClusterError, match=f"engines must hold weights {other.checksum}, got {WEIGHTS.checksum}"):
+    with pytest.raises(
+        ClusterError, match=f"engines must hold weights {other.checksum} of step 1, got {WEIGHTS.checksum}"
+    ):
         engines.publish(1, lambda: other)
+
+
+def test_groups_of_other_weights_than_were_published_are_refused(parts):
+    engines = make(parts)
+    engines.publish(0, lambda: WEIGHTS)
+    parts.engines[0].checksum = "0123456789abcdef"
+    with pytest.raises(ClusterError, match=f"engines must hold weights {WEIGHTS.checksum} of step 0, got 0123456789"):
+        engines.collect(engines.ask(examples(1), [(1,)]), PhaseClock())
 
 
 def test_nothing_is_packed_without_engines(parts):

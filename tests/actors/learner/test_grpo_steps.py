@@ -11,7 +11,8 @@ from actors.learner.ranks import Ranks
 from pipeline.config import GRPOConfig, HeldOutConfig, RewardConfig
 from pipeline.curriculum.schedule import StageSchedule
 from pipeline.runs.checkpoints import Progress
-from pipeline.types import Problem, RewardBreakdown, RolloutGroup, WeightId
+from pipeline.training.rollout_metrics import RolloutSummary, combined_metrics
+from pipeline.types import Completion, Problem, RewardBreakdown, RolloutGroup, WeightId
 
 
 class FakeSession:
@@ -79,10 +80,12 @@ def test_where_rewards_are_normalised_a_step_is_scored_by_their_raw_values(monke
     functions = [{"name": "checked", "gate": True}, {"name": "novel", "weight": 3.0}]
     reward = RewardConfig.model_validate({"functions": functions, "normalize": normalize})
     rewards = (breakdown(-1.0, checked=0.0, novel=1.0), breakdown(2.0, checked=1.0, novel=2 / 3))
-    group = RolloutGroup(Problem("p", (), ""), (1,), (), WeightId(0, 0), rewards)
+    completion = Completion.of((1,), (-0.5,), "")
+    group = RolloutGroup(Problem("p", (), ""), (1,), (completion,) * 2, WeightId(0, 0), rewards)
     session = FakeSession(GRPOConfig(num_steps=1), {}, num_steps=1)
     session.config = SimpleNamespace(seed=0, reward=reward)
-    recorded = {"reward_mean": (-1.0 + 2.0) / 2} | grpo_loop._quality(session, [group])  # type: ignore[arg-type]
+    terms = reward.functions if normalize else None
+    recorded = combined_metrics([RolloutSummary.of([group], [False], terms)], 0)
     run(monkeypatch, session, recorded)
     assert session.scores == [pytest.approx(score)]
 

@@ -23,7 +23,7 @@ class Engines:
 
     def answer(self, prompts: list[tuple[int, ...]], max_completion_length: int) -> list[Completion]:
         assert max_completion_length == 8
-        return [Completion((1, 2), (), f"#### {len(prompt)}", "stop") for prompt in prompts]
+        return [Completion.of((1, 2), (), f"#### {len(prompt)}", "stop") for prompt in prompts]
 
 
 def evaluator(problems: list[Problem], limit: int = 20, recorder: Any = None, **settings: Any) -> HeldOutEvaluator:

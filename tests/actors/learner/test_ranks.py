@@ -47,7 +47,7 @@ def batch() -> torch.Tensor:
 
 
 def scored_groups() -> list[RolloutGroup]:
-    problem, whole = Problem("p", ({"role": "user", "content": "?"},), "1"), Completion((1,), (-0.5,), "1", "stop")
+    problem, whole = Problem("p", ({"role": "user", "content": "?"},), "1"), Completion.of((1,), (-0.5,), "1", "stop")
     rewards = [RewardBreakdown(n, {"correctness": float(n), "format": n / 8}, "correct") for n in range(4)]
     return [RolloutGroup(problem, (1,), (whole,), WeightId(0, 0), (reward,)) for reward in rewards]
 

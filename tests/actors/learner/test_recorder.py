@@ -17,6 +17,7 @@ from pipeline.runs.checkpoints import Progress, load_checkpoint
 from pipeline.runs.clock import PhaseClock
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.metrics_log import read_metrics
+from pipeline.training.rollout_metrics import sample_rows, ungraded_rows
 from pipeline.types import Completion, Problem, RewardBreakdown, RolloutGroup, WeightId
 from tests.support.models import tiny_llama, tiny_tokenizer
 
@@ -44,7 +45,7 @@ def make_recorder(config: Config, run: RunDirectory, step: int = 0, num_replayed
 
 def group(outcome: str = "correct") -> RolloutGroup:
     problem = Problem("p", ({"role": "user", "content": "1+1?"},), "2")
-    completion = Completion((1, 2), (0.0, 0.0), "2", "stop")
+    completion = Completion.of((1, 2), (0.0, 0.0), "2", "stop")
     reward = RewardBreakdown(1.5, {"format": 1.5}, outcome)  # type: ignore[arg-type]
     return RolloutGroup(problem, (5,), (completion,), WeightId(1, 0), (reward,))
 
@@ -82,7 +83,7 @@ def test_rows_after_the_last_checkpoint_are_removed(tmp_path, gauges):
     record = make_recorder(*given)
     for step in (1, 2, 3):
         record.step(Progress("rl", step, step), {"learner_tokens": 1}, dict(SECONDS))
-        record.groups([group("timeout")], step)
+        record.ungraded(ungraded_rows([group("timeout")], step, "rl"))
     record.close()
     make_recorder(*given, step=2).close()
     assert [row["step"] for row in read_metrics(run.path)] == [1, 2]
@@ -90,11 +91,12 @@ def test_rows_after_the_last_checkpoint_are_removed(tmp_path, gauges):
     assert [json.loads(line)["step"] for line in ungraded] == [1, 2]
 
 
-def test_completions_are_sampled_and_those_that_could_not_be_graded_are_kept(tmp_path, gauges):
+def test_sampled_completions_and_those_that_could_not_be_graded_are_kept(tmp_path, gauges):
     _, run = given = make_run(tmp_path)
-    record = make_recorder(*given)
+    record, groups = make_recorder(*given), [group(), group("bad_gold")]
+    record.samples(sample_rows(groups, 2, "rl"), 2)
     for step in (1, 2, 3):
-        record.groups([group(), group("bad_gold")], step)
+        record.ungraded(ungraded_rows(groups, step, "rl"))
     record.close()
     assert sorted(path.name for path in run.samples.iterdir()) == ["step_000002.jsonl", "ungraded.jsonl"]
     assert (run.samples / "step_000002.jsonl").read_text().count("\n") == 2

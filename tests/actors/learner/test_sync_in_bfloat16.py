@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from actors.engine_loop import Chunk
 from actors.handles import ActorHandles
 from actors.reward import RewardWorker
-from actors.rollout import Decoding
 from pipeline.config import Config, validate_config
 from pipeline.runs.metrics_log import read_metrics
-from pipeline.types import Completion, PromptRequest, WeightId
+from pipeline.types import Answer, Completion, EngineRecord, WeightId
 from tests.support.loops import LocalHandle, LocalStore, run_loops, write_splits
 from tests.support.recipes import REWARDS
 
@@ -23,14 +23,14 @@ class SeededWriter:
 
     def sync(self, weight_id: WeightId) -> None: ...
 
-    def generate(
-        self, weight_id: WeightId, requests: list[PromptRequest], decoding: Decoding
-    ) -> list[tuple[Completion, ...]]:
-        return [tuple(self._write(seed) for seed in request.seeds) for request in requests]
+    def complete(self, chunk: Chunk, index: int) -> Answer:
+        completions = tuple(self._write(seed) for seed in chunk.requests[index].seeds)
+        assert chunk.weight_id is not None
+        return Answer(completions, chunk.weight_id, EngineRecord("engine", index, None, chunk.weight_id.step))
 
     def _write(self, seed: int) -> Completion:
         tokens = tuple(33 + (seed >> shift) % 90 for shift in (0, 7, 14, 21))
-        return Completion(tokens, (-4.0,) * 4, "".join(map(chr, tokens)), "stop")
+        return Completion.of(tokens, (-4.0,) * 4, "".join(map(chr, tokens)), "stop")
 
 
 @pytest.fixture

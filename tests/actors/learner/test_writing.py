@@ -32,7 +32,7 @@ class StandInEngines:
         self.asked.append((tasks, seeds, state, teacher))
         text = completion_text("What is 5 * 11?", "5 * 11 = 55", "55")
         reward = RewardBreakdown(1.0, {"well_formed": 1.0}, "correct")
-        completion = Completion((1,), (-0.5,), text, "stop")
+        completion = Completion.of((1,), (-0.5,), text, "stop")
         return [RolloutGroup(each.problem, (1,), (completion,), self.weight_id, (reward,)) for each in tasks]
 
 

@@ -14,7 +14,7 @@ def problem(**values: Any) -> Problem:
 
 
 def completion(text: str, num_tokens: int = 3, stop_reason: Any = "stop") -> Completion:
-    return Completion((1,) * num_tokens, (0.0,) * num_tokens, text, stop_reason)
+    return Completion.of((1,) * num_tokens, (0.0,) * num_tokens, text, stop_reason)
 
 
 def test_a_row_holds_the_problem_the_completion_and_its_grades():

@@ -21,7 +21,7 @@ CASES = [
 
 def test_three_scores_and_an_outcome():
     with Grader() as grader:
-        completions = [Completion((), (), text, reason) for text, reason, *_ in CASES]  # type: ignore[arg-type]
+        completions = [Completion.of((), (), text, reason) for text, reason, *_ in CASES]  # type: ignore[arg-type]
         scored = score(completions, [case[2] for case in CASES], grader)
     keys = ("answer", "outcome", "strict", "symbolic", "numeric")
     assert [tuple(row[key] for key in keys) for row in scored] == [tuple(case[3:]) for case in CASES]

@@ -139,7 +139,7 @@ def test_solved_problems_are_rewarded_by_the_share_of_agreeing_answers():
     def solve(group, statements):
         asked.extend(statements)
         answers = {JARS: ("55", "55.0", "12", "I do not know"), SALE: ("55",) * 4, AREA: ("0",) * 4}
-        return [tuple(Completion((1,), (-0.5,), text, "stop") for text in answers[each]) for each in statements]
+        return [tuple(Completion.of((1,), (-0.5,), text, "stop") for text in answers[each]) for each in statements]
 
     context = reward_context(solver={"target_rate": 0.5}, solve=solve)
     group = writing_group(written(JARS), MALFORMED, written(SALE), written(AREA))
@@ -163,7 +163,7 @@ def test_the_stated_answer_is_the_most_common_one(answers, rate):
 
 
 def test_levels_may_have_solve_rates_of_their_own():
-    half_right = tuple(Completion((1,), (-0.5,), text, "stop") for text in ("55", "12"))
+    half_right = tuple(Completion.of((1,), (-0.5,), text, "stop") for text in ("55", "12"))
     context = reward_context(
         solver={"target_rate": 0.5, "target_rates": {"1": 0.25}}, solve=lambda _, statements: [half_right]
     )

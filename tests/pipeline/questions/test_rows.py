@@ -22,7 +22,7 @@ TASK = Problem(
 
 
 def completion(text: str, stop_reason="stop") -> Completion:
-    return Completion((1, 2), (-0.5, -0.5), text, stop_reason)
+    return Completion.of((1, 2), (-0.5, -0.5), text, stop_reason)
 
 
 def test_a_row_says_what_was_asked_for_and_what_was_written():

@@ -111,7 +111,7 @@ def scorer(settings: Config) -> Scorer:
 
 
 def group(*texts: str) -> RolloutGroup:
-    completions = tuple(Completion((1,), (-0.5,), text, "stop") for text in texts)
+    completions = tuple(Completion.of((1,), (-0.5,), text, "stop") for text in texts)
     return RolloutGroup(Problem("p", ({"role": "user", "content": "?"},), "1"), (1,), completions, WeightId(0, 0))
 
 

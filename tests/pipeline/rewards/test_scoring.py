@@ -15,7 +15,7 @@ DEFAULT_TERMS = RewardConfig().functions
 
 def make_group(*texts: str, gold: str = "72") -> RolloutGroup:
     problem = Problem(id="p0", prompt=({"role": "user", "content": "How many?"},), gold=gold)
-    completions = tuple(Completion((1, 2), (-0.5, -0.5), text, "stop") for text in texts)
+    completions = tuple(Completion.of((1, 2), (-0.5, -0.5), text, "stop") for text in texts)
     return RolloutGroup(problem, (1,), completions, WeightId(0, 0))
 
 

@@ -1,6 +1,12 @@
 import pytest
 
-from pipeline.training.rollout_metrics import rollout_metrics, sample_rows, ungraded_rows
+from pipeline.training.rollout_metrics import (
+    RolloutSummary,
+    chosen_ungraded,
+    combined_metrics,
+    sample_rows,
+    ungraded_rows,
+)
 from pipeline.types import Completion, Problem, RewardBreakdown, RolloutGroup, WeightId
 
 
@@ -15,7 +21,7 @@ def group(id: str, *rollouts: tuple) -> RolloutGroup:
     return RolloutGroup(
         problem=problem(id),
         prompt_token_ids=(1, 2),
-        completions=tuple(Completion((3,) * n, (-0.5,) * n, f"{id}{n}", stop) for n, stop, *_ in rollouts),
+        completions=tuple(Completion.of((3,) * n, (-0.5,) * n, f"{id}{n}", stop) for n, stop, *_ in rollouts),
         weight_id=WeightId(1, 4),
         rewards=tuple(
             RewardBreakdown(right + 0.5 * form, {"correctness": right, "format": form}, outcome)
@@ -32,10 +38,18 @@ GROUPS = [
 ]
 
 
-def test_rollout_metrics_by_hand():
+def metrics_of(replayed: list[bool], num_workers: int = 1) -> dict[str, float]:
+    """Metrics of a step that learns at version 5 from what version 4 wrote."""
+    size = len(GROUPS) // num_workers
+    parts = [slice(start, start + size) for start in range(0, len(GROUPS), size)]
+    return combined_metrics([RolloutSummary.of(GROUPS[part], replayed[part]) for part in parts], 5)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 4])
+def test_rollout_metrics_by_hand(num_workers):
     # Totals 1.5, 0; 0.5, 0.5; 1.5, 0; 1.5, 1.5: sum 7, squares 4 x 2.25 + 2 x 0.25 = 9.5.
     variance = 9.5 / 8 - (7 / 8) ** 2
-    assert rollout_metrics(GROUPS, [False] * 4) == pytest.approx(
+    assert metrics_of([False] * 4, num_workers) == pytest.approx(
         {
             "reward_mean": 0.875,
             "reward_std": variance**0.5,
@@ -50,15 +64,19 @@ def test_rollout_metrics_by_hand():
             "completion_length_mean": 4.0,  # 32 / 8
             "completion_length_max": 8,
             "truncated_frac": 0.125,
+            "num_rollout_tokens": 32,
+            "policy_version": 4,
+            "staleness": 1,
+            "staleness_mean": 1.0,
         }
     )
 
 
 def test_rewards_of_new_and_of_replayed_problems_are_told_apart():
-    apart = rollout_metrics(GROUPS, [False, True, True, False])
+    apart = metrics_of([False, True, True, False], 2)
     # a and d: 1.5, 0, 1.5, 1.5; b and c: 0.5, 0.5, 1.5, 0
     assert [apart[name] for name in ("num_replayed", "reward_mean_new", "reward_mean_replayed")] == [2, 1.125, 0.625]
-    assert "reward_mean_new" not in rollout_metrics(GROUPS, [True] * 4)
+    assert "reward_mean_new" not in metrics_of([True] * 4, 2)
 
 
 def test_sample_rows_pair_completions_with_their_rewards():
@@ -83,7 +101,7 @@ def test_sample_rows_pair_completions_with_their_rewards():
 def test_ungraded_rows_take_outcomes_in_turn_and_a_problem_once():
     late, bad = (1, "stop", 0.0, 0.0, "timeout"), (2, "stop", 0.0, 0.0, "bad_gold")
     groups = [group("a", bad, bad), group("b", bad, bad), group("c", bad), group("d", late, late), group("e", bad)]
-    rows = ungraded_rows([*groups, *GROUPS[3:]], step=10, stage="rl")
+    rows = chosen_ungraded(ungraded_rows([*groups, *GROUPS[3:]], step=10, stage="rl"))
     assert [row["completion"] for row in rows] == ["d1", "a2", "b2", "c2"]  # id and number of tokens
     assert rows[0] == sample_rows(groups, 10, "rl")[5]
     assert ungraded_rows(GROUPS[3:], 10, "rl") == []
