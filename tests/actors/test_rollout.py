@@ -23,8 +23,8 @@ REQUESTS = [PromptRequest((1, 2), (10, 11)), PromptRequest((3,), (12,))]
 
 
 class StubEngine:
-    """Stands for vLLM's LLM and for its engine. It completes every prompt with its first token, in one step. ``failure``
-    is raised, and ``lost`` answers are left out."""
+    """Stands for vLLM's LLM and for its engine. It completes every prompt with its first token, in one step.
+    ``failure`` is raised, and ``lost`` answers are left out."""
 
     failure: Exception | None = None
     lost = 0

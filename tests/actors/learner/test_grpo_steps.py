@@ -57,6 +57,8 @@ class FakeSession:
 
 def run(monkeypatch: pytest.MonkeyPatch, session: FakeSession, recorded: dict[str, float] | None = None) -> None:
     monkeypatch.setattr(grpo_loop, "LearnerSession", lambda setup: session)
+    rollouts = SimpleNamespace(groups=[])
+    monkeypatch.setattr(grpo_loop, "WorkAhead", lambda session: SimpleNamespace(take=lambda step: rollouts))
     monkeypatch.setattr(grpo_loop, "learn_groups", lambda *_: {})
     monkeypatch.setattr(grpo_loop, "_record_groups", lambda *_: dict(recorded or {"reward_mean": 0.0}))
     grpo_loop.grpo_loop(None)  # type: ignore[arg-type]
