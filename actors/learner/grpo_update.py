@@ -132,7 +132,9 @@ def _prepare(session: LearnerSession, groups: Sequence[RolloutGroup]) -> _Rollou
     num_completions, num_tokens = session.ranks.sum([sum(counted_rows), own_tokens])
     kept = counted & (advantages != 0) if settings.beta == 0 else counted
     rows = kept.flatten().nonzero().flatten().tolist()
-    sequences = [TokenSequence(completions[r][0].prompt_token_ids, completions[r][1].token_ids) for r in rows]
+    sequences = [
+        TokenSequence(completions[r][0].prompt_token_ids, tuple(completions[r][1].token_ids.tolist())) for r in rows
+    ]
     return _RolloutBatch(
         micro_batches=micro_batches(sequences, session.config.learner.tokens_per_micro_batch, session.device),
         advantages=advantages.flatten()[rows].to(session.device),

@@ -21,12 +21,16 @@ from tests.support.recipes import REWARDS
 class SeededWriter:
     """Writes four letters per completion, which follow from its seed."""
 
+    def __init__(self, store: LocalStore) -> None:
+        self._store = store
+
     def sync(self, weight_id: WeightId) -> None: ...
 
     def complete(self, chunk: Chunk, index: int) -> Answer:
         completions = tuple(self._write(seed) for seed in chunk.requests[index].seeds)
-        assert chunk.weight_id is not None
-        return Answer(completions, chunk.weight_id, EngineRecord("engine", index, None, chunk.weight_id.step))
+        assert self._store.held is not None
+        weight_id, weights = self._store.held
+        return Answer(completions, weight_id, EngineRecord("engine", index, weights.checksum, weight_id.step))
 
     def _write(self, seed: int) -> Completion:
         tokens = tuple(33 + (seed >> shift) % 90 for shift in (0, 7, 14, 21))
@@ -40,7 +44,8 @@ def actors() -> Iterator[ActorHandles]:
             {"stages": [{"name": "rl", "kind": "grpo"}], "reward": {"functions": REWARDS, "num_children": 1}}
         )
     )
-    yield ActorHandles((LocalHandle(SeededWriter()),), (LocalHandle(grader),), LocalHandle(LocalStore()))
+    store = LocalStore()
+    yield ActorHandles((LocalHandle(SeededWriter(store)),), (LocalHandle(grader),), LocalHandle(store))
     grader.close()
 
 
