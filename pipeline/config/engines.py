@@ -43,8 +43,8 @@ class EngineConfig(StrictModel):
     batching: Literal["continuous", "fixed"] | None = None
     """``continuous``: an engine takes up prompts as it gets room for them. ``fixed``: it takes up a chunk of prompts,
     and no other before all of the chunk is written. What shares a batch changes the last bits of a result, so only
-    fixed chunks give the same completions again. None: continuous on GPUs and with ``max_staleness``, otherwise fixed.
-    """
+    fixed chunks give the same completions again. None: fixed on CPUs without ``max_staleness``, and wherever
+    ``prompts_per_chunk`` is set; otherwise continuous."""
     exact_seeds: bool | None = None
     """Every completion has a sampling seed of its own, so that it can be repeated. On a GPU vLLM samples more slowly
     with them. None: with fixed batching."""
@@ -79,7 +79,9 @@ class RolloutConfig(EngineConfig):
 
     @property
     def is_fixed(self) -> bool:
-        return super().is_fixed and not (self.batching is None and self.max_staleness)
+        if self.batching is None and self.prompts_per_chunk is None and self.max_staleness:
+            return False
+        return super().is_fixed or (self.batching is None and self.prompts_per_chunk is not None)
 
     @model_validator(mode="after")
     def _settings_that_act(self) -> "RolloutConfig":
