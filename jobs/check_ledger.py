@@ -23,12 +23,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         if not run_dir.is_dir():
             raise CheckpointError(f"run directory must exist, got {run_dir}. Runs are under output/experiments/.")
-        report = check_ledger(run_dir)
-    if report is None:
-        print("no ledger: the run has no GRPO steps, or an earlier version made them")
-        return 0
-    print(*report.violations, report, *report.notes, sep="\n")
-    return 1 if report.violations else 0
+        stages = sorted(run_dir.glob("stages/*/"))  # of a search
+        reports = {path.name: check_ledger(path) for path in stages or [run_dir]}
+    for name, report in reports.items():
+        if stages:
+            print(f"stage {name}:")
+        if report is None:
+            print("no ledger: there are no GRPO steps, or an earlier version made them")
+        else:
+            print(*report.violations, report, *report.notes, sep="\n")
+    return int(any(report and report.violations for report in reports.values()))
 
 
 if __name__ == "__main__":

@@ -41,6 +41,9 @@ class RolloutConfig(StrictModel):
     prompts_per_chunk: int = Field(4, ge=1)
     """Prompts that go to an engine together and are never mixed with others. The rest of a batch changes the last bits
     of a result, so fixed chunks make completions independent of the number of engines."""
+    replay: str | None = None
+    """The directory of a run that recorded its rollouts, as an absolute path. GRPO steps learn from these again instead
+    of asking engines and graders, and end with the same weights. docs/run_directory.md."""
 
 
 def check_shards(rollout: RolloutConfig) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.errors import CheckpointError
 from pipeline.runs.ledger import REPLACED, USED, USES, LedgerRow, read_ledger
 from pipeline.runs.metrics_log import read_metrics
+from pipeline.runs.notices import notify
 from pipeline.runs.records import Row, number, read_config, stage_settings
 
 TOLERANCE = 1e-6
@@ -78,6 +79,16 @@ def check_ledger(run_dir: str | Path) -> LedgerReport | None:
         notes.append(f"{len(grpo) - len(recorded)} GRPO steps have no ledger: an earlier version made them")
     uses = Counter(row.use for row in finished)
     return LedgerReport(find_violations(rows, recorded, config, last_step), dict(uses), len(recorded), notes)
+
+
+def announce_ledger(run_dir: str | Path) -> int:
+    """At the end of a run or a stage: a notice on the console if its ledger proves something wrong. Returns the number
+    of violations."""
+    report = check_ledger(run_dir)
+    if report is None or not report.violations:
+        return 0
+    notify(f"{report}. The first: {report.violations[0]}. All of them: python jobs/check_ledger.py {run_dir}")
+    return len(report.violations)
 
 
 def find_violations(rows: Rows, metrics: Mapping[int, Row], config: Row, last_step: int) -> list[str]:
