@@ -7,10 +7,10 @@ import pytest
 
 from pipeline.errors import CheckpointError
 from pipeline.report import write_report
-from tests.support.pages import Page, fingerprint
-from tests.support.plots import small_plots
 from tests.support.ledgers import good_metrics, good_rows
 from tests.support.ledgers import write_run as write_ledger_run
+from tests.support.pages import Page, fingerprint
+from tests.support.plots import small_plots
 from tests.support.runs import HOSTILE, make_run
 
 
@@ -113,4 +113,4 @@ def test_the_ledger_is_in_the_report_and_its_violations_in_the_summary(tmp_path,
     )
     write_ledger_run(tmp_path / "bad", good_rows()[1:], good_metrics())
     assert "stage rl, step 1, position 0: must be used once" in write_report(tmp_path / "bad").read_text()
-    assert json.loads((tmp_path / "bad" / "summary.json").read_text())["ledger"]["num_violations"] == 2
+    assert json.loads((tmp_path / "bad" / "summary.json").read_text())["ledger"]["num_violations"] == 3

@@ -61,7 +61,7 @@ def test_other_files_and_missing_steps_are_refused(tmp_path):
     now = config(rollout={"replay": str(recorded(tmp_path / "a", steps=3, recorded_steps=1))})
     with pytest.raises(CheckpointError, match=r"model file a: was 1, is 2\n.*2 of 3 steps are not recorded.* is 2"):
         check_replay(now, Inputs({"files": {"a": "2"}}, {"train": {}, "eval": {}}))
-    with pytest.raises(ConfigError, match="rollout.replay must be an absolute path, got somewhere"):
+    with pytest.raises(ConfigError, match=r"rollout\.replay must be an absolute path, got somewhere"):
         config(rollout={"replay": "somewhere"})
 
 
