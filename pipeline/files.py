@@ -60,11 +60,17 @@ def write_parquet(path: Path, rows: Sequence[Any], columns: dict[str, Any]) -> N
         columns: name -> pyarrow's type.
     """
     import pyarrow as pa
+
+    write_table(path, pa.Table.from_pylist(list(rows), schema=pa.schema(columns.items())))
+
+
+def write_table(path: Path, table: Any) -> None:
+    """Write pyarrow's table as parquet, likewise."""
     import pyarrow.parquet as pq
 
     hidden = hidden_name(path)
     try:
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=pa.schema(columns.items())), hidden)
+        pq.write_table(table, hidden)
         hidden.replace(path)
     finally:
         hidden.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from pipeline.reports import page
 from pipeline.reports.plots import draw_all
 from pipeline.reports.run_page import run_page
 from pipeline.reports.run_summary import summarize_run
+from pipeline.runs.ledger_check import check_ledger
 from pipeline.runs.metrics_log import read_metrics
 from pipeline.runs.records import Row, read_config, read_data_counts, read_evaluations, read_memory
 
@@ -58,6 +59,8 @@ def _write_run_report(run_dir: Path, output_dir: Path, chain: ChainResult | None
     audit = audit_run(run_dir)
     summary = summarize_run(run_dir.resolve().name, rows, evaluations, config)
     summary["data"], summary["memory"] = read_data_counts(run_dir), read_memory(run_dir)
+    if ledger := check_ledger(run_dir):
+        summary["ledger"] = ledger.summary() | {"verdict": str(ledger)}
     if chain:
         summary["curriculum"] = summarize_chain(chain, with_metrics=True)
     if audit:

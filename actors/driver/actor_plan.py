@@ -42,7 +42,8 @@ def frozen_models(config: Config) -> list[str]:
 
 def _scores(config: Config) -> bool:
     """True if completions get rewards in some stage or evaluation."""
-    samples = any(stage.kind == "grpo" or stage.write for stage in config.stages)
+    is_replayed = config.rollout.replay is not None
+    samples = any((stage.kind == "grpo" and not is_replayed) or stage.write for stage in config.stages)
     return samples or (config.data.write is not None and config.eval.problems_per_level > 0)
 
 

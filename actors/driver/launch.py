@@ -22,9 +22,11 @@ from pipeline.runs.background import in_background
 from pipeline.runs.directory import RunDirectory, make_directory
 from pipeline.runs.eta import PlannedStage
 from pipeline.runs.inputs import Inputs
+from pipeline.runs.ledger_check import announce_ledger
 from pipeline.runs.logs import log_to_file
 from pipeline.runs.notices import notices_shown
 from pipeline.runs.progress import follow_progress
+from pipeline.runs.replay import announce_replay, check_replay
 from pipeline.training.schedules import eval_steps
 
 
@@ -46,6 +48,7 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
     if run_directory:
         left = chain.stages[count_done(chain.stages, run_directory) :]
         check_resumed(run_directory, plan.config, inputs, [stage.spec for stage in left])
+    check_replay(plan.config, inputs)
     check_plan(plan, resolve_model(plan.config.model))
     with ExitStack() as held:
         with connected_ray():
@@ -57,6 +60,8 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
             with notices_shown(run_directory.path), progress:
                 if num_done < len(chain.stages):
                     _train(plan, chain, num_done, run_directory)
+        announce_ledger(run_directory.path)
+        announce_replay(plan.config, run_directory.path)
         write_report(run_directory.path)
     return run_directory
 

@@ -40,6 +40,7 @@ from pipeline.report import write_report
 from pipeline.runs.checkpoints import read_progress
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.inputs import Inputs
+from pipeline.runs.ledger_check import announce_ledger
 from pipeline.runs.logs import log_to_file
 from pipeline.runs.notices import notices_shown
 
@@ -238,6 +239,7 @@ def run_stage(settings: dict[str, Any], shared: SharedByTrials) -> None:
         "ended": time.time(),
         "started_from": progress.started_from,
         "ended_with": progress.ended_with,
+        "num_ledger_violations": announce_ledger(run.path),
     }
     write_marker(shared.run_path / "results", key, result)
     link_results(shared.run_path, shared.chains.values())

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -12,8 +13,10 @@ from pipeline.curriculum.examples import StageExamples
 from pipeline.files import append_jsonl, sync, write_json, write_jsonl
 from pipeline.runs.checkpoints import Progress
 from pipeline.runs.directory import RunDirectory
+from pipeline.runs.ledger import LedgerRow, LedgerWriter
 from pipeline.runs.metrics_log import MetricsWriter, truncate_ungraded, ungraded_path
 from pipeline.runs.notices import notify
+from pipeline.runs.rollout_record import sync_rollouts, truncate_rollouts
 from pipeline.training.rollout_metrics import chosen_ungraded
 from pipeline.training.spectral import SpectralReport
 
@@ -31,6 +34,11 @@ class StepRecorder:
         self._works_ahead = setup.config.rollout.max_staleness > 0
         truncate_ungraded(run.path, progress.step)
         self._metrics = MetricsWriter(run.path, setup.config.tracking, progress.step)
+        self._ledger = LedgerWriter(run.path, progress.step)
+        truncate_rollouts(run.path, progress.step)
+        self._synced_step = progress.step
+        self._uses: Counter[str] = Counter()
+        """Groups of this step, by what became of them."""
         self._gauges = Gauges(run.path.name)
         self._has_warned = False
 
@@ -67,6 +75,9 @@ class StepRecorder:
         if rollout_tokens is not None:
             # Engines that work ahead write while the learner does not wait for them.
             row["rollout_tokens_per_s"] = rollout_tokens / seconds["step_s" if self._works_ahead else "rollout_s"]
+        if self._uses:
+            row |= {"num_groups": self._uses.total(), "num_groups_trained": self._uses["trained"]}
+            self._uses.clear()
         self._metrics.write(row)
         self._gauges.set(row)
         self._warn_of_rounding(row.get("visible_update_frac", 1.0))
@@ -89,6 +100,11 @@ class StepRecorder:
         if chosen := chosen_ungraded(rows):
             append_jsonl(ungraded_path(self._run.path), chosen)
 
+    def ledger(self, rows: Sequence[LedgerRow]) -> None:
+        """Record what became of rollout groups, of all workers, before the row of metrics of their step."""
+        self._ledger.write(rows)
+        self._uses.update(row.use for row in rows if row.use != "stage_ended")
+
     def spectra(self, report: SpectralReport, step: int) -> None:
         """Record the singular values of every adapter before and after a refactoring."""
         self._run.record_spectra(step, asdict(report))
@@ -105,6 +121,8 @@ class StepRecorder:
     def sync(self) -> None:
         """Wait until everything recorded so far is on the disk: the next checkpoint counts on it."""
         self._metrics.sync()
+        self._ledger.sync()
+        self._synced_step = sync_rollouts(self._run.path, self._synced_step)
         if (ungraded := ungraded_path(self._run.path)).exists():
             sync(ungraded)
         for directory in (self._run.metrics, self._run.samples, self._run.evals):

@@ -76,6 +76,9 @@ class RolloutConfig(EngineConfig):
     in_flight_updates: bool = False
     """With ``max_staleness``, engines load new weights while completions are being written, instead of finishing those
     first."""
+    replay: str | None = None
+    """The directory of a run that recorded its rollouts, as an absolute path. GRPO steps learn from these again instead
+    of asking engines and graders, and end with the same weights. docs/run_directory.md."""
 
     @property
     def is_fixed(self) -> bool:

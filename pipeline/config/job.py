@@ -1,6 +1,7 @@
 """The configuration of a training job: all sections, and the checks that involve more than one of them."""
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
@@ -74,6 +75,7 @@ class Config(StrictModel):
         self._check_stage_settings()
         _check_model(self.model, self.trainer, self.learner)
         check_shards(self.rollout)
+        _check_replay(self.rollout, self.search)
         _check_tracking(self.tracking)
         _check_writing(self)
         _check_memory(self)
@@ -92,6 +94,11 @@ class Config(StrictModel):
     def reward_wait_s(self) -> float:
         """Seconds that learners wait for a grader, which may wait for a solver's engine itself."""
         return self.limits.reward_s + (self.limits.engine_s if self.questions.solver else 0.0)
+
+    @property
+    def records_rollouts(self) -> bool:
+        """What GRPO steps learn from is stored."""
+        return self.output.record_rollouts
 
     def batch_size(self, settings: SFTConfig | GRPOConfig) -> int:
         """Examples per optimizer step, or prompts per step, over all learner workers."""
@@ -169,6 +176,13 @@ def _check_rollouts(settings: GRPOConfig, rollout: RolloutConfig, num_learners: 
             f"rollout.top_p must be 1 and rollout.top_k 0 for grpo, got {rollout.top_p:g} and {rollout.top_k}: the "
             "learner's log-probabilities are over the whole vocabulary, so ratios would be wrong"
         )
+
+
+def _check_replay(rollout: RolloutConfig, search: SearchConfig | None) -> None:
+    if rollout.replay is not None and not PurePath(rollout.replay).is_absolute():
+        raise ValueError(f"rollout.replay must be an absolute path, got {rollout.replay}: learners run elsewhere")
+    if rollout.replay is not None and search is not None:
+        raise ValueError(f"rollout.replay must be null in a search, got {rollout.replay}: each stage samples its own")
 
 
 def _check_writing(config: Config) -> None:

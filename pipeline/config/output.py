@@ -25,6 +25,8 @@ class OutputConfig(StrictModel):
     """The directory for run directories. For a submitted job it must be an absolute path."""
     samples_every_steps: int = Field(10, ge=1)
     """Steps between two files of completions in samples/."""
+    record_rollouts: bool = False
+    """Store in rollouts/ what every GRPO step learned from, so that ``rollout.replay`` can learn from it again."""
     save_final_model: bool = True
     """Save final_model/, adapters merged, after the last stage."""
 

@@ -27,15 +27,14 @@ _SETTINGS: dict[Rule, dict[str, str]] = {
         "memory_sft": _SFT_FREE,
         "router": _SFT_FREE,
         "rollout": "num_workers num_cpus num_gpus memory_gib num_threads tensor_parallel_size gpu_memory_utilization "
-        "kv_cache_gib enforce_eager max_num_seqs batching exact_seeds prompts_per_chunk max_staleness "
-        "in_flight_updates",
+        "kv_cache_gib enforce_eager max_num_seqs batching exact_seeds prompts_per_chunk in_flight_updates replay",
         "reward": "timeout_s num_children memory_limit_mib num_workers num_cpus memory_gib",
         "learner": "num_cpus num_gpus memory_gib num_threads tokens_per_micro_batch shard_optimizer max_failures "
         "release_memory_above_frac",
         "eval": "problems_per_level problems_per_level_at_end max_completion_length total_eval_times every_steps "
         "early_stopping_patience load_best_model_at_end",
         "checkpoint": "every_steps every_minutes keep_last",
-        "output": "root samples_every_steps save_final_model",
+        "output": "root samples_every_steps record_rollouts save_final_model",
         "tracking": "backends online project run_name mlflow_uri",
         "limits": "placement_s engine_s reward_s collective_s store_s",
         "memory": "recompute_cache",
@@ -64,7 +63,7 @@ _SETTINGS: dict[Rule, dict[str, str]] = {
         "diversity_loss_coef counterfactual_frac prompt_cache_gib router_path fusion_path",
         "grpo": "batch_size num_generations mu epsilon epsilon_high beta normalize_std loss_aggregation "
         "drop_zero_variance_groups mask_ungraded mask_truncated",
-        "rollout": "temperature top_p top_k max_prompt_length max_completion_length",
+        "rollout": "temperature top_p top_k max_prompt_length max_completion_length max_staleness",
         "reward": "functions normalize",
         "reward.zscore": "history warmup std_floor clip",
         "eval": "at_start metric_for_best_model greater_is_better",
@@ -135,6 +134,35 @@ def refusals(
         if reason is not None:
             found[f"{change}{reason}"] = None
     return list(found)
+
+
+def replay_refusals(before: Config, now: Config) -> list[str]:
+    """One line for each change that keeps a run from repeating another one from its rollouts, to the last bit."""
+    found = [change for change in changes(before, now) if not _leaves_learning(change)]
+    return [str(change) for change in found]
+
+
+def _leaves_learning(change: Change) -> bool:
+    section, _, name = change.setting.partition(".")
+    if section in ("rollout", "reward"):
+        return change.rule == "free"
+    return (
+        change.rule == "content"
+        or section in ("output", "tracking", "checkpoint", "limits", "search")
+        or (section == "learner" and name in _LEARNERS_ROOM)
+        or (section == "eval" and name in _EVALUATION)
+    )
+
+
+_LEARNERS_ROOM = ("num_cpus", "memory_gib", "max_failures", "release_memory_above_frac")
+_EVALUATION = (
+    "at_start",
+    "problems_per_level",
+    "problems_per_level_at_end",
+    "max_completion_length",
+    "total_eval_times",
+    "every_steps",
+)
 
 
 def _refusal(

@@ -25,6 +25,7 @@ _ENGINE_RESOURCES = {
     "gpu_memory_utilization",
     "kv_cache_gib",
     "enforce_eager",
+    "replay",
 }
 """Settings of ``rollout`` that do not change the result."""
 

@@ -86,6 +86,7 @@ def _stage_counts(results: CurriculumResults) -> dict[str, Any]:
         "num_different": len(uses),
         "num_shared": sum(count > 1 for count in uses.values()),
         "num_trained": sum(key in results.markers for key in uses),
+        "num_ledger_violations": round(sum(number(marker, "num_ledger_violations") or 0 for marker in markers)),
         "total_s": sum(stage_seconds(marker) or 0.0 for marker in markers),
         "wall_time_s": max(times) - min(times) if times else 0.0,
     }

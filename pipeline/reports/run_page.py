@@ -37,6 +37,7 @@ def run_page(
         "Time": _time(summary),
         "Memory of the first learner": _memory(summary["memory"]),
         "Verifier outcomes": _outcomes(summary),
+        "Ledger of rollout groups": _ledger(summary.get("ledger")),
         "Completions that could not be graded": ungraded_completions(run_dir),
         "Reward-hacking audit": audit,
         "The same problems, before and after each stage": before_and_after(run_dir, [e["name"] for e in evaluations]),
@@ -63,6 +64,12 @@ def _headline(summary: Row, config: Row) -> str:
 def _data(stages: dict[str, Row]) -> str:
     lines = [(stage, *(f"{counts[key]:,}" for key in _DATA_COLUMNS)) for stage, counts in stages.items()]
     return page.table(["stage", *_DATA_COLUMNS.values()], lines) if lines else ""
+
+
+def _ledger(ledger: Row | None) -> str:
+    if ledger is None:
+        return page.note("no ledger")
+    return f"<p>{page.text(ledger['verdict'])}</p>" + "".join(map(page.note, ledger["violations"] + ledger["notes"]))
 
 
 def _time(summary: Row) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.reports import page
 from pipeline.reports.accuracy import accuracy_change, with_intervals
 from pipeline.reports.plots import STEP_PARTS
-from pipeline.runs.records import Row, number
+from pipeline.runs.records import Row, number, stage_settings
 
 
 def summarize_run(name: str, rows: list[Row], evaluations: list[Row], config: Row) -> dict[str, Any]:
@@ -94,7 +94,6 @@ def _outcomes(grpo: list[Row], config: Row) -> Row:
 
 
 def _completions_per_step(stage: str | None, config: Row) -> int | None:
-    own: Row = next((s.get("settings", {}) for s in config.get("stages", []) if s.get("name") == stage), {})
-    settings = {**config.get("grpo", {}), **own}
+    settings = stage_settings(config, "grpo", str(stage))
     size, generations = settings.get("batch_size"), settings.get("num_generations")
     return size * generations if size and generations else None

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from pipeline.data.selection import natural_order
 from pipeline.errors import CheckpointError
+from pipeline.files import safe_name
 
 Row = dict[str, Any]
 """One JSON object."""
@@ -71,6 +72,22 @@ def read_config(run_dir: str | Path) -> Row:
         CheckpointError: the file is not JSON.
     """
     return cast(Row, _read_json(Path(run_dir) / "experiment_config.json"))
+
+
+def stage_settings(config: Row, kind: str, stage: str) -> Row:
+    """The settings of a stage in a run's recorded settings, the stage's own applied.
+
+    Args:
+        stage: its name as in metrics.jsonl: a configured stage with ``each_level`` stands for one of every level.
+    """
+    stages: list[Row] = [each for each in config.get("stages", []) if _names(each, stage)]
+    own = max(stages, key=lambda each: len(str(each.get("name"))), default={})
+    return {**config.get(kind, {}), **own.get("settings", {})}
+
+
+def _names(configured: Row, stage: str) -> bool:
+    name = str(configured.get("name"))
+    return name == stage or bool(configured.get("each_level") and stage.startswith(safe_name(f"{name}_")))
 
 
 def read_data_counts(run_dir: str | Path) -> dict[str, Row]:

@@ -7,6 +7,8 @@ import pytest
 
 from pipeline.errors import CheckpointError
 from pipeline.report import write_report
+from tests.support.ledgers import good_metrics, good_rows
+from tests.support.ledgers import write_run as write_ledger_run
 from tests.support.pages import Page, fingerprint
 from tests.support.plots import small_plots
 from tests.support.runs import HOSTILE, make_run
@@ -100,3 +102,15 @@ def test_the_memory_of_every_point_is_shown(tmp_path, without_plots):
         tag = "th" if cells[0] == "stage" else "td"
         row = "".join(f"<{tag}>{cell}</{tag}>" for cell in cells)
         assert row in table
+
+
+def test_the_ledger_is_in_the_report_and_its_violations_in_the_summary(tmp_path, without_plots):
+    run_dir = make_run(tmp_path / "run", sft_steps=2, grpo_steps=0, num_evals=1)
+    assert "no ledger" in write_report(run_dir).read_text()
+    write_ledger_run(tmp_path / "good", good_rows(), good_metrics())
+    assert (
+        "8 groups of 4 steps (7 trained, 1 truncated), all accounted for" in write_report(tmp_path / "good").read_text()
+    )
+    write_ledger_run(tmp_path / "bad", good_rows()[1:], good_metrics())
+    assert "stage rl, step 1, position 0: must be used once" in write_report(tmp_path / "bad").read_text()
+    assert json.loads((tmp_path / "bad" / "summary.json").read_text())["ledger"]["num_violations"] == 3

@@ -144,6 +144,8 @@ def test_graders_are_for_sampling_and_engines_for_sampling_or_evaluation():
     rl = make(stages=[{"name": "rl", "kind": "grpo"}], eval={"problems_per_level": 0})
     assert counts(rl) == {"learner": 1, "rollout": 1, "frozen": 0, "reward": 1, "weight store": 1}
     assert needed_resources(plan_actors(rl)) == {"CPU": 0.75 + 0.5 + 0.25, "GPU": 0, "memory": 7 * 2**30}
+    again = make(stages=[{"name": "rl", "kind": "grpo"}], eval={"problems_per_level": 0}, rollout={"replay": "/a"})
+    assert counts(again)["rollout"] == counts(again)["reward"] == 0
 
 
 @pytest.mark.parametrize(

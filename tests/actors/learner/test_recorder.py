@@ -16,7 +16,9 @@ from pipeline.models.policy import load_trainable
 from pipeline.runs.checkpoints import Progress, load_checkpoint
 from pipeline.runs.clock import PhaseClock
 from pipeline.runs.directory import RunDirectory
+from pipeline.runs.ledger import ledger_rows, read_ledger
 from pipeline.runs.metrics_log import read_metrics
+from pipeline.runs.rollout_record import recorded_steps, write_rollouts
 from pipeline.training.rollout_metrics import sample_rows, ungraded_rows
 from pipeline.types import Completion, Problem, RewardBreakdown, RolloutGroup, WeightId
 from tests.support.models import tiny_llama, tiny_tokenizer
@@ -68,6 +70,24 @@ def test_a_row_holds_the_metrics_rates_and_seconds_of_a_step(tmp_path, gauges):
         **SECONDS,
     }
     assert [shown["loss"] for shown in gauges] == [0.5]
+
+
+def test_a_row_counts_the_groups_of_its_step_in_the_ledger_which_is_cut_back_with_it(tmp_path, gauges):
+    _, run = given = make_run(tmp_path)
+    record = make_recorder(*given)
+    for step in (1, 2, 3):
+        record.ledger(ledger_rows([group()], ["refilled"], "rl", step, step - 1))
+        record.ledger(ledger_rows([group(), group()], ["trained", "no_variance"], "rl", step, step - 1))
+        record.step(Progress("rl", step, step), {"learner_tokens": 1}, dict(SECONDS))
+        write_rollouts(run.path, [group()], "rl", step)
+    record.ledger(ledger_rows([group()], ["stage_ended"], "rl", 3, 3))
+    record.sync()
+    record.close()
+    assert [(row["num_groups"], row["num_groups_trained"]) for row in read_metrics(run.path)] == [(3, 1)] * 3
+    assert len(read_ledger(run.path)) == 10
+    make_recorder(*given, step=2).close()
+    assert [row.step for row in read_ledger(run.path)] == [1, 1, 1, 2, 2, 2]
+    assert recorded_steps(run.path) == [1, 2]
 
 
 def test_an_update_that_rounding_hides_is_said_once_on_the_console(tmp_path, gauges, capsys):

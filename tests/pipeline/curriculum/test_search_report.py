@@ -46,6 +46,7 @@ def test_the_summary_of_a_search(search):
     assert summary["kind"] == "search" and summary["num_chains"] == {"finished": 6}
     # 2 seeds x (2 + 2 + 1) stages, two of them in two chains; each takes 60 s, the second ones start at 60
     stages = {"num_in_chains": 10, "num_different": 8, "num_shared": 2, "num_trained": 8}
+    stages["num_ledger_violations"] = 0
     assert summary["stages"] == {**stages, "total_s": 480.0, "wall_time_s": 120.0}
     first = summary["tagged"]["settings"][0]
     assert first["setting"] == "replay_ratio=0.0" and first["forgetting"]["mean"] == pytest.approx(0.25)

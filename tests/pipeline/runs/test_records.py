@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.errors import CheckpointError
 from pipeline.files import write_jsonl
 from pipeline.runs.checkpoints import WRITTEN, read_written
-from pipeline.runs.records import number, read_config, read_evaluations, read_jsonl
+from pipeline.runs.records import number, read_config, read_evaluations, read_jsonl, stage_settings
 from tests.support.runs import make_run
 
 
@@ -45,6 +45,15 @@ def test_a_broken_configuration_is_named(tmp_path):
     (tmp_path / "experiment_config.json").write_text('{"seed": ')
     with pytest.raises(CheckpointError, match=r"experiment_config\.json must be JSON"):
         read_config(tmp_path)
+
+
+def test_settings_of_a_stage_are_its_own_over_those_of_its_kind():
+    stages = [{"name": "a", "settings": {"mu": 2}}, {"name": "a_b", "each_level": True, "settings": {"mu": 3}}]
+    config = {"grpo": {"mu": 1, "beta": 0.5}, "stages": stages}
+    assert stage_settings(config, "grpo", "a") == {"mu": 2, "beta": 0.5}
+    assert stage_settings(config, "grpo", "a_b_level1-again2")["mu"] == 3
+    assert stage_settings(config, "grpo", "a_c")["mu"] == 1
+    assert stage_settings({}, "grpo", "a") == {}
 
 
 def test_evaluations_come_by_step_with_before_first(tmp_path):
