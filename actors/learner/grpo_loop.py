@@ -38,7 +38,7 @@ def grpo_loop(setup: StageSetup) -> None:
             learned = learn_groups(session, groups, stage_step)
         with session.clock("weight_sync"):
             rounding = session.publish_weights(step + 1)
-        metrics = {"iteration": iteration + 1, **learned, **rounding}
+        metrics = {"iteration": iteration + 1, **learned.metrics, **rounding}
         metrics |= _record_groups(session, groups, [example.is_replayed for example in batch])
         metrics |= session.evaluate_if_due()
         # Z-scores are relative to the policy's own past: their mean stays where it is while the policy improves.

@@ -15,7 +15,14 @@ from pipeline.config.memory import MemoryConfig
 from pipeline.config.model import ModelConfig
 from pipeline.config.output import CheckpointConfig, OutputConfig, TrackingConfig
 from pipeline.config.questions import QuestionsConfig
-from pipeline.config.training import GRPOConfig, MemorySFTConfig, RouterConfig, SFTConfig, TrainerConfig
+from pipeline.config.training import (
+    GRPOConfig,
+    MemorySFTConfig,
+    RouterConfig,
+    SFTConfig,
+    TrainerConfig,
+    preset_settings,
+)
 
 
 class Config(StrictModel):
@@ -103,7 +110,8 @@ class Config(StrictModel):
     def stage_settings(self, stage: StageConfig) -> SFTConfig | GRPOConfig:
         """The section of the stage's kind, with the stage's own settings applied."""
         section: SFTConfig | GRPOConfig = getattr(self, stage.kind)
-        return type(section).model_validate({**section.model_dump(), **stage.settings})
+        presets = preset_settings(stage.settings) if stage.kind == "grpo" else {}
+        return type(section).model_validate({**section.model_dump(), **presets, **stage.settings})
 
 
 def _check_stage_names(stages: Sequence[StageConfig]) -> None:
