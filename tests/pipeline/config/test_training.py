@@ -58,7 +58,7 @@ def test_settings_beside_an_algorithm_win():
     assert settings.drop_zero_variance_groups and settings.overlong_buffer_frac == 0.2
 
 
-GSPO = {"algorithm": "gspo", "epsilon": 0.1, "beta": 0.05}
+GSPO: dict[str, Any] = {"algorithm": "gspo", "epsilon": 0.1, "beta": 0.05}
 
 
 def test_an_algorithm_of_an_override_sets_everything_anew(tmp_path):
@@ -78,7 +78,7 @@ def test_an_algorithm_of_a_search_sets_everything_anew():
 
 
 def test_a_stage_may_have_an_algorithm_of_its_own():
-    own = {"algorithm": "cispo", "epsilon_high": 2.0}
+    own: dict[str, Any] = {"algorithm": "cispo", "epsilon_high": 2.0}
     whole = config(grpo=GSPO, stages=[{**STAGE, "settings": own}, {**STAGE, "name": "other", "settings": {"mu": 2}}])
     for each in (whole, validate_config(json.loads(whole.model_dump_json()))):
         assert each.stage_settings(each.stages[0]) == GRPOConfig(**own, beta=0.05)
