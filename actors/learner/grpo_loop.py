@@ -5,11 +5,16 @@ summed over workers. The maths is in pipeline/training/grpo.py; LearnerSession h
 and weights.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from actors.learner.grpo_update import learn_groups
 from actors.learner.session import LearnerSession
 from actors.learner.setup import StageSetup
-from actors.learner.work_ahead import StepRollouts, WorkAhead
+from actors.learner.work_ahead import StepRollouts, rollouts_of
 from pipeline.config import GRPOConfig
+from pipeline.runs.ledger import Use, ledger_rows
+from pipeline.runs.rollout_record import write_rollouts
 from pipeline.training.rollout_metrics import RolloutSummary, combined_metrics, sample_rows, ungraded_rows
 
 
@@ -18,23 +23,38 @@ def grpo_loop(setup: StageSetup) -> None:
     session = LearnerSession(setup)
     settings: GRPOConfig = session.settings
     session.begin()
-    ahead = WorkAhead(session)
+    source = rollouts_of(session)
     for stage_step in session.remaining_steps():
         iteration, iteration_step = divmod(session.schedule.pass_step, settings.num_steps)
         if iteration_step == 0 and settings.beta > 0:
             session.policy.snapshot_reference()
-        rollouts = ahead.take(stage_step)
+        rollouts = source.take(stage_step)
         groups, step = rollouts.groups, session.progress.step
         with session.clock("learner"):
             learned = learn_groups(session, groups, stage_step)
         with session.clock("weight_sync"):
             rounding = session.publish_weights(step + 1)
-        metrics = {"iteration": iteration + 1, **learned, **rounding}
+        metrics = {"iteration": iteration + 1, **learned.metrics, **rounding}
+        _record_uses(session, rollouts, learned.uses, setup.run_path)
         metrics |= _record_groups(session, rollouts)
         metrics |= session.evaluate_if_due()
         # Z-scores are relative to the policy's own past: their mean stays where it is while the policy improves.
         session.end_step(metrics, score=metrics.get("reward_quality", metrics["reward_mean"]))
+    for left in source.left():
+        _record_uses(session, left, ["stage_ended"] * len(left.groups), setup.run_path)
     session.finish()
+
+
+def _record_uses(session: LearnerSession, rollouts: StepRollouts, uses: Sequence[Use], run_path: Path) -> None:
+    """The ledger's rows of groups that a step learned from, or that were asked for in vain; and, of the first, all that
+    a replay needs."""
+    is_used, first = "stage_ended" not in uses, session.ranks.rank * len(rollouts.groups)
+    stage, step = session.stage.name, session.progress.step + is_used
+    if is_used and session.config.records_rollouts:
+        write_rollouts(run_path, rollouts.groups, stage, step, first)
+    rows = session.ranks.gather(ledger_rows(rollouts.groups, uses, stage, step, rollouts.asked_step, first))
+    if session.recorder:
+        session.recorder.ledger(rows)
 
 
 def _record_groups(session: LearnerSession, rollouts: StepRollouts) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from actors.learner.gauges import Gauges
 from actors.learner.setup import StageSetup
+from pipeline.config import GRPOConfig
 from pipeline.curriculum.examples import StageExamples
 from pipeline.files import append_jsonl, sync, write_json, write_jsonl
 from pipeline.runs.checkpoints import Progress
@@ -40,7 +41,9 @@ class StepRecorder:
         self._uses: Counter[str] = Counter()
         """Groups of this step, by what became of them."""
         self._gauges = Gauges(run.path.name)
-        self._has_warned = False
+        settings = setup.stage.settings
+        self._sampler_bound = settings.warn_sampler_diff_above if isinstance(settings, GRPOConfig) else None
+        self._warnings: set[str] = set()
 
     def data(self, examples: StageExamples) -> None:
         """Record how many of its problems the stage uses, and warn if some are too long."""
@@ -81,15 +84,30 @@ class StepRecorder:
         self._metrics.write(row)
         self._gauges.set(row)
         self._warn_of_rounding(row.get("visible_update_frac", 1.0))
+        self._warn_of_sampler(row.get("sampler_logprob_diff", 0.0))
 
     def _warn_of_rounding(self, visible_frac: float) -> None:
-        if visible_frac < SMALL_FRAC and not self._has_warned:
-            self._has_warned = True
-            notify(
-                f"stage {self._stage.name}: {visible_frac:.1%} of the update so far survives rounding, in engines and "
-                "in the learner's own forward passes. It adds up in the master weights; if it stays small, raise "
-                "the learning rate"
+        if visible_frac < SMALL_FRAC:
+            self._warn_once(
+                "rounding",
+                f"{visible_frac:.1%} of the update so far survives rounding, in engines and in the learner's own "
+                "forward passes. It adds up in the master weights; if it stays small, raise the learning rate",
             )
+
+    def _warn_of_sampler(self, diff: float) -> None:
+        bound = self._sampler_bound
+        if bound is not None and not diff <= bound:
+            self._warn_once(
+                "sampler",
+                f"sampler_logprob_diff is {diff:.3g}, above grpo.warn_sampler_diff_above={bound:g}: completions are "
+                "not from the policy that learns from them. Set grpo.sampler_correction, lower rollout.max_staleness "
+                "or grpo.learning_rate, or set model.dtype=float32",
+            )
+
+    def _warn_once(self, subject: str, text: str) -> None:
+        if subject not in self._warnings:
+            self._warnings.add(subject)
+            notify(f"stage {self._stage.name}: {text}")
 
     def samples(self, rows: Sequence[dict[str, Any]], step: int) -> None:
         """Record all completions of a step."""

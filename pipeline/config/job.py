@@ -16,7 +16,14 @@ from pipeline.config.memory import MemoryConfig
 from pipeline.config.model import ModelConfig
 from pipeline.config.output import CheckpointConfig, OutputConfig, TrackingConfig
 from pipeline.config.questions import QuestionsConfig
-from pipeline.config.training import GRPOConfig, MemorySFTConfig, RouterConfig, SFTConfig, TrainerConfig
+from pipeline.config.training import (
+    GRPOConfig,
+    MemorySFTConfig,
+    RouterConfig,
+    SFTConfig,
+    TrainerConfig,
+    preset_settings,
+)
 
 
 class Config(StrictModel):
@@ -98,7 +105,7 @@ class Config(StrictModel):
     @property
     def records_rollouts(self) -> bool:
         """What GRPO steps learn from is stored."""
-        return self.output.record_rollouts
+        return (self.output.record_rollouts or self.rollout.max_staleness > 0) and self.rollout.replay is None
 
     def batch_size(self, settings: SFTConfig | GRPOConfig) -> int:
         """Examples per optimizer step, or prompts per step, over all learner workers."""
@@ -110,7 +117,8 @@ class Config(StrictModel):
     def stage_settings(self, stage: StageConfig) -> SFTConfig | GRPOConfig:
         """The section of the stage's kind, with the stage's own settings applied."""
         section: SFTConfig | GRPOConfig = getattr(self, stage.kind)
-        return type(section).model_validate({**section.model_dump(), **stage.settings})
+        presets = preset_settings(stage.settings) if stage.kind == "grpo" else {}
+        return type(section).model_validate({**section.model_dump(), **presets, **stage.settings})
 
 
 def _check_stage_names(stages: Sequence[StageConfig]) -> None:

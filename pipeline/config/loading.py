@@ -18,6 +18,7 @@ from yaml import YAMLError
 
 from pipeline.config.base import StrictModel, describe_error, is_text_setting
 from pipeline.config.job import Config
+from pipeline.config.training import GRPOConfig, preset_settings
 from pipeline.errors import ConfigError, first_line
 
 Settings = TypeVar("Settings", bound=StrictModel)
@@ -46,6 +47,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), model: type[Any
     """
     pairs = [_parse_override(item, model) for item in overrides]
     raw = _apply_preset(_read_file(Path(path)), pairs)
+    pairs = _after_presets(pairs) if model is Config else pairs
     if Path(path).suffix == ".json":
         return _validated(_with(raw, pairs), model)
     return _validated(_interpolated(path, _with(raw, [(key, _literal(value)) for key, value in pairs])), model)
@@ -90,7 +92,7 @@ def with_settings(config: Config, settings: dict[str, Any]) -> Config:
     Raises:
         ConfigError: a setting is wrong.
     """
-    return validate_config(_with(config.model_dump(), list(settings.items())))
+    return validate_config(_with(config.model_dump(), _after_presets(list(settings.items()))))
 
 
 def _read_file(path: Path) -> dict[Any, Any]:
@@ -187,6 +189,13 @@ def _with(settings: dict[Any, Any], pairs: Sequence[tuple[str, Any]]) -> dict[An
         both = isinstance(old, dict) and isinstance(value, dict)
         place[int(last) if isinstance(place, list) else last] = _merged(old, value) if both else value
     return settings
+
+
+def _after_presets(pairs: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """The pairs, behind everything that presets among them set: a preset that is set later than a setting wins."""
+    given = _with({}, pairs).get(GRPOConfig.KIND)
+    presets = preset_settings(given) if isinstance(given, dict) else {}
+    return [*((f"{GRPOConfig.KIND}.{name}", value) for name, value in presets.items()), *pairs]
 
 
 def _child(place: Any, name: str, key: str, *, make: bool = False) -> Any:

@@ -23,7 +23,7 @@ _SETTINGS: dict[Rule, dict[str, str]] = {
         "model": "device device_map attn_implementation gradient_checkpointing",
         "sft": _SFT_FREE,
         "grpo": "learning_rate lr_schedule warmup_ratio weight_decay adam_beta1 adam_beta2 max_grad_norm "
-        "max_skipped_updates",
+        "max_skipped_updates warn_sampler_diff_above",
         "memory_sft": _SFT_FREE,
         "router": _SFT_FREE,
         "rollout": "num_workers num_cpus num_gpus memory_gib num_threads tensor_parallel_size gpu_memory_utilization "
@@ -61,8 +61,10 @@ _SETTINGS: dict[Rule, dict[str, str]] = {
         "memory": "preset knowledge_num knowledge_length knowledge_dim num_candidates num_selected gate_rank "
         "fusion_rank layers query query_layer decode selection positions gumbel_temperature similarity_loss_coef "
         "diversity_loss_coef counterfactual_frac prompt_cache_gib router_path fusion_path",
-        "grpo": "batch_size num_generations mu epsilon epsilon_high beta normalize_std loss_aggregation "
-        "drop_zero_variance_groups mask_ungraded mask_truncated",
+        "grpo": "batch_size num_generations mu algorithm policy_loss epsilon epsilon_high beta entropy_coef "
+        "advantage_baseline normalize_std normalize_over loss_aggregation drop_zero_variance_groups mask_ungraded "
+        "mask_truncated overlong_buffer_frac overlong_penalty old_policy sampler_correction sampler_ratio_min "
+        "sampler_ratio_max",
         "rollout": "temperature top_p top_k max_prompt_length max_completion_length max_staleness",
         "reward": "functions normalize",
         "reward.zscore": "history warmup std_floor clip",

@@ -1,8 +1,10 @@
 """Optimizer, supervised fine-tuning, GRPO and spectral refactoring."""
 
-from typing import ClassVar, Literal
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.base import StrictModel
 
@@ -129,8 +131,44 @@ class RouterConfig(SFTConfig):
     """Share of a prompt's tokens that are left out of a pooled query, others in each step."""
 
 
+_ALGORITHMS: dict[str, dict[str, Any]] = {
+    "grpo": {},
+    "dr_grpo": {"normalize_std": False, "loss_aggregation": "constant"},
+    "dapo": {
+        "epsilon_high": 0.28,
+        "loss_aggregation": "token",
+        "drop_zero_variance_groups": True,
+        "overlong_buffer_frac": 0.2,
+    },
+    "gspo": {"policy_loss": "sequence_clip", "epsilon": 3e-4, "epsilon_high": 4e-4},
+    "cispo": {"policy_loss": "cispo", "epsilon": 1.0, "epsilon_high": 4.0, "loss_aggregation": "token"},
+    "rloo": {"advantage_baseline": "leave_one_out", "normalize_std": False, "policy_loss": "product_clip"},
+    "reinforce_plus_plus": {
+        "advantage_baseline": "batch",
+        "normalize_over": "batch",
+        "loss_aggregation": "token",
+    },
+    "gmpo": {
+        "policy_loss": "geometric_mean",
+        "epsilon": -math.expm1(-0.4),  # the paper's range is exp(-0.4) to exp(0.4)
+        "epsilon_high": math.expm1(0.4),
+    },
+}
+_SAMPLER_CORRECTIONS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "token_truncate": {},
+    "token_mask": {"sampler_ratio_max": 5.0},
+    "sequence_truncate": {},
+    "sequence_mask": {"sampler_ratio_min": 0.9, "sampler_ratio_max": 1.1},
+}
+_PRESETS = {"algorithm": _ALGORITHMS, "sampler_correction": _SAMPLER_CORRECTIONS}
+
+
 class GRPOConfig(OptimizerConfig):
-    """Group relative policy optimization. arXiv:2402.03300."""
+    """Group relative policy optimization, arXiv:2402.03300, and its relatives. docs/losses.md.
+
+    ``algorithm`` sets the defaults of settings below it, and ``sampler_correction`` those of its bounds.
+    """
 
     KIND: ClassVar[str] = "grpo"
 
@@ -146,14 +184,28 @@ class GRPOConfig(OptimizerConfig):
     """Completions per prompt: the size of a group. A single one would have nothing to be compared with."""
     mu: int = Field(1, ge=1)
     """Optimizer updates per batch. Above 1, the ratio leaves 1 and clipping takes effect."""
-    epsilon: float = Field(0.2, gt=0, lt=1)
+    algorithm: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce_plus_plus", "gmpo"] = "grpo"
+    """Sets what its paper sets, and every other setting that an algorithm sets to its default. Settings beside it win;
+    over a configuration that is resolved already (a stage's own settings, a search, overrides) it sets them anew."""
+    policy_loss: Literal["clip", "sequence_clip", "product_clip", "cispo", "geometric_mean"] = "clip"
+    """``clip``: a ratio per token, clipped (PPO). ``sequence_clip``: its geometric mean over a completion, clipped
+    (GSPO). ``product_clip``: its product, clipped (RLOO). ``cispo``: REINFORCE with a clipped ratio as constant weight.
+    ``geometric_mean``: geometric mean of ratios that are clipped one by one (GMPO)."""
+    epsilon: float = Field(0.2, gt=0, le=1)
     """The ratio is clipped to [1 - epsilon, 1 + epsilon_high]. PPO, arXiv:1707.06347."""
     epsilon_high: float | None = Field(None, gt=0)
     """None: epsilon. A larger value is DAPO's clip-higher. arXiv:2503.14476."""
     beta: float = Field(0.0, ge=0)
     """Weight of the KL term against the reference policy. 0: no reference pass."""
+    entropy_coef: float = Field(0.0, ge=0)
+    """Weight of the policy's entropy, which is subtracted from the loss. 0: no such term."""
+    advantage_baseline: Literal["group", "leave_one_out", "batch"] = "group"
+    """What is subtracted from a reward: the mean of its group, of the group's other completions (RLOO), or of the whole
+    batch (REINFORCE++)."""
     normalize_std: bool = True
-    """Divide advantages by the group's standard deviation. False: Dr. GRPO, arXiv:2503.20783."""
+    """Divide advantages by their standard deviation. False: Dr. GRPO, arXiv:2503.20783."""
+    normalize_over: Literal["group", "batch"] = "group"
+    """Advantages that this standard deviation is taken over: the group's, or those of the whole batch."""
     loss_aggregation: Literal["sequence", "token", "constant"] = "sequence"
     """``sequence``: mean over a completion's tokens, then over completions (GRPO). ``token``: mean over all tokens of
     the batch (DAPO). ``constant``: sum over tokens, divided by num_completions x max_completion_length (Dr. GRPO)."""
@@ -163,4 +215,71 @@ class GRPOConfig(OptimizerConfig):
     """Leave completions out of advantages and loss if grading timed out or the gold answer is bad. False: score them as
     wrong."""
     mask_truncated: bool = False
-    """Leave completions that were cut off at max_completion_length out of the loss (DAPO)."""
+    """Leave completions that were cut off at max_completion_length out of the loss (DAPO's overlong filtering)."""
+    overlong_buffer_frac: float = Field(0.0, ge=0, le=1)
+    """Share of max_completion_length at its end in which a completion is punished softly (DAPO). 0: no punishment."""
+    overlong_penalty: float = Field(1.0, gt=0)
+    """Subtracted from the reward of a completion of max_completion_length; at the buffer's start it is 0."""
+    old_policy: Literal["learner", "sampler"] | None = None
+    """Log-probabilities that ratios are taken against: the learner's before its first update of the batch, or those
+    that the engine sampled with. None: the learner's, unless completions may be stale and no sampler_correction
+    re-weights them."""
+    sampler_correction: Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = "none"
+    """Weights of the policy loss against the difference between the learner, before its first update of the batch, and
+    the sampler. ``token_truncate``: their ratio per token, truncated (TIS). ``token_mask``: likewise, 0 outside a band
+    (IcePop). ``sequence_truncate``: the ratio of whole completions, truncated. ``sequence_mask``: 0 for completions
+    whose geometric mean ratio leaves a band, 1 for others."""
+    sampler_ratio_min: float = Field(0.5, ge=0, le=1)
+    """Lower end of the band."""
+    sampler_ratio_max: float = Field(2.0, ge=1)
+    """Upper end of the band; what ratios are truncated to."""
+    warn_sampler_diff_above: float | None = Field(0.2, gt=0)
+    """The first ``sampler_logprob_diff`` above this is reported on the console. bfloat16 alone gives about 0.04. None:
+    never."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_presets(cls, values: Any) -> Any:
+        return {**preset_settings(values), **values} if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _correct_once(self) -> "GRPOConfig":
+        if self.old_policy == "sampler" and self._reweights:
+            raise ValueError(
+                f"old_policy must be learner with sampler_correction={self.sampler_correction}, got sampler: ratios "
+                "against the sampler hold the correction already. Leave it null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _divides_by_what_it_centered(self) -> "GRPOConfig":
+        if self.advantage_baseline == "batch" and self.normalize_std and self.normalize_over == "group":
+            raise ValueError(
+                "normalize_over must be batch with advantage_baseline=batch, got group: a group of equal rewards has "
+                "advantages, but a standard deviation of 0. Or set normalize_std to false"
+            )
+        return self
+
+    @property
+    def _reweights(self) -> bool:
+        return self.sampler_correction not in ("none", "sequence_mask")
+
+    @property
+    def clip_range(self) -> tuple[float, float]:
+        """Lowest and highest ratio that is not clipped."""
+        return 1 - self.epsilon, 1 + (self.epsilon if self.epsilon_high is None else self.epsilon_high)
+
+    def old_policy_for(self, max_staleness: int) -> Literal["learner", "sampler"]:
+        """The old policy of completions that may be so many versions old."""
+        return self.old_policy or ("sampler" if max_staleness and not self._reweights else "learner")
+
+
+def preset_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of GRPO that presets among ``values`` set: all that any choice of the same preset sets."""
+    found: dict[str, Any] = {}
+    for name, choices in _PRESETS.items():
+        chosen = choices.get(str(values.get(name)))
+        if chosen is not None:
+            keys = {key for choice in choices.values() for key in choice}
+            found |= {key: GRPOConfig.model_fields[key].default for key in sorted(keys)} | chosen
+    return found

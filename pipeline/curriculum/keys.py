@@ -28,6 +28,21 @@ _ENGINE_RESOURCES = {
     "replay",
 }
 """Settings of ``rollout`` that do not change the result."""
+_WITHOUT_EFFECT = {"max_skipped_updates", "algorithm", "warn_sampler_diff_above"}
+"""Settings of a stage that do not change its result: they end a run, set others or warn."""
+_NEWER = {
+    "policy_loss",
+    "entropy_coef",
+    "advantage_baseline",
+    "normalize_over",
+    "overlong_buffer_frac",
+    "overlong_penalty",
+    "old_policy",
+    "sampler_correction",
+    "sampler_ratio_min",
+    "sampler_ratio_max",
+}
+"""Settings of GRPO that are newer than the keys: with their defaults a stage keeps the key it has always had."""
 
 
 def root_key(config: Config, eval_digest: str) -> str:
@@ -72,7 +87,8 @@ def _inputs(config: Config, spec: StageSpec, data_digest: str, parent: str, keys
         "seed": config.seed,
         "name": spec.name,
         "kind": spec.kind,
-        "settings": spec.settings.model_dump(exclude={"max_skipped_updates"}),  # it can only end a run
+        "settings": spec.settings.model_dump(exclude=_WITHOUT_EFFECT | _NEWER)
+        | spec.settings.model_dump(include=_NEWER, exclude_defaults=True),
         "mixes_levels": spec.mixes_levels,
         "data": data_digest,
         "carry": {"weights": spec.carry.weights, "optimizer": spec.carry.optimizer},

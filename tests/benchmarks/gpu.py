@@ -29,8 +29,8 @@ from rich.table import Table
 from pipeline.config import GRPOConfig, ModelConfig
 from pipeline.models.attention import use_causal_sdpa
 from pipeline.models.memory_estimate import ModelShape, learner_memory, model_shape
+from pipeline.training.advantages import advantages_of
 from pipeline.training.batching import TokenSequence
-from pipeline.training.grpo import group_advantages
 from tests.support.learner_steps import adamw, grpo_step, sft_step
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -190,7 +190,8 @@ def make_step(algorithm: str, model: Any, sequences: Sequence[TokenSequence], si
         packing = sizes.packing
         return lambda: sft_step(model, optimizer, sequences, dtype=dtype, max_tokens=max_tokens, packing=packing)
     rewards = torch.arange(len(sequences)).view(sizes.num_prompts, -1) % 2  # every group has both
-    advantages, settings = group_advantages(rewards.float()).flatten(), GRPOConfig()
+    settings = GRPOConfig()
+    advantages = advantages_of(settings, rewards.float(), torch.ones_like(rewards, dtype=torch.bool), list).flatten()
     return lambda: grpo_step(model, optimizer, sequences, advantages, settings, dtype=dtype, max_tokens=max_tokens)
 
 

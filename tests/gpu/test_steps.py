@@ -8,15 +8,16 @@ import torch
 from pipeline.config import GRPOConfig, LoraConfig, ModelConfig, TrainerConfig
 from pipeline.models.attention import use_causal_sdpa
 from pipeline.models.policy import load_policy, snapshot, trainable_tensors
-from pipeline.training.grpo import group_advantages
+from pipeline.training.advantages import advantages_of
 from pipeline.training.spectral import SpectralRefactorer, find_pairs
 from tests.support.learner_steps import adamw, grpo_step, sft_step
 from tests.support.sequences import SEQUENCES
 
 CPU = torch.device("cpu")
 LORA = LoraConfig(r=4, alpha=8.0)
-ADVANTAGES = group_advantages(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]])).flatten()
 GRPO = GRPOConfig(mu=2, beta=0.1, loss_aggregation="token")
+REWARDS = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
+ADVANTAGES = advantages_of(GRPO, REWARDS, torch.ones(2, 3, dtype=torch.bool), list).flatten()
 
 
 def policy(path, device, dtype="float32", lora=None):

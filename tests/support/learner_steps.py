@@ -11,6 +11,7 @@ from pipeline.models.policy import swapped_in, trainable_tensors
 from pipeline.training.batching import MicroBatch, TokenSequence, micro_batches
 from pipeline.training.grpo import grpo_loss
 from pipeline.training.logprobs import next_token_logits, token_entropy, token_logprobs
+from pipeline.training.policy_losses import Sequences
 from pipeline.training.sft import solution_batches, token_losses
 
 
@@ -64,17 +65,17 @@ def grpo_step(
             logprobs = token_logprobs(logits, batch.targets)
             if index == len(old):
                 old.append(logprobs.detach())
-            loss, _, _ = grpo_loss(
+            loss = grpo_loss(
                 settings,
                 logprobs,
                 old[index],
                 references[index],
-                advantages=advantages[list(batch.rows)].to(logprobs.device),
-                completion_mask=batch.completion_mask,
+                advantages=advantages.to(logprobs.device),
+                sequences=Sequences(batch.owners, batch.completion_mask, len(sequences)),
                 num_completions=len(sequences),
                 num_tokens=num_tokens,
                 max_completion_length=max(len(sequence.completion) for sequence in sequences),
-            )
+            ).loss
             loss.backward()
             total += loss.item()
             (token_entropy(logits.detach()) * batch.completion_mask).sum().item()  # a metric of every step

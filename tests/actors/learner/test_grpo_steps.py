@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from actors.learner import grpo_loop, grpo_update
 from actors.learner.ranks import Ranks
@@ -58,8 +59,9 @@ class FakeSession:
 def run(monkeypatch: pytest.MonkeyPatch, session: FakeSession, recorded: dict[str, float] | None = None) -> None:
     monkeypatch.setattr(grpo_loop, "LearnerSession", lambda setup: session)
     rollouts = SimpleNamespace(groups=[])
-    monkeypatch.setattr(grpo_loop, "WorkAhead", lambda session: SimpleNamespace(take=lambda step: rollouts))
-    monkeypatch.setattr(grpo_loop, "learn_groups", lambda *_: {})
+    monkeypatch.setattr(grpo_loop, "rollouts_of", lambda session: SimpleNamespace(take=lambda step: rollouts))
+    monkeypatch.setattr(grpo_loop, "learn_groups", lambda *_: grpo_update.Learned({}, []))
+    monkeypatch.setattr(grpo_loop, "_record_uses", lambda *_: None)
     monkeypatch.setattr(grpo_loop, "_record_groups", lambda *_: dict(recorded or {"reward_mean": 0.0}))
     grpo_loop.grpo_loop(None)  # type: ignore[arg-type]
 
@@ -98,16 +100,24 @@ def test_without_a_kl_term_there_is_no_reference(monkeypatch):
     assert session.references == []
 
 
-def metrics(**settings: float) -> dict[str, float]:
-    session: Any = SimpleNamespace(settings=GRPOConfig.model_validate(settings), ranks=Ranks())
-    totals = grpo_update._Totals(loss=1.0, kl=2.0, clipped=1.0, entropy=4.0, sampler_diff=2.0, tokens=8.0)
+FIRST_PASS = {"first_tokens": 4, "sampler_diff": 1.0, "weights": 3.0, "weight_squares": 3.0, "corrected": 1}
+
+
+def metrics(**settings: Any) -> dict[str, float]:
+    """Of two passes over 4 tokens; three weights of 1 and one of 0."""
+    session: Any = SimpleNamespace(settings=GRPOConfig.model_validate({"mu": 2, **settings}), ranks=Ranks())
+    totals = grpo_update._Totals(loss=2.0, kl=2.0, clipped=1.0, entropy=4.0, tokens=8.0)
+    totals.add(**{name: torch.tensor(value) for name, value in FIRST_PASS.items()})
     empty = grpo_update._Totals(learner_tokens=5.0)
-    assert grpo_update._metrics(session, empty) == {"learner_tokens": 5.0}
-    return grpo_update._metrics(session, totals)
+    assert grpo_update._metrics(session, empty, 0.0) == {"learner_tokens": 5.0}
+    return grpo_update._metrics(session, totals, 0.75)
 
 
 def test_what_was_not_measured_is_absent():
-    """Nothing was learned from (above), or there is no KL term."""
-    means = {"loss": 1.0, "clip_frac": 0.125, "entropy": 0.5, "sampler_logprob_diff": 0.25, "learner_tokens": 0.0}
+    """Nothing was learned from (above), there is no KL term, or no correction."""
+    means = {"loss": 1.0, "clip_frac": 0.125, "entropy": 0.5, "learner_tokens": 0.0}
+    means |= {"sampler_logprob_diff": 0.25, "sampler_logprob_diff_max": 0.75}
     assert metrics(beta=0.0) == means
     assert metrics(beta=0.1) == means | {"kl": 0.25}
+    corrected = {"sampler_corrected_frac": 0.25, "sampler_ess_frac": 0.75}  # 3^2 / (4 x 3)
+    assert metrics(sampler_correction="token_mask") == means | corrected

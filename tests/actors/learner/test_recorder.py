@@ -41,7 +41,8 @@ def make_run(tmp_path: Path, **sections: Any) -> tuple[Config, RunDirectory]:
 
 def make_recorder(config: Config, run: RunDirectory, step: int = 0, num_replayed: int = 0) -> StepRecorder:
     replayed = range(num_replayed)
-    setup = SimpleNamespace(config=config, stage=SimpleNamespace(name="rl", kind="grpo"), replayed=replayed)
+    stage = SimpleNamespace(name="rl", kind="grpo", settings=config.grpo)
+    setup = SimpleNamespace(config=config, stage=stage, replayed=replayed)
     return StepRecorder(setup, run, Progress("rl", step, step))  # type: ignore[arg-type]
 
 
@@ -96,6 +97,17 @@ def test_an_update_that_rounding_hides_is_said_once_on_the_console(tmp_path, gau
         record.step(Progress("rl", step, step), {"visible_update_frac": frac, "learner_tokens": 1}, dict(SECONDS))
     record.close()
     assert capsys.readouterr().out.count("of the update so far survives rounding") == 1
+
+
+@pytest.mark.parametrize(("bound", "said"), [(0.2, 1), (0.5, 0), (None, 0)])
+def test_a_sampler_far_from_the_learner_is_said_once_on_the_console(tmp_path, gauges, capsys, bound, said):
+    record = make_recorder(*make_run(tmp_path, grpo={"warn_sampler_diff_above": bound}))
+    for step, diff in enumerate((0.04, 0.31, 0.4), 1):
+        record.step(Progress("rl", step, step), {"sampler_logprob_diff": diff, "learner_tokens": 1}, dict(SECONDS))
+    record.close()
+    out = capsys.readouterr().out
+    assert out.count("sampler_logprob_diff is 0.31, above grpo.warn_sampler_diff_above=0.2") == said
+    assert out.count("Set grpo.sampler_correction") == said
 
 
 def test_rows_after_the_last_checkpoint_are_removed(tmp_path, gauges):

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import Config, validate_config
-from pipeline.curriculum.keys import problems_digest, root_key, stage_keys
+from pipeline.curriculum.keys import _NEWER, _WITHOUT_EFFECT, _inputs, problems_digest, root_key, stage_keys
 from pipeline.curriculum.stages import stage_specs
 from pipeline.types import Problem
 
@@ -51,6 +51,20 @@ def test_chains_share_the_stages_before_the_first_difference():
     assert num_shared(base, keys(make({"level_order": ["1", "2", "3"]}))) == 3
     assert num_shared(base, keys(make({"level_order": "reverse"}))) == 0
     assert num_shared(base, keys(make(), data={"level_3": "other problems"})) == 2
+
+
+def test_grpo_settings_that_are_newer_than_keys_change_a_key_only_where_they_have_an_effect():
+    """A stage with their defaults is hashed as before there were any."""
+    stages = [{"name": "rl", "kind": "grpo"}]
+    base = make({}, stages)
+    hashed = _inputs(base, stage_specs(base, ("1",))[0], "data", "parent", [])["settings"]
+    assert not hashed.keys() & (_NEWER | _WITHOUT_EFFECT)
+    assert hashed.keys() > {"epsilon", "epsilon_high", "normalize_std", "mask_truncated", "learning_rate"}
+    assert keys(make({}, stages, grpo={"warn_sampler_diff_above": None})) == keys(base)
+    named = make({}, stages, grpo={"algorithm": "dr_grpo"})
+    spelled = make({}, stages, grpo={"normalize_std": False, "loss_aggregation": "constant"})
+    assert keys(named) == keys(spelled) != keys(base)
+    assert keys(make({}, stages, grpo={"entropy_coef": 0.1})) != keys(base)
 
 
 def test_settings_of_a_later_stage_do_not_change_earlier_ones():

@@ -1,13 +1,16 @@
 """Every expected number here was worked out by hand; the working stands beside it."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.training.grpo import clipped_policy_loss, equal_rewards, group_advantages, k3_kl, token_weights
+from pipeline.config import GRPOConfig
+from pipeline.training.grpo import grpo_loss, token_weights
+from pipeline.training.policy_losses import Sequences
 
 LAWS = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -16,120 +19,9 @@ def close(actual, expected, tolerance=1e-5):
     torch.testing.assert_close(actual, torch.tensor(expected), rtol=0, atol=tolerance)
 
 
-# Advantages --------------------------------------------------------------------------------------
-
-
-def test_advantages_are_rewards_in_population_standard_deviations_from_the_group_mean():
-    rewards = torch.tensor([[1.0, 0.0, 0.0, 1.0], [2.0, 0.0, 0.0, 0.0]])
-    # row 0: mean 0.5, std 0.5. row 1: mean 0.5, variance (2.25 + 3 x 0.25) / 4 = 0.75, so 1.5 / sqrt(0.75) = sqrt(3).
-    close(group_advantages(rewards), [[1.0, -1.0, -1.0, 1.0], [math.sqrt(3)] + [-1 / math.sqrt(3)] * 3])
-
-
-def test_the_squares_of_large_rewards_do_not_overflow():
-    close(group_advantages(torch.tensor([[3e38, 3e38, -3e38, -3e38]])), [[1.0, 1.0, -1.0, -1.0]])
-
-
-def test_epsilon_is_added_to_the_standard_deviation():
-    close(group_advantages(torch.tensor([[1.0, 0.0]]), eps=0.5), [[0.5, -0.5]])  # 0.5 / (0.5 + 0.5)
-
-
-def test_dr_grpo_only_centers():
-    rewards = torch.tensor([[3.0, 0.0, 0.0, 1.0]])
-    close(group_advantages(rewards, normalize_std=False), [[2.0, -1.0, -1.0, 0.0]])
-
-
-def test_masked_completions_count_for_nothing():
-    rewards = torch.tensor([[1.0, 0.0, 9.0], [1.0, 9.0, 9.0]])
-    mask = torch.tensor([[True, True, False], [True, False, False]])
-    # row 0: mean 0.5 and std 0.5 of the first two. row 1: one alone has nothing to be compared with.
-    close(group_advantages(rewards, mask=mask), [[1.0, -1.0, 0.0], [0.0, 0.0, 0.0]])
-    close(group_advantages(rewards, mask=mask, normalize_std=False), [[0.5, -0.5, 0.0], [0.0, 0.0, 0.0]])
-
-
-def test_a_group_with_every_completion_masked_gives_nothing():
-    rewards, mask = torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2, dtype=torch.bool)
-    assert group_advantages(rewards, mask=mask).tolist() == [[0.0, 0.0]]
-    assert equal_rewards(rewards, mask).tolist() == [True]
-
-
-@pytest.mark.parametrize("value", [0.0, 1.0, 0.1 * 3, 0.1, 1 / 3, -0.7, 1e6 / 7])
-@pytest.mark.parametrize("size", [2, 3, 7, 16])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_equal_rewards_give_exactly_no_advantage(value, size, dtype):
-    rewards = torch.full((1, size), value, dtype=dtype)
-    assert group_advantages(rewards).tolist() == [[0.0] * size]  # not 1e-8 / 1e-6: the mean of 3 x 0.1 rounds
-    assert group_advantages(rewards, normalize_std=False).tolist() == [[0.0] * size]
-
-
-def test_equal_rewards_beside_a_masked_one_give_exactly_no_advantage():
-    rewards, mask = torch.tensor([[0.1, 0.1, 0.1, 5.0]]), torch.tensor([[True, True, True, False]])
-    assert group_advantages(rewards, mask=mask).tolist() == [[0.0] * 4]
-
-
-def test_equal_rewards_looks_at_each_group_alone():
-    rewards = torch.tensor([[1.0, 1.0, 0.0], [0.5, 0.5, 0.5], [1.0, 1.0, 0.0]])
-    mask = torch.tensor([[True, True, True], [True, True, True], [True, True, False]])
-    assert equal_rewards(rewards).tolist() == [False, True, False]
-    assert equal_rewards(rewards, mask).tolist() == [False, True, True]
-
-
-@pytest.mark.parametrize("shape", [(4,), (4, 1), (2, 2, 2)])
-def test_rewards_must_come_in_groups_of_two_or_more(shape):
-    with pytest.raises(ValueError, match="group_size >= 2"):
-        group_advantages(torch.zeros(shape))
-
-
-@st.composite
-def groups(draw):
-    """Rewards [G, N] in eighths, with a mask of the same shape."""
-    size = draw(st.integers(2, 6))
-    rows = st.lists(st.integers(-16, 16), min_size=size, max_size=size)
-    rewards = torch.tensor(draw(st.lists(rows, min_size=1, max_size=4)), dtype=torch.float64) / 8
-    flags = draw(st.lists(st.booleans(), min_size=rewards.numel(), max_size=rewards.numel()))
-    return rewards, torch.tensor(flags).view_as(rewards)
-
-
-@LAWS
-@given(groups(), st.booleans())
-def test_advantages_of_a_group_sum_to_zero_and_keep_the_order_of_rewards(group, normalize_std):
-    rewards, mask = group
-    advantages = group_advantages(rewards, mask=mask, normalize_std=normalize_std)
-    assert advantages.sum(dim=1).abs().max() < 1e-9
-    assert (advantages[~mask] == 0).all()
-    for row, kept, own in zip(rewards, mask, advantages, strict=True):
-        assert row[kept][own[kept].argsort()].equal(row[kept].sort().values)
-
-
-@LAWS
-@given(groups(), st.booleans(), st.integers(-80, 80))
-def test_a_reward_that_all_completions_get_changes_no_advantage(group, normalize_std, shift):
-    rewards, mask = group
-    shifted = group_advantages(rewards + shift / 8, mask=mask, normalize_std=normalize_std)
-    torch.testing.assert_close(
-        shifted, group_advantages(rewards, mask=mask, normalize_std=normalize_std), rtol=0, atol=1e-9
-    )
-
-
-@LAWS
-@given(groups(), st.sampled_from([0.125, 0.5, 3.0, 100.0]))
-def test_the_scale_of_rewards_counts_only_without_division_by_the_spread(group, scale):
-    rewards, mask = group
-    normalized = group_advantages(rewards * scale, mask=mask, eps=1e-12)
-    torch.testing.assert_close(normalized, group_advantages(rewards, mask=mask, eps=1e-12), rtol=0, atol=1e-9)
-    centered = group_advantages(rewards, mask=mask, normalize_std=False)
-    torch.testing.assert_close(
-        group_advantages(rewards * scale, mask=mask, normalize_std=False), centered * scale, rtol=0, atol=1e-9
-    )
-
-
-@LAWS
-@given(groups(), st.booleans(), st.randoms(use_true_random=False))
-def test_advantages_move_with_their_completions(group, normalize_std, draw):
-    rewards, mask = group
-    order = draw.sample(range(rewards.shape[1]), rewards.shape[1])
-    moved = group_advantages(rewards[:, order], mask=mask[:, order], normalize_std=normalize_std)
-    expected = group_advantages(rewards, mask=mask, normalize_std=normalize_std)[:, order]
-    torch.testing.assert_close(moved, expected, rtol=0, atol=1e-12)
+def rows(mask):
+    """One sequence per row."""
+    return Sequences(torch.arange(len(mask))[:, None].expand_as(mask), mask, len(mask))
 
 
 # Aggregation -------------------------------------------------------------------------------------
@@ -140,7 +32,7 @@ LENGTHS = [[1, 4], [3], [2, 2, 4]]  # completion tokens of the rows of three mic
 def weights_of(lengths, aggregation):
     mask = torch.arange(5)[None, :] < torch.tensor(lengths)[:, None]
     weights = token_weights(
-        mask.roll(1, dims=1), aggregation=aggregation, num_completions=6, num_tokens=16, max_completion_length=8
+        rows(mask.roll(1, dims=1)), aggregation=aggregation, num_completions=6, num_tokens=16, max_completion_length=8
     )
     assert (weights[~mask.roll(1, dims=1)] == 0).all()
     assert weights.dtype == torch.float32
@@ -180,7 +72,7 @@ def test_weights_sum_to_what_the_aggregation_says_however_completions_are_split(
     for batch in micro_batches:
         mask = torch.arange(7)[None, :] < torch.tensor(batch)[:, None]
         weights = token_weights(
-            mask,
+            rows(mask),
             aggregation=aggregation,
             num_completions=len(lengths),
             num_tokens=sum(lengths),
@@ -195,79 +87,117 @@ def test_weights_sum_to_what_the_aggregation_says_however_completions_are_split(
 @pytest.mark.parametrize("aggregation", ["sequence", "token", "constant"])
 def test_nothing_to_learn_from_weighs_nothing(aggregation):
     mask = torch.zeros(2, 3, dtype=torch.bool)
-    weights = token_weights(mask, aggregation=aggregation, num_completions=0, num_tokens=0, max_completion_length=8)
+    weights = token_weights(
+        rows(mask), aggregation=aggregation, num_completions=0, num_tokens=0, max_completion_length=8
+    )
     assert weights.tolist() == [[0.0] * 3] * 2
 
 
-# Clipping ----------------------------------------------------------------------------------------
+# The whole loss ----------------------------------------------------------------------------------
 
-# ratio, advantage, loss, clipped?, gradient of the loss with respect to the logprob = -ratio x advantage, or 0
-CLIPPING = [
-    (1.0, 2.0, -2.0, False, -2.0),
-    (1.1, 2.0, -2.2, False, -2.2),  # inside
-    (1.5, 2.0, -2.4, True, 0.0),  # good and already more likely: held at 1.2 x 2
-    (0.5, 2.0, -1.0, False, -1.0),  # good but less likely: pulled back up
-    (0.5, -2.0, 1.6, True, 0.0),  # bad and already less likely: held at 0.8 x 2
-    (1.5, -2.0, 3.0, False, 3.0),  # bad but more likely: pushed back down
-    (1.5, 0.0, 0.0, False, 0.0),
+LENGTHS_OF_ALL = [6, 1, 4, 2, 5]
+ADVANTAGES = torch.tensor([1.5, -2.0, 0.0, 0.7, -0.4])
+EVERYTHING = {"beta": 0.1, "entropy_coef": 0.2}
+VARIANTS: list[dict] = [
+    *({"algorithm": name, **EVERYTHING} for name in get_args(GRPOConfig.model_fields["algorithm"].annotation)),
+    {"policy_loss": "sequence_clip", "loss_aggregation": "token", **EVERYTHING},
+    {"policy_loss": "geometric_mean", "loss_aggregation": "constant", **EVERYTHING},
 ]
 
 
-@pytest.mark.parametrize(("ratio", "advantage", "loss", "clipped", "gradient"), CLIPPING)
-def test_clipping_at_two_tenths(ratio, advantage, loss, clipped, gradient):
-    old = torch.tensor([[-1.25, -0.5]])
-    logprobs = (old + math.log(ratio)).requires_grad_()
-    actual, mask = clipped_policy_loss(logprobs, old, torch.tensor([advantage]), epsilon=0.2)
-    actual.sum().backward()
-    close(actual.detach(), [[loss] * 2])
-    assert mask.tolist() == [[clipped] * 2]
-    assert logprobs.grad is not None
-    close(logprobs.grad, [[gradient] * 2])
-    if clipped:
-        assert logprobs.grad.tolist() == [[0.0, 0.0]]  # exactly
+def tokens_of(seed: int) -> list[torch.Tensor]:
+    """One value for each token of five sequences."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(length, generator=generator) - 1 for length in LENGTHS_OF_ALL]
 
 
-def test_a_higher_upper_bound_leaves_the_lower_one():
-    old = torch.zeros(3, 1)
-    logprobs = torch.tensor([[1.25], [1.5], [0.5]]).log()
-    loss, clipped = clipped_policy_loss(logprobs, old, torch.tensor([1.0, 1.0, -1.0]), epsilon=0.2, epsilon_high=0.28)
-    close(loss, [[-1.25], [-1.28], [0.8]])
-    assert clipped.tolist() == [[False], [True], [True]]
+def loss_of(settings, layout, values):
+    """The loss of one micro-batch.
+
+    Args:
+        layout: for every row, the numbers of its sequences, each followed by one position of padding.
+        values: logprobs, old logprobs, ref logprobs, weights and entropies: lists of one tensor per sequence.
+    """
+    width = max(sum(LENGTHS_OF_ALL[number] + 1 for number in row) for row in layout)
+    mask, owners = torch.zeros(len(layout), width, dtype=torch.bool), torch.zeros(len(layout), width, dtype=torch.long)
+    laid_out = [torch.full((len(layout), width), 1e30) for _ in values]
+    for index, row in enumerate(layout):
+        start = 0
+        for number in row:
+            own = slice(start, start + LENGTHS_OF_ALL[number])
+            mask[index, own], owners[index, own] = True, number
+            for whole, each in zip(laid_out, values, strict=True):
+                whole[index, own] = each[number]
+            start = own.stop + 1
+    logprobs, old, ref, weights, entropy = laid_out
+    return grpo_loss(
+        settings,
+        logprobs,
+        old,
+        ref,
+        advantages=ADVANTAGES,
+        sequences=Sequences(owners, mask, 5),
+        num_completions=5,
+        num_tokens=18,
+        max_completion_length=8,
+        weights=weights,
+        entropy=entropy,
+    )
 
 
-def test_advantages_belong_to_rows():
-    loss, _ = clipped_policy_loss(torch.zeros(2, 3), torch.zeros(2, 3), torch.tensor([1.0, -2.0]), epsilon=0.2)
-    close(loss, [[-1.0] * 3, [2.0] * 3])
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+@pytest.mark.parametrize(
+    "layouts",
+    [
+        [[[4, 0, 2, 1, 3]]],  # one packed row
+        [[[3], [1]], [[0]], [[2], [4]]],  # three padded micro-batches
+        [[[1, 4]], [[2, 3, 0]]],  # two packed ones
+    ],
+    ids=["packed", "split", "split and packed"],
+)
+def test_the_loss_does_not_depend_on_how_completions_are_laid_out(variant, layouts):
+    settings, everything = GRPOConfig(**variant), [[number] for number in range(5)]
+    results = []
+    for micro_batches in ([everything], layouts):
+        logprobs = [each.requires_grad_() for each in tokens_of(0)]
+        entropy = [each.requires_grad_() for each in tokens_of(4)]
+        values = (logprobs, tokens_of(1), tokens_of(2), tokens_of(3), entropy)
+        parts = [loss_of(settings, layout, values) for layout in micro_batches]
+        loss = torch.stack([part.loss for part in parts]).sum()
+        gradients = [torch.cat(torch.autograd.grad(loss, side, retain_graph=True)) for side in (logprobs, entropy)]
+        num_clipped = sum(int(part.clipped.sum()) for part in parts)
+        results.append((loss.detach(), *gradients, sum(part.kl.sum() for part in parts), torch.tensor(num_clipped)))
+    assert results[0][1].abs().max() > 0.01
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
-def test_old_logprobs_carry_no_gradient_of_their_own():
-    # On the first of mu passes old is logprobs.detach(): the ratio is 1, its gradient is not.
-    logprobs = torch.tensor([[-0.3, -2.0]], requires_grad=True)
-    loss, clipped = clipped_policy_loss(logprobs, logprobs.detach(), torch.tensor([0.5]), epsilon=0.2)
-    loss.sum().backward()
-    close(logprobs.grad, [[-0.5, -0.5]])
-    assert not clipped.any()
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+@pytest.mark.parametrize("far", [1e3, 1e30])
+def test_hostile_log_ratios_give_a_finite_loss_and_gradient(variant, far):
+    """The policy is far above the old one and the reference in one token of each sequence, and far below in another."""
+    settings = GRPOConfig(**variant)
+    logprobs = [each.requires_grad_() for each in tokens_of(0)]
+    hostile = [each.index_fill(0, torch.tensor([0]), far) for each in tokens_of(1)]
+    hostile = [each.index_fill(0, torch.tensor([len(each) - 1]), -far) for each in hostile]
+    parts = loss_of(settings, [[3, 1], [0, 4], [2]], (logprobs, hostile, hostile, tokens_of(3), tokens_of(4)))
+    assert parts.loss.isfinite() and parts.kl.isfinite().all()
+    assert all(each.isfinite().all() for each in torch.autograd.grad(parts.loss, logprobs))
 
 
-# KL ----------------------------------------------------------------------------------------------
-
-
-def test_k3_kl_by_hand():
-    # p / q of the token: equal: 0. q twice p: 2 - ln 2 - 1. q half of p: 0.5 + ln 2 - 1.
-    ref = torch.tensor([[0.25, 0.5, 0.25]]).log()
-    policy = torch.tensor([[0.25, 0.25, 0.5]]).log()
-    close(k3_kl(policy, ref), [[0.0, 1 - math.log(2), math.log(2) - 0.5]])
-
-
-def test_k3_kl_is_never_negative_and_averages_to_the_kl():
-    policy, ref = torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.25, 0.25, 0.5])
-    estimate = k3_kl(policy.log(), ref.log())
-    assert (estimate >= 0).all()
-    # KL = 0.5 ln 2 + 0 + 0.25 ln 0.5 = 0.25 ln 2
-    assert (policy * estimate).sum().item() == pytest.approx(0.25 * math.log(2), abs=1e-6)
-
-
-def test_k3_kl_pulls_towards_the_reference():
-    policy = torch.tensor([[0.25, 0.5]]).log().requires_grad_()
-    k3_kl(policy, torch.tensor([[0.5, 0.25]]).log()).sum().backward()
-    close(policy.grad, [[-1.0, 0.5]])  # 1 - q / p: 1 - 2 and 1 - 0.5
+def test_terms_are_added_by_hand():
+    """One token: ratio 1, advantage 2, weight 1/2, KL with ref 2 p: 2 - ln 2 - 1, entropy 0.7."""
+    loss = grpo_loss(
+        GRPOConfig(beta=0.1, entropy_coef=0.5),
+        torch.tensor([[-1.0]]),
+        torch.tensor([[-1.0]]),
+        torch.tensor([[-1.0 + math.log(2)]]),
+        advantages=torch.tensor([2.0]),
+        sequences=rows(torch.ones(1, 1, dtype=torch.bool)),
+        num_completions=1,
+        num_tokens=1,
+        max_completion_length=8,
+        weights=torch.tensor([[0.5]]),
+        entropy=torch.tensor([[0.7]]),
+    ).loss
+    assert loss.item() == pytest.approx(-2 * 0.5 + 0.1 * (1 - math.log(2)) - 0.5 * 0.7)
