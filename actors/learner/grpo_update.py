@@ -10,9 +10,9 @@ from torch import Tensor
 
 from actors.learner.session import LearnerSession
 from pipeline.config import GRPOConfig
-from pipeline.training.batching import MicroBatch, TokenSequence, micro_batches
+from pipeline.training.batching import MicroBatch, TokenSequence
 from pipeline.training.grpo import equal_rewards, group_advantages, grpo_loss
-from pipeline.training.logprobs import next_token_logits, token_entropy, token_logprobs
+from pipeline.training.logprobs import completion_batches, next_token_logits, token_entropy, token_logprobs
 from pipeline.training.rollout_metrics import UNGRADED
 from pipeline.types import RolloutGroup
 
@@ -134,7 +134,9 @@ def _prepare(session: LearnerSession, groups: Sequence[RolloutGroup]) -> _Rollou
     rows = kept.flatten().nonzero().flatten().tolist()
     sequences = [TokenSequence(completions[r][0].prompt_token_ids, completions[r][1].token_ids) for r in rows]
     return _RolloutBatch(
-        micro_batches=micro_batches(sequences, session.config.learner.tokens_per_micro_batch, session.device),
+        micro_batches=completion_batches(
+            session.model, sequences, session.config.learner.tokens_per_micro_batch, session.dtype
+        ),
         advantages=advantages.flatten()[rows].to(session.device),
         num_completions=int(num_completions),
         num_tokens=int(num_tokens),

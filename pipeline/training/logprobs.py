@@ -9,14 +9,25 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.attention import packing_arguments
+from pipeline.models.attention import can_share_prompts, packing_arguments
 from pipeline.models.device import autocast
-from pipeline.training.batching import MicroBatch, TokenSequence, micro_batches
+from pipeline.training.batching import COMPILED_MULTIPLE, MicroBatch, TokenSequence, micro_batches
+
+
+def completion_batches(
+    model: nn.Module, sequences: Sequence[TokenSequence], max_tokens: int, dtype: torch.dtype
+) -> list[MicroBatch]:
+    """Micro-batches of sampled completions: packed with shared prompts if the model can, otherwise padded."""
+    device = next(model.parameters()).device
+    multiple = COMPILED_MULTIPLE if device.type == "cpu" and dtype == torch.bfloat16 else 1
+    if not can_share_prompts(model):
+        return micro_batches(sequences, max_tokens, device)
+    return micro_batches(sequences, max_tokens, device, share_prompts=True, pad_to_multiple_of=multiple)
 
 
 def next_token_logits(model: nn.Module, batch: MicroBatch, dtype: torch.dtype) -> Tensor:
     """Logits [B, T, V] for the batch's targets, computed in ``dtype``; other positions are never projected."""
-    packed = packing_arguments(model, batch.lengths, batch.input_ids.device) if batch.lengths else {}
+    packed = packing_arguments(model, batch.groups, batch.input_ids.device) if batch.groups else {}
     with autocast(batch.input_ids.device, dtype):
         output = model(input_ids=batch.input_ids, logits_to_keep=batch.positions, use_cache=False, **packed)
     return cast(Tensor, output.logits)
