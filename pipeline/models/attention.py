@@ -92,7 +92,9 @@ def packing_arguments(model: nn.Module, groups: Sequence[PackedGroup], device: t
     Args:
         groups: the whole row, in order.
     """
-    ends = [(0 if index == 0 else group.prompt, length) for group in groups for index, length in enumerate(group.lengths)]
+    ends = [
+        (0 if index == 0 else group.prompt, length) for group in groups for index, length in enumerate(group.lengths)
+    ]
     positions = torch.cat([torch.arange(start, start + length) for start, length in ends])
     arguments: dict[str, Any] = {"position_ids": positions[None].to(device)}
     if can_share_prompts(model):

@@ -35,7 +35,11 @@ class TokenSequence:
     def __init__(
         self, prompt: Iterable[int], completion: Iterable[int], learned: tuple[bool, ...] | None = None
     ) -> None:
-        for name, value in (("prompt", _token_ids(prompt)), ("completion", _token_ids(completion)), ("learned", learned)):
+        for name, value in (
+            ("prompt", _token_ids(prompt)),
+            ("completion", _token_ids(completion)),
+            ("learned", learned),
+        ):
             object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
