@@ -1,5 +1,5 @@
-"""The learner's part of a GRPO step, in pairs: padded rows beside shared prompts, and entropy by a second softmax beside
-one. Prints CPU seconds, which other programs disturb least, and the median ratio of the pairs.
+"""The learner's part of a GRPO step, in pairs: padded rows beside shared prompts, and a second softmax for the entropy
+beside one for both. Prints CPU seconds, which other programs disturb least, and the median ratio of the pairs.
 
     python -m tests.benchmarks.learner [--data ../shared/data/gsm8k] [--rounds 3] [--prompts 4] [--threads 1]
 
