@@ -12,9 +12,9 @@ from torch import Tensor
 from actors.learner.session import LearnerSession
 from pipeline.config import GRPOConfig
 from pipeline.training.advantages import advantages_of, equal_rewards, overlong_penalties
-from pipeline.training.batching import MicroBatch, TokenSequence, micro_batches
+from pipeline.training.batching import MicroBatch, TokenSequence
 from pipeline.training.grpo import grpo_loss
-from pipeline.training.logprobs import next_token_logits, token_entropy, token_logprobs
+from pipeline.training.logprobs import completion_batches, logprobs_and_entropy, next_token_logits, token_logprobs
 from pipeline.training.policy_losses import Sequences, log_ratios, policy_entropy
 from pipeline.training.rollout_metrics import UNGRADED
 from pipeline.training.sampler_weights import effective_sample_frac, sampler_weights
@@ -118,12 +118,11 @@ def learn_groups(session: LearnerSession, groups: Sequence[RolloutGroup], stage_
         session.begin_update(stage_step)
         earlier_loss = totals.loss
         for index, batch in enumerate(rollouts.micro_batches):
-            logprobs, logits = _logprobs(session, batch)
+            logprobs, entropy = _policy(session, batch)
             sequences = Sequences(batch.owners, batch.completion_mask, len(rollouts.advantages))
             if index == len(starts):  # the first of the mu passes runs on the weights that the step began with
                 sampler_logprobs = batch.scatter(rollouts.sampler_logprobs)
                 starts.append(_start(session, logprobs.detach(), sampler_logprobs, sequences, totals))
-            entropy = _entropy(session, logits)
             parts = grpo_loss(
                 settings,
                 logprobs,
@@ -145,7 +144,7 @@ def learn_groups(session: LearnerSession, groups: Sequence[RolloutGroup], stage_
                 entropy=(entropy.detach() * batch.completion_mask).sum(),
                 tokens=batch.completion_mask.sum(),
             )
-            del logits, logprobs, entropy, parts  # before the next forward pass needs the memory
+            del logprobs, entropy, parts  # before the next forward pass needs the memory
         norms.append(session.update_policy(totals.loss - earlier_loss))
     finite = [norm for norm in norms if math.isfinite(norm)]
     largest_diff = max((start.largest_diff for start in starts), default=0.0)
@@ -158,7 +157,7 @@ def _reference_logprobs(session: LearnerSession, batches: Sequence[MicroBatch]) 
     if session.settings.beta == 0:
         return [None] * len(batches)
     with torch.no_grad(), session.policy.reference_policy():
-        return [_logprobs(session, batch)[0] for batch in batches]
+        return [_logprobs(session, batch) for batch in batches]
 
 
 def _start(
@@ -248,11 +247,10 @@ def _prepare(session: LearnerSession, groups: Sequence[RolloutGroup], signal: _S
     own_tokens = sum(len(c.token_ids) for (_, c), taken in zip(completions, counted_rows, strict=True) if taken)
     num_completions, num_tokens = session.ranks.sum([sum(counted_rows), own_tokens])
     rows = signal.learned.flatten().nonzero().flatten().tolist()
-    sequences = [
-        TokenSequence(completions[r][0].prompt_token_ids, tuple(completions[r][1].token_ids.tolist())) for r in rows
-    ]
+    sequences = [TokenSequence(completions[r][0].prompt_token_ids, completions[r][1].token_ids) for r in rows]
+    max_tokens = session.config.learner.tokens_per_micro_batch
     return _RolloutBatch(
-        micro_batches=micro_batches(sequences, session.config.learner.tokens_per_micro_batch, session.device),
+        micro_batches=completion_batches(session.model, sequences, max_tokens, session.dtype),
         advantages=signal.advantages.flatten()[rows].to(session.device),
         num_completions=int(num_completions),
         num_tokens=int(num_tokens),
@@ -261,15 +259,17 @@ def _prepare(session: LearnerSession, groups: Sequence[RolloutGroup], signal: _S
     )
 
 
-def _logprobs(session: LearnerSession, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-    """Log-probabilities [B, T] of the targets at the sampling temperature, and the logits [B, T, V]."""
+def _policy(session: LearnerSession, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and entropies [B, T] at the sampling temperature. Entropies have a gradient if the loss has a
+    term for them."""
     logits = next_token_logits(session.model, batch, session.dtype)
-    return token_logprobs(logits, batch.targets, session.config.rollout.temperature), logits
-
-
-def _entropy(session: LearnerSession, logits: Tensor) -> Tensor:
-    """Entropy [B, T] of the policy at the sampling temperature; with a gradient if the loss has a term for it."""
     temperature = session.config.rollout.temperature
     if session.settings.entropy_coef:
-        return policy_entropy(logits, temperature)
-    return token_entropy(logits.detach(), temperature)
+        return token_logprobs(logits, batch.targets, temperature), policy_entropy(logits, temperature)
+    return logprobs_and_entropy(logits, batch.targets, temperature)
+
+
+def _logprobs(session: LearnerSession, batch: MicroBatch) -> Tensor:
+    """Log-probabilities [B, T] of the targets at the sampling temperature."""
+    logits = next_token_logits(session.model, batch, session.dtype)
+    return token_logprobs(logits, batch.targets, session.config.rollout.temperature)

@@ -1,32 +1,46 @@
-"""Token sequences to micro-batches, padded or packed.
+"""Token sequences to micro-batches: padded, packed, or packed with shared prompts.
 
 Padded: one sequence per row, padded on the right. Attention is causal, so no real token ever sees the padding: neither
 an attention mask nor position ids are needed.
 
-Packed: all sequences of a micro-batch in one row; none sees another. Attention for both: pipeline/models/attention.py.
+Packed: all sequences of a micro-batch in one row; none sees another. With shared prompts, a prompt stands there once,
+before all of its completions, and without their last tokens, which predict nothing. Attention for all:
+pipeline/models/attention.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from pipeline.models.attention import PackedGroup
 
 COMPILED_MULTIPLE = 64
 """Packed rows in bfloat16 on a CPU are padded to a multiple of this: PyTorch compiles and keeps a matmul for every
 new shape."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class TokenSequence:
-    """A prompt and its completion as token ids."""
+    """A prompt and its completion as token ids, made from tuples or arrays."""
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
     learned: tuple[bool, ...] | None = None
     """For every token of the completion, whether it is learned. None: all."""
+
+    def __init__(
+        self, prompt: Iterable[int], completion: Iterable[int], learned: tuple[bool, ...] | None = None
+    ) -> None:
+        for name, value in (
+            ("prompt", _token_ids(prompt)),
+            ("completion", _token_ids(completion)),
+            ("learned", learned),
+        ):
+            object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
@@ -52,7 +66,8 @@ class MicroBatch:
     """Sequences that go through the model together.
 
     Shapes: B rows of L tokens; T positions whose next token is predicted. Padded: from the earliest completion to the
-    end of the row. Packed: those of completion tokens, padded to the same multiple as the row.
+    end of the row. Packed: those of completion tokens, padded to the same multiple as the row. The last position of a
+    shared prompt comes once for each of its completions.
     """
 
     rows: tuple[int, ...]
@@ -60,15 +75,15 @@ class MicroBatch:
     input_ids: Tensor
     """[B, L]; packed: [1, L]"""
     positions: Tensor
-    """[T]: the targets are the tokens after these inputs."""
+    """[T]: the inputs that the targets are predicted from."""
     targets: Tensor
     """[B, T]"""
     completion_mask: Tensor
     """[B, T] bool: the target is a completion token that is learned."""
     owners: Tensor
     """[B, T]: index of the sequence that a target belongs to, in the list that was split."""
-    lengths: tuple[int, ...] | None = None
-    """Packed: tokens of each sequence in the row, then of the padding, if any. Padded: None."""
+    groups: tuple[PackedGroup, ...] | None = None
+    """Packed: what stands in the row, in order, the padding included. Padded: None."""
 
     def scatter(self, values: Sequence[Sequence[float]]) -> Tensor:
         """One value per completion token, laid out like the targets: [B, T], 0 elsewhere.
@@ -92,18 +107,27 @@ def micro_batches(
     device: torch.device,
     *,
     packing: bool = False,
+    share_prompts: bool = False,
     pad_to_multiple_of: int = 1,
 ) -> list[MicroBatch]:
     """Split so that no micro-batch holds more than ``max_tokens`` tokens, padding included.
 
     Padded: sequences of similar length share a micro-batch. Packed: best fit, longest first. A sequence longer than
-    ``max_tokens`` gets a micro-batch of its own. The split depends only on the lengths.
+    ``max_tokens`` gets a micro-batch of its own. With shared prompts, sequences of the same prompt stay together as far
+    as they fit. The split depends only on lengths and on which prompts are equal.
+
+    Args:
+        share_prompts: compute a prompt once for all its completions. Needs a model that ``can_share_prompts``.
     """
     order = sorted(range(len(sequences)), key=lambda row: (-len(sequences[row]), row))
     lengths = [len(sequence) for sequence in sequences]
-    if packing:
-        packs = _best_fit(order, lengths, max_tokens // pad_to_multiple_of * pad_to_multiple_of)
-        return [_pack(sequences, rows, device, pad_to_multiple_of) for rows in packs]
+    if packing or share_prompts:
+        room = max_tokens // pad_to_multiple_of * pad_to_multiple_of
+        parts = _by_prompt(sequences, order, room) if share_prompts else [[row] for row in order]
+        sizes = [_packed_tokens(sequences, part, share_prompts) for part in parts]
+        longest_first = sorted(range(len(parts)), key=lambda part: (-sizes[part], part))
+        packs = [[parts[part] for part in pack] for pack in _best_fit(longest_first, sizes, room)]
+        return [_pack(sequences, pack, device, pad_to_multiple_of, share_prompts) for pack in packs]
     batches: list[list[int]] = []
     for row in order:
         longest = _round_up(lengths[batches[-1][0]], pad_to_multiple_of) if batches else 0
@@ -116,6 +140,24 @@ def micro_batches(
 def padding_frac(batches: Sequence[MicroBatch], num_tokens: int) -> float:
     """Share of the tokens in the forward pass that are padding, given ``num_tokens`` real tokens."""
     return 1 - num_tokens / max(sum(batch.input_ids.numel() for batch in batches), 1)
+
+
+def _token_ids(tokens: Iterable[int]) -> tuple[int, ...]:
+    return tuple(tokens.tolist() if isinstance(tokens, np.ndarray) else tokens)
+
+
+def _by_prompt(sequences: Sequence[TokenSequence], order: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Sequences of the same prompt together, in as few parts as best fit needs for ``max_tokens`` each."""
+    same: dict[tuple[int, ...], list[int]] = {}
+    for row in order:
+        same.setdefault(sequences[row].prompt, []).append(row)
+    lengths = [len(sequence.completion) - 1 for sequence in sequences]
+    return [part for prompt, rows in same.items() for part in _best_fit(rows, lengths, max_tokens - len(prompt))]
+
+
+def _packed_tokens(sequences: Sequence[TokenSequence], part: Sequence[int], share_prompts: bool) -> int:
+    """Tokens of sequences with the same prompt in a packed row."""
+    return len(sequences[part[0]].prompt) + sum(len(sequences[row].completion) - share_prompts for row in part)
 
 
 def _best_fit(order: Sequence[int], lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
@@ -158,26 +200,40 @@ def _pad(sequences: Sequence[TokenSequence], rows: list[int], device: torch.devi
     )
 
 
-def _pack(sequences: Sequence[TokenSequence], rows: list[int], device: torch.device, multiple: int) -> MicroBatch:
-    chosen = [sequences[row] for row in rows]
-    num_tokens = sum(map(len, chosen))
-    padding = _round_up(num_tokens, multiple) - num_tokens
-    starts = accumulate([0, *map(len, chosen)])
-    positions = [
-        torch.arange(start + len(sequence.prompt) - 1, start + len(sequence) - 1)
-        for start, sequence in zip(starts, chosen, strict=False)
-    ]
-    input_ids = torch.tensor([token for s in chosen for token in (*s.prompt, *s.completion)] + [0] * padding)
-    owners = torch.tensor(rows).repeat_interleave(torch.tensor([len(p) for p in positions]))
-    learned = torch.cat([sequence.learned_mask for sequence in chosen])
-    surplus = (0, -len(owners) % multiple)
-    places = F.pad(torch.cat(positions), surplus)
+def _pack(
+    sequences: Sequence[TokenSequence], parts: list[list[int]], device: torch.device, multiple: int, share_prompts: bool
+) -> MicroBatch:
+    """One row. ``parts`` are sequences with the same prompt."""
+    tokens: list[int] = []
+    positions: list[int] = []
+    groups: list[PackedGroup] = []
+    for part in parts:
+        tokens += sequences[part[0]].prompt
+        last = len(tokens) - 1  # of the prompt
+        for row in part:
+            inputs = sequences[row].completion[: -1 if share_prompts else None]
+            positions += [last, *range(len(tokens), len(tokens) + len(inputs))][: len(sequences[row].completion)]
+            tokens += inputs
+        groups.append(_packed_group(sequences, part, share_prompts))
+    rows = [row for part in parts for row in part]
+    completions = [sequences[row].completion for row in rows]
+    owners = torch.tensor(rows).repeat_interleave(torch.tensor([len(completion) for completion in completions]))
+    learned = torch.cat([sequences[row].learned_mask for row in rows])
+    padding, surplus = -len(tokens) % multiple, (0, -len(positions) % multiple)
     return MicroBatch(
         rows=tuple(rows),
-        input_ids=input_ids[None].to(device),
-        positions=places.to(device),
-        targets=input_ids[places + 1][None].to(device),
+        input_ids=torch.tensor([tokens + [0] * padding]).to(device),
+        positions=F.pad(torch.tensor(positions), surplus).to(device),
+        targets=F.pad(torch.tensor([token for completion in completions for token in completion]), surplus)[None].to(
+            device
+        ),
         completion_mask=F.pad(learned, surplus)[None].to(device),
         owners=F.pad(owners, surplus, value=rows[0])[None].to(device),
-        lengths=(*map(len, chosen), *([padding] if padding else [])),
+        groups=(*groups, *([PackedGroup(padding)] if padding else [])),
     )
+
+
+def _packed_group(sequences: Sequence[TokenSequence], part: Sequence[int], share_prompts: bool) -> PackedGroup:
+    if len(part) == 1:
+        return PackedGroup(_packed_tokens(sequences, part, share_prompts))
+    return PackedGroup(len(sequences[part[0]].prompt), tuple(len(sequences[row].completion) - 1 for row in part))

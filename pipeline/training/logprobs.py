@@ -9,14 +9,25 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.attention import packing_arguments
+from pipeline.models.attention import can_share_prompts, packing_arguments
 from pipeline.models.device import autocast
-from pipeline.training.batching import MicroBatch, TokenSequence, micro_batches
+from pipeline.training.batching import COMPILED_MULTIPLE, MicroBatch, TokenSequence, micro_batches
+
+
+def completion_batches(
+    model: nn.Module, sequences: Sequence[TokenSequence], max_tokens: int, dtype: torch.dtype
+) -> list[MicroBatch]:
+    """Micro-batches of sampled completions: packed with shared prompts if the model can, otherwise padded."""
+    device = next(model.parameters()).device
+    multiple = COMPILED_MULTIPLE if device.type == "cpu" and dtype == torch.bfloat16 else 1
+    if not can_share_prompts(model):
+        return micro_batches(sequences, max_tokens, device)
+    return micro_batches(sequences, max_tokens, device, share_prompts=True, pad_to_multiple_of=multiple)
 
 
 def next_token_logits(model: nn.Module, batch: MicroBatch, dtype: torch.dtype) -> Tensor:
     """Logits [B, T, V] for the batch's targets, computed in ``dtype``; other positions are never projected."""
-    packed = packing_arguments(model, batch.lengths, batch.input_ids.device) if batch.lengths else {}
+    packed = packing_arguments(model, batch.groups, batch.input_ids.device) if batch.groups else {}
     with autocast(batch.input_ids.device, dtype):
         output = model(input_ids=batch.input_ids, logits_to_keep=batch.positions, use_cache=False, **packed)
     return cast(Tensor, output.logits)
@@ -24,8 +35,18 @@ def next_token_logits(model: nn.Module, batch: MicroBatch, dtype: torch.dtype) -
 
 def token_logprobs(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
     """Log-probabilities [B, T] of targets [B, T] under softmax(logits [B, T, V] / temperature), in float32."""
-    logprobs: Tensor = _TokenLogprobs.apply(logits.flatten(0, 1), targets.flatten(), temperature)  # type: ignore[no-untyped-call]
-    return logprobs.view_as(targets)
+    return _apply(logits, targets, temperature, False)[0]
+
+
+def logprobs_and_entropy(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """``token_logprobs`` and ``token_entropy``, from one softmax. The entropy [B, T] has no gradient."""
+    return _apply(logits, targets, temperature, True)
+
+
+def _apply(logits: Tensor, targets: Tensor, temperature: float, with_entropy: bool) -> tuple[Tensor, Tensor]:
+    arguments = (logits.flatten(0, 1), targets.flatten(), temperature, with_entropy)
+    logprobs, entropy = _TokenLogprobs.apply(*arguments)  # type: ignore[no-untyped-call]
+    return logprobs.view_as(targets), entropy.view_as(targets) if with_entropy else entropy
 
 
 @torch.no_grad()
@@ -49,21 +70,27 @@ class _TokenLogprobs(torch.autograd.Function):
     keeps the logits themselves and one number per row."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
-        """logits [N, V], targets [N] -> [N]"""
+    def forward(
+        ctx: Any, logits: Tensor, targets: Tensor, temperature: float, with_entropy: bool
+    ) -> tuple[Tensor, Tensor]:
+        """logits [N, V], targets [N] -> log-probabilities [N]; entropies [N], or [0] if they are not wanted"""
         logprobs = torch.empty_like(targets, dtype=torch.float32)
         log_normalizers = torch.empty_like(logprobs)
+        entropy = torch.empty_like(logprobs) if with_entropy else logprobs.new_empty(0)
         for rows in _row_blocks(logits):
             scaled = _scaled(logits[rows], temperature)
             all_logprobs = torch.log_softmax(scaled, dim=-1)
             logprobs[rows] = all_logprobs.gather(1, targets[rows, None])[:, 0]
             log_normalizers[rows] = scaled.amax(dim=-1) - all_logprobs.amax(dim=-1)
+            if with_entropy:
+                entropy[rows] = _entropy(all_logprobs, out=scaled)
         ctx.save_for_backward(logits, targets, log_normalizers)
         ctx.temperature = temperature
-        return logprobs
+        ctx.mark_non_differentiable(entropy)
+        return logprobs, entropy
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         """(1[v = target] - softmax_v) / temperature, times the gradient of the row."""
         logits, targets, log_normalizers = ctx.saved_tensors
         weights = (gradients[0] / ctx.temperature)[:, None]
@@ -72,7 +99,7 @@ class _TokenLogprobs(torch.autograd.Function):
             scaled = _scaled(logits[rows], ctx.temperature)
             block = scaled.sub_(log_normalizers[rows, None]).exp_().mul_(-weights[rows])
             result[rows] = block.scatter_add_(1, targets[rows, None], weights[rows])
-        return result, None, None
+        return result, None, None, None
 
 
 def _scaled(logits: Tensor, temperature: float) -> Tensor:
@@ -93,6 +120,11 @@ def token_entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
     flat = logits.flatten(0, 1)
     entropy = torch.empty(len(flat), device=logits.device)
     for rows in _row_blocks(flat):
-        logprobs = torch.log_softmax(flat[rows].float() / temperature, dim=-1)
-        entropy[rows] = -(logprobs.exp() * logprobs).sum(dim=-1)
+        scaled = _scaled(flat[rows], temperature)
+        entropy[rows] = _entropy(torch.log_softmax(scaled, dim=-1), out=scaled)
     return entropy.view(logits.shape[:-1])
+
+
+def _entropy(logprobs: Tensor, out: Tensor) -> Tensor:
+    """[N] of log-probabilities [N, V]. ``out`` is overwritten."""
+    return torch.exp(logprobs, out=out).mul_(logprobs).sum(dim=-1).neg_()

@@ -59,11 +59,13 @@ class FakeSession:
 def run(monkeypatch: pytest.MonkeyPatch, session: FakeSession, recorded: dict[str, float] | None = None) -> None:
     monkeypatch.setattr(grpo_loop, "LearnerSession", lambda setup: session)
     rollouts = SimpleNamespace(groups=[])
-    monkeypatch.setattr(grpo_loop, "rollouts_of", lambda session: SimpleNamespace(take=lambda step: rollouts))
+    monkeypatch.setattr(
+        grpo_loop, "rollouts_of", lambda session: SimpleNamespace(take=lambda step: rollouts, left=list)
+    )
     monkeypatch.setattr(grpo_loop, "learn_groups", lambda *_: grpo_update.Learned({}, []))
     monkeypatch.setattr(grpo_loop, "_record_uses", lambda *_: None)
     monkeypatch.setattr(grpo_loop, "_record_groups", lambda *_: dict(recorded or {"reward_mean": 0.0}))
-    grpo_loop.grpo_loop(None)  # type: ignore[arg-type]
+    grpo_loop.grpo_loop(SimpleNamespace(run_path=None))  # type: ignore[arg-type]
 
 
 def test_a_repeated_stage_starts_its_iterations_and_its_reference_over(monkeypatch):

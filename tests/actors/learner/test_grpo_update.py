@@ -49,7 +49,7 @@ def learn(groups, ranks: Any = None, max_tokens=64, **settings: Any) -> tuple[Le
     session: Any = SimpleNamespace(
         settings=GRPOConfig(**settings),
         config=SimpleNamespace(
-            rollout=SimpleNamespace(max_completion_length=MAX_LENGTH, temperature=1.0),
+            rollout=SimpleNamespace(max_completion_length=MAX_LENGTH, temperature=1.0, max_staleness=0),
             learner=SimpleNamespace(tokens_per_micro_batch=max_tokens),
         ),
         ranks=ranks or Ranks(),

@@ -247,8 +247,11 @@ def test_overrides_reach_into_lists_and_missing_sections(recipe):
 WRITE, WRITER = "data.write={}", "{name: a, kind: sft, write: {}}"
 CROSS_CHECKS = [
     (["grpo.batch_size=3", "learner.num_workers=2"], r"grpo\.batch_size must be a multiple of .*workers, got 3 and 2"),
-    (["grpo.batch_size=6"], r"rollout\.prompts_per_chunk must divide .* got 4 and 6"),
-    (["grpo.batch_size=4", "learner.num_workers=2"], r"rollout\.prompts_per_chunk must divide .* got 4 and 2"),
+    (["grpo.batch_size=6", "rollout.prompts_per_chunk=4"], r"rollout\.prompts_per_chunk must divide .* got 4 and 6"),
+    (
+        ["grpo.batch_size=4", "learner.num_workers=2", "rollout.prompts_per_chunk=4"],
+        r"rollout\.prompts_per_chunk must divide .* got 4 and 2",
+    ),
     (["rollout.temperature=0"], r"rollout\.temperature must be above 0 for grpo"),
     (["rollout.top_p=0.9"], r"rollout\.top_p must be 1 and rollout\.top_k 0 for grpo, got 0\.9 and 0"),
     (["rollout.top_k=50"], r"rollout\.top_p must be 1 and rollout\.top_k 0 for grpo, got 1 and 50"),

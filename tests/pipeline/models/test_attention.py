@@ -7,11 +7,17 @@ import torch
 import transformers
 from torch.nn import functional as F
 
-from pipeline.models.attention import CAUSAL_SDPA, SHORT, plain_causal_attention, use_causal_sdpa
+from pipeline.models.attention import (
+    CAUSAL_SDPA,
+    SHORT,
+    can_share_prompts,
+    plain_causal_attention,
+    use_causal_sdpa,
+)
 from pipeline.training.batching import TokenSequence, micro_batches
-from pipeline.training.logprobs import next_token_logits
+from pipeline.training.logprobs import completion_batches, next_token_logits
 from tests.support.models import tiny_llama
-from tests.support.sequences import CPU, SEQUENCES, logprobs_and_gradients
+from tests.support.sequences import CPU, GROUPS, SEQUENCES, logprobs_and_gradients
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +81,50 @@ def test_no_packed_sequence_sees_another(packed_model):
     others = batch.owners[0] != batch.rows[0]
     assert torch.equal(before[:, others], after[:, others])
     assert not torch.equal(before[:, ~others], after[:, ~others])
+
+
+# Shared prompts ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("max_tokens", [30, 60, 1000])
+@pytest.mark.parametrize("short", [SHORT, 20, 0])  # plain products for all, some, no completions
+def test_a_shared_prompt_changes_no_logprob_and_no_gradient(monkeypatch, model, max_tokens, short):
+    monkeypatch.setattr("pipeline.models.attention.SHORT", short)
+    sharing = tiny_llama().train()
+    use_causal_sdpa(sharing)
+    expected, expected_gradients = logprobs_and_gradients(model, 1, sequences=GROUPS)
+    actual, gradients = logprobs_and_gradients(
+        sharing, max_tokens, sequences=GROUPS, share_prompts=True, pad_to_multiple_of=8
+    )
+    assert actual.keys() == expected.keys()
+    for row, logprobs in actual.items():
+        torch.testing.assert_close(logprobs, expected[row], rtol=0, atol=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-5, atol=1e-5)
+
+
+def test_a_shared_prompt_in_bfloat16_is_as_close_to_float32_as_a_prompt_of_its_own(model):
+    sharing = tiny_llama().train()
+    use_causal_sdpa(sharing)
+    exact = logprobs_and_gradients(model, 1, sequences=GROUPS)[1]
+
+    def distance(**layout):
+        layout |= {"dtype": torch.bfloat16, "sequences": GROUPS}
+        gradients = logprobs_and_gradients(sharing, 1000, **layout)[1]
+        return sum((gradients[name] - exact[name]).norm() / exact[name].norm() for name in exact) / len(exact)
+
+    assert distance(share_prompts=True) < 1.5 * distance(packing=True) < 0.1
+
+
+def test_a_model_shares_prompts_only_if_its_attention_can_and_it_heeds_positions(packed_model):
+    assert can_share_prompts(packed_model) == (packed_model.config._attn_implementation == CAUSAL_SDPA)
+    (batch, *rest) = completion_batches(packed_model, GROUPS, 1000, torch.float32)
+    assert (len(batch.input_ids) == 1 and not rest) == can_share_prompts(packed_model)
+    deaf = tiny_llama()
+    rotary = deaf.model.rotary_emb.forward
+    deaf.model.rotary_emb.forward = lambda x, position_ids: rotary(x, torch.arange(x.shape[1])[None])
+    use_causal_sdpa(deaf)
+    assert not can_share_prompts(deaf)
 
 
 # Short and long sequences ------------------------------------------------------------------------

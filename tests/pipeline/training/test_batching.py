@@ -1,6 +1,8 @@
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.models.attention import PackedGroup
 from pipeline.training.batching import TokenSequence, micro_batches, padding_frac
 from tests.support.sequences import CPU, SEQUENCES, sequence
 
@@ -45,9 +47,9 @@ def test_a_packed_row_by_hand():
     (batch,) = micro_batches(sequences, 100, CPU, packing=True, pad_to_multiple_of=6)
     assert batch.rows == (1, 0)  # the longest first
     assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9, 1, 2, 3, 4, 0, 0, 0]]
-    assert batch.lengths == (5, 4, 3)  # the last is padding
+    assert batch.groups == (PackedGroup(5), PackedGroup(4), PackedGroup(3))  # the last is padding
     assert batch.positions.tolist() == [1, 2, 3, 7, 0, 0]
-    assert batch.targets.tolist() == [[7, 8, 9, 4, 6, 6]]
+    assert batch.targets.tolist() == [[7, 8, 9, 4, 0, 0]]
     assert batch.completion_mask.tolist() == [[True, True, True, True, False, False]]
     assert batch.owners.tolist() == [[1, 1, 1, 0, 1, 1]]
     assert batch.scatter([(-0.25,), (-1.0, -2.0, -3.0)]).tolist() == [[-1.0, -2.0, -3.0, -0.25, 0.0, 0.0]]
@@ -61,18 +63,54 @@ def test_packs_leave_the_least_room():
     assert [batch.rows for batch in batches] == [(2, 1), (4, 5), (0, 3)]
 
 
+# Shared prompts ----------------------------------------------------------------------------------
+
+GROUPS = [TokenSequence((1, 2), (3, 4)), TokenSequence((9,), (8, 7)), TokenSequence((1, 2), (5, 6, 7))]
+
+
+def test_a_row_with_a_shared_prompt_by_hand():
+    (batch,) = micro_batches(GROUPS, 100, CPU, share_prompts=True, pad_to_multiple_of=4)
+    assert batch.rows == (2, 0, 1)  # the longest completion first
+    assert batch.input_ids.tolist() == [[1, 2, 5, 6, 3, 9, 8, 0]]  # last tokens predict nothing
+    assert batch.groups == (PackedGroup(2, (2, 1)), PackedGroup(2), PackedGroup(1))  # the last is padding
+    assert batch.positions.tolist() == [1, 2, 3, 1, 4, 5, 6, 0]  # 2 predicts the first token of both completions
+    assert batch.targets.tolist() == [[5, 6, 7, 3, 4, 8, 7, 0]]
+    assert batch.completion_mask.tolist() == [[True] * 7 + [False]]
+    assert batch.owners.tolist() == [[2, 2, 2, 0, 0, 1, 1, 2]]
+
+
+def test_a_group_that_does_not_fit_is_split_into_as_few_parts_as_its_lengths_allow():
+    # A prompt of 4 tokens leaves 10 of 14. Of completions of 8, 7, 5, 4, 3 tokens 7, 6, 4, 3, 2 are computed:
+    # 7 + 3 | 6 + 4 | 2.
+    group = [TokenSequence((1, 2, 3, 4), range(length)) for length in (3, 4, 5, 7, 8)]
+    batches = micro_batches(group, 14, CPU, share_prompts=True)
+    assert [batch.rows for batch in batches] == [(4, 1), (3, 2), (0,)]
+    assert [batch.input_ids.numel() for batch in batches] == [14, 14, 6]
+
+
+def test_sequences_may_be_arrays():
+    arrays = TokenSequence(np.array([1, 2], dtype=np.int32), np.array([3], dtype=np.int32))
+    assert arrays == TokenSequence((1, 2), (3,))
+    assert type(arrays.prompt[0]) is int
+
+
 # Laws --------------------------------------------------------------------------------------------
 
 LAWS = settings(max_examples=50, deadline=None, derandomize=True)
-layouts = st.fixed_dictionaries(
-    {"max_tokens": st.integers(1, 48), "packing": st.booleans(), "pad_to_multiple_of": st.sampled_from([1, 3, 8])}
+kinds = st.sampled_from([{}, {"packing": True}, {"share_prompts": True}])
+layouts = st.builds(
+    lambda max_tokens, multiple, kind: {"max_tokens": max_tokens, "pad_to_multiple_of": multiple, **kind},
+    st.integers(1, 48),
+    st.sampled_from([1, 3, 8]),
+    kinds,
 )
 
 
 @st.composite
 def sequence_lists(draw):
-    lengths = draw(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), max_size=12))
-    return [sequence(prompt, completion, seed) for seed, (prompt, completion) in enumerate(lengths)]
+    lengths = draw(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 9)), max_size=12))
+    prompts = [sequence(length, 0).prompt for length in range(4)]  # one of each length
+    return [TokenSequence(prompts[p], sequence(0, c, seed).completion) for seed, (p, c) in enumerate(lengths)]
 
 
 @LAWS
@@ -89,7 +127,10 @@ def test_rows_are_padded_to_the_multiple_and_no_further(sequences, layout):
     multiple = layout["pad_to_multiple_of"]
     for batch in micro_batches(sequences, device=CPU, **layout):
         lengths = [len(sequences[row]) for row in batch.rows]
-        needed = sum(lengths) if layout["packing"] else max(lengths)
+        needed = sum(lengths) if layout.get("packing") else max(lengths)
+        if layout.get("share_prompts"):
+            prompts = {sequences[row].prompt for row in batch.rows}
+            needed = sum(map(len, prompts)) + sum(len(sequences[row].completion) - 1 for row in batch.rows)
         assert batch.input_ids.shape[1] == -(-needed // multiple) * multiple
 
 
@@ -98,7 +139,6 @@ def test_rows_are_padded_to_the_multiple_and_no_further(sequences, layout):
 def test_targets_are_the_completions_and_scatter_finds_them_whatever_the_layout(sequences, layout):
     values = [[100.0 * row + place + 1 for place in range(len(s.completion))] for row, s in enumerate(sequences)]
     for batch in micro_batches(sequences, device=CPU, **layout):
-        assert batch.targets.equal(batch.input_ids[:, batch.positions + 1])
         scattered = batch.scatter(values)
         assert (scattered[~batch.completion_mask] == 0).all()
         for row in batch.rows:

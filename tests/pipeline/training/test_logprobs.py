@@ -4,7 +4,7 @@ from torch.nn import functional as F
 
 from pipeline.models.attention import use_causal_sdpa
 from pipeline.training.batching import micro_batches
-from pipeline.training.logprobs import next_token_logits, token_entropy, token_logprobs
+from pipeline.training.logprobs import logprobs_and_entropy, next_token_logits, token_entropy, token_logprobs
 from tests.support.models import tiny_llama
 from tests.support.sequences import CPU, SEQUENCES
 
@@ -100,6 +100,18 @@ def test_entropy_by_hand():
     sharp = torch.tensor([[[4.0, 1.0]]]).log()  # at temperature 0.5: 16/17 and 1/17
     entropy = -(16 / 17 * torch.tensor(16 / 17).log() + 1 / 17 * torch.tensor(1 / 17).log())
     torch.testing.assert_close(token_entropy(sharp, 0.5), entropy.view(1, 1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_logprobs_and_entropy_from_one_softmax_are_those_of_two(dtype):
+    torch.manual_seed(0)
+    logits, targets = (torch.randn(2, 3, 300_000) * 5).to(dtype), torch.tensor([[7, 0, 5], [9, 1, 2]])
+    leaf = logits.clone().requires_grad_()
+    logprobs, entropy = logprobs_and_entropy(leaf, targets, 0.7)
+    alone = token_logprobs(leaf, targets, 0.7)
+    gradients = [torch.autograd.grad(values.sum(), leaf)[0] for values in (logprobs, alone)]
+    assert torch.equal(logprobs, alone) and torch.equal(*gradients)
+    assert torch.equal(entropy, token_entropy(logits, 0.7)) and not entropy.requires_grad
 
 
 # Sums over micro-batches -------------------------------------------------------------------------
