@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
 
@@ -22,10 +22,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.config import LearnerConfig
 from pipeline.models.device import choose_dtype
 from pipeline.runs.metrics_log import read_metrics
-from tests.benchmarks.grpo_work import GSM8K, recipe, write_problems
+from tests.benchmarks.grpo_work import GSM8K, endless_model, recipe, write_problems
 from tests.benchmarks.machine import describe_machine, matmul_tflops
 from tests.conftest import ROOT
 from tests.support.tables import PeakMemory
@@ -61,10 +60,20 @@ class Measured:
         return f"{steps} s; {fmean(self.tokens):.0f} completion tokens a step; {self.peak_mib / 1024:.2f} GiB"
 
 
-def ours(data: Path, num_steps: int, staleness: int = 0) -> Measured:
+@dataclass(frozen=True)
+class Work:
+    """What both sides train, and for how many timed steps."""
+
+    model: Path
+    data: Path
+    num_steps: int
+
+
+def ours(work: Work, staleness: int = 0) -> Measured:
     with tempfile.TemporaryDirectory() as directory:
         config = Path(directory) / "grpo.yaml"
-        config.write_text(yaml.safe_dump(recipe(data, Path(directory), num_steps + SKIPPED, staleness)))
+        settings = recipe(work.model, work.data, Path(directory), work.num_steps + SKIPPED, staleness)
+        config.write_text(yaml.safe_dump(settings))
         _, peak_mib = _run("jobs/grpo_qwen.py", "--config", str(config))
         (run,) = Path(directory).glob("exp_*")
         rows = read_metrics(run)[SKIPPED:]
@@ -72,8 +81,8 @@ def ours(data: Path, num_steps: int, staleness: int = 0) -> Measured:
     return Measured([row["step_s"] for row in rows], tokens, [], peak_mib)
 
 
-def trl(data: Path, num_steps: int, settings: dict[str, object]) -> Measured:
-    arguments = (str(data), str(num_steps + SKIPPED), json.dumps(settings))
+def trl(work: Work, settings: dict[str, object]) -> Measured:
+    arguments = (str(work.model), str(work.data), str(work.num_steps + SKIPPED), json.dumps(settings))
     output, peak_mib = _run("-m", "tests.benchmarks.trl_grpo", *arguments)
     measured = {name: values[SKIPPED:] for name, values in json.loads(output.splitlines()[-1]).items()}
     return Measured(peak_mib=peak_mib, **measured)
@@ -81,7 +90,7 @@ def trl(data: Path, num_steps: int, settings: dict[str, object]) -> Measured:
 
 def _run(*arguments: str) -> tuple[str, float]:
     """Run Python, and return what it printed and the peak memory of its process tree in MiB."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(LearnerConfig().num_threads)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=out, stderr=log, env=environment)
         try:
@@ -96,11 +105,11 @@ def _run(*arguments: str) -> tuple[str, float]:
         return out.read(), memory.peak_mib
 
 
-def fastest(data: Path) -> str:
+def fastest(work: Work) -> str:
     """The name of TRL's fastest setting here. Each makes one step after those that are not timed."""
     seconds = {}
     for name, settings in TRL.items():
-        measured = trl(data, 1, settings)
+        measured = trl(replace(work, num_steps=1), settings)
         seconds[name] = measured.step_s[0]
         print(f"TRL, {name}: {measured}", flush=True)
     return min(seconds, key=seconds.__getitem__)
@@ -142,14 +151,15 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     before = matmul_tflops()
     with tempfile.TemporaryDirectory() as directory:
-        data, num_steps = Path(directory), arguments.num_steps
-        source = write_problems(data, arguments.data, num_steps + SKIPPED)
+        data = Path(directory) / "data"
+        source = write_problems(data, arguments.data, arguments.num_steps + SKIPPED)
+        work = Work(endless_model(Path(directory)), data, arguments.num_steps)
         print(f"{describe_machine()}; prompts: {source}; not timed: the first {SKIPPED} steps", flush=True)
-        best = fastest(data)
+        best = fastest(work)
         measured: dict[str, list[Measured]] = {"Gradus": [], f"TRL, {best}": []}
         for _ in range(arguments.rounds):
-            measured["Gradus"].append(ours(data, num_steps, arguments.staleness))
-            measured[f"TRL, {best}"].append(trl(data, num_steps, TRL[best]))
+            measured["Gradus"].append(ours(work, arguments.staleness))
+            measured[f"TRL, {best}"].append(trl(work, TRL[best]))
             for name, runs in measured.items():
                 print(f"{name}: {runs[-1]}", flush=True)
     Console().print(table(measured))

@@ -1,9 +1,10 @@
 """The work of the GRPO comparison: prompts and settings that Gradus and TRL share.
 
-A step is 4 prompts x 8 completions of up to 128 tokens, on all weights of the embedded model, with ``beta`` 0 and one
-update. The model is pretrained and asked in plain text, so that nearly all completions are cut off at 128 tokens.
+A step is 4 prompts x 8 completions x 128 tokens, on all weights of the embedded model, with ``beta`` 0 and one update.
 """
 
+import json
+import shutil
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 from pipeline.config import DataConfig, EmbeddedSetsConfig
 from pipeline.curriculum.mixture import Shuffled
 from pipeline.data.stories import story_rows
-from pipeline.models.embedded import NAME
+from pipeline.models.embedded import build_embedded_model
 from pipeline.runs.records import read_jsonl
 from tests.conftest import ROOT
 from tests.support.data import write_jsonl
@@ -23,6 +24,8 @@ GSM8K = ROOT.parent / "shared/data/gsm8k"
 BATCH_SIZE, NUM_GENERATIONS, MAX_COMPLETION_LENGTH = 4, 8, 128
 LEARNING_RATE = 1e-6
 SEED, STAGE = 0, "grpo"
+UNWRITTEN = (16, "<empty_output>")
+"""A token of the embedded model's vocabulary, and its text, that the model does not write."""
 
 
 def alternating(group: Any, verdicts: Any) -> list[float]:
@@ -56,17 +59,32 @@ def write_problems(directory: Path, source: Path, num_steps: int) -> str:
     return name
 
 
+def endless_model(directory: Path) -> Path:
+    """A copy of the embedded model that ends no completion: its end of sequence is a token that it does not write."""
+    copy = directory / "model"
+    shutil.copytree(build_embedded_model(), copy, ignore=shutil.ignore_patterns("chat_template.jinja", "SHA256SUMS"))
+    token_id, text = UNWRITTEN
+    for name, setting in (
+        ("config.json", {"eos_token_id": token_id}),
+        ("generation_config.json", {"eos_token_id": token_id}),
+        ("tokenizer_config.json", {"eos_token": text}),
+    ):
+        settings = json.loads((copy / name).read_text())
+        (copy / name).write_text(json.dumps(settings | setting))
+    return copy
+
+
 def in_training_order(problems: Sequence[T]) -> list[T]:
     """The problems as the steps of our stage take them, so that TRL's steps have the same ones."""
     order = Shuffled(len(problems), (SEED, STAGE))
     return [problems[order.row(position)] for position in range(len(problems))]
 
 
-def recipe(data: Path, output: Path, num_steps: int, staleness: int = 0) -> dict[str, Any]:
+def recipe(model: Path, data: Path, output: Path, num_steps: int, staleness: int = 0) -> dict[str, Any]:
     """Our job. Engines, graders and learner keep their defaults."""
     return {
         "seed": SEED,
-        "model": {"name": NAME, "device": "cpu"},
+        "model": {"name": str(model), "device": "cpu"},
         "data": data_config(data).model_dump(include={"name", "task_name", "prompt_template"}),
         "stages": [{"name": STAGE, "kind": "grpo"}],
         "grpo": {
