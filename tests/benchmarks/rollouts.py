@@ -114,7 +114,7 @@ def prompt_requests(source: Path) -> tuple[list[PromptRequest], str]:
         name = write_problems(Path(directory), source, NUM_PROMPTS)
         problems = load_problems(data_config(Path(directory)), "train")[:NUM_PROMPTS]
     tokenizer = load_tokenizer(resolve_model(ModelConfig()), ModelConfig())
-    prompts = [tuple(tokenizer.encode(problem.prompt_text)) for problem in problems]
+    prompts = [tuple(tokenizer.encode(str(problem.prompt_text))) for problem in problems]
     first = range(0, NUM_PROMPTS * NUM_GENERATIONS, NUM_GENERATIONS)
     seeds = [tuple(range(start, start + NUM_GENERATIONS)) for start in first]
     return [PromptRequest(prompt, own) for prompt, own in zip(prompts, seeds, strict=True)], name

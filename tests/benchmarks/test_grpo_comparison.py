@@ -25,7 +25,7 @@ def test_the_problems_are_exactly_those_of_the_steps(tmp_path, gsm8k):
     assert write_problems(tmp_path / "work", gsm8k, num_steps=3) == "GSM8K"
     problems = load_problems(data_config(tmp_path / "work"), "train")
     assert [problem.gold for problem in problems] == [str(2 * n) for n in range(12)]  # 3 steps x 4 prompts
-    assert problems[0].prompt_text.endswith("### Question:\nWhat is 0 + 0?\n\n### Answer:\n")
+    assert str(problems[0].prompt_text).endswith("### Question:\nWhat is 0 + 0?\n\n### Answer:\n")
 
 
 def test_without_gsm8k_stories_take_its_place_and_the_name_says_so(tmp_path):

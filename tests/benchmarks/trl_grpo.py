@@ -35,9 +35,11 @@ def train(model: Path, data: Path, num_steps: int, settings: dict[str, Any]) -> 
     from trl import GRPOConfig, GRPOTrainer
 
     torch.set_num_threads(LearnerConfig().num_threads)
-    tokenizer = load_tokenizer(model, ModelConfig(name=str(model)))
+    tokenizer = load_tokenizer(model, ModelConfig(name=str(model)), chat=False)
     problems = in_training_order(load_problems(data_config(data), "train"))
-    ends, tokens, prompt_tokens = [time.perf_counter()], [], []
+    ends = [time.perf_counter()]
+    tokens: list[float] = []
+    prompt_tokens: list[float] = []
 
     class Clock(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
