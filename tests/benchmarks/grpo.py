@@ -29,7 +29,7 @@ from tests.benchmarks.machine import describe_machine, matmul_tflops
 from tests.conftest import ROOT
 from tests.support.tables import PeakMemory
 
-SKIPPED = 1
+SKIPPED = 2
 """Steps that are not timed: processes allocate memory, and PyTorch compiles matmuls of new shapes."""
 RUN_LIMIT_S = 7200
 BF16_WEIGHTS = {"model_init_kwargs": {"dtype": "bfloat16"}}
