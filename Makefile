@@ -29,7 +29,7 @@ lint: setup  ## ruff and mypy
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 
-bench: setup  ## run the benchmarks
+bench: setup  ## run the benchmarks (ARGS=grpo for one)
 	.venv/bin/python -m tests.benchmarks $(ARGS)
 
 clean:  ## remove caches and build leftovers; keeps .venv and output/

@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.__main__ import matmul_tflops
+from tests.benchmarks.machine import matmul_tflops
 from tests.conftest import ROOT
 
 SIDE, DIM, COUNT = 1024, 1536, 16

@@ -24,7 +24,7 @@ from rich.table import Table
 from pipeline.files import write_json
 from pipeline.reports.statistics import wilson_interval
 from pipeline.runs.metrics_log import read_metrics
-from tests.benchmarks.__main__ import matmul_tflops
+from tests.benchmarks.machine import matmul_tflops
 from tests.benchmarks.questions import REFERENCE_TFLOPS
 from tests.conftest import ROOT
 

@@ -27,7 +27,7 @@ from rich.text import Text
 from pipeline.files import write_json
 from pipeline.questions.summary import SHARES, TITLES, writing_summary
 from pipeline.runs.records import read_evaluations, read_jsonl
-from tests.benchmarks.__main__ import matmul_tflops
+from tests.benchmarks.machine import matmul_tflops
 from tests.conftest import ROOT
 
 RECIPE = ROOT / "configs" / "questions_gen_smollm2.yaml"

@@ -24,7 +24,7 @@ from actors.driver.stage import learner_environment
 from pipeline.config import LearnerConfig
 from pipeline.models.device import choose_dtype
 from pipeline.runs.metrics_log import read_metrics
-from tests.benchmarks.__main__ import matmul_tflops
+from tests.benchmarks.machine import describe_machine, matmul_tflops
 from tests.conftest import ROOT
 
 BATCH_SIZE = 8
@@ -170,7 +170,8 @@ def main(argv: list[str] | None = None) -> None:
     for name, measured in rates.items():
         table.add_row(name, ", ".join(f"{rate:.0f}" for rate in measured), f"{median(measured) / best:.2f}")
     Console().print(table)
-    print(f"matmul: {before:.2f} TFLOP/s before, {matmul_tflops():.2f} after")
+    print(f"{describe_machine()}; matmul: {before:.2f} TFLOP/s before, {matmul_tflops():.2f} after")
+    print(f"ratio: {max(median(rates[name]) for name in OURS) / best:.2f}")
 
 
 if __name__ == "__main__":

@@ -95,12 +95,12 @@ def memory_rows(num_items: int, pairs: list[Pair]) -> list[list[str]]:
     return rows
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-pairs", type=int, default=2000)
     parser.add_argument("--num-items", type=int, default=0, help="measure memory over this many (100000 takes minutes)")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     logging.disable()
     table = Table("pairs", "number", "ours, items/s/core", "math-verify", "ratio")
     samples = {

@@ -24,21 +24,24 @@ def metamath_like(path: Path, num_rows: int) -> DataConfig:
 
 
 class PeakMemory:
-    """Samples the memory of this process and all its descendants while the block lasts.
+    """Samples the memory of a process and all its descendants while the block lasts.
 
     A page that n processes share counts 1/n in each (PSS): the sum counts it once. It includes pages of mapped files
     and of the object store.
+
+    Args:
+        pid: the process. None: this one.
     """
 
-    def __init__(self, interval_s: float = 0.5) -> None:
-        self._interval_s, self._stop = interval_s, threading.Event()
+    def __init__(self, interval_s: float = 0.5, pid: int | None = None) -> None:
+        self._interval_s, self._stop, self._pid = interval_s, threading.Event(), pid
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self.start_mib = self.peak_mib = 0.0
         self.at_peak: dict[str, float] = {}
         """MiB by the name of the process."""
 
     def __enter__(self) -> "PeakMemory":
-        self.start_mib = self.peak_mib = sum(tree_pss_mib().values())
+        self.start_mib = self.peak_mib = sum(tree_pss_mib(self._pid).values())
         self._thread.start()
         return self
 
@@ -52,16 +55,15 @@ class PeakMemory:
 
     def _sample(self) -> None:
         while not self._stop.wait(self._interval_s):
-            by_name = tree_pss_mib()
+            by_name = tree_pss_mib(self._pid)
             if sum(by_name.values()) > self.peak_mib:
                 self.peak_mib, self.at_peak = sum(by_name.values()), by_name
 
 
-def tree_pss_mib() -> dict[str, float]:
-    """Proportional set size of this process and all its descendants, by name."""
-    own = psutil.Process(os.getpid())
+def tree_pss_mib(pid: int | None = None) -> dict[str, float]:
+    """Proportional set size of a process (None: this one) and all its descendants, by name."""
     sizes: dict[str, float] = {}
-    for process in (own, *own.children(recursive=True)):
+    for process in _tree(pid or os.getpid()):
         try:
             name, lines = process.name(), Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
         except (OSError, psutil.Error):  # it has ended
@@ -69,3 +71,11 @@ def tree_pss_mib() -> dict[str, float]:
         kib = next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
         sizes[name] = sizes.get(name, 0.0) + kib / 1024
     return sizes
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:  # it has ended
+        return []
