@@ -1,15 +1,16 @@
 """Runs a job of one chain, from its plan to its report.
 
-A stage is one TorchTrainer; engines and graders stay up from the first stage to the last.
+Engines, graders and learners start side by side and stay up from the first stage to the last.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Literal
 
 from actors.driver.checks import check_plan
 from actors.driver.cluster import connected_ray, wait_for_room
 from actors.driver.encode import make_tokens
+from actors.driver.learners import Learners
 from actors.driver.plan import PlannedChain, RunPlan, count_done, plan_run
 from actors.driver.resume import check_resumed, inputs_of, pinned
 from actors.driver.stage import fit_stage, stage_setup
@@ -89,12 +90,15 @@ def _write_plan(plan: RunPlan, kind: str, inputs: Inputs, run_directory: RunDire
 
 def _train(plan: RunPlan, chain: PlannedChain, num_done: int, run_directory: RunDirectory) -> None:
     """All stages but the first ``num_done``."""
-    tokens = make_tokens(chain.problems, plan.config.model, chat=plan.config.data.uses_chat_template)
     actors = start_actors(plan.config, run_directory.path)
-    for index in range(num_done, len(chain.stages)):
-        earlier = list(run_directory.checkpoints.stage_results().values())
-        is_last = index == len(chain.stages) - 1
-        fit_stage(stage_setup(chain, index, run_directory.path, tokens, earlier, actors, is_last=is_last))
+    with closing(Learners(run_directory.path, actors.learner_room)) as learners:
+        learners.start(plan.config)
+        tokens = make_tokens(chain.problems, plan.config.model, chat=plan.config.data.uses_chat_template)
+        for index in range(num_done, len(chain.stages)):
+            earlier = list(run_directory.checkpoints.stage_results().values())
+            is_last = index == len(chain.stages) - 1
+            setup = stage_setup(chain, index, run_directory.path, tokens, earlier, actors, is_last=is_last)
+            fit_stage(setup, learners.train)
 
 
 def planned_stages(chain: PlannedChain) -> list[PlannedStage]:

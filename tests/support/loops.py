@@ -17,9 +17,10 @@ import ray.train
 from actors import calls
 from actors.driver.encode import make_tokens
 from actors.driver.plan import plan_run
-from actors.driver.stage import stage_setup, train_stage
+from actors.driver.stage import stage_setup
 from actors.handles import ActorHandles
 from actors.learner import recorder
+from actors.learner.stages import train_stage
 from actors.weights import PackedWeights
 from pipeline.config import Config
 from pipeline.runs.directory import RunDirectory
