@@ -1,8 +1,9 @@
 """``jobs/sft.py``, with learners that report a wait, as if their engines were slow."""
 
+from importlib import import_module
 from typing import Any
 
-from actors.driver import learners
+import actors.driver.learners
 from actors.learner.feed import learn_stages
 from actors.learner.setup import StageSetup
 from jobs.sft import main
@@ -10,7 +11,7 @@ from pipeline.runs.waits import report_wait
 
 
 def _learn_slowly(loop_config: dict[str, Any]) -> None:
-    from actors.learner import stages
+    stages: Any = import_module("actors.learner.stages")
 
     sft_loop = stages.sft_loop
 
@@ -23,5 +24,6 @@ def _learn_slowly(loop_config: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    learners: Any = actors.driver.learners
     learners.learn_stages = _learn_slowly
     main()
