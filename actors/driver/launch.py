@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import Literal
 
+import psutil
+
 from actors.driver.checks import check_plan
-from actors.driver.cluster import connected_ray, wait_for_room
+from actors.driver.cluster import connected_ray, entered_in_background, wait_for_room
 from actors.driver.encode import make_tokens
 from actors.driver.learners import Learners
 from actors.driver.plan import PlannedChain, RunPlan, count_done, plan_run
@@ -39,17 +41,10 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
         GradusError: something the configuration names is unavailable, a resumed run differs from what it was, or a
             stage failed too often.
     """
-    if run_directory:
-        run_directory.require_kind("chain")
-    plan = plan_run(pinned(config, run_directory))
-    (chain,) = plan.chains
-    inputs = inputs_of(plan)
-    if run_directory:
-        left = chain.stages[count_done(chain.stages, run_directory) :]
-        check_resumed(run_directory, plan.config, inputs, [stage.spec for stage in left])
-    check_plan(plan, resolve_model(plan.config.model))
     with ExitStack() as held:
-        with connected_ray():
+        with entered_in_background(connected_ray()) as wait_for_ray:
+            plan, chain, inputs = _checked_plan(config, run_directory)
+            wait_for_ray()
             wait_for_room(plan.actors, plan.config.limits.placement_s)
             run_directory = held.enter_context(open_run(plan, "chain", inputs, run_directory))
             run_directory.checkpoints.refresh_links()
@@ -60,6 +55,19 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
                     _train(plan, chain, num_done, run_directory)
         write_report(run_directory.path)
     return run_directory
+
+
+def _checked_plan(config: Config, run_directory: RunDirectory | None) -> tuple[RunPlan, PlannedChain, Inputs]:
+    if run_directory:
+        run_directory.require_kind("chain")
+    plan = plan_run(pinned(config, run_directory))
+    (chain,) = plan.chains
+    inputs = inputs_of(plan)
+    if run_directory:
+        left = chain.stages[count_done(chain.stages, run_directory) :]
+        check_resumed(run_directory, plan.config, inputs, [stage.spec for stage in left])
+    check_plan(plan, resolve_model(plan.config.model))
+    return plan, chain, inputs
 
 
 @contextmanager
@@ -97,8 +105,15 @@ def _train(plan: RunPlan, chain: PlannedChain, num_done: int, run_directory: Run
         for index in range(num_done, len(chain.stages)):
             earlier = list(run_directory.checkpoints.stage_results().values())
             is_last = index == len(chain.stages) - 1
-            setup = stage_setup(chain, index, run_directory.path, tokens, earlier, actors, is_last=is_last)
+            setup = stage_setup(
+                chain, index, run_directory.path, tokens, earlier, actors, is_last=is_last, since=command_time()
+            )
             fit_stage(setup, learners.train)
+
+
+def command_time() -> float:
+    """Unix time at which this process started."""
+    return float(psutil.Process().create_time())
 
 
 def planned_stages(chain: PlannedChain) -> list[PlannedStage]:

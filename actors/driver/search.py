@@ -250,7 +250,7 @@ def run_stage(settings: dict[str, Any], shared: SharedByTrials) -> None:
     log_to_file(shared.run_path, "trials")
     if not run.checkpoints.stage_results():
         try:
-            _fit_stage(shared, chain, index, settings["actors"])
+            _fit_stage(shared, chain, index, settings["actors"], started)
         except Exception as error:
             write_json(error_file, str(error) if isinstance(error, GradusError) else describe_error(error))
             raise
@@ -271,12 +271,12 @@ def run_stage(settings: dict[str, Any], shared: SharedByTrials) -> None:
     tune.report({"score": score})
 
 
-def _fit_stage(shared: SharedByTrials, chain: PlannedChain, index: int, actors: SlotActors) -> None:
+def _fit_stage(shared: SharedByTrials, chain: PlannedChain, index: int, actors: SlotActors, since: float) -> None:
     earlier = [_stage_result(shared.run_path, chain, before) for before in range(index)]
     tokens = shared.tokens[chain.problems.table_digest]
     parent = earlier[-1] if earlier and chain.stages[index].spec.carry.weights else None
     run_path = shared.run_path / "stages" / chain.keys[index]
-    setup = stage_setup(chain, index, run_path, tokens, earlier, actors.served, parent=parent)
+    setup = stage_setup(chain, index, run_path, tokens, earlier, actors.served, parent=parent, since=since)
     fit_stage(setup, partial(_train, actors.learners))
 
 

@@ -32,6 +32,7 @@ def stage_setup(
     *,
     parent: Path | None = None,
     is_last: bool = False,
+    since: float = 0.0,
 ) -> StageSetup:
     """Everything that the learner workers of a chain's stage are given.
 
@@ -39,6 +40,7 @@ def stage_setup(
         earlier: checkpoints of the chain's stages before this one, in order.
         parent: the checkpoint to start from if ``run_path`` holds none.
         is_last: the run ends with this stage.
+        since: Unix time of the command; 0: the stage's start is not measured.
     """
     stage = chain.stages[index]
     buffer = _replay_buffer(stage.spec, chain.spec.config.seed, earlier)
@@ -58,6 +60,7 @@ def stage_setup(
         parent=parent,
         is_last=is_last,
         actors=actors,
+        since=since,
     )
 
 

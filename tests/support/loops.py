@@ -1,6 +1,7 @@
 """The learner loops in this process, without Ray: actors are plain objects, and a crash is an exception."""
 
 import gc
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -105,14 +106,14 @@ def run_loops(config: Config, actors: ActorHandles, run: RunDirectory | None = N
     (chain,) = plan_run(config).chains
     run = run or RunDirectory.create(chain.spec.config)
     tokens = make_tokens(chain.problems, config.model, chat=config.data.uses_chat_template)
-    done = run.checkpoints.stage_results()
+    done, since = run.checkpoints.stage_results(), time.time()
     with without_ray():
         for index, stage in enumerate(chain.stages):
             if stage.spec.name in done:
                 continue
             earlier = list(run.checkpoints.stage_results().values())
             is_last = index == len(chain.stages) - 1
-            setup = stage_setup(chain, index, run.path, tokens, earlier, actors, is_last=is_last)
+            setup = stage_setup(chain, index, run.path, tokens, earlier, actors, is_last=is_last, since=since)
             train_stage(setup)
     return run
 
