@@ -3,8 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -37,18 +36,6 @@ def connected_ray() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def entered_in_background(context: AbstractContextManager[None]) -> Iterator[Callable[[], None]]:
-    """Enter a context, such as ``connected_ray``, in a thread, while the block does what does not need it. The block is
-    given a function that waits until it is entered. An error of the block comes before one of the context."""
-    with ThreadPoolExecutor(1) as pool, ExitStack() as held:
-        entered = pool.submit(held.enter_context, context)
-        try:
-            yield entered.result
-        finally:
-            wait([entered])
 
 
 def wait_for_room(actors: Sequence[ActorPlan], limit_s: float, held: str | None = None) -> None:

@@ -4,13 +4,14 @@ Engines, graders and learners start side by side and stay up from the first stag
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from typing import Literal
 
 import psutil
 
 from actors.driver.checks import check_plan
-from actors.driver.cluster import connected_ray, entered_in_background, wait_for_room
+from actors.driver.cluster import connected_ray, wait_for_room
 from actors.driver.encode import make_tokens
 from actors.driver.learners import Learners
 from actors.driver.plan import PlannedChain, RunPlan, count_done, plan_run
@@ -41,10 +42,10 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
         GradusError: something the configuration names is unavailable, a resumed run differs from what it was, or a
             stage failed too often.
     """
-    with ExitStack() as held:
-        with entered_in_background(connected_ray()) as wait_for_ray:
-            plan, chain, inputs = _checked_plan(config, run_directory)
-            wait_for_ray()
+    with ExitStack() as held, ThreadPoolExecutor(1) as beside:
+        planned = beside.submit(_checked_plan, config, run_directory)
+        with connected_ray():  # Ray sets signal handlers, for which it must start in the main thread
+            plan, chain, inputs = planned.result()
             wait_for_room(plan.actors, plan.config.limits.placement_s)
             run_directory = held.enter_context(open_run(plan, "chain", inputs, run_directory))
             run_directory.checkpoints.refresh_links()

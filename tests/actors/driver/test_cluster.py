@@ -2,8 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +11,7 @@ import ray
 from actors import connection, placement
 from actors.driver import cluster
 from actors.driver.actor_plan import ActorPlan, bundles
-from actors.driver.cluster import entered_in_background, give_back, has_room, lent_room, reserve, wait_for_room
+from actors.driver.cluster import give_back, has_room, lent_room, reserve, wait_for_room
 from actors.placement import PlacementWatch
 from pipeline.errors import ClusterError
 from tests.support.cluster import free_cpus, wait_until_free
@@ -26,36 +24,6 @@ def actors(name: str, count: int, num_cpus: float, memory_gib: float = 0.01) -> 
 def test_every_actor_has_a_bundle_of_its_own():
     plans = [actors("rollout", 2, 0.5, 0.25), ActorPlan("weight store", 1, 0.0, 0.0, 0.0)]
     assert bundles(plans) == [{"CPU": 0.5, "memory": 2**28}] * 2
-
-
-@contextmanager
-def slow_start(events: list[str], go_on: threading.Event) -> Iterator[None]:
-    assert go_on.wait(10)
-    events.append("started")
-    try:
-        yield
-    finally:
-        events.append("ended")
-
-
-def test_the_block_goes_on_while_ray_starts():
-    events: list[str] = []
-    go_on = threading.Event()
-    with entered_in_background(slow_start(events, go_on)) as wait_until_started:
-        events.append("planned")
-        go_on.set()
-        wait_until_started()
-        events.append("trained")
-    assert events == ["planned", "started", "trained", "ended"]
-
-
-def test_a_plan_that_fails_ends_the_ray_that_was_starting():
-    events: list[str] = []
-    go_on = threading.Event()
-    with pytest.raises(LookupError), entered_in_background(slow_start(events, go_on)):
-        go_on.set()
-        raise LookupError
-    assert events == ["started", "ended"]
 
 
 # With a stand-in for Ray --------------------------------------------------------------------------

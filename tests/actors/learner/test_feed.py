@@ -37,12 +37,13 @@ def test_a_worker_that_waits_gets_the_stage_at_once():
 
 
 def test_a_worker_trains_stage_after_stage_until_the_feed_ends(monkeypatch):
+    """The first is not there yet at its first look."""
     trained: list[str] = []
     setups: dict[int, list[Any]] = {
         0: [None, ["first"]],
         1: [["second"]],
         2: [[]],
-    }  # the first is not there yet at the first look
+    }
     remote = {
         "stage": lambda index: setups[index].pop(0),
         "report": lambda: trained.append("reported"),
