@@ -1,15 +1,19 @@
 """Runs a job of one chain, from its plan to its report.
 
-A stage is one TorchTrainer; engines and graders stay up from the first stage to the last.
+Engines, graders and learners start side by side and stay up from the first stage to the last.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from typing import Literal
+
+import psutil
 
 from actors.driver.checks import check_plan
 from actors.driver.cluster import connected_ray, wait_for_room
 from actors.driver.encode import make_tokens
+from actors.driver.learners import Learners
 from actors.driver.plan import PlannedChain, RunPlan, count_done, plan_run
 from actors.driver.resume import check_resumed, inputs_of, pinned
 from actors.driver.stage import fit_stage, stage_setup
@@ -40,18 +44,10 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
         GradusError: something the configuration names is unavailable, a resumed run differs from what it was, or a
             stage failed too often.
     """
-    if run_directory:
-        run_directory.require_kind("chain")
-    plan = plan_run(pinned(config, run_directory))
-    (chain,) = plan.chains
-    inputs = inputs_of(plan)
-    if run_directory:
-        left = chain.stages[count_done(chain.stages, run_directory) :]
-        check_resumed(run_directory, plan.config, inputs, [stage.spec for stage in left])
-    check_replay(plan.config, inputs)
-    check_plan(plan, resolve_model(plan.config.model))
-    with ExitStack() as held:
-        with connected_ray():
+    with ExitStack() as held, ThreadPoolExecutor(1) as beside:
+        planned = beside.submit(_checked_plan, config, run_directory)
+        with connected_ray():  # Ray sets signal handlers, for which it must start in the main thread
+            plan, chain, inputs = planned.result()
             wait_for_room(plan.actors, plan.config.limits.placement_s)
             run_directory = held.enter_context(open_run(plan, "chain", inputs, run_directory))
             run_directory.checkpoints.refresh_links()
@@ -64,6 +60,20 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
         announce_replay(plan.config, run_directory.path)
         write_report(run_directory.path)
     return run_directory
+
+
+def _checked_plan(config: Config, run_directory: RunDirectory | None) -> tuple[RunPlan, PlannedChain, Inputs]:
+    if run_directory:
+        run_directory.require_kind("chain")
+    plan = plan_run(pinned(config, run_directory))
+    (chain,) = plan.chains
+    inputs = inputs_of(plan)
+    if run_directory:
+        left = chain.stages[count_done(chain.stages, run_directory) :]
+        check_resumed(run_directory, plan.config, inputs, [stage.spec for stage in left])
+    check_replay(plan.config, inputs)
+    check_plan(plan, resolve_model(plan.config.model))
+    return plan, chain, inputs
 
 
 @contextmanager
@@ -94,12 +104,22 @@ def _write_plan(plan: RunPlan, kind: str, inputs: Inputs, run_directory: RunDire
 
 def _train(plan: RunPlan, chain: PlannedChain, num_done: int, run_directory: RunDirectory) -> None:
     """All stages but the first ``num_done``."""
-    tokens = make_tokens(chain.problems, plan.config.model, chat=plan.config.data.uses_chat_template)
     actors = start_actors(plan.config, run_directory.path)
-    for index in range(num_done, len(chain.stages)):
-        earlier = list(run_directory.checkpoints.stage_results().values())
-        is_last = index == len(chain.stages) - 1
-        fit_stage(stage_setup(chain, index, run_directory.path, tokens, earlier, actors, is_last=is_last))
+    with closing(Learners(run_directory.path, actors.learner_room)) as learners:
+        learners.start(plan.config)
+        tokens = make_tokens(chain.problems, plan.config.model, chat=plan.config.data.uses_chat_template)
+        for index in range(num_done, len(chain.stages)):
+            earlier = list(run_directory.checkpoints.stage_results().values())
+            is_last = index == len(chain.stages) - 1
+            setup = stage_setup(
+                chain, index, run_directory.path, tokens, earlier, actors, is_last=is_last, since=command_time()
+            )
+            fit_stage(setup, learners.train)
+
+
+def command_time() -> float:
+    """Unix time at which this process started."""
+    return float(psutil.Process().create_time())
 
 
 def planned_stages(chain: PlannedChain) -> list[PlannedStage]:

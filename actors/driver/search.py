@@ -9,12 +9,14 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
+import ray.exceptions
 from ray import tune
 
 from actors.calls import describe_error
@@ -23,12 +25,14 @@ from actors.driver.checks import check_plan
 from actors.driver.cluster import connected_ray, has_room, wait_for_room
 from actors.driver.encode import make_tokens
 from actors.driver.launch import open_run
+from actors.driver.learners import Learners
 from actors.driver.plan import PlannedChain, RunPlan, plan_search
 from actors.driver.resume import check_inputs, inputs_of, pinned, refuse
 from actors.driver.stage import fit_stage, stage_setup
-from actors.driver.start import start_actors, stop_actors
+from actors.driver.start import RESTARTS, make_actor, start_actors, stop_actors
 from actors.driver.tune_searcher import StageSearcher
 from actors.handles import ActorHandles
+from actors.learner.setup import StageSetup
 from pipeline.config import Config, SearchConfig
 from pipeline.curriculum.markers import read_markers, write_marker
 from pipeline.curriculum.stage_queue import StageQueue, make_queue
@@ -58,6 +62,15 @@ class SharedByTrials:
     """Tokens of the chains' training problems, by the digest of their table."""
 
 
+@dataclass(frozen=True)
+class SlotActors:
+    """All actors of one stage at a time."""
+
+    served: ActorHandles
+    learners: Any
+    """Handle of a Learners."""
+
+
 class Slots:
     """The actors of each stage that may run at a time.
 
@@ -65,7 +78,7 @@ class Slots:
         start: starts the actors of a number that was not used before.
     """
 
-    def __init__(self, start: Callable[[int], ActorHandles], num_slots: int) -> None:
+    def __init__(self, start: Callable[[int], SlotActors], num_slots: int) -> None:
         self._start = start
         self._actors = [start(slot) for slot in range(num_slots)]
         self._num_started = num_slots
@@ -73,14 +86,20 @@ class Slots:
     def __len__(self) -> int:
         return len(self._actors)
 
-    def actors(self, slot: int) -> ActorHandles:
+    def actors(self, slot: int) -> SlotActors:
         return self._actors[slot]
 
     def replace(self, slot: int) -> None:
         """Start new actors, after a stage failed: an engine may be dead, or busy with what that stage asked of it."""
-        stop_actors(self._actors[slot])
+        ray.kill(self._actors[slot].learners)
+        stop_actors(self._actors[slot].served)
         self._actors[slot] = self._start(self._num_started)
         self._num_started += 1
+
+    def close(self) -> None:
+        """End the learners, which nothing else ends on a Ray that goes on."""
+        for slot in self._actors:
+            ray.kill(slot.learners)
 
 
 def run_search(config: Config, run_directory: RunDirectory | None = None) -> RunDirectory:
@@ -108,8 +127,8 @@ def run_search(config: Config, run_directory: RunDirectory | None = None) -> Run
             print(f"{len(chains)} chains, {len(queue.keys)} stages{done}, {num_slots} at a time", flush=True)
             if not queue.is_over:
                 shared = _share(plan, path)
-                slots = Slots(lambda number: start_actors(plan.config, path, number), num_slots)
-                with notices_shown(path):
+                slots = Slots(lambda number: _start_slot(plan.config, path, number), num_slots)
+                with closing(slots), notices_shown(path):
                     _fit(queue, shared, slots)
                 if not queue.is_over:  # Tune ends early and silently on Ctrl-C
                     raise KeyboardInterrupt
@@ -153,6 +172,14 @@ def _with_recorded_keys(plan: RunPlan, run_directory: RunDirectory) -> RunPlan:
         kept |= dict(zip(chain.keys, before.get(chain.spec.name, []), strict=False))
     chains = tuple(replace(chain, keys=tuple(kept.get(key, key) for key in chain.keys)) for chain in plan.chains)
     return replace(plan, chains=chains, keys_depend_on_code=True)
+
+
+def _start_slot(config: Config, run_path: Path, number: int) -> SlotActors:
+    served = start_actors(config, run_path, number)
+    options = RESTARTS | {"max_task_retries": 0, "num_cpus": 0}  # fit_stage repeats what failed
+    learners = make_actor(Learners, run_path, f"learners_{number}", **options).remote(run_path, served.learner_room)
+    learners.start.remote(config)
+    return SlotActors(served, learners)
 
 
 def _share(plan: RunPlan, run_path: Path) -> SharedByTrials:
@@ -224,7 +251,7 @@ def run_stage(settings: dict[str, Any], shared: SharedByTrials) -> None:
     log_to_file(shared.run_path, "trials")
     if not run.checkpoints.stage_results():
         try:
-            _fit_stage(shared, chain, index, settings["actors"])
+            _fit_stage(shared, chain, index, settings["actors"], started)
         except Exception as error:
             write_json(error_file, str(error) if isinstance(error, GradusError) else describe_error(error))
             raise
@@ -246,12 +273,21 @@ def run_stage(settings: dict[str, Any], shared: SharedByTrials) -> None:
     tune.report({"score": score})
 
 
-def _fit_stage(shared: SharedByTrials, chain: PlannedChain, index: int, actors: ActorHandles) -> None:
+def _fit_stage(shared: SharedByTrials, chain: PlannedChain, index: int, actors: SlotActors, since: float) -> None:
     earlier = [_stage_result(shared.run_path, chain, before) for before in range(index)]
     tokens = shared.tokens[chain.problems.table_digest]
     parent = earlier[-1] if earlier and chain.stages[index].spec.carry.weights else None
     run_path = shared.run_path / "stages" / chain.keys[index]
-    fit_stage(stage_setup(chain, index, run_path, tokens, earlier, actors, parent=parent))
+    setup = stage_setup(chain, index, run_path, tokens, earlier, actors.served, parent=parent, since=since)
+    fit_stage(setup, partial(_train, actors.learners))
+
+
+def _train(learners: Any, setup: StageSetup) -> None:
+    """Train in the slot's learners, whose errors come as they were raised. The search's end also ends this wait."""
+    try:
+        ray.get(learners.train.remote(setup))
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
 
 
 def _stage_result(run_path: Path, chain: PlannedChain, index: int) -> Path:

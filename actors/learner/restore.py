@@ -23,6 +23,7 @@ def restore(setup: StageSetup, run: RunDirectory, policy: PolicyUpdater, ranks: 
     """
     path = ranks.from_first(lambda: run.checkpoints.latest() or setup.parent)
     progress = _continued(setup, load_checkpoint(path), policy, ranks) if path else Progress(setup.stage.name)
+    progress.stepped_at = max(progress.stepped_at, setup.since)
     start = start_digest(policy.model)
     if progress.frozen_start not in ("", start):
         raise CheckpointError(
@@ -51,4 +52,5 @@ def _continued(setup: StageSetup, checkpoint: Checkpoint, policy: PolicyUpdater,
         reward_history=before.reward_history,
         reward_state=before.reward_state if stage.carry.weights else {},
         frozen_start=before.frozen_start,
+        stepped_at=before.stepped_at,
     )

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -76,7 +77,7 @@ class LearnerSession:
         self.memory.at("model_loaded")
         self.clock = PhaseClock(at_end=self.memory.at)
         self._num_updates = self._num_skipped = 0
-        self._refactoring: dict[str, float] = {}
+        self._occasional: dict[str, float] = {}  # metrics of the next row alone
         self.recorder = StepRecorder(setup, self._run, self.progress) if self.ranks.is_first else None
         if self.recorder:
             self.recorder.data(self.examples)
@@ -94,14 +95,14 @@ class LearnerSession:
 
     def begin(self) -> None:
         """Give the engines the weights to start from. A new run evaluates them first."""
-        trainer = self.config.trainer
-        if trainer.name == "SpectralRefactor" and not due_steps(trainer, self.schedule.total_updates):
-            logger.warning("stage %s is too short for spectral refactoring: none is due", self.stage.name)
+        _warn_if_short(self._setup, self.schedule.total_updates)
         if self.config.eval.at_start and self.progress.step == 0:
             self.publish_weights(0)
             self._evaluate("before")
         elif self.stage.kind == "grpo":
             self.publish_weights(self.progress.step)
+        if self.progress.stage_step == 0 and self._setup.since:
+            self._occasional = {"start_s": time.time() - self.progress.stepped_at}
         self.clock.lap(())  # starting up is not part of the first step
         self.memory.lap()
 
@@ -147,7 +148,7 @@ class LearnerSession:
         self.schedule.record_update(math.isfinite(norm))
         self._num_skipped += math.isnan(norm)
         if report:
-            self._refactoring = report.metrics()
+            self._occasional |= report.metrics()
             if self.recorder:
                 self.recorder.spectra(report, self.progress.step + 1)
         return norm
@@ -177,7 +178,9 @@ class LearnerSession:
     def _evaluate(self, name: str) -> None:
         """Greedy accuracy on held-out problems of every level, before the run or after a stage."""
         at_end = self.config.eval.problems_per_level_at_end if self._setup.is_last and name != "before" else None
+        started = time.time()
         self._held_out.evaluate(name, self.progress.step, at_end)
+        self.progress.stepped_at += time.time() - started
         self.memory.at("evaluation")
 
     def end_step(self, metrics: dict[str, Any], score: float) -> None:
@@ -189,8 +192,9 @@ class LearnerSession:
         self.progress.step += 1
         self.progress.stage_step += 1
         is_scored = self.schedule.record_score(metrics, score)
-        metrics |= {"num_skipped_updates": self._num_skipped, **self._refactoring}
-        self._refactoring, self._num_updates, self._num_skipped = {}, 0, 0
+        metrics |= {"num_skipped_updates": self._num_skipped, **self._occasional}
+        self._occasional, self._num_updates, self._num_skipped = {}, 0, 0
+        self.progress.stepped_at = time.time()
         if self.stage.kind == "grpo":
             self.progress.reward_history.append(metrics["reward_mean"])
         self.progress.reward_state = dict(self.rewards.state)
@@ -240,6 +244,12 @@ class LearnerSession:
         logger.info("stage %s ends with its best weights, of step %d", self.stage.name, checkpoint.progress.step)
         self.policy.restore(checkpoint, with_reference=False)
         self.engines.start_attempt()  # the engines hold other weights of this very step
+
+
+def _warn_if_short(setup: StageSetup, total_updates: int) -> None:
+    trainer = setup.config.trainer
+    if trainer.name == "SpectralRefactor" and not due_steps(trainer, total_updates):
+        logger.warning("stage %s is too short for spectral refactoring: none is due", setup.stage.name)
 
 
 def _judged(setup: StageSetup, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

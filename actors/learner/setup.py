@@ -36,3 +36,6 @@ class StageSetup:
     is_last: bool
     """The run ends with this stage, which saves the final model."""
     actors: ActorHandles
+    since: float = 0.0
+    """Unix time from which its start is measured unless a stage before it ended later: of the command, or of a trial of
+    a search."""

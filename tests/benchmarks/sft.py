@@ -20,7 +20,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from actors.driver.stage import learner_environment
+from actors.driver.learners import learner_environment
 from pipeline.config import LearnerConfig
 from pipeline.models.device import choose_dtype
 from pipeline.runs.metrics_log import read_metrics

@@ -1,6 +1,5 @@
 """Whole jobs in this process, without Ray: actors are plain objects, and stages run one after another."""
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -13,11 +12,12 @@ from ray import tune
 
 from actors.driver import engines as engine_actors
 from actors.driver import evaluate, launch, search
-from actors.driver.stage import train_stage
 from actors.handles import ActorHandles
 from actors.learner.setup import StageSetup
+from actors.learner.stages import train_stage
 from pipeline.config import ModelConfig
 from pipeline.curriculum.stage_queue import StageQueue
+from pipeline.runs.logs import log_files_closed
 from tests.support.loops import LocalHandle, without_ray
 
 Main = Callable[[list[str]], object]
@@ -29,8 +29,11 @@ def run_without_ray(actors: ActorHandles, main: Main, *arguments: object) -> Non
     """Run a training job."""
     with _no_cluster(launch, search) as patch:
         for module in (launch, search):
-            patch.setattr(module, "start_actors", lambda *_: actors)
             patch.setattr(module, "fit_stage", _train)
+        patch.setattr(launch, "start_actors", lambda *_: actors)
+        patch.setattr(launch, "Learners", _NoLearners)
+        patch.setattr(search, "_start_slot", lambda *_: search.SlotActors(actors, None))
+        patch.setattr(search.Slots, "close", lambda self: None)
         patch.setattr(search, "count_slots", lambda plan: 1)
         patch.setattr(search, "_fit", _run_stages)
         main([str(argument) for argument in arguments])
@@ -52,16 +55,30 @@ def evaluate_without_ray(engines: Engines, main: Main, *arguments: object) -> No
 
 @contextmanager
 def _no_cluster(*modules: Any) -> Iterator[pytest.MonkeyPatch]:
-    with without_ray(), pytest.MonkeyPatch.context() as patch, _logging_restored():
+    with without_ray(), pytest.MonkeyPatch.context() as patch, log_files_closed():
         for module in modules:
             patch.setattr(module, "connected_ray", nullcontext)
             patch.setattr(module, "wait_for_room", lambda actors, limit_s: None)
         yield patch
 
 
-def _train(setup: StageSetup) -> None:
-    with _logging_restored():
-        train_stage(setup)
+def _train(setup: StageSetup, train: object) -> None:
+    train_stage(setup)
+
+
+class _NoLearners:
+    """Stands for Learners, which start no process here."""
+
+    train = None
+
+    def __init__(self, *arguments: object) -> None:
+        pass
+
+    def start(self, config: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 def _run_stages(queue: StageQueue, shared: search.SharedByTrials, slots: search.Slots) -> None:
@@ -85,18 +102,3 @@ def _local_engine(engines: Engines, worker: type, directory: Path, log_name: str
         return engines[key]
 
     return SimpleNamespace(remote=remote)
-
-
-@contextmanager
-def _logging_restored() -> Iterator[None]:
-    """Close the log files that are opened in the block: each process of a real run has its own."""
-    loggers = [logging.getLogger(name) for name in (None, "vllm", "ray")]
-    before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
-    try:
-        yield
-    finally:
-        for logger, level, handlers in before:
-            logger.setLevel(level)
-            for handler in set(logger.handlers) - set(handlers):
-                logger.removeHandler(handler)
-                handler.close()

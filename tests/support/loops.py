@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import inspect
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,9 +20,10 @@ import ray.train
 from actors import calls
 from actors.driver.encode import make_tokens
 from actors.driver.plan import plan_run
-from actors.driver.stage import stage_setup, train_stage
+from actors.driver.stage import stage_setup
 from actors.handles import ActorHandles
 from actors.learner import recorder
+from actors.learner.stages import train_stage
 from actors.weights import PackedWeights
 from pipeline.config import Config
 from pipeline.runs.directory import RunDirectory
@@ -115,14 +117,14 @@ def run_loops(config: Config, actors: ActorHandles, run: RunDirectory | None = N
     (chain,) = plan_run(config).chains
     run = run or RunDirectory.create(chain.spec.config)
     tokens = make_tokens(chain.problems, config.model, chat=config.data.uses_chat_template)
-    done = run.checkpoints.stage_results()
+    done, since = run.checkpoints.stage_results(), time.time()
     with without_ray():
         for index, stage in enumerate(chain.stages):
             if stage.spec.name in done:
                 continue
             earlier = list(run.checkpoints.stage_results().values())
             is_last = index == len(chain.stages) - 1
-            setup = stage_setup(chain, index, run.path, tokens, earlier, actors, is_last=is_last)
+            setup = stage_setup(chain, index, run.path, tokens, earlier, actors, is_last=is_last, since=since)
             train_stage(setup)
     return run
 

@@ -1,18 +1,29 @@
 """``jobs/sft.py``, with learners that report a wait, as if their engines were slow."""
 
-from actors.driver import stage
+from importlib import import_module
+from typing import Any
+
+import actors.driver.learners
+from actors.learner.feed import learn_stages
 from actors.learner.setup import StageSetup
 from jobs.sft import main
 from pipeline.runs.waits import report_wait
 
-_run_learner = stage._run_learner
 
+def _learn_slowly(loop_config: dict[str, Any]) -> None:
+    stages: Any = import_module("actors.learner.stages")
 
-def _run_slow_learner(loop_config: dict[str, StageSetup]) -> None:
-    _run_learner(loop_config)
-    report_wait("completions", 60, 1800)
+    sft_loop = stages.sft_loop
+
+    def slow_loop(setup: StageSetup) -> None:
+        sft_loop(setup)
+        report_wait("completions", 60, 1800)
+
+    stages.sft_loop = slow_loop
+    learn_stages(loop_config)
 
 
 if __name__ == "__main__":
-    stage._run_learner = _run_slow_learner
+    learners: Any = actors.driver.learners
+    learners.learn_stages = _learn_slowly
     main()

@@ -13,6 +13,7 @@ import yaml
 
 from actors.driver.actor_plan import check_cache, check_devices, needed_resources, plan_actors
 from actors.driver.launch import open_run, planned_stages
+from actors.driver.learners import learner_environment
 from actors.driver.plan import (
     RunPlan,
     check_held_out,
@@ -23,7 +24,7 @@ from actors.driver.plan import (
     plan_stages,
 )
 from actors.driver.search import _with_recorded_keys
-from actors.driver.stage import learner_environment, stage_setup
+from actors.driver.stage import stage_setup
 from pipeline.config import Config, EvaluationConfig, LearnerConfig, load_config, validate_config, with_settings
 from pipeline.config.generation import GenerationConfig
 from pipeline.errors import ConfigError, DataError

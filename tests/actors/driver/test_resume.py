@@ -15,9 +15,9 @@ import yaml
 from actors.driver import launch, resume
 from actors.driver.launch import open_run
 from actors.driver.plan import plan_search
-from actors.driver.stage import train_stage
 from actors.handles import ActorHandles
 from actors.learner.setup import StageSetup
+from actors.learner.stages import train_stage
 from actors.solver import frozen_model
 from jobs import search_replay, sft
 from pipeline.config import Config, ModelConfig, load_config, validate_config
@@ -62,7 +62,7 @@ def run(main: Callable[[list[str]], Any], *arguments: object) -> None:
 
 
 def stopped_after_first(argv: list[str]) -> None:
-    def fit_first(setup: StageSetup) -> None:
+    def fit_first(setup: StageSetup, train: object) -> None:
         if setup.stage.name != "first":
             raise Stopped
         train_stage(setup)
@@ -159,7 +159,7 @@ def test_a_run_of_an_earlier_version_resumes_with_a_warning_and_is_compared_from
 
 
 def test_the_commit_of_a_hub_is_decided_once_and_every_learner_gets_it(tmp_path, monkeypatch):
-    def look(setup: StageSetup) -> None:
+    def look(setup: StageSetup, train: object) -> None:
         assert setup.config.model.revision == "c" * 40
         raise Stopped
 

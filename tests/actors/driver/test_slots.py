@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from actors.driver.search import Slots
+from actors.driver.search import SlotActors, Slots
 from actors.driver.tune_searcher import StageSearcher
 from actors.handles import ActorHandles
 from pipeline.curriculum.stage_queue import StageQueue
@@ -18,10 +18,10 @@ def killed(monkeypatch) -> list[str]:
     return actors
 
 
-def actors(number: int) -> ActorHandles:
+def actors(number: int) -> SlotActors:
     """Names in place of handles."""
     names: Any = [f"{name} {number}" for name in ("engine", "grader", "store")]
-    return ActorHandles((names[0],), (names[1],), names[2])
+    return SlotActors(ActorHandles((names[0],), (names[1],), names[2]), f"learners {number}")
 
 
 def test_replaced_actors_are_killed_and_the_new_ones_have_a_number_of_their_own(killed):
@@ -29,7 +29,7 @@ def test_replaced_actors_are_killed_and_the_new_ones_have_a_number_of_their_own(
     slots = Slots(actors, 2)
     slots.replace(0)
     slots.replace(0)
-    assert killed == ["engine 0", "grader 0", "store 0", "engine 2", "grader 2", "store 2"]
+    assert killed == [f"{name} {number}" for number in (0, 2) for name in ("learners", "engine", "grader", "store")]
     assert [slots.actors(slot) for slot in range(len(slots))] == [actors(3), actors(1)]
 
 
@@ -46,6 +46,6 @@ def test_a_slot_whose_stage_failed_gets_new_actors_before_its_next_stage(killed)
     assert start("c") == actors(0) and not killed
     searcher.on_trial_complete("b", error=True)
     assert not killed  # nothing may be left to do
-    assert start("d") == actors(2) and killed == ["engine 1", "grader 1", "store 1"]
+    assert start("d") == actors(2) and killed == ["learners 1", "engine 1", "grader 1", "store 1"]
     searcher.on_trial_complete("d", {"score": 0.5})
     assert start("e") == actors(2)

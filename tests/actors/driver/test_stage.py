@@ -1,6 +1,5 @@
 """A stage whose workers fail: when they are restarted, and the error it ends with."""
 
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -55,19 +54,15 @@ class Attempts:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *attempts: tuple[int, Exception | None]) -> None:
         self.remaining, self.step = list(attempts), 0
         checkpoints = SimpleNamespace(latest_progress=lambda: self.step)
-        config = SimpleNamespace(learner=SimpleNamespace(max_failures=2), limits=SimpleNamespace(placement_s=1.0))
+        config = SimpleNamespace(learner=SimpleNamespace(max_failures=2))
         monkeypatch.setattr(stage, "RunDirectory", lambda path: SimpleNamespace(checkpoints=checkpoints))
-        monkeypatch.setattr(stage, "plan_learners", lambda config: None)
-        monkeypatch.setattr(stage, "lent_room", lambda actors, limit_s, held: nullcontext())
-        monkeypatch.setattr(stage, "_trainer", lambda setup: self)
         self.setup: Any = SimpleNamespace(
             stage=SimpleNamespace(name="rl"),
             run_path=Path("/runs/exp_1"),
             config=config,
-            actors=SimpleNamespace(learner_room=None),
         )
 
-    def fit(self) -> None:
+    def train(self, setup: Any) -> None:
         self.step, error = self.remaining.pop(0)
         if error:
             raise error
@@ -78,7 +73,7 @@ LOST = failure(ClusterError("an engine failed"))
 
 def test_failures_count_only_without_progress_in_between(monkeypatch, capsys):
     attempts = Attempts(monkeypatch, (5, LOST), (5, LOST), (10, LOST), (10, LOST), (20, None))
-    stage.fit_stage(attempts.setup)
+    stage.fit_stage(attempts.setup, attempts.train)
     assert attempts.remaining == []
     assert "Restart 2 of 2." in capsys.readouterr().out
 
@@ -86,7 +81,7 @@ def test_failures_count_only_without_progress_in_between(monkeypatch, capsys):
 def test_a_stage_that_gets_nowhere_ends_with_its_error(monkeypatch):
     attempts = Attempts(monkeypatch, (5, LOST), (5, LOST), (5, LOST), (20, None))
     with pytest.raises(ClusterError, match="stage rl failed: an engine failed"):
-        stage.fit_stage(attempts.setup)
+        stage.fit_stage(attempts.setup, attempts.train)
     assert len(attempts.remaining) == 1
 
 
@@ -94,5 +89,5 @@ def test_a_certain_error_is_not_tried_again(monkeypatch):
     error = RewardError("reward 'x' must return finite values")
     attempts = Attempts(monkeypatch, (5, failure(error)), (20, None))
     with pytest.raises(RewardError) as caught:
-        stage.fit_stage(attempts.setup)
+        stage.fit_stage(attempts.setup, attempts.train)
     assert caught.value is error and len(attempts.remaining) == 1

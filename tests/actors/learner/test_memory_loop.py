@@ -9,9 +9,10 @@ from safetensors.torch import load_file
 
 from actors.driver.encode import make_tokens
 from actors.driver.plan import plan_run
-from actors.driver.stage import stage_setup, train_stage
+from actors.driver.stage import stage_setup
 from actors.handles import ActorHandles
 from actors.learner.ranks import Ranks
+from actors.learner.stages import train_stage
 from pipeline.config import Config, validate_config
 from pipeline.models.hub import model_files, resolve_model
 from pipeline.models.memory.files import backbone_digest, read_memory

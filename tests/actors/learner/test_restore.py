@@ -38,7 +38,7 @@ def second_worker(run: RunDirectory, named: Path | None, digests: list[str], mod
     policy: Any = SimpleNamespace(
         model=model, restore=lambda checkpoint: model.load_state_dict(checkpoint.tensors, strict=False)
     )
-    setup: Any = SimpleNamespace(stage=SimpleNamespace(name="sft"), parent=None)
+    setup: Any = SimpleNamespace(stage=SimpleNamespace(name="sft"), parent=None, since=0.0)
     ranks: Any = Ranks(named, digests)
     return restore(setup, run, policy, ranks)
 
@@ -87,7 +87,9 @@ def test_the_state_of_rewards_belongs_to_the_weights(weights, state, tmp_path):
     before = Progress("first", 3, 3, stage_done=True, reward_state={"raw": {"a": [1.0]}})
     named = run.checkpoints.save(before, snapshot(model), {}, None)
     policy: Any = SimpleNamespace(model=model, carry_over=lambda checkpoint, carry: None)
-    setup: Any = SimpleNamespace(stage=SimpleNamespace(name="second", carry=CarryConfig(weights=weights)), parent=None)
+    setup: Any = SimpleNamespace(
+        stage=SimpleNamespace(name="second", carry=CarryConfig(weights=weights)), parent=None, since=0.0
+    )
     ranks: Any = Ranks(named, [])
     ranks.check_equal = lambda digest, what: None
     progress = restore(setup, run, policy, ranks)
