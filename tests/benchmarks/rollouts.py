@@ -7,6 +7,7 @@ the same work. An unmeasured pass comes first; then all ways take turns, in one 
 """
 
 import argparse
+import asyncio
 import random
 import tempfile
 import time
@@ -20,7 +21,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from actors.rollout import Decoding, RolloutWorker
+from actors.engine_loop import Decoding
+from actors.rollout import RolloutWorker
 from pipeline.config import ModelConfig, RolloutConfig
 from pipeline.data import load_problems
 from pipeline.models.hub import resolve_model
@@ -62,7 +64,7 @@ def our_path(worker: RolloutWorker, requests: list[PromptRequest]) -> int:
 def in_chunks(worker: RolloutWorker, requests: list[PromptRequest], size: int) -> int:
     """Chunks that are never mixed. Returns the number of completion tokens."""
     chunks = [requests[start : start + size] for start in range(0, len(requests), size)]
-    groups = [group for chunk in chunks for group in worker.generate(None, chunk, DECODING)]
+    groups = [group for chunk in chunks for group in asyncio.run(worker.generate(None, chunk, DECODING))]
     return sum(len(completion.token_ids) for group in groups for completion in group)
 
 
@@ -99,7 +101,7 @@ def _bare(requests: list[PromptRequest]) -> tuple[list[list[int]], list[Any]]:
 
 
 def ways_of(worker: RolloutWorker, requests: list[PromptRequest]) -> dict[str, Callable[[], int]]:
-    llm = worker._llm
+    llm = _llm(worker)
     calls = (partial(with_generate, llm, requests), partial(by_hand, llm, requests))
     return {
         OLD: partial(in_chunks, worker, requests, 4),
@@ -139,7 +141,7 @@ def main(argv: list[str] | None = None) -> None:
     lengths = dict(enumerate(draw_lengths(NUM_PROMPTS * NUM_GENERATIONS)))
     before = matmul_tflops()
     worker = RolloutWorker(RolloutConfig(), ModelConfig(), MAX_MODEL_LEN, len(lengths), pull=_no_weights)
-    end_at(worker._llm.llm_engine, lengths)
+    end_at(_llm(worker).llm_engine, lengths)
     ways = ways_of(worker, requests)
     ways[BARE[0]]()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -158,6 +160,12 @@ def main(argv: list[str] | None = None) -> None:
     Console().print(table)
     print(f"{describe_machine()}; matmul: {before:.2f} TFLOP/s before, {matmul_tflops():.2f} after")
     print("\n".join(ratios(seconds)))
+
+
+def _llm(worker: RolloutWorker) -> Any:
+    """vLLM itself, which only the loop's thread may use while the loop has something to do."""
+    engine: Any = worker._loop._engine
+    return engine._llm
 
 
 def _no_weights(_: Any) -> Any:
