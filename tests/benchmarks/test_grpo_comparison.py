@@ -59,8 +59,8 @@ def test_ratios_are_those_of_medians_over_all_rounds_and_of_peaks():
     theirs = [Measured([44.0], [4096.0], [], 6600.0), Measured([40.0, 60.0], [4096.0], [], 6000.0)]
     assert ratios(ours, theirs) == [
         "median s per step: Gradus 11.0, TRL 44.0",  # of 9, 10, 11, 12, 30 and of 40, 44, 60
-        "ratio: 4.00",
         "memory ratio: 1.00",  # 6600 to 6600
+        "ratio: 4.00",
     ]
 
 
