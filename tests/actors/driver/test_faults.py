@@ -45,7 +45,7 @@ def raise_in_next_step(handle: Any) -> None:
         def step() -> None:
             raise RuntimeError("injected")
 
-        worker._llm.llm_engine.step = step
+        worker._loop._engine._engine.step = step
 
     ray.get(handle.__ray_call__.remote(break_engine), timeout=LIMIT_S)
 
