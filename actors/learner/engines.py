@@ -127,7 +127,7 @@ class Engines:
             state: of the rewards, the same for the whole step. None: at the start.
         """
         workers = self._actors.rollout_workers
-        size = self._config.prompts_per_chunk or -(-len(prompts) // len(workers)) if self._config.is_fixed else 1
+        size = self._config.prompts_per_chunk or -(-len(prompts) // self._own(workers)) if self._config.is_fixed else 1
         return self._asked(prompts, seeds, state, workers, self.weight_id, max(size, 1))
 
     def collect(self, asked: "AskedGroups", clock: PhaseClock) -> list[RolloutGroup]:
@@ -188,8 +188,12 @@ class Engines:
             return results_of(asked.grading, "rewards", _GRADER, self._reward_limit, self._check_room)
 
     def _turn(self, workers: Sequence[T], index: int) -> T:
-        """The worker of a rank's call: ranks start with different ones."""
-        return workers[(self._ranks.rank + index) % len(workers)]
+        """The worker of a rank's call: each rank starts with its own."""
+        return workers[(self._ranks.rank * self._own(workers) + index) % len(workers)]
+
+    def _own(self, workers: Sequence[T]) -> int:
+        """Workers that each rank has to itself; at least one, which others may share."""
+        return max(len(workers) // self._ranks.size, 1)
 
     def answer(self, prompts: Sequence[tuple[int, ...]], max_completion_length: int) -> list[Completion]:
         """One greedy completion per prompt, in order, from the last published weights."""

@@ -68,8 +68,8 @@ class RolloutConfig(EngineConfig):
     """The engines of a training job."""
 
     prompts_per_chunk: int | None = Field(None, ge=1)
-    """With fixed batching, prompts in a chunk. None: each learner's share of a batch, divided among the engines; with a
-    number, completions do not depend on how many learners and engines there are."""
+    """With fixed batching, prompts in a chunk. None: each learner's share of a batch, divided among its part of the
+    engines; with a number, completions do not depend on how many learners and engines there are."""
     max_staleness: int = Field(0, ge=0)
     """Engines work ahead on the prompts of up to this many later steps while learners update: what a step learns from
     was begun at most this many updates ago. 0: learners and engines take turns. docs/rollouts.md."""

@@ -1,9 +1,10 @@
 """A learner's calls to its actors, which are plain objects here: see tests/support/loops.py."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import ray.exceptions
@@ -33,6 +34,7 @@ from pipeline.types import (
 )
 from tests.support.loops import LocalHandle, LocalRef, LocalStore, local_ray
 
+T = TypeVar("T")
 WEIGHTS = pack_weights([("w", torch.float32, (2,))], [("w", torch.tensor([1.0, 2.0]))])
 
 
@@ -76,8 +78,15 @@ class Grader:
 
 
 class RankOne(Ranks):
+    """The second of two ranks, which waits for nobody."""
+
     def __init__(self) -> None:
-        self.rank, self.size = 1, 1
+        self.rank, self.size = 1, 2
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        return make()
+
+    def barrier(self) -> None: ...
 
 
 @pytest.fixture
@@ -138,12 +147,34 @@ def test_groups_come_back_in_order_with_their_seeds_and_rewards(parts):
     assert parts.log == [("a", 7, 2, 1.0), ("b", 7, 2, 1.0), ("a", 7, 1, 1.0)]
 
 
-def test_another_rank_starts_with_another_engine_and_publishes_nothing(parts):
-    engines = make(parts, RankOne(), rollout={"prompts_per_chunk": 2})
+def test_another_rank_publishes_nothing_and_fills_an_engine_of_its_own(parts):
+    engines = make(parts, RankOne())
     engines.publish(0, lambda: WEIGHTS)
     assert parts.store.held is None
     engines.collect(engines.ask(examples(2), [(1,), (2,)]), PhaseClock())
-    assert [name for name, *_ in parts.log] == ["b"]
+    assert parts.log == [("b", 0, 2, 1.0)]  # the other rank has "a": two chunks would take turns in both
+
+
+@pytest.mark.parametrize(
+    ("num_engines", "names"),
+    [
+        (1, ["0", "0", "0"]),  # a rank's three chunks of two prompts
+        (3, ["1", "2", "0"]),
+        (4, ["2", "3", "0"]),  # the other rank has 0, 1 and 2
+        (6, ["3", "4", "5"]),
+    ],
+)
+def test_ranks_start_as_far_from_each_other_as_they_can(parts, num_engines, names):
+    workers = tuple(LocalHandle(EchoEngine(str(index), parts.log)) for index in range(num_engines))
+    engines = make(
+        SimpleNamespace(handles=replace(parts.handles, rollout_workers=workers)),
+        RankOne(),
+        rollout={"prompts_per_chunk": 2},
+        grpo={"batch_size": 12},
+    )
+    engines.publish(0, lambda: WEIGHTS)
+    engines.ask(examples(6), [(n,) for n in range(6)])
+    assert [name for name, *_ in parts.log] == names
 
 
 def test_held_out_answers_are_greedy_and_in_order(parts):
