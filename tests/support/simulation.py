@@ -36,8 +36,8 @@ from pipeline.types import Answer, Completion, Problem, RewardBreakdown, Rollout
 from tests.support.loops import LocalStore
 
 T = TypeVar("T")
-WAIT_S = 20
-"""Of real time, for a turn."""
+WAIT_S = 120
+"""Of real time, for a turn: enough on a machine that does much else."""
 
 
 class SimulatedClock:
@@ -118,12 +118,16 @@ class SimulatedClock:
         thread = threading.get_ident()
         if thread in self._new:
             self._new.remove(thread)
-            self._turns[thread].acquire(timeout=WAIT_S)
+            self._await_turn()
 
     def _hand_over(self) -> None:
         if not self.is_stopped:
             self._pass_on()
-            self._turns[threading.get_ident()].acquire(timeout=WAIT_S)
+            self._await_turn()
+
+    def _await_turn(self) -> None:
+        if not self._turns[threading.get_ident()].acquire(timeout=WAIT_S):
+            raise TimeoutError(f"a turn must come within {WAIT_S} s")
 
     def _pass_on(self) -> None:
         for entry in [each for each in self._waiting if each[0]()]:
