@@ -178,7 +178,7 @@ class EngineLoop:
             answered = [id for id, each in self._answers.items() if all(future.done() for future in each)]
             for id in answered[:-REMEMBERED_CHUNKS]:
                 del self._answers[id]
-            self._inbox.put(lambda: self._waiting.append((chunk, futures)))
+            self._inbox.put(lambda: self._waiting.extend(_parts(chunk, futures)))
         return futures
 
     def _raise_if_failed(self) -> None:
@@ -303,6 +303,13 @@ class EngineLoop:
         for future in unanswered:
             if not future.done():
                 future.set_exception(error)
+
+
+def _parts(chunk: Chunk, futures: list["Future[Answer]"]) -> list[tuple[Chunk, list["Future[Answer]"]]]:
+    """A chunk that need not be alone is taken up request by request."""
+    if chunk.alone:
+        return [(chunk, futures)]
+    return [(replace(chunk, requests=(each,)), [own]) for each, own in zip(chunk.requests, futures, strict=True)]
 
 
 def _is_as_new(held: WeightId | None, asked: WeightId | None) -> bool:

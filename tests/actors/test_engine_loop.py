@@ -130,6 +130,11 @@ def test_requests_are_taken_up_in_order_as_there_is_room(engine, start):
     assert order == [("add", 1), ("done", 1), ("add", 1), ("done", 1), ("add", 1), ("done", 1), ("done", 4)]
 
 
+def test_a_wide_chunk_that_need_not_be_alone_is_taken_up_request_by_request(engine, start):
+    finish(engine, start(width=2).submit(chunk("a", (1,), (3,), (1,))))
+    assert engine.log == [("add", 1), ("add", 3), ("done", 1), ("add", 1), ("done", 1), ("done", 3)]
+
+
 def test_a_chunk_that_is_to_be_alone_shares_the_engine_with_nothing(engine, start):
     loop = start(width=2)
     answers = [loop.submit(chunk(name, (2,), (3,), (1,), alone=True)) for name in "ab"]
