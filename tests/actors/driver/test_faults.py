@@ -21,7 +21,7 @@ from jobs import grpo_qwen
 from pipeline.runs.metrics_log import read_metrics
 from tests.support.cluster import run_on
 from tests.support.in_process import run_without_ray
-from tests.support.jobs import only_run
+from tests.support.jobs import only_run, step_of
 from tests.support.loops import write_splits
 from tests.support.recipes import save_recipe, tiny_settings
 
@@ -109,10 +109,6 @@ def wait_for_step(root: Path, step: int) -> None:
     while step_of(root) < step:
         assert time.monotonic() < deadline, f"step {step} was not reached"
         time.sleep(0.05)
-
-
-def step_of(root: Path) -> int:
-    return max((row["step"] for run in root.glob("exp_*") for row in read_metrics(run)), default=0)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -42,7 +42,8 @@ def recipe(tiny_model, tmp_path_factory) -> dict:
 
 def configure(recipe: dict, root: Path, **sections: dict) -> Config:
     merged = {name: recipe.get(name, {}) | settings for name, settings in sections.items()}
-    return validate_config({**recipe, **merged, "output": {"root": str(root), "samples_every_steps": 2, "record_rollouts": True}})
+    output = {"root": str(root), "samples_every_steps": 2, "record_rollouts": True}
+    return validate_config({**recipe, **merged, "output": output})
 
 
 @pytest.fixture(scope="module")
