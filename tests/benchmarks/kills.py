@@ -25,9 +25,8 @@ from pipeline.runs.replay import first_difference
 from tests.conftest import SEED
 from tests.support.cluster import joining, private_ray
 from tests.support.jobs import finish, only_run, start, step_of
-from tests.support.loops import write_splits
 from tests.support.models import save_tiny_model
-from tests.support.recipes import save_recipe, tiny_settings
+from tests.support.recipes import grpo_recipe
 
 JOB = "jobs/grpo_qwen.py"
 MODES = {
@@ -52,16 +51,15 @@ WITHIN_S = 1.5
 
 
 def recipe_in(directory: Path, num_steps: int) -> Path:
-    save_tiny_model(directory / "model")
-    rows = [{"question": f"{n}+1", "answer": f"so #### {n + 1}", "level": "1"} for n in range(40)]
-    write_splits(directory, rows)
-    settings = tiny_settings(directory / "model", directory, curriculum=None, stages=[{"name": "rl", "kind": "grpo"}])
-    settings["grpo"] |= {"num_steps": num_steps, "learning_rate": 1e-3}
-    settings["rollout"] |= {"max_completion_length": 64}
-    settings["eval"]["problems_per_level"] = 0
-    settings["checkpoint"] |= {"every_steps": 2}
-    settings["output"] = {"record_rollouts": True}
-    return save_recipe(directory, settings)
+    """Completions are long enough for weights to change meanwhile, and a restart repeats a step or none."""
+    return grpo_recipe(
+        save_tiny_model(directory / "model"),
+        directory,
+        grpo={"num_steps": num_steps, "learning_rate": 1e-3},
+        rollout={"max_completion_length": 64},
+        eval={"problems_per_level": 0},
+        checkpoint={"every_steps": 2},
+    )
 
 
 @dataclass

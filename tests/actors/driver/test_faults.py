@@ -28,8 +28,7 @@ from pipeline.runs.replay import first_difference
 from tests.support.cluster import RayActors, run_on, start_engine
 from tests.support.in_process import run_without_ray
 from tests.support.jobs import only_run, step_of
-from tests.support.loops import write_splits
-from tests.support.recipes import save_recipe, tiny_settings
+from tests.support.recipes import grpo_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -83,7 +82,7 @@ class Survivor:
 @pytest.fixture(scope="module")
 def survivor(tiny_model, local_actors, ray_address, ray_actors, tmp_path_factory) -> Survivor:
     """A run in which everything fails in turn, and one of the same recipe that nothing disturbs."""
-    recipe = recipe_in(tmp_path_factory.mktemp("data"), tiny_model)
+    recipe = grpo_recipe(tiny_model, tmp_path_factory.mktemp("data"), grpo={"num_steps": NUM_STEPS})
     undisturbed, root = tmp_path_factory.mktemp("reference"), tmp_path_factory.mktemp("faults")
     run_without_ray(local_actors, grpo_qwen.main, "--config", recipe, f"output.root={undisturbed}")
     seconds: dict[str, float] = {}
@@ -93,15 +92,6 @@ def survivor(tiny_model, local_actors, ray_address, ray_actors, tmp_path_factory
     run_on(ray_address, ray_actors, grpo_qwen.main, "--config", recipe, f"output.root={root}", *two)
     injector.join(10)
     return Survivor(only_run(root), only_run(undisturbed), seconds)
-
-
-def recipe_in(data: Path, model: Path, **rollout: Any) -> Path:
-    rows = [{"question": f"{n}+1", "answer": f"so #### {n + 1}", "level": "1"} for n in range(40)]
-    write_splits(data, rows)
-    settings = tiny_settings(model, data, curriculum=None, stages=[{"name": "rl", "kind": "grpo"}])
-    settings["grpo"]["num_steps"] = NUM_STEPS
-    settings["rollout"] |= rollout
-    return save_recipe(data, settings)
 
 
 def inject(root: Path, actors: ActorHandles, seconds: dict[str, float]) -> None:
@@ -143,7 +133,7 @@ def test_the_ledger_accounts_for_every_group_once(survivor):
 def ahead(request, tiny_model, ray_actors, tmp_path) -> Iterator[tuple[Path, RayActors]]:
     """A recipe of engines that work ahead, and one such engine: it loads weights at the moments named."""
     settings = {"max_staleness": 1, "prompts_per_chunk": None, "in_flight_updates": request.param}
-    recipe = recipe_in(tmp_path, tiny_model, **settings)
+    recipe = grpo_recipe(tiny_model, tmp_path, grpo={"num_steps": NUM_STEPS}, rollout=settings)
     config = load_config(recipe, [])
     engine = start_engine(config, ray_actors.directory, f"engine_ahead_{request.param}", ray_actors.pull)
     yield recipe, replace(ray_actors, slots=(replace(ray_actors.slots[0], rollout_workers=(engine,)),))
