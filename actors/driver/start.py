@@ -141,7 +141,7 @@ def _pull_weights(store_name: str, limit_s: float, weight_id: WeightId) -> tuple
     store: WeightStoreHandle = ray.get_actor(store_name)
     limit = Limit(limit_s, "limits.store_s")
     ((held, (ref,)),) = results_of({store.locate.remote(): store}, "the weight store", "the weight store", limit)
-    if not is_as_new(held, weight_id):
+    if held is None or not is_as_new(held, weight_id):
         raise LookupError(f"the store must hold weights {weight_id}, got {held}")
     (weights,) = results_of({ref: None}, f"weights {weight_id}", "the object store", limit)
     return held, weights
