@@ -78,7 +78,10 @@ class RayActors:
 
     def start(self, config: Any, run_path: Path, slot: int = 0) -> ActorHandles:
         """Stands for ``start_actors``."""
-        return self.pair if config.rollout.num_workers == 2 else self.slots[slot]
+        actors = self.pair if config.rollout.num_workers == 2 else self.slots[slot]
+        store: Any = actors.weight_store  # every run has a new one: the attempts of a run that was resumed only rise
+        ray.get(store.__ray_call__.remote(WeightStore.__init__), timeout=60)
+        return actors
 
 
 def start_ray_actors(model: Path, directory: Path) -> RayActors:
