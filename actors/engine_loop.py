@@ -220,14 +220,14 @@ class EngineLoop:
         """The weights to load before anything else is taken up; None if those held will do."""
         asked = [weight_id for weight_id, _ in self._syncs]
         asked += [chunk.weight_id for chunk, _ in islice(self._waiting, 1)]
-        missing = [each for each in asked if each is not None and not _is_as_new(self._held, each)]
+        missing = [each for each in asked if each is not None and not is_as_new(self._held, each)]
         return max(missing, default=None)
 
     def _load_if_due(self) -> None:
         due = self._due()
         if due is not None and (self._in_flight or not self._running):
             self._load(due)
-        while self._syncs and _is_as_new(self._held, self._syncs[0][0]):
+        while self._syncs and is_as_new(self._held, self._syncs[0][0]):
             self._syncs.popleft()[1].set_result(self._report)
 
     def _load(self, due: WeightId) -> None:
@@ -312,7 +312,7 @@ def _parts(chunk: Chunk, futures: list["Future[Answer]"]) -> list[tuple[Chunk, l
     return [(replace(chunk, requests=(each,)), [own]) for each, own in zip(chunk.requests, futures, strict=True)]
 
 
-def _is_as_new(held: WeightId | None, asked: WeightId | None) -> bool:
+def is_as_new(held: WeightId | None, asked: WeightId | None) -> bool:
     """True if an engine that holds these weights may answer a request for those."""
     return asked is None or (held is not None and held.attempt == asked.attempt and held.step >= asked.step)
 

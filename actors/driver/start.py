@@ -13,6 +13,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from actors.calls import Limit, results_of
 from actors.driver.actor_plan import engine_limits, frozen_models, plan_actors
 from actors.driver.cluster import give_back, reserve
+from actors.engine_loop import is_as_new
 from actors.handles import ActorHandles, WeightStoreHandle
 from actors.reward import RewardWorker
 from actors.rollout import RolloutWorker, engine_environment
@@ -140,7 +141,7 @@ def _pull_weights(store_name: str, limit_s: float, weight_id: WeightId) -> tuple
     store: WeightStoreHandle = ray.get_actor(store_name)
     limit = Limit(limit_s, "limits.store_s")
     ((held, (ref,)),) = results_of({store.locate.remote(): store}, "the weight store", "the weight store", limit)
-    if held is None or held.attempt != weight_id.attempt or held.step < weight_id.step:
+    if held is None or not is_as_new(held, weight_id):
         raise LookupError(f"the store must hold weights {weight_id}, got {held}")
     (weights,) = results_of({ref: None}, f"weights {weight_id}", "the object store", limit)
     return held, weights

@@ -18,13 +18,16 @@ import ray
 from actors.driver import launch, search
 from actors.driver.actor_plan import engine_limits
 from actors.driver.start import RESTARTS, end_process, engine_options, make_actor
+from actors.engine_loop import is_as_new
 from actors.handles import ActorHandles
 from actors.reward import RewardWorker
 from actors.rollout import RolloutWorker
 from actors.weights import PackedWeights, WeightStore
+from pipeline.config import Config
 from pipeline.types import WeightId
 from tests.support.recipes import tiny_config
 
+Pull = Callable[[WeightId], tuple[WeightId, PackedWeights]]
 QUIET = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one fewer process to start per stage
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
@@ -70,10 +73,15 @@ class RayActors:
     """Both engines, for one stage at a time."""
     directory: Path
     """Of their logs."""
+    pull: Pull
+    """From any of their stores."""
 
     def start(self, config: Any, run_path: Path, slot: int = 0) -> ActorHandles:
         """Stands for ``start_actors``."""
-        return self.pair if config.rollout.num_workers == 2 else self.slots[slot]
+        actors = self.pair if config.rollout.num_workers == 2 else self.slots[slot]
+        store: Any = actors.weight_store  # every run has a new one: the attempts of a run that was resumed only rise
+        ray.get(store.__ray_call__.remote(WeightStore.__init__), timeout=60)
+        return actors
 
 
 def start_ray_actors(model: Path, directory: Path) -> RayActors:
@@ -82,25 +90,26 @@ def start_ray_actors(model: Path, directory: Path) -> RayActors:
     names = [f"{directory}-{index}" for index in range(2)]
     stores = [make_actor(WeightStore, directory, n[-1], **RESTARTS, name=n, num_cpus=0).remote() for n in names]
     pull = partial(_pull_from_any, tuple(names))
-    arguments = (config.rollout, config.model, *engine_limits(config), pull, end_process)
-    engines = [
-        make_actor(RolloutWorker, directory, f"engine_{index}", **engine_options(config.rollout)).remote(*arguments)
-        for index in range(2)
-    ]
+    engines = [start_engine(config, directory, f"engine_{index}", pull) for index in range(2)]
     grader_options = RESTARTS | {"num_cpus": 0, "allow_out_of_order_execution": True}
     grader = make_actor(RewardWorker, directory, "grader", **grader_options).remote(config)
     while free_cpus() > ray.cluster_resources()["CPU"] - 2 * config.rollout.num_cpus + 1e-6:
         time.sleep(0.1)  # from here on, what is free tells whether other actors have ended
     slots = tuple(ActorHandles((engine,), (grader,), store) for engine, store in zip(engines, stores, strict=True))
-    return RayActors(slots, ActorHandles(tuple(engines), (grader,), stores[0]), directory)
+    return RayActors(slots, ActorHandles(tuple(engines), (grader,), stores[0]), directory, pull)
+
+
+def start_engine(config: Config, directory: Path, log_name: str, pull: Pull) -> Any:
+    arguments = (config.rollout, config.model, *engine_limits(config), pull, end_process)
+    return make_actor(RolloutWorker, directory, log_name, **engine_options(config.rollout)).remote(*arguments)
 
 
 def _pull_from_any(store_names: tuple[str, ...], weight_id: WeightId) -> tuple[WeightId, PackedWeights]:
     for name in store_names:
         held, (ref,) = ray.get(ray.get_actor(name).locate.remote(), timeout=60)
-        if held == weight_id:
+        if is_as_new(held, weight_id):
             weights: PackedWeights = ray.get(ref, timeout=60)
-            return weight_id, weights
+            return held, weights
     raise LookupError(f"no store holds weights {weight_id}")
 
 

@@ -19,6 +19,11 @@ def only_run(root: Path) -> Path:
     return run
 
 
+def step_of(root: Path) -> int:
+    """The newest step in the metrics of the runs under ``root``."""
+    return max((row["step"] for run in root.glob("exp_*") for row in read_metrics(run)), default=0)
+
+
 def start(*arguments: object, script: str, env: dict[str, str]) -> subprocess.Popen[bytes]:
     command, quiet = job(*arguments, script=script), subprocess.DEVNULL
     return subprocess.Popen(command, cwd=ROOT, stdout=quiet, stderr=quiet, env=env)
@@ -32,11 +37,7 @@ def finish(*arguments: object, script: str, env: dict[str, str]) -> None:
 
 def killed_at(step: int, root: Path, *arguments: object, script: str, env: dict[str, str]) -> None:
     """Start a job and kill its driver with SIGKILL once a run under ``root`` is at ``step``."""
-
-    def is_reached() -> bool:
-        return any(row["step"] >= step for run in root.glob("exp_*") for row in read_metrics(run))
-
-    killed_when(is_reached, *arguments, f"output.root={root}", script=script, env=env)
+    killed_when(lambda: step_of(root) >= step, *arguments, f"output.root={root}", script=script, env=env)
 
 
 def killed_when(is_reached: Callable[[], bool], *arguments: object, script: str, env: dict[str, str]) -> None:

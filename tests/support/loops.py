@@ -21,6 +21,7 @@ from actors import calls
 from actors.driver.encode import make_tokens
 from actors.driver.plan import plan_run
 from actors.driver.stage import stage_setup
+from actors.engine_loop import is_as_new
 from actors.handles import ActorHandles
 from actors.learner import recorder
 from actors.learner.stages import train_stage
@@ -83,7 +84,7 @@ class LocalStore:
         self.held = weight_id, weights
 
     def pull(self, weight_id: WeightId) -> tuple[WeightId, PackedWeights]:
-        assert self.held is not None and self.held[0] == weight_id
+        assert self.held is not None and is_as_new(self.held[0], weight_id)
         return self.held
 
 

@@ -86,6 +86,19 @@ def sft_recipe(model: Path, directory: Path, num_steps: int) -> Path:
     return save_recipe(directory, settings)
 
 
+def grpo_recipe(model: Path, directory: Path, **sections: dict[str, Any]) -> Path:
+    """One stage of GRPO.
+
+    Args:
+        sections: settings to change.
+    """
+    _write_levels(directory, 1)
+    settings = tiny_settings(model, directory, curriculum=None, stages=[{"name": "rl", "kind": "grpo"}])
+    for name, changed in sections.items():
+        settings[name] = settings.get(name, {}) | changed
+    return save_recipe(directory, settings)
+
+
 def search_recipe(model: Path, directory: Path) -> Path:
     """Three chains, of the levels 1, 2, 3 and 1, 2 with replay, and of 1, 3 without: four different stages.
 

@@ -1,14 +1,16 @@
-"""A run goes on whatever dies: engine, grader, weight store, one learner of two; and if an engine raises.
+"""A run goes on whatever dies: engine, grader, weight store, one learner of two; and if an engine raises. Its ledger
+accounts for every group once.
 
-The driver is killed in test_launch.py, whole evaluations and searches in their own tests.
+The driver is killed in test_launch.py, whole evaluations and searches in their own tests. tests/benchmarks/kills.py
+kills more often, in every mode.
 """
 
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,15 @@ import ray
 
 from actors.handles import ActorHandles
 from jobs import grpo_qwen
+from pipeline.config import load_config
+from pipeline.runs.ledger import read_ledger
+from pipeline.runs.ledger_check import check_ledger
 from pipeline.runs.metrics_log import read_metrics
-from tests.support.cluster import run_on
+from pipeline.runs.replay import first_difference
+from tests.support.cluster import RayActors, run_on, start_engine
 from tests.support.in_process import run_without_ray
-from tests.support.jobs import only_run
-from tests.support.loops import write_splits
-from tests.support.recipes import save_recipe, tiny_settings
+from tests.support.jobs import only_run, step_of
+from tests.support.recipes import grpo_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -51,19 +56,19 @@ def raise_in_next_step(handle: Any) -> None:
 
 
 def kill_learner(actors: ActorHandles) -> None:
-    """Kill one of the two learners."""
+    """Kill the last learner."""
     own = psutil.Process().children(recursive=True)
     learners = [process for process in own if "ray::RayTrainWorker" in " ".join(process.cmdline())]
     learners[-1].kill()
 
 
-FAULTS: dict[str, Callable[[ActorHandles], None]] = {
-    "exception in an engine": lambda actors: raise_in_next_step(actors.rollout_workers[0]),
-    "engine": lambda actors: kill(actors.rollout_workers[1]),
+KILLS: dict[str, Callable[[ActorHandles], None]] = {
+    "engine": lambda actors: kill(actors.rollout_workers[-1]),
     "grader": lambda actors: kill(actors.reward_workers[0]),
     "weight store": lambda actors: kill(actors.weight_store),
     "learner": kill_learner,
 }
+FAULTS = {"exception in an engine": lambda actors: raise_in_next_step(actors.rollout_workers[0]), **KILLS}
 
 
 @dataclass(frozen=True)
@@ -77,12 +82,7 @@ class Survivor:
 @pytest.fixture(scope="module")
 def survivor(tiny_model, local_actors, ray_address, ray_actors, tmp_path_factory) -> Survivor:
     """A run in which everything fails in turn, and one of the same recipe that nothing disturbs."""
-    data = tmp_path_factory.mktemp("data")
-    rows = [{"question": f"{n}+1", "answer": f"so #### {n + 1}", "level": "1"} for n in range(40)]
-    write_splits(data, rows)
-    settings = tiny_settings(tiny_model, data, curriculum=None, stages=[{"name": "rl", "kind": "grpo"}])
-    settings["grpo"]["num_steps"] = NUM_STEPS
-    recipe = save_recipe(data, settings)
+    recipe = grpo_recipe(tiny_model, tmp_path_factory.mktemp("data"), grpo={"num_steps": NUM_STEPS})
     undisturbed, root = tmp_path_factory.mktemp("reference"), tmp_path_factory.mktemp("faults")
     run_without_ray(local_actors, grpo_qwen.main, "--config", recipe, f"output.root={undisturbed}")
     seconds: dict[str, float] = {}
@@ -111,10 +111,6 @@ def wait_for_step(root: Path, step: int) -> None:
         time.sleep(0.05)
 
 
-def step_of(root: Path) -> int:
-    return max((row["step"] for run in root.glob("exp_*") for row in read_metrics(run)), default=0)
-
-
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_run_goes_on_after(fault, survivor):
     assert survivor.seconds[fault] < LIMIT_S
@@ -126,6 +122,48 @@ def test_nothing_is_trained_twice_and_nothing_is_skipped(survivor):
     for row, undisturbed in zip(rows, expected, strict=True):
         for key in ("loss", "reward_mean", "completion_length_mean", "grad_norm", "kl"):
             assert row[key] == pytest.approx(undisturbed[key], rel=1e-3, abs=1e-5), (row["step"], key)
+
+
+def test_the_ledger_accounts_for_every_group_once(survivor):
+    ledger = check_ledger(survivor.run)
+    assert ledger is not None and (ledger.violations, ledger.num_steps) == ([], NUM_STEPS)
+
+
+@pytest.fixture(params=[False, True], ids=["between requests", "in flight"])
+def ahead(request, tiny_model, ray_actors, tmp_path) -> Iterator[tuple[Path, RayActors]]:
+    """A recipe of engines that work ahead, and one such engine: it loads weights at the moments named."""
+    settings = {"max_staleness": 1, "prompts_per_chunk": None, "in_flight_updates": request.param}
+    recipe = grpo_recipe(tiny_model, tmp_path, grpo={"num_steps": NUM_STEPS}, rollout=settings)
+    config = load_config(recipe, [])
+    engine = start_engine(config, ray_actors.directory, f"engine_ahead_{request.param}", ray_actors.pull)
+    yield recipe, replace(ray_actors, slots=(replace(ray_actors.slots[0], rollout_workers=(engine,)),))
+    ray.kill(engine)
+
+
+def test_a_killed_run_of_engines_that_work_ahead_replays_to_the_bits(
+    ahead, local_actors, ray_address, moments, tmp_path
+):
+    recipe, actors = ahead
+    names = moments.sample(["engine", "grader", "weight store", "learner"], 2)
+
+    def kill_twice() -> None:
+        for index, name in enumerate(names):
+            wait_for_step(tmp_path, 5 * index + 1)
+            time.sleep(moments.uniform(0, 1))
+            KILLS[name](actors.slots[0])
+
+    killer = threading.Thread(target=kill_twice, daemon=True)
+    killer.start()
+    run_on(ray_address, actors, grpo_qwen.main, "--config", recipe, f"output.root={tmp_path}")
+    killer.join(10)
+    run, again = only_run(tmp_path), tmp_path / "again"
+    ledger = check_ledger(run)
+    assert ledger is not None and (ledger.violations, ledger.num_steps) == ([], NUM_STEPS), names
+    assert any(row.oldest_version < row.step - 1 for row in read_ledger(run))
+    replay = ["--config", recipe, f"output.root={again}", f"rollout.replay={run}"]
+    run_without_ray(local_actors, grpo_qwen.main, *replay)
+    assert first_difference(only_run(again), run) is None, names
+    assert not killer.is_alive()
 
 
 def test_every_step_proves_that_the_engines_had_its_weights(survivor):

@@ -12,6 +12,7 @@ import pytest
 from jobs import curriculum, grpo_qwen, sft
 from pipeline.curriculum.replay import ReplayBuffer, read_trained
 from pipeline.runs.checkpoints import load_checkpoint, read_progress
+from pipeline.runs.ledger_check import check_ledger
 from pipeline.runs.metrics_log import read_metrics, truncate_metrics
 from tests.conftest import ROOT
 from tests.support.cluster import alone, joining, run_on
@@ -148,6 +149,9 @@ def test_killed_in_the_middle_and_resumed_ends_the_same(reference, ray_address, 
     killed_at(10, tmp_path, "--resume", run, script="jobs/curriculum.py", env=alone())
     run_on(ray_address, ray_actors, sft.main, "--resume", "latest", f"output.root={tmp_path}")
     assert curves(run) == curves(reference)
+    for each in (run, reference):
+        ledger = check_ledger(each)
+        assert ledger is not None and (ledger.violations, ledger.num_steps) == ([], 4)
     names = [f"checkpoints/{stage}/replay.json" for stage in STAGES]
     names += [f"samples/{name}.jsonl" for name in ("step_000010", "step_000012", "eval_rl")]
     names += ["final_model/model.safetensors", "final_adapter/adapter_model.safetensors"]

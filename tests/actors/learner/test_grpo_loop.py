@@ -7,7 +7,10 @@ import pytest
 
 from pipeline.config import Config, validate_config
 from pipeline.runs.directory import RunDirectory
+from pipeline.runs.ledger import read_ledger
+from pipeline.runs.ledger_check import check_ledger
 from pipeline.runs.metrics_log import read_metrics
+from pipeline.runs.replay import first_difference
 from tests.support.loops import run_loops, run_loops_crashing_after, write_splits
 from tests.support.recipes import REWARDS
 
@@ -39,7 +42,8 @@ def recipe(tiny_model, tmp_path_factory) -> dict:
 
 def configure(recipe: dict, root: Path, **sections: dict) -> Config:
     merged = {name: recipe.get(name, {}) | settings for name, settings in sections.items()}
-    return validate_config({**recipe, **merged, "output": {"root": str(root), "samples_every_steps": 2}})
+    output = {"root": str(root), "samples_every_steps": 2, "record_rollouts": True}
+    return validate_config({**recipe, **merged, "output": output})
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +85,27 @@ def test_a_run_resumed_after_a_crash_ends_bit_identical(recipe, reference_run, l
     assert curves(resumed) == curves(reference_run)
     for name in ("samples/step_000002.jsonl", "samples/step_000004.jsonl", "final_model/model.safetensors"):
         assert (resumed / name).read_bytes() == (reference_run / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("max_staleness", [0, 1])
+def test_a_crashed_and_resumed_run_is_accounted_for_and_replays_to_the_bits(
+    max_staleness, recipe, local_actors, tmp_path
+):
+    ahead = {"max_staleness": max_staleness, "prompts_per_chunk": None}
+    config = configure(recipe, tmp_path, rollout=ahead)
+    crashed = run_loops_crashing_after(2, config, local_actors)
+    run = run_loops(config, local_actors, RunDirectory(crashed.path)).path
+    report = check_ledger(run)
+    assert report is not None and (report.violations, report.num_steps) == ([], STEPS)
+    # Resumed after step 1, the groups of step 2 are asked for again, with the weights of then.
+    asked = {row.step: row.step_asked for row in read_ledger(run)}
+    assert asked == ({1: 0, 2: 1, 3: 2, 4: 3} if max_staleness == 0 else {1: 0, 2: 1, 3: 1, 4: 2})
+    again = configure(recipe, tmp_path, rollout={**ahead, "replay": str(run)})
+    replay = run_loops(again, local_actors).path
+    assert first_difference(replay, run) is None
+    assert check_ledger(replay) == report
+    name = "final_model/model.safetensors"
+    assert (replay / name).read_bytes() == (run / name).read_bytes()
 
 
 def test_smaller_micro_batches_leave_the_curve_unchanged(recipe, reference_run, local_actors, tmp_path):
