@@ -18,6 +18,9 @@ PROCESSES = {"run", "call", "check_call", "check_output"}
 LASTS_AS_LONG = {
     "parent.join()": "a grading process that ends with its parent",
     "client.wait()": "the client of a submitted job, which may run for days",
+    "planned.result()": "the plan, which the same process makes in another thread",
+    "started.result()": "the start of an engine, in another thread: whoever called the actor has a limit",
+    "ray.get(learners.train.remote(setup))": "a stage of a search, which may last for days",
 }
 """Waits for the end of something that has no limit itself."""
 

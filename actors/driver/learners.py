@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from actors.calls import TRANSFER_S
@@ -102,7 +102,7 @@ class _Group:
                     self._is_idle = True
                     return
                 trained = self._feed.is_trained.remote(self._num_stages)
-        self._end.result()
+        self._end.result(timeout=0)
         raise ray.exceptions.RayError("the learners ended before their stage")
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ class _Group:
         ray.get(self._feed.put.remote([]), timeout=TRANSFER_S)
         try:
             self._end.result(END_S)
-        except Exception:
+        except (TrainingFailedError, ray.exceptions.RayError, TimeoutError):
             logger.exception("the learners did not end well")
 
 

@@ -341,10 +341,14 @@ class Simulation:
             engines=Engines(self._handles(), self.config, ranks),
         )
 
+    def _publish(self, weight_id: WeightId, weights: PackedWeights) -> Any:
+        self.store.publish(weight_id, weights)
+        return _done(None)
+
     def _handles(self) -> ActorHandles:
         store = SimpleNamespace(
             next_attempt=_method(lambda: _done(self.store.next_attempt())),
-            publish=_method(lambda weight_id, weights: _done(self.store.publish(weight_id, weights))),
+            publish=_method(self._publish),
         )
         grader = SimpleNamespace(score=_method(lambda group, answer, state: Grade(answer)))
         workers = tuple(

@@ -57,7 +57,8 @@ def reference(settings, tmp_path_factory) -> Path:
 
 def curves(run: Path) -> list[dict[str, Any]]:
     """Metrics that do not depend on time and memory."""
-    timed = {"time", "checkpoint_s", "step_s", "other_s", "learner_s", "learner_memory_gib", "learner_tokens_per_s"}
+    timed = {"time", "start_s", "checkpoint_s", "step_s", "other_s", "learner_s"}
+    timed |= {"learner_memory_gib", "learner_tokens_per_s"}
     return [
         {key: value for key, value in row.items() if key not in timed and not key.startswith("memory/")}
         for row in read_metrics(run)
