@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from actors.weights import PackedWeights
 from pipeline.config import EngineConfig
 from pipeline.types import Answer, Completion, EngineRecord, PromptRequest, WeightId
 
+T = TypeVar("T")
 REMEMBERED_CHUNKS = 64
 """Answered chunks that are kept: the call of one of their requests may still be on its way."""
 
@@ -50,7 +51,7 @@ class SyncReport:
 
     weight_id: WeightId
     checksum: str
-    """Of the weights as they arrived."""
+    """Checksum of the weights as they arrived."""
     probe_diff: float | None
     """Mean absolute difference between the engine's log-probabilities of the probe and the learner's. Measured with the
     first weights that an engine loads; None before."""
@@ -75,7 +76,7 @@ class Chunk:
 
 
 class Engine(Protocol):
-    """What the loop needs of vLLM. All calls come from the loop's thread."""
+    """The parts of vLLM that the loop uses. All calls come from the loop's thread."""
 
     def add(self, key: int, prompt: Sequence[int], seed: int, decoding: Decoding) -> None:
         """Begin a completion."""
@@ -160,7 +161,7 @@ class EngineLoop:
 
     def sync(self, weight_id: WeightId | None) -> "Future[SyncReport | None]":
         """The report of these weights or newer ones, once they are loaded. None: of what is loaded."""
-        future: Future[SyncReport | None] = Future()
+        future: Future[SyncReport | None] = _uncancelled(Future())
         with self._lock:
             self._raise_if_failed()
             self._inbox.put(lambda: self._syncs.append((weight_id, future)))
@@ -173,7 +174,7 @@ class EngineLoop:
             self._raise_if_failed()
             if chunk.id in self._answers:
                 return self._answers[chunk.id]
-            futures: list[Future[Answer]] = [Future() for _ in chunk.requests]
+            futures: list[Future[Answer]] = [_uncancelled(Future()) for _ in chunk.requests]
             self._answers[chunk.id] = futures
             answered = [id for id, each in self._answers.items() if all(future.done() for future in each)]
             for id in answered[:-REMEMBERED_CHUNKS]:
@@ -261,7 +262,7 @@ class EngineLoop:
             self._waiting.popleft()
             if chunk.alone:
                 self._engine.reset_cache()
-            self._is_alone = chunk.alone
+            self._is_alone = chunk.alone and chunk.num_sequences > 0
             for request, future in zip(chunk.requests, futures, strict=True):
                 self._begin(request, chunk.decoding, future)
 
@@ -269,6 +270,8 @@ class EngineLoop:
         checksum = self._report.checksum if self._report else None
         writing = _Writing(future, self._held, checksum, self._num_groups, [None] * len(request.seeds))
         self._num_groups += 1
+        if not request.seeds:
+            future.set_result(self._answer(writing, ()))
         for place, seed in enumerate(request.seeds):
             self._num_keys += 1
             self._running[self._num_keys] = _Running(writing, place)
@@ -303,6 +306,12 @@ class EngineLoop:
         for future in unanswered:
             if not future.done():
                 future.set_exception(error)
+
+
+def _uncancelled(future: "Future[T]") -> "Future[T]":
+    """A caller that gives up must not cancel what the engine's thread will set."""
+    future.set_running_or_notify_cancel()
+    return future
 
 
 def _parts(chunk: Chunk, futures: list["Future[Answer]"]) -> list[tuple[Chunk, list["Future[Answer]"]]]:

@@ -101,9 +101,11 @@ class RolloutWorker:
             return error
         logger.critical("the engine failed", exc_info=error)
         reason = f"{type(error).__name__}: {first_line(error)}"
-        notify(f"an engine failed, so its process ends and is replaced: {reason}")
-        if self._end_process:
-            self._end_process()
+        try:
+            notify(f"an engine failed, so its process ends and is replaced: {reason}")
+        finally:
+            if self._end_process:
+                self._end_process()
         failure = EngineError(reason)
         failure.__cause__ = error
         return failure

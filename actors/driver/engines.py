@@ -1,7 +1,7 @@
 """vLLM engines that are Ray actors and answer with the weights in one model's files, for jobs that do not train.
 
-Chunks are fixed before anything starts and are answered in their order, whichever engine finishes first. So a job gives
-the same rows with one engine or with many, and when it is killed and resumed.
+Chunks are fixed before anything starts and are answered in their order, whichever engine finishes first. With fixed
+batching a job gives the same rows with one engine or with many, and when it is killed and resumed.
 """
 
 import shutil

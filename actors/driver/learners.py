@@ -17,6 +17,7 @@ from actors.driver.cluster import lent_room
 from actors.learner.feed import StageFeed, learn_stages
 from actors.learner.setup import StageSetup
 from pipeline.config import Config, LearnerConfig
+from pipeline.errors import ClusterError
 
 logger = logging.getLogger(__name__)
 START_RETRIES = 3
@@ -72,7 +73,7 @@ class _Group:
         self._config, self._run_path, self._room = config, run_path, room
         self._feed = ray.remote(StageFeed).options(num_cpus=0).remote(config.learner.num_workers)
         self._num_stages = 0
-        self._is_idle = True
+        self._is_idle, self._has_feed = True, True
         self._end: Future[None] = Future()
         threading.Thread(target=self._run, name="learners", daemon=True).start()
 
@@ -89,9 +90,16 @@ class _Group:
     def fits(self, config: Config) -> bool:
         """True if it runs and was started with the same settings."""
         own = self._config
-        return not self._end.done() and (own.learner, own.limits) == (config.learner, config.limits)
+        return self._has_feed and not self._end.done() and (own.learner, own.limits) == (config.learner, config.limits)
 
     def train(self, setup: StageSetup) -> None:
+        try:
+            self._train(setup)
+        except ray.exceptions.RayError:
+            self._has_feed = False  # workers that lose their feed end
+            raise
+
+    def _train(self, setup: StageSetup) -> None:
         self._is_idle = False
         ray.get(self._feed.put.remote([ray.put(setup)]), timeout=TRANSFER_S)
         trained = self._feed.is_trained.remote(self._num_stages)
@@ -112,10 +120,10 @@ class _Group:
         if not self._is_idle:
             ray.kill(self._feed)
             return
-        ray.get(self._feed.put.remote([]), timeout=TRANSFER_S)
         try:
+            ray.get(self._feed.put.remote([]), timeout=TRANSFER_S)
             self._end.result(END_S)
-        except (TrainingFailedError, ray.exceptions.RayError, TimeoutError):
+        except (TrainingFailedError, ray.exceptions.RayError, ClusterError, TimeoutError):
             logger.exception("the learners did not end well")
 
 

@@ -137,7 +137,7 @@ def _never_pull(weight_id: WeightId) -> tuple[WeightId, PackedWeights]:
 
 
 def _pull_weights(store_name: str, limit_s: float, weight_id: WeightId) -> tuple[WeightId, PackedWeights]:
-    """What the store holds: these weights, or newer ones of the same attempt."""
+    """The weights that the store holds: these, or newer ones of the same attempt."""
     store: WeightStoreHandle = ray.get_actor(store_name)
     limit = Limit(limit_s, "limits.store_s")
     ((held, (ref,)),) = results_of({store.locate.remote(): store}, "the weight store", "the weight store", limit)

@@ -175,8 +175,9 @@ class Engines:
             ]
             requests = tuple(PromptRequest(group.prompt_token_ids, group.seeds) for group in groups)
             chunk = put(Chunk(uuid.uuid4().hex, weight_id, requests, decoding, alone=self._config.is_fixed))
-            worker, grader = self._turn(workers, index), self._turn(self._actors.reward_workers, index)
+            worker = self._turn(workers, index)
             for place, group in enumerate(groups):
+                grader = self._turn(self._actors.reward_workers, len(asked.groups))
                 answer = worker.complete.remote(chunk, place)
                 asked.groups.append(group)
                 asked.writing[answer] = worker

@@ -44,6 +44,9 @@ class StageFeed:
         """A worker has trained its stage."""
         async with self._changed:
             self._num_reports += 1
+            num_trained, rest = divmod(self._num_reports, self._num_workers)
+            if not rest:
+                self._stages[num_trained - 1] = []  # nobody asks for it again: Ray may forget the setup
             self._changed.notify_all()
 
     async def is_trained(self, index: int) -> bool:
@@ -69,6 +72,7 @@ def learn_stages(loop_config: dict[str, Any]) -> None:
         if setup is None:
             return
         train_stage(setup)
+        del setup  # before the wait for the next one
         ray.get(loop_config["feed"].report.remote(), timeout=TRANSFER_S)
 
 

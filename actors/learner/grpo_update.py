@@ -21,7 +21,7 @@ from pipeline.training.sampler_weights import effective_sample_frac, sampler_wei
 from pipeline.types import RolloutGroup
 
 GroupUse = Literal["trained", "no_variance", "ungraded", "truncated"]
-"""What a step did with a group: it trained on some of its completions, or the reason why it did on none."""
+"""Use that a step made of a group: it trained on some of its completions, or the reason why it did on none."""
 
 
 class Learned(NamedTuple):
@@ -29,12 +29,12 @@ class Learned(NamedTuple):
 
     metrics: dict[str, float]
     uses: list[GroupUse]
-    """Of this worker's groups, in order."""
+    """One for each of this worker's groups, in order."""
 
 
 @dataclass(frozen=True)
 class _Signal:
-    """What a worker's groups teach. Shapes: G groups of N completions."""
+    """Training signal of a worker's groups. Shapes: G groups of N completions."""
 
     advantages: Tensor
     """[G, N]"""
@@ -66,7 +66,7 @@ class _RolloutBatch:
 
 @dataclass(frozen=True)
 class _Start:
-    """What a micro-batch keeps from its first pass, on the weights that the step began with."""
+    """State of a micro-batch from its first pass, on the weights that the step began with."""
 
     old_logprobs: Tensor
     """[B, T]"""
@@ -219,8 +219,8 @@ def _signal(session: LearnerSession, groups: Sequence[RolloutGroup]) -> _Signal:
     lengths = torch.tensor([[len(c.token_ids) for c in group.completions] for group in groups])
     buffer = round(settings.overlong_buffer_frac * max_length)
     penalties = overlong_penalties(lengths, max_length, buffer, settings.overlong_penalty)
-    advantages = advantages_of(settings, graded_rewards - penalties, mask, session.ranks.sum)
-    equal = equal_rewards(graded_rewards, mask)
+    rewards, equal = graded_rewards - penalties, equal_rewards(graded_rewards, mask)
+    advantages = advantages_of(settings, rewards, mask, session.ranks.sum)
     counted = mask.clone()
     if settings.drop_zero_variance_groups:
         counted &= ~equal[:, None]
@@ -228,7 +228,8 @@ def _signal(session: LearnerSession, groups: Sequence[RolloutGroup]) -> _Signal:
         counted &= torch.tensor([[c.stop_reason != "length" for c in group.completions] for group in groups])
     always_learns = settings.beta or settings.entropy_coef
     learned = counted if always_learns else counted & (advantages != 0)
-    uses = [_use(*flags) for flags in zip(learned.any(1), mask.sum(1) < 2, equal, strict=True)]
+    is_flat = equal | equal_rewards(rewards, mask)  # also where only the penalties made them equal
+    uses = [_use(*flags) for flags in zip(learned.any(1), mask.sum(1) < 2, is_flat, strict=True)]
     return _Signal(advantages, counted, learned, uses, penalties.sum().item())
 
 

@@ -1,4 +1,4 @@
-"""Where the rollouts of a step come from: asked for ahead of it, or read from the record of another run."""
+"""Sources of a step's rollouts: asked for ahead of it, or read from the record of another run."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Rollouts(Protocol):
         """The rollouts of a step, graded. Call it for every step, in order."""
 
     def left(self) -> Iterator[StepRollouts]:
-        """What was asked for and not taken, unanswered."""
+        """Groups that were asked for and not taken, unanswered."""
 
 
 def rollouts_of(session: LearnerSession) -> Rollouts:
@@ -68,7 +68,7 @@ class WorkAhead:
         return StepRollouts(groups, [example.is_replayed for example in asked.examples], asked.step)
 
     def left(self) -> Iterator[StepRollouts]:
-        """What was asked for and not taken, because the stage ended first."""
+        """Groups that were asked for and not taken, because the stage ended first."""
         for asked in self._asked.values():
             yield StepRollouts(asked.groups.groups, [example.is_replayed for example in asked.examples], asked.step)
 

@@ -98,6 +98,11 @@ class RolloutConfig(EngineConfig):
                 "in_flight_updates must be false with max_staleness=0, got true: engines have nothing to write while "
                 "weights change"
             )
+        if self.in_flight_updates and self.tensor_parallel_size > 1:
+            raise ValueError(
+                f"in_flight_updates must be false with tensor_parallel_size above 1, got {self.tensor_parallel_size}: "
+                "such an engine decodes in processes of its own, and its tokens' versions would be guessed"
+            )
         if self.in_flight_updates and self.is_fixed:
             raise ValueError(
                 "in_flight_updates must be false with fixed batching, got true: a chunk is to be written with the same "

@@ -26,7 +26,8 @@ class OutputConfig(StrictModel):
     samples_every_steps: int = Field(10, ge=1)
     """Steps between two files of completions in samples/."""
     record_rollouts: bool = False
-    """Store in rollouts/ what every GRPO step learned from, so that ``rollout.replay`` can learn from it again."""
+    """Store in rollouts/ what every GRPO step learned from, so that ``rollout.replay`` can learn from it again.
+    Always with ``rollout.max_staleness`` above 0."""
     save_final_model: bool = True
     """Save final_model/, adapters merged, after the last stage."""
 

@@ -27,7 +27,8 @@ _ENGINE_RESOURCES = {
     "enforce_eager",
     "replay",
 }
-"""Settings of ``rollout`` that do not change the result."""
+"""Settings of ``rollout`` that do not change the result, except as ``_rollout`` says."""
+_NEWER_ROLLOUT = {"max_num_seqs", "batching", "exact_seeds", "max_staleness", "in_flight_updates"}
 _WITHOUT_EFFECT = {"max_skipped_updates", "algorithm", "warn_sampler_diff_above"}
 """Settings of a stage that do not change its result: they end a run, set others or warn."""
 _NEWER = {
@@ -100,10 +101,20 @@ def _inputs(config: Config, spec: StageSpec, data_digest: str, parent: str, keys
     inputs |= _writing(config, spec, keys)
     if spec.kind == "grpo":
         normalize = {"normalize", "zscore"} if config.reward.normalize else set()
-        inputs["rollout"] = config.rollout.model_dump(exclude=_ENGINE_RESOURCES)
+        inputs["rollout"] = _rollout(config)
         reward = config.reward.model_dump(include={"timeout_s", "memory_limit_mib", *normalize})
         inputs["reward"] = reward | {"functions": _terms(config)}
     return inputs
+
+
+def _rollout(config: Config) -> dict[str, Any]:
+    """Newer settings with their defaults are left out, so that a stage keeps the key it has always had."""
+    rollout = config.rollout
+    inputs = rollout.model_dump(exclude=_ENGINE_RESOURCES | _NEWER_ROLLOUT)
+    inputs |= rollout.model_dump(include=_NEWER_ROLLOUT, exclude_defaults=True)
+    if rollout.is_fixed and rollout.prompts_per_chunk is None:  # a chunk is a share of the batch for each engine
+        inputs["num_workers"] = rollout.num_workers
+    return inputs | ({} if rollout.is_fixed else {"is_fixed": False})
 
 
 def _writing(config: Config, spec: StageSpec, keys: Sequence[str]) -> dict[str, Any]:
@@ -124,7 +135,7 @@ def _evaluation(config: Config, eval_digest: str) -> dict[str, Any]:
         "max_prompt_length": config.rollout.max_prompt_length,  # longer ones are not evaluated
     }
     if config.data.write:  # problems are sampled, and scored with the rewards: here and at the end of stages
-        inputs["rollout"] = config.rollout.model_dump(exclude=_ENGINE_RESOURCES)
+        inputs["rollout"] = _rollout(config)
         inputs["questions"] = config.questions.model_dump()
         inputs["reward"] = config.reward.model_dump(include={"normalize", "zscore"}) | {"functions": _terms(config)}
     return inputs

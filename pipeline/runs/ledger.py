@@ -39,7 +39,7 @@ class LedgerRow:
     """Steps that were done when it was asked for: the policy's version then."""
     problem_id: str
     seeds: tuple[int, ...]
-    """Of each completion; empty if the engine drew its own."""
+    """Of each completion, as asked for: engines use them with ``rollout.exact_seeds``."""
     weight_attempt: int
     oldest_version: int
     newest_version: int

@@ -143,6 +143,12 @@ def test_a_chunk_that_is_to_be_alone_shares_the_engine_with_nothing(engine, star
     assert engine.log == one * 2  # all of it at once, though it is wider than the engine
 
 
+def test_a_request_for_nothing_is_answered_at_once(engine, start):
+    loop = start()
+    assert finish(engine, loop.submit(chunk("a", (), alone=True)))[0].completions == ()
+    assert len(finish(engine, loop.submit(chunk("b", (2,))))) == 1  # the engine goes on
+
+
 def test_a_chunk_that_is_asked_for_again_is_answered_once(engine, start):
     loop = start()
     first, again = loop.submit(chunk("a", (2,))), loop.submit(chunk("a", (2,)))

@@ -93,6 +93,8 @@ def test_overlong_completions_are_punished_before_advantages():
     dropped, _ = learn(groups, overlong_buffer_frac=0.4, drop_zero_variance_groups=True)
     assert dropped.uses == ["no_variance", "no_variance"]  # by the graded rewards
     assert "overlong_penalty" not in learn(groups)[0].metrics
+    made_equal = [group((4, 1.0, "correct"), (3, 0.5, "incorrect")), GROUPS[0]]
+    assert learn(made_equal, overlong_buffer_frac=0.4)[0].uses == ["no_variance", "trained"]
 
 
 @pytest.fixture

@@ -142,11 +142,20 @@ def test_the_digest_of_problems_sees_every_text():
 def test_searches_of_earlier_versions_keep_their_keys():
     """Settings that are newer than the keys are no part of them until they are used."""
     stages = [EACH, {"name": "rl", "kind": "grpo"}]
-    assert keys(make({"replay_ratio": 0.3}, stages), ("1", "2")) == [
+    recorded = make({"replay_ratio": 0.3}, stages, rollout={"prompts_per_chunk": 4})  # the default of that time
+    assert keys(recorded, ("1", "2")) == [
         "3e4340cc479d8765",
         "9648e18a87b9347b",
         "f670ce71cfa1cf7a",
     ]
+
+
+def test_engines_count_where_they_divide_a_batch():
+    stages = [{"name": "rl", "kind": "grpo"}]
+    one, two = (keys(make({}, stages, rollout={"num_workers": number})) for number in (1, 2))
+    assert one != two
+    chunks = [make({}, stages, rollout={"num_workers": number, "prompts_per_chunk": 2}) for number in (1, 2)]
+    assert keys(chunks[0]) == keys(chunks[1]) != one
 
 
 @pytest.mark.parametrize(
