@@ -104,7 +104,7 @@ class Config(StrictModel):
 
     @property
     def records_rollouts(self) -> bool:
-        """What GRPO steps learn from is stored."""
+        """True if the rollouts that GRPO steps learn from are stored."""
         return (self.output.record_rollouts or self.rollout.max_staleness > 0) and self.rollout.replay is None
 
     def batch_size(self, settings: SFTConfig | GRPOConfig) -> int:

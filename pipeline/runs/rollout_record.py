@@ -1,4 +1,5 @@
-"""What a GRPO stage learned from, ``rollouts/``: one row per completion, enough to train on it again without engines.
+"""The rollouts that a GRPO stage learned from, ``rollouts/``: one row per completion, enough to train on them again
+without engines.
 
 A step has one file per learner worker, written whole before the step's row of metrics.
 """

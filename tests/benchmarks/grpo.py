@@ -62,7 +62,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Work:
-    """What both sides train, and for how many timed steps."""
+    """The training of both sides, and the number of timed steps."""
 
     model: Path
     data: Path

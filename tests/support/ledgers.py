@@ -40,7 +40,7 @@ def good_rows() -> list[LedgerRow]:
 
 
 def good_metrics() -> list[dict[str, Any]]:
-    """Of the same steps, worked out by hand."""
+    """Metrics of the same steps, worked out by hand."""
     return [
         {
             "step": step,

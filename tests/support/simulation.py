@@ -235,7 +235,7 @@ class SimulatedStore(LocalStore):
 
 @dataclass
 class SimulatedStep:
-    """What a learner took for a step."""
+    """The groups and times of a learner's step."""
 
     step: int
     """Updates behind its weights."""
@@ -319,7 +319,7 @@ class Simulation:
         return [SimulatedLearner(each, self.clock, self._num_learners, self._update_time) for each in sessions]
 
     def steps(self, learner: Sequence[SimulatedLearner], num_steps: int) -> list[SimulatedStep]:
-        """What a learner's ranks take together, step by step."""
+        """The steps of a learner, over all its ranks."""
         taken = self.clock.run(*(partial(rank.steps, num_steps) for rank in learner))
         return [
             SimulatedStep(parts[0].step, parts[0].asked, [group for part in parts for group in part.groups])

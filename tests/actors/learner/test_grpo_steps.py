@@ -106,7 +106,7 @@ FIRST_PASS = {"first_tokens": 4, "sampler_diff": 1.0, "weights": 3.0, "weight_sq
 
 
 def metrics(**settings: Any) -> dict[str, float]:
-    """Of two passes over 4 tokens; three weights of 1 and one of 0."""
+    """Metrics of two passes over 4 tokens; three weights of 1 and one of 0."""
     session: Any = SimpleNamespace(settings=GRPOConfig.model_validate({"mu": 2, **settings}), ranks=Ranks())
     totals = grpo_update._Totals(loss=2.0, kl=2.0, clipped=1.0, entropy=4.0, tokens=8.0)
     totals.add(**{name: torch.tensor(value) for name, value in FIRST_PASS.items()})

@@ -234,7 +234,7 @@ def test_two_workers_have_the_statistics_of_one():
 
 
 def test_the_soft_punishment_rises_over_the_buffer():
-    """Of 20 tokens the last 5 are the buffer: nothing up to 15, all at 20, and (17 - 15) / 5 of it between."""
+    """The buffer is the last 5 of 20 tokens: nothing up to 15, all at 20, and (17 - 15) / 5 of it between."""
     lengths = torch.tensor([[1, 15, 16], [17, 19, 20]])
     close(overlong_penalties(lengths, 20, 5, 1.0), [[0.0, 0.0, 0.2], [0.4, 0.8, 1.0]])
     close(overlong_penalties(lengths, 20, 5, 0.5), [[0.0, 0.0, 0.1], [0.2, 0.4, 0.5]])

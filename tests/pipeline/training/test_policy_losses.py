@@ -164,7 +164,7 @@ def test_gmpo_clips_tokens_and_takes_their_geometric_mean(advantage, loss, clipp
 
 
 def test_gmpo_has_the_value_and_gradient_of_its_product():
-    """Of the formula as the paper writes it, with autograd through the product."""
+    """The product is the paper's formula as it is written there, with autograd through it."""
     generator = torch.Generator().manual_seed(0)
     mask = torch.arange(6) < torch.tensor([[6], [3]])
     log_ratio = (torch.randn(2, 6, generator=generator) * mask).requires_grad_()
