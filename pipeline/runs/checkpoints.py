@@ -61,8 +61,9 @@ class Progress:
     """Digest of what PiSSA's adapters subtract; empty without PiSSA."""
     skipped_in_a_row: int = 0
     """Optimizer updates skipped since the last one that was made."""
-    stepped_at: float = 0.0
-    """Unix time at the end of the last step, moved forward by evaluations since then."""
+    stepped_at: float = field(default=0.0, compare=False)
+    """Unix time at the end of the last step, moved forward by evaluations since then. The only field in which a resumed
+    run differs from an undisturbed one, so it is left out of comparisons."""
     reward_state: dict[str, Any] = field(default_factory=dict)
     """State of the rewards after this step. See pipeline/rewards/history.py."""
 
