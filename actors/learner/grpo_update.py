@@ -11,6 +11,7 @@ from torch import Tensor
 
 from actors.learner.session import LearnerSession
 from pipeline.config import GRPOConfig
+from pipeline.models.compute_copies import computing_in
 from pipeline.training.advantages import advantages_of, equal_rewards, overlong_penalties
 from pipeline.training.batching import MicroBatch, TokenSequence
 from pipeline.training.grpo import grpo_loss
@@ -117,34 +118,8 @@ def learn_groups(session: LearnerSession, groups: Sequence[RolloutGroup], stage_
     for _ in range(settings.mu):
         session.begin_update(stage_step)
         earlier_loss = totals.loss
-        for index, batch in enumerate(rollouts.micro_batches):
-            logprobs, entropy = _policy(session, batch)
-            sequences = Sequences(batch.owners, batch.completion_mask, len(rollouts.advantages))
-            if index == len(starts):  # the first of the mu passes runs on the weights that the step began with
-                sampler_logprobs = batch.scatter(rollouts.sampler_logprobs)
-                starts.append(_start(session, logprobs.detach(), sampler_logprobs, sequences, totals))
-            parts = grpo_loss(
-                settings,
-                logprobs,
-                starts[index].old_logprobs,
-                ref_logprobs[index],
-                advantages=rollouts.advantages,
-                sequences=sequences,
-                num_completions=rollouts.num_completions,
-                num_tokens=rollouts.num_tokens,
-                max_completion_length=session.config.rollout.max_completion_length,
-                weights=starts[index].weights,
-                entropy=entropy if settings.entropy_coef else None,
-            )
-            parts.loss.backward()
-            totals.add(
-                loss=parts.loss.detach(),
-                kl=parts.kl.sum(),
-                clipped=parts.clipped.sum(),
-                entropy=(entropy.detach() * batch.completion_mask).sum(),
-                tokens=batch.completion_mask.sum(),
-            )
-            del logprobs, entropy, parts  # before the next forward pass needs the memory
+        with computing_in(session.model, session.dtype):
+            _add_gradients(session, rollouts, ref_logprobs, starts, totals)
         norms.append(session.update_policy(totals.loss - earlier_loss))
     finite = [norm for norm in norms if math.isfinite(norm)]
     largest_diff = max((start.largest_diff for start in starts), default=0.0)
@@ -152,11 +127,50 @@ def learn_groups(session: LearnerSession, groups: Sequence[RolloutGroup], stage_
     return Learned(metrics, signal.uses)
 
 
+def _add_gradients(
+    session: LearnerSession,
+    rollouts: _RolloutBatch,
+    ref_logprobs: Sequence[Tensor | None],
+    starts: list[_Start],
+    totals: _Totals,
+) -> None:
+    """Forward and backward passes of one of the ``mu`` updates. The first adds to ``starts``."""
+    settings: GRPOConfig = session.settings
+    for index, batch in enumerate(rollouts.micro_batches):
+        logprobs, entropy = _policy(session, batch)
+        sequences = Sequences(batch.owners, batch.completion_mask, len(rollouts.advantages))
+        if index == len(starts):  # the first of the mu passes runs on the weights that the step began with
+            sampler_logprobs = batch.scatter(rollouts.sampler_logprobs)
+            starts.append(_start(session, logprobs.detach(), sampler_logprobs, sequences, totals))
+        parts = grpo_loss(
+            settings,
+            logprobs,
+            starts[index].old_logprobs,
+            ref_logprobs[index],
+            advantages=rollouts.advantages,
+            sequences=sequences,
+            num_completions=rollouts.num_completions,
+            num_tokens=rollouts.num_tokens,
+            max_completion_length=session.config.rollout.max_completion_length,
+            weights=starts[index].weights,
+            entropy=entropy if settings.entropy_coef else None,
+        )
+        parts.loss.backward()
+        totals.add(
+            loss=parts.loss.detach(),
+            kl=parts.kl.sum(),
+            clipped=parts.clipped.sum(),
+            entropy=(entropy.detach() * batch.completion_mask).sum(),
+            tokens=batch.completion_mask.sum(),
+        )
+        del logprobs, entropy, parts  # before the next forward pass needs the memory
+
+
 def _reference_logprobs(session: LearnerSession, batches: Sequence[MicroBatch]) -> list[Tensor | None]:
     """Log-probabilities [B, T] of the reference policy for every micro-batch; None without a KL term."""
     if session.settings.beta == 0:
         return [None] * len(batches)
-    with torch.no_grad(), session.policy.reference_policy():
+    with torch.no_grad(), session.policy.reference_policy(), computing_in(session.model, session.dtype):
         return [_logprobs(session, batch) for batch in batches]
 
 

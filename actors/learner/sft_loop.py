@@ -13,6 +13,7 @@ from actors.learner.session import LearnerSession
 from actors.learner.setup import StageSetup
 from pipeline.config import SFTConfig
 from pipeline.curriculum.examples import Example
+from pipeline.models.compute_copies import computing_in
 from pipeline.training.batching import padding_frac
 from pipeline.training.sft import learned_tokens, perplexity, token_losses
 
@@ -39,11 +40,12 @@ def _learn_solutions(session: LearnerSession, batch: Sequence[Example], stage_st
     totals = torch.zeros(2, 4, dtype=torch.float64)  # new, replayed: loss, right tokens, tokens, examples
     totals[:, 3] = replayed.bincount(minlength=2)
     session.begin_update(stage_step)
-    for micro_batch in micro_batches:
-        losses, hits = token_losses(session.model, micro_batch, session.dtype)
-        (losses.sum() / num_tokens).backward()
-        counted = torch.stack([losses.detach(), hits, micro_batch.completion_mask], dim=-1).flatten(0, 1)
-        totals[:, :3].index_add_(0, replayed[micro_batch.owners.flatten().cpu()], counted.cpu().double())
+    with computing_in(session.model, session.dtype):
+        for micro_batch in micro_batches:
+            losses, hits = token_losses(session.model, micro_batch, session.dtype)
+            (losses.sum() / num_tokens).backward()
+            counted = torch.stack([losses.detach(), hits, micro_batch.completion_mask], dim=-1).flatten(0, 1)
+            totals[:, :3].index_add_(0, replayed[micro_batch.owners.flatten().cpu()], counted.cpu().double())
     grad_norm = session.update_policy(totals[:, 0].sum().item() / num_tokens)
     learner_tokens = sum(len(sequence) for sequence in sequences)
     sums = session.ranks.sum(totals.flatten().tolist())

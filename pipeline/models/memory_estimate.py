@@ -142,20 +142,19 @@ def learner_memory(
         num_shards: workers that share AdamW's moments.
     """
     compute, master = torch_dtype(config.dtype).itemsize, torch_dtype(config.master_dtype).itemsize
-    base, num_trained, copies = master, shape.num_weights, 0
+    base, num_trained = master, shape.num_weights
     if config.lora:
         base, num_trained = compute, shape.num_layers * sum(_adapters(shape, config).values())
-    elif compute != master:
-        copies = shape.num_linear_weights * compute
     trained = num_trained * master
+    copies = (num_trained if config.lora else shape.num_weights) * compute if compute != master else 0
     num_logits = num_tokens * shape.vocab
     block = min(num_logits, _BLOCK["gpu" if on_gpu else "cpu"]) * FLOAT32
     return LearnerMemory(
-        weights=shape.num_weights * base + (trained if config.lora else copies),
+        weights=shape.num_weights * base + (trained if config.lora else 0) + copies,
         gradients=trained,
         optimizer=2 * trained // num_shards,
         reference=trained if with_reference else 0,
-        activations=num_tokens * _activations_per_token(shape, config, compute, base),
+        activations=num_tokens * _activations_per_token(shape, config, compute),
         logits=num_logits * compute + max(2 * block, num_logits * compute + block),
     )
 
@@ -167,14 +166,12 @@ def _adapters(shape: ModelShape, config: ModelConfig) -> dict[str, int]:
     return {name: sum(shape.linears[name]) * lora.r for name in names if lora}
 
 
-def _activations_per_token(shape: ModelShape, config: ModelConfig, compute: int, base: int) -> int:
+def _activations_per_token(shape: ModelShape, config: ModelConfig, compute: int) -> int:
     lora = config.lora
-    norms = 2 * shape.hidden * (FLOAT32 + (0 if lora else base))  # the input, and what a trained weight multiplies
-    # q, k, v, gate and up share two inputs unless each casts its own.
-    num_inputs = 5 if base != compute or (lora and torch_dtype(config.master_dtype).itemsize != compute) else 2
+    norms = 2 * shape.hidden * (FLOAT32 + (0 if lora else compute))  # the input, and what a trained weight multiplies
     attention = 3 * shape.queries + 2 * shape.keys  # q, k, v, the output, and the input of o_proj
-    layer = norms + compute * (num_inputs * shape.hidden + attention + 4 * shape.intermediate)
+    layer = norms + compute * (2 * shape.hidden + attention + 4 * shape.intermediate)
     layer += compute * (lora.r * len(_adapters(shape, config)) if lora else 0)
     if config.gradient_checkpointing:
-        return layer + shape.num_layers * base * shape.hidden
+        return layer + shape.num_layers * compute * shape.hidden
     return layer * shape.num_layers

@@ -1,5 +1,6 @@
-"""The learner's part of a GRPO step, in pairs: padded rows beside shared prompts, and a second softmax for the entropy
-beside one for both. Prints CPU seconds, which other programs disturb least, and the median ratio of the pairs.
+"""The learner's part of a GRPO step, in pairs: padded rows beside shared prompts, a second softmax for the entropy
+beside one for both, and autocast beside copies of the weights. Prints CPU seconds, which other programs disturb least,
+and the median ratio of the pairs.
 
     python -m tests.benchmarks.learner [--data ../shared/data/gsm8k] [--rounds 3] [--prompts 4] [--threads 1]
 
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from pipeline.config import ModelConfig
 from pipeline.models.attention import use_causal_sdpa
+from pipeline.models.compute_copies import computing_in
 from pipeline.models.device import torch_dtype
 from pipeline.models.hub import resolve_model
 from pipeline.models.policy import load_policy
@@ -61,11 +63,14 @@ def together(logits: Tensor, targets: Tensor) -> Tensor:
     return logprobs_and_entropy(logits, targets)[0]
 
 
-def step_s(model: Any, optimizer: Any, batches: list[MicroBatch], logprobs_of: Callable[..., Tensor]) -> float:
+def step_s(
+    model: Any, optimizer: Any, batches: list[MicroBatch], logprobs_of: Callable[..., Tensor], has_copies: bool
+) -> float:
     start, dtype = time.process_time(), torch_dtype("auto")
-    for batch in batches:
-        logprobs = logprobs_of(next_token_logits(model, batch, dtype), batch.targets)
-        (logprobs * batch.completion_mask).sum().mul(-1e-3).backward()
+    with computing_in(model, dtype if has_copies else torch.float32):
+        for batch in batches:
+            logprobs = logprobs_of(next_token_logits(model, batch, dtype), batch.targets)
+            (logprobs * batch.completion_mask).sum().mul(-1e-3).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -87,13 +92,13 @@ def main(argv: list[str] | None = None) -> None:
         sequences = rollouts(arguments.data, tokenizer, arguments.prompts, seed)
         padded = micro_batches(sequences, MAX_TOKENS, CPU)
         shared = completion_batches(model, sequences, MAX_TOKENS, torch_dtype("auto"))
-        pairs = ((padded, separate), (shared, separate), (shared, together))
-        times.append([step_s(model, optimizer, batches, logprobs_of) for batches, logprobs_of in pairs])
+        ways = ((padded, separate, False), (shared, separate, False), (shared, together, False), (shared, together, True))
+        times.append([step_s(model, optimizer, *way) for way in ways])
         computed = [sum(batch.input_ids.numel() for batch in batches) for batches in (padded, shared)]
         seconds = "; ".join(f"{each:.2f}" for each in times[-1])
         print(f"round {seed}: {computed[0]} and {computed[1]} tokens computed; {seconds} s", flush=True)
     later = times[1:]
-    for name, before, after in (("shared prompts", 0, 1), ("one softmax", 1, 2), ("both", 0, 2)):
+    for name, before, after in (("shared prompts", 0, 1), ("one softmax", 1, 2), ("copies", 2, 3), ("all", 0, 3)):
         print(f"{name}: {median(row[before] / row[after] for row in later):.2f} times as fast")
 
 

@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from pipeline.config import LoraConfig, ModelConfig
 from pipeline.models.attention import use_causal_sdpa
+from pipeline.models.compute_copies import computing_in
 from pipeline.models.memory_estimate import ModelShape, learner_memory
 from pipeline.training.batching import micro_batches
 from pipeline.training.sft import token_losses
@@ -63,18 +64,17 @@ def test_the_forward_pass_keeps_what_was_planned(device, name):
     shape, settings, num_tokens = SHAPES[device.type], SETTINGS[name], NUM_TOKENS[device.type]
     model, dtype = policy(shape, settings, device), getattr(torch, settings.dtype)
     batch = micro_batches(examples(num_tokens), num_tokens, device, packing=True)[0]
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with computing_in(model, dtype), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
         token_losses(model, batch, dtype)[0].sum()
     plan = learner_memory(shape, settings, num_tokens, on_gpu=device.type == "cuda")
-    copies = 0 if settings.lora else plan.weights - shape.num_weights * getattr(torch, settings.master_dtype).itemsize
-    planned = plan.activations + copies + num_tokens * shape.vocab * dtype.itemsize
+    planned = plan.activations + num_tokens * shape.vocab * dtype.itemsize
     assert 0.93 < sum(each.nbytes() for address, each in kept.items() if address not in weights) / planned < 1.1
 
 

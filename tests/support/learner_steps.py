@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import GRPOConfig, SFTConfig
+from pipeline.models.compute_copies import computing_in
 from pipeline.models.policy import swapped_in, trainable_tensors
 from pipeline.training.batching import MicroBatch, TokenSequence, micro_batches
 from pipeline.training.grpo import grpo_loss
@@ -34,10 +35,12 @@ def sft_step(
 ) -> float:
     """One update on worked solutions. Returns the loss per token before it."""
     num_tokens, total = sum(len(sequence.completion) for sequence in sequences), 0.0
-    for batch in solution_batches(sequences, SFTConfig(packing=packing), max_tokens, device_of(model), dtype):
-        loss = token_losses(model, batch, dtype)[0].sum() / num_tokens
-        loss.backward()
-        total += loss.item()
+    batches = solution_batches(sequences, SFTConfig(packing=packing), max_tokens, device_of(model), dtype)
+    with computing_in(model, dtype):
+        for batch in batches:
+            loss = token_losses(model, batch, dtype)[0].sum() / num_tokens
+            loss.backward()
+            total += loss.item()
     _update(model, optimizer)
     return total
 
@@ -60,26 +63,27 @@ def grpo_step(
     old: list[Tensor] = []
     for _ in range(settings.mu):
         total = 0.0
-        for index, batch in enumerate(batches):
-            logits = next_token_logits(model, batch, dtype)
-            logprobs = token_logprobs(logits, batch.targets)
-            if index == len(old):
-                old.append(logprobs.detach())
-            loss = grpo_loss(
-                settings,
-                logprobs,
-                old[index],
-                references[index],
-                advantages=advantages.to(logprobs.device),
-                sequences=Sequences(batch.owners, batch.completion_mask, len(sequences)),
-                num_completions=len(sequences),
-                num_tokens=num_tokens,
-                max_completion_length=max(len(sequence.completion) for sequence in sequences),
-            ).loss
-            loss.backward()
-            total += loss.item()
-            (token_entropy(logits.detach()) * batch.completion_mask).sum().item()  # a metric of every step
-            del logits, logprobs, loss
+        with computing_in(model, dtype):
+            for index, batch in enumerate(batches):
+                logits = next_token_logits(model, batch, dtype)
+                logprobs = token_logprobs(logits, batch.targets)
+                if index == len(old):
+                    old.append(logprobs.detach())
+                loss = grpo_loss(
+                    settings,
+                    logprobs,
+                    old[index],
+                    references[index],
+                    advantages=advantages.to(logprobs.device),
+                    sequences=Sequences(batch.owners, batch.completion_mask, len(sequences)),
+                    num_completions=len(sequences),
+                    num_tokens=num_tokens,
+                    max_completion_length=max(len(sequence.completion) for sequence in sequences),
+                ).loss
+                loss.backward()
+                total += loss.item()
+                (token_entropy(logits.detach()) * batch.completion_mask).sum().item()  # a metric of every step
+                del logits, logprobs, loss
         _update(model, optimizer)
     return total
 
@@ -89,7 +93,7 @@ def _reference_logprobs(
 ) -> Sequence[Any]:
     if reference is None:
         return [None] * len(batches)
-    with torch.no_grad(), swapped_in(model, reference):
+    with torch.no_grad(), swapped_in(model, reference), computing_in(model, dtype):
         return [token_logprobs(next_token_logits(model, batch, dtype), batch.targets) for batch in batches]
 
 

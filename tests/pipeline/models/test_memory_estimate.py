@@ -32,7 +32,7 @@ def test_weights_gradients_and_moments_by_hand():
     plan = learner_memory(SHAPE, ModelConfig(dtype="bfloat16"), 5)
     num_weights = LINEAR + 7 * 4  # seven norms
     assert SHAPE.num_weights == num_weights
-    assert (plan.weights, plan.gradients) == (4 * num_weights + 2 * LINEAR, 4 * num_weights)
+    assert (plan.weights, plan.gradients) == (6 * num_weights, 4 * num_weights)
     assert (plan.optimizer, plan.reference) == (8 * num_weights, 0)
     assert learner_memory(SHAPE, ModelConfig(dtype="bfloat16"), 5, num_shards=4).optimizer == 2 * num_weights
     # 5 x 10 logits: in bfloat16, and twice in float32 while they are normalized
@@ -54,7 +54,7 @@ def test_adapters_alone_have_gradients_and_moments():
     lora = LoraConfig(r=2, target_modules=["q_proj", "down_proj", "qkv_proj"])
     plan = learner_memory(SHAPE, ModelConfig(dtype="bfloat16", lora=lora), 5, with_reference=True)
     adapters = 3 * 2 * ((4 + 8) + (6 + 4))
-    assert plan.weights == 2 * SHAPE.num_weights + 4 * adapters
+    assert plan.weights == 2 * SHAPE.num_weights + 6 * adapters
     assert (plan.gradients, plan.optimizer, plan.reference) == (4 * adapters, 8 * adapters, 4 * adapters)
 
 
