@@ -92,8 +92,9 @@ def main(argv: list[str] | None = None) -> None:
         sequences = rollouts(arguments.data, tokenizer, arguments.prompts, seed)
         padded = micro_batches(sequences, MAX_TOKENS, CPU)
         shared = completion_batches(model, sequences, MAX_TOKENS, torch_dtype("auto"))
-        ways = ((padded, separate, False), (shared, separate, False), (shared, together, False), (shared, together, True))
-        times.append([step_s(model, optimizer, *way) for way in ways])
+        ways = ((padded, separate), (shared, separate), (shared, together))
+        times.append([step_s(model, optimizer, *way, has_copies=False) for way in ways])
+        times[-1].append(step_s(model, optimizer, shared, together, has_copies=True))
         computed = [sum(batch.input_ids.numel() for batch in batches) for batches in (padded, shared)]
         seconds = "; ".join(f"{each:.2f}" for each in times[-1])
         print(f"round {seed}: {computed[0]} and {computed[1]} tokens computed; {seconds} s", flush=True)

@@ -7,8 +7,8 @@ from torch import nn
 from pipeline.models.compute_copies import computing_in
 from pipeline.training.batching import micro_batches
 from pipeline.training.sft import token_losses
-from tests.support.sequences import sequence
 from tests.support.models import tiny_llama
+from tests.support.sequences import sequence
 
 BF16 = torch.bfloat16
 
