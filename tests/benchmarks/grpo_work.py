@@ -81,7 +81,9 @@ def in_training_order(problems: Sequence[T]) -> list[T]:
 
 
 def recipe(model: Path, data: Path, output: Path, num_steps: int, staleness: int = 0) -> dict[str, Any]:
-    """Our job. Engines, graders and learner keep their defaults."""
+    """Our job. Engines, graders and learner keep their defaults; but where engines work ahead, both have a thread each
+    instead of two for the same two cores."""
+    threads = {"num_threads": 1} if staleness else {}
     return {
         "seed": SEED,
         "model": {"name": str(model), "device": "cpu"},
@@ -95,8 +97,8 @@ def recipe(model: Path, data: Path, output: Path, num_steps: int, staleness: int
             "beta": 0.0,
             "mu": 1,
         },
-        "rollout": {"max_completion_length": MAX_COMPLETION_LENGTH}
-        | ({"max_staleness": staleness} if staleness else {}),
+        "rollout": {"max_completion_length": MAX_COMPLETION_LENGTH, "max_staleness": staleness, **threads},
+        "learner": threads,
         "reward": {"functions": [{"name": f"{__name__}:{alternating.__name__}"}]},
         "eval": {"problems_per_level": 0},
         "checkpoint": {"every_minutes": 1000},
