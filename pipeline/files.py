@@ -65,12 +65,13 @@ def write_parquet(path: Path, rows: Sequence[Any], columns: dict[str, Any]) -> N
 
 
 def write_table(path: Path, table: Any) -> None:
-    """Write pyarrow's table as parquet, likewise."""
+    """Write pyarrow's table as parquet, likewise synced before it gets its name."""
     import pyarrow.parquet as pq
 
     hidden = hidden_name(path)
     try:
         pq.write_table(table, hidden)
+        sync(hidden)
         hidden.replace(path)
     finally:
         hidden.unlink(missing_ok=True)

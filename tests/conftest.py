@@ -5,8 +5,11 @@ import random
 import time
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+hypothesis.settings.register_profile("gradus", deadline=None)  # a busy machine is not an error
+hypothesis.settings.load_profile("gradus")
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
 DATA = ROOT / "tests" / "data"

@@ -140,7 +140,6 @@ class LedgerWriter:
         self._number = max(len(parts), 1)
         self._open = _read_part(parts[-1]) if parts else _table([])
         """The rows of the newest part."""
-        self._unsynced: set[Path] = set()
 
     def write(self, rows: Sequence[LedgerRow]) -> None:
         """Add rows, those of one step or of several in their order."""
@@ -150,17 +149,12 @@ class LedgerWriter:
             self._number, self._open = self._number + 1, _table([])
         self._open = pa.concat_tables([self._open, _table(rows)]).combine_chunks()
         self._directory.mkdir(parents=True, exist_ok=True)
-        path = self._directory / _part_name(self._number)
-        write_table(path, self._open)
-        self._unsynced.add(path)
+        write_table(self._directory / _part_name(self._number), self._open)
 
     def sync(self) -> None:
-        """Wait until all rows are on the disk."""
-        for path in self._unsynced:
-            sync(path)
-        if self._unsynced:
+        """Wait until the names of all parts are on the disk, as their rows are."""
+        if self._directory.exists():
             sync(self._directory)
-        self._unsynced.clear()
 
 
 def truncate_ledger(run_dir: str | Path, last_step: int) -> None:
