@@ -1,6 +1,6 @@
 """GRPO beside TRL's GRPOTrainer: seconds per step and peak memory on the same prompts, measured in turns.
 
-    python -m tests.benchmarks.grpo [--rounds 1] [--num-steps 3] [--data ../shared/data/gsm8k] [--staleness 0]
+    python -m tests.benchmarks.grpo [--rounds 1] [--num-steps 3] [--data DIR] [--staleness 0] [--trl "bf16 weights"]
 
 tests/benchmarks/grpo_work.py describes the work. Gradus runs as a user runs it, through jobs/grpo_qwen.py, Ray and
 vLLM; TRL in a process of its own, with the fastest of its settings on this machine, which a first round finds. Both
@@ -148,6 +148,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--num-steps", type=int, default=3, help="timed steps of each side and round")
     parser.add_argument("--data", type=Path, default=GSM8K, help="directory of GSM8K's train.jsonl")
     parser.add_argument("--staleness", type=int, default=0, help="rollout.max_staleness of Gradus")
+    parser.add_argument("--trl", choices=TRL, help="TRL's settings, if the fastest on this machine are known")
     arguments = parser.parse_args(argv)
     before = matmul_tflops()
     with tempfile.TemporaryDirectory() as directory:
@@ -155,7 +156,7 @@ def main(argv: list[str] | None = None) -> None:
         source = write_problems(data, arguments.data, arguments.num_steps + SKIPPED)
         work = Work(endless_model(Path(directory)), data, arguments.num_steps)
         print(f"{describe_machine()}; prompts: {source}; not timed: the first {SKIPPED} steps", flush=True)
-        best = fastest(work)
+        best = arguments.trl or fastest(work)
         measured: dict[str, list[Measured]] = {"Gradus": [], f"TRL, {best}": []}
         for _ in range(arguments.rounds):
             measured["Gradus"].append(ours(work, arguments.staleness))
