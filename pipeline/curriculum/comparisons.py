@@ -1,4 +1,4 @@
-"""The best setting against the baseline, what settings gained, and the trend of a metric over the replay ratio."""
+"""Settings against the baseline, what they gained, and the trend of a metric over the replay ratio."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,19 +13,35 @@ from pipeline.reports.statistics import percentile_interval
 
 @dataclass(frozen=True)
 class Comparison:
-    """The best setting against the baseline."""
+    """A setting against the baseline."""
 
-    best: str
+    setting: str
     baseline: str
     metric: str
     difference: float
-    """Best minus baseline, averaged over the seeds that both have."""
+    """Setting minus baseline, averaged over the seeds that both have."""
     interval: tuple[float, float]
-    """Interval of the difference. 95 % for the best of k settings: 1 - 0.05 / k for each (Bonferroni)."""
+    """Interval of the difference. 95 % for all k settings together: 1 - 0.05 / k for each (Bonferroni)."""
     by_seed: dict[int, float]
     larger_than_noise: bool
     """The interval excludes 0, and the difference exceeds its own range over seeds. Never with one seed."""
-    statement: str
+
+    @property
+    def seed_range(self) -> float:
+        return max(self.by_seed.values()) - min(self.by_seed.values())
+
+    @property
+    def statement(self) -> str:
+        """Of the best setting."""
+        if len(self.by_seed) == 1:
+            verdict = "with one seed, noise cannot be ruled out."
+        else:
+            spread = f"between seeds it varies by {100 * self.seed_range:.1f} points"
+            verdict = f"{spread}. That is {'' if self.larger_than_noise else 'not '}larger than the noise."
+        return (
+            f"Best by {self.metric.replace('_', ' ')}: {self.setting}, {_signed(self.difference)} points against "
+            f"{self.baseline} {_interval(self.interval)}; {verdict}"
+        )
 
 
 def compare_with_baseline(
@@ -43,33 +59,49 @@ def compare_with_baseline(
     others = [setting for setting in bootstrap.settings if setting != baseline]
     if baseline not in bootstrap.settings or not others:
         raise ValueError(f"chains must be of {baseline} and of another setting, got {bootstrap.settings}")
-    values = {setting: bootstrap.by_seed(setting, metric) for setting in bootstrap.settings}
-    best = max(others, key=lambda setting: fmean(values[setting].values()))
-    seeds = sorted(values[best].keys() & values[baseline].keys())
+    best = max(others, key=lambda setting: fmean(bootstrap.by_seed(setting, metric).values()))
+    return _compare(chains, best, baseline, metric, len(others))
+
+
+def compare_all(chains: Sequence[ChainAnswers], baseline: str, metric: str = "average_accuracy") -> list[Comparison]:
+    """Every other setting that has a seed in common with the baseline against it, the best first."""
+    seeds = {setting: {c.seed for c in chains if c.setting == setting} for setting in (c.setting for c in chains)}
+    others = [setting for setting in seeds if setting != baseline and seeds[setting] & seeds.get(baseline, set())]
+    comparisons = [_compare(chains, setting, baseline, metric, len(others)) for setting in others]
+    return sorted(comparisons, key=lambda comparison: -comparison.difference)
+
+
+def _compare(chains: Sequence[ChainAnswers], setting: str, baseline: str, metric: str, num_compared: int) -> Comparison:
+    seeds_of = [{c.seed for c in chains if c.setting == each} for each in (setting, baseline)]
+    seeds = sorted(seeds_of[0] & seeds_of[1])
     if not seeds:
-        raise ValueError(f"{best} and {baseline} must have a seed in common, got {values[best]} and {values[baseline]}")
-    common = Bootstrap([c for c in chains if c.setting in (best, baseline) and c.seed in seeds])
-    draws = common.replicates(best, metric) - common.replicates(baseline, metric)
-    by_seed = {seed: values[best][seed] - values[baseline][seed] for seed in seeds}
-    return _judge(best, baseline, metric, by_seed, percentile_interval(draws, 1 - 0.05 / len(others)))
-
-
-def _judge(
-    best: str, baseline: str, metric: str, by_seed: dict[int, float], interval: tuple[float, float]
-) -> Comparison:
-    difference = fmean(by_seed.values())
-    seed_range = max(by_seed.values()) - min(by_seed.values())
+        raise ValueError(f"{setting} and {baseline} must have a seed in common, got {seeds_of[0]} and {seeds_of[1]}")
+    common = Bootstrap([c for c in chains if c.setting in (setting, baseline) and c.seed in seeds])
+    draws = common.replicates(setting, metric) - common.replicates(baseline, metric)
+    interval = percentile_interval(draws, 1 - 0.05 / num_compared)
+    values, base = (common.by_seed(each, metric) for each in (setting, baseline))
+    by_seed = {seed: values[seed] - base[seed] for seed in seeds}
+    difference, seed_range = fmean(by_seed.values()), max(by_seed.values()) - min(by_seed.values())
     larger = len(by_seed) > 1 and not interval[0] <= 0 <= interval[1] and abs(difference) > seed_range
-    if len(by_seed) == 1:
-        verdict = "with one seed, noise cannot be ruled out."
-    else:
-        spread = f"between seeds it varies by {100 * seed_range:.1f} points"
-        verdict = f"{spread}. That is {'' if larger else 'not '}larger than the noise."
-    statement = (
-        f"Best by {metric.replace('_', ' ')}: {best}, {_signed(difference)} points against {baseline} "
-        f"[{_signed(interval[0])}, {_signed(interval[1])}]; {verdict}"
-    )
-    return Comparison(best, baseline, metric, difference, interval, by_seed, larger, statement)
+    return Comparison(setting, baseline, metric, difference, interval, by_seed, larger)
+
+
+def verdict_statement(comparisons: Sequence[Comparison]) -> str:
+    """Which settings are better or worse than the baseline beyond the noise, and which cannot be told apart."""
+    groups = {
+        "better than {} beyond the noise": [c for c in comparisons if c.larger_than_noise and c.difference > 0],
+        "worse than {} beyond the noise": [c for c in comparisons if c.larger_than_noise and c.difference < 0],
+        "not to be told apart from {}": [c for c in comparisons if not c.larger_than_noise],
+    }
+    parts = [
+        f"{title.format(found[0].baseline)}: "
+        + ", ".join(f"{c.setting} {_signed(c.difference)} {_interval(c.interval)}" for c in found)
+        for title, found in groups.items()
+        if found
+    ]
+    first = "No setting is better than the baseline beyond the noise. " if not next(iter(groups.values())) else ""
+    text = "; ".join(parts)
+    return f"{first}{text[0].upper()}{text[1:]} (points, intervals of 95 % for all together)."
 
 
 @dataclass(frozen=True)
@@ -110,8 +142,7 @@ def trend(chains: Sequence[ChainAnswers], ratios: Mapping[str, float], metric: s
     falls = interval[1] < 0 and all(value < 0 for value in by_seed.values())
     statement = (
         f"{metric.replace('_', ' ').capitalize()} {'falls' if falls else 'does not clearly fall'} as the replay ratio "
-        f"rises: {_signed(slope * 0.1)} points for each 0.1 [{_signed(interval[0] * 0.1)}, "
-        f"{_signed(interval[1] * 0.1)}]."
+        f"rises: {_signed(slope * 0.1)} points for each 0.1 {_interval((interval[0] * 0.1, interval[1] * 0.1))}."
     )
     return Trend(slope, interval, by_seed, falls, statement)
 
@@ -120,10 +151,13 @@ def gain_statement(gains: Mapping[str, Estimate]) -> str:
     """The gain of every setting in training, with its interval over problems and its seeds."""
     parts = []
     for setting, gain in gains.items():
-        low, high = map(_signed, gain.interval)
         seeds = ", ".join(map(_signed, gain.by_seed.values()))
-        parts.append(f"{setting} {_signed(gain.mean)} points [{low}, {high}] (by seed {seeds})")
+        parts.append(f"{setting} {_signed(gain.mean)} points {_interval(gain.interval)} (by seed {seeds})")
     return f"Average accuracy gained in training: {'; '.join(parts)}."
+
+
+def _interval(shares: tuple[float, float]) -> str:
+    return f"[{_signed(shares[0])}, {_signed(shares[1])}]"
 
 
 def _signed(share: float) -> str:

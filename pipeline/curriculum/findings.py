@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.curriculum.chain_results import CORRECT_BY, CurriculumResults
-from pipeline.curriculum.comparisons import Comparison, Trend, compare_with_baseline, gain_statement, trend
+from pipeline.curriculum.comparisons import (
+    Comparison,
+    Trend,
+    compare_all,
+    compare_with_baseline,
+    gain_statement,
+    trend,
+    verdict_statement,
+)
 from pipeline.curriculum.estimates import Estimate, summarize
 from pipeline.curriculum.forgetting import ChainAnswers
 from pipeline.runs.records import number
@@ -21,6 +29,9 @@ class Findings:
     summaries: dict[str, dict[str, Estimate | None]]
     """Setting -> metric -> estimate."""
     comparison: Comparison | None
+    """The best setting against the baseline."""
+    comparisons: list[Comparison]
+    """Every setting against the baseline, in a search that does not vary the replay ratio. The best is the first."""
     trend: Trend | None
     statements: list[str]
     """Plain sentences. If there is nothing to compare they give the reason."""
@@ -30,21 +41,26 @@ def judge(results: CurriculumResults, measure: str = CORRECT_BY[0]) -> Findings:
     """The findings so far, from the chains that are complete."""
     complete = results.complete(measure)
     if not complete:
-        return Findings({}, None, None, ["No chain has finished: there is nothing to compare yet."])
+        return Findings({}, None, [], None, ["No chain has finished: there is nothing to compare yet."])
     summaries = summarize(complete)
     comparison, compared = _compare(results, complete)
-    statements, slope = [compared], None
+    statements, slope, comparisons = [compared], None, list[Comparison]()
     if len(set(replay_ratios(results).values())) > 1:
         slope, sloped = _trend(results, complete, forgetting_metric(results, summaries))
         statements.append(sloped)
     elif gains := {setting: gain for setting, metrics in summaries.items() if (gain := metrics["gain"])}:
+        if results.baselines:
+            rivals = [answers for answers in complete if answers.setting not in results.baselines[1:]]
+            comparisons = compare_all(rivals, results.baselines[0])
+        if len(comparisons) > 1:
+            statements.append(verdict_statement(comparisons))
         statements.append(gain_statement(gains))
     if any(math.isnan(answers.matrix()[0, 0]) for answers in complete):
         statements.append(
             "The model was not evaluated before training (eval.at_start): gain, forgetting and forward transfer, which "
             "need it, are left out. Trained forgetting counts from the first stage."
         )
-    return Findings(summaries, comparison, slope, statements)
+    return Findings(summaries, comparison, comparisons, slope, statements)
 
 
 def _compare(results: CurriculumResults, complete: Sequence[ChainAnswers]) -> tuple[Comparison | None, str]:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.curriculum.chain_results import ChainResult, CurriculumResults
+from pipeline.curriculum.comparisons import Comparison
 from pipeline.curriculum.estimates import summarize, summary_rows
 from pipeline.curriculum.findings import Findings
 from pipeline.curriculum.forgetting import Array, ChainAnswers, forgetting_by_level
@@ -66,10 +67,15 @@ def stage_seconds(marker: Row) -> float | None:
 def _plain_findings(findings: Findings) -> dict[str, Any]:
     return {
         "settings": summary_rows(findings.summaries),
-        "comparison": findings.comparison and asdict(findings.comparison),
+        "comparison": findings.comparison and _plain_comparison(findings.comparison),
+        "comparisons": [_plain_comparison(each) for each in findings.comparisons],
         "trend": findings.trend and asdict(findings.trend),
         "statements": findings.statements,
     }
+
+
+def _plain_comparison(comparison: Comparison) -> dict[str, Any]:
+    return asdict(comparison) | {"statement": comparison.statement}
 
 
 def _by_level(answers: ChainAnswers, row: Array) -> dict[str, float | None]:

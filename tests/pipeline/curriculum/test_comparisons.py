@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.curriculum.comparisons import compare_with_baseline, trend
+from pipeline.curriculum.comparisons import compare_all, compare_with_baseline, trend, verdict_statement
 from pipeline.curriculum.forgetting import ChainAnswers
 from tests.support.answers import chain
 
@@ -47,7 +47,7 @@ def test_the_best_of_many_needs_a_wider_interval():
         chain([[0, 1]], f"s{i}", seed, num_problems=100) for i in range(9) for seed in (0, 1)
     ]
     ten = compare_with_baseline(many, "mixed")
-    assert ten.best == two.best and ten.interval[0] < two.interval[0] and ten.interval[1] > two.interval[1]
+    assert ten.setting == two.setting and ten.interval[0] < two.interval[0] and ten.interval[1] > two.interval[1]
 
 
 def test_seeds_that_only_one_of_the_two_has_are_left_out():
@@ -58,6 +58,51 @@ def test_seeds_that_only_one_of_the_two_has_are_left_out():
 def test_a_baseline_alone_cannot_be_compared():
     with pytest.raises(ValueError, match=r"chains must be of mixed and of another setting, got \['mixed'\]"):
         compare_with_baseline([chain([[0, 5]], "mixed")], "mixed")
+
+
+def settings(**values: list[int]) -> list[ChainAnswers]:
+    """Final accuracies in tenths, one per seed."""
+    return [
+        chain([[0, tenths]], setting, seed, num_problems=100)
+        for setting, tenths_of in values.items()
+        for seed, tenths in enumerate(tenths_of)
+    ]
+
+
+def test_every_setting_is_compared_with_the_baseline():
+    chains = settings(uniform=[5, 5], worse=[3, 3], better=[8, 8], mixed=[9, 5], same=[5, 5])
+    chains.append(chain([[0, 9]], "another seed", 7, num_problems=100))
+    comparisons = compare_all(chains, "uniform")
+    assert [(c.setting, c.larger_than_noise) for c in comparisons] == [
+        ("better", True),
+        ("mixed", False),
+        ("same", False),
+        ("worse", True),
+    ]
+    assert comparisons[1].by_seed == pytest.approx({0: 0.4, 1: 0.0})
+    narrow = compare_all(settings(uniform=[5, 5], better=[8, 8]), "uniform")[0].interval
+    wide = comparisons[0].interval  # four intervals share the 5 %
+    assert wide[0] < narrow[0] and wide[1] > narrow[1]
+
+
+def test_the_verdict_says_which_settings_differ_from_the_baseline():
+    verdict = verdict_statement(
+        compare_all(settings(uniform=[5, 5], worse=[3, 3], better=[8, 8], same=[5, 5]), "uniform")
+    )
+    better, worse, same = verdict.split("; ")
+    assert better.startswith("Better than uniform beyond the noise: better +30.0 [+")
+    assert worse.startswith("worse than uniform beyond the noise: worse -20.0 [-")
+    assert (
+        same
+        == "not to be told apart from uniform: same +0.0 [+0.0, +0.0] (points, intervals of 95 % for all together)."
+    )
+
+
+def test_a_verdict_of_nothing_better_says_so_first():
+    verdict = verdict_statement(compare_all(settings(uniform=[5, 5], same=[5, 5]), "uniform"))
+    assert verdict.startswith(
+        "No setting is better than the baseline beyond the noise. Not to be told apart from uniform: same +0.0"
+    )
 
 
 def ratios(losses: dict[float, list[int]]) -> tuple[list[ChainAnswers], dict[str, float]]:

@@ -54,6 +54,17 @@ def test_a_search_that_varies_no_replay_ratio_says_what_every_setting_gained(tmp
     assert real.startswith("real +45.0 points [+") and real.endswith("] (by seed +45.0, +45.0).")
 
 
+def test_a_search_of_several_settings_says_which_are_better_than_the_baseline(tmp_path):
+    search = SearchFiles(tmp_path)
+    for seed in (0, 1):
+        search.add("uniform", [[1, 3], [0, 3]], seed, baseline=True)
+        search.add("pools", [[1, 9], [0, 9]], seed).add("bandit", [[1, 3], [0, 3]], seed)
+    best, verdict, _ = statements(search.write())
+    assert best.startswith("Best by average accuracy: pools, +60.0 points against uniform")
+    assert verdict.startswith("Better than uniform beyond the noise: pools +60.0 [")
+    assert "; not to be told apart from uniform: bandit +0.0 [" in verdict
+
+
 def test_a_search_without_a_finished_chain_has_nothing_to_compare(tmp_path):
     run_dir = SearchFiles(tmp_path).add("a", FORGETS_HALF, num_done=0).write()
     assert statements(run_dir) == ["No chain has finished: there is nothing to compare yet."]
