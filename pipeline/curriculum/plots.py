@@ -1,4 +1,4 @@
-"""Plots of learning and forgetting: matrices of chains, and metrics against the replay ratio."""
+"""Plots of learning and forgetting: matrices of chains, metrics against the replay ratio, accuracy against tokens."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import EngFormatter, PercentFormatter
 
 from pipeline.curriculum.estimates import Estimate
 from pipeline.curriculum.forgetting import Array, ChainAnswers
+from pipeline.curriculum.learning_curves import Curve, mean_curve
 from pipeline.reports.drawing import COLORS, INK, SOFT, STYLE, save
 from pipeline.reports.page import visible
 
@@ -70,6 +71,23 @@ def draw_replay_ratio(
             axes.margins(x=0.08)
             if axes.get_legend_handles_labels()[0]:
                 axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
+        return save(figure, path, dpi=150)
+
+
+def draw_learning_curves(curves: Mapping[str, Sequence[Curve]], path: Path) -> Path:
+    """Held-out accuracy against sampled tokens: a thick line for the mean of a setting, a thin one per seed."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 5.2))
+        axes = figure.subplots()
+        for (setting, of_setting), color in zip(curves.items(), _cycle(len(curves)), strict=True):
+            for curve in of_setting:
+                axes.plot(*curve, color=color, lw=0.8, alpha=0.45)
+            axes.plot(*mean_curve(of_setting), color=color, lw=2.2, label=_label(setting, 40))
+        axes.set_title("Held-out accuracy against sampled tokens")
+        axes.set_xlabel("sampled tokens, those of dropped groups included")
+        axes.xaxis.set_major_formatter(EngFormatter())
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3)
         return save(figure, path, dpi=150)
 
 

@@ -1,13 +1,14 @@
 """The report of a search, ``report.html`` with its plots, and the section of a run's page about its curriculum."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.curriculum.chain_results import CORRECT_BY, ChainResult, CurriculumResults, require_chains
 from pipeline.curriculum.estimates import Estimate, summarize
 from pipeline.curriculum.findings import RATIO, Findings, forgetting_metric, judge, replay_ratios
 from pipeline.curriculum.forgetting import ChainAnswers, forgetting_by_level
-from pipeline.curriculum.plots import draw_matrices, draw_replay_ratio, level_order
+from pipeline.curriculum.learning_curves import Curve, learning_curves
+from pipeline.curriculum.plots import draw_learning_curves, draw_matrices, draw_replay_ratio, level_order
 from pipeline.curriculum.search_summary import stage_seconds, stage_uses, summarize_search
 from pipeline.curriculum.search_tables import (
     METRIC_NAMES,
@@ -51,7 +52,8 @@ def write_search_report(run_dir: str | Path, output_dir: str | Path | None = Non
         plots = output_dir / "plots"
         plots.mkdir(parents=True, exist_ok=True)
         write_json(output_dir / "summary.json", summary)
-        html = _search_page(summary, results, findings, config, plots)
+        curves = learning_curves(run_dir, results)
+        html = _search_page(summary, results, findings, config, curves, plots)
         write_atomic(output_dir / "report.html", html.encode())
     return output_dir / "report.html"
 
@@ -84,7 +86,12 @@ def _chain_tables(answers: ChainAnswers) -> str:
 
 
 def _search_page(
-    summary: Row, results: CurriculumResults, findings: Mapping[str, Findings], config: Row, plots_dir: Path
+    summary: Row,
+    results: CurriculumResults,
+    findings: Mapping[str, Findings],
+    config: Row,
+    curves: Mapping[str, Sequence[Curve]],
+    plots_dir: Path,
 ) -> str:
     first, *others = (
         page.table(*settings_table(results, by_measure))
@@ -94,6 +101,7 @@ def _search_page(
     unfinished = unfinished_lines(results)
     sections = {
         "Settings": _by_measure(first, others),
+        "Accuracy against sampled tokens": _learning_curves(curves, plots_dir),
         "Accuracy and forgetting against the replay ratio": _ratio_plot(results, findings[CORRECT_BY[0]], plots_dir),
         "Accuracy after every stage": _matrices(results, plots_dir),
         "Chains without a result": page.table(UNFINISHED_HEAD, unfinished, "plain") if unfinished else "",
@@ -114,6 +122,13 @@ def _headline(summary: Row, findings: Findings, config: Row) -> str:
     if findings.comparison:
         cards.append(("best setting against the baseline, points", f"{100 * findings.comparison.difference:+.1f}"))
     return page.headline([config.get("model", {}).get("name", "")], cards) + page.note(findings.statements[0])
+
+
+def _learning_curves(curves: Mapping[str, Sequence[Curve]], plots_dir: Path) -> str:
+    if not curves:
+        return ""
+    image = page.image(draw_learning_curves(curves, plots_dir / "learning_curves.png"))
+    return image + page.note("The last stage of every chain. Thick: mean over the seeds; thin: single seeds.")
 
 
 def _ratio_plot(results: CurriculumResults, findings: Findings, plots_dir: Path) -> str:
