@@ -18,6 +18,7 @@ from actors.engine_loop import Chunk, Decoding, EngineLoop, SyncReport
 from actors.weights import PackedWeights, Probe
 from pipeline.config import EngineConfig, ModelConfig, RolloutConfig
 from pipeline.errors import GradusError, ModelError, first_line
+from pipeline.models.imports import quick_imports
 from pipeline.models.tokenizer import end_of_turn_id
 from pipeline.runs.notices import notify
 from pipeline.types import Answer, Completion, PromptRequest, WeightId
@@ -275,7 +276,8 @@ def _start_engine(config: EngineConfig, model: ModelConfig, max_model_len: int, 
             "max_num_batched_tokens": max(max_model_len, 8192),
             "block_size": 32,
         }
-    from vllm import LLM
+    with quick_imports():
+        from vllm import LLM
 
     start = time.perf_counter()
     llm = LLM(

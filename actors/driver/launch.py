@@ -6,6 +6,7 @@ Engines, graders and learners start side by side and stay up from the first stag
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import Literal
 
 import psutil
@@ -21,7 +22,6 @@ from actors.driver.start import start_actors
 from pipeline.config import Config
 from pipeline.files import remove_stale, write_json
 from pipeline.models.hub import resolve_model
-from pipeline.report import write_report
 from pipeline.runs.background import in_background
 from pipeline.runs.directory import RunDirectory, make_directory
 from pipeline.runs.eta import PlannedStage
@@ -60,6 +60,13 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
         announce_replay(plan.config, run_directory.path)
         write_report(run_directory.path)
     return run_directory
+
+
+def write_report(run_path: Path) -> None:
+    """Write the report. What draws its plots is not imported before the first step."""
+    from pipeline import report
+
+    report.write_report(run_path)
 
 
 def _checked_plan(config: Config, run_directory: RunDirectory | None) -> tuple[RunPlan, PlannedChain, Inputs]:

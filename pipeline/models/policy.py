@@ -19,6 +19,7 @@ from pipeline.errors import ModelError
 from pipeline.files import write_json
 from pipeline.models.context import loading_errors
 from pipeline.models.device import pick_device, torch_dtype
+from pipeline.models.imports import import_transformers
 from pipeline.models.memory.attach import ATTRIBUTE, memory_of
 from pipeline.models.pissa import delta_weight, lora_layers, restore_bases
 from pipeline.models.rounding import rounded_to
@@ -39,6 +40,7 @@ def load_policy(path: Path, config: ModelConfig, *, frozen: bool = False) -> nn.
     Raises:
         ModelError: it cannot be loaded, the device is not available, or a LoRA target does not exist.
     """
+    import_transformers()
     from transformers import AutoModelForCausalLM
 
     base_dtype = config.dtype if config.lora or frozen else config.master_dtype
@@ -73,6 +75,7 @@ def empty_policy(path: Path, config: ModelConfig) -> nn.Module:
     Raises:
         ModelError: it cannot be built, or a LoRA target does not exist.
     """
+    import_transformers()
     from transformers import AutoConfig, AutoModelForCausalLM
 
     check_attention(config)
