@@ -129,7 +129,7 @@ class _Group:
             logger.exception("the learners did not end well")
 
 
-class _Trainer(DataParallelTrainer):
+class _Trainer(DataParallelTrainer):  # type: ignore[misc]
     """Without Ray Train's process for data sets: learners read theirs from files."""
 
     def _create_default_callbacks(self) -> list[Any]:

@@ -16,7 +16,7 @@ LEAVE_S = 30.0
 
 
 @dataclass
-class ProcessGroup(BackendConfig):
+class ProcessGroup(BackendConfig):  # type: ignore[misc]
     """nccl for learners with GPUs, gloo for others.
 
     Args:
@@ -46,7 +46,7 @@ class _OwnDevice:
         pass
 
 
-class _Joining(Backend):
+class _Joining(Backend):  # type: ignore[misc]
     share_cuda_visible_devices = True
 
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:

@@ -173,11 +173,16 @@ def test_an_engine_with_other_weights_than_it_was_given_never_answers(parts):
 
 def cached(tmp_path: Path, *, kv_cache_gib: float = 1.0, dtype: str = "bfloat16", **described: Any) -> int:
     """Bytes for 3 sequences of 100 tokens."""
-    shape = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape: dict[str, Any] = {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
     shape |= {"num_key_value_heads": 2, "vocab_size": 50, "model_type": "llama"}
     (tmp_path / "config.json").write_text(json.dumps(shape | described))
-    config, model = RolloutConfig(kv_cache_gib=kv_cache_gib), ModelConfig(dtype=dtype)
-    return rollout.cache_bytes(config, model, tmp_path, 100, 3)
+    model = ModelConfig.model_validate({"dtype": dtype})
+    return rollout.cache_bytes(RolloutConfig(kv_cache_gib=kv_cache_gib), model, tmp_path, 100, 3)
 
 
 def test_a_cache_is_no_larger_than_what_fills_it(tmp_path):
