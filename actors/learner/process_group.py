@@ -12,6 +12,8 @@ import ray
 from ray.train import BackendConfig
 from ray.train.backend import Backend
 
+START_S = 300.0
+"""Maximum seconds for the learners' processes to import torch."""
 LEAVE_S = 30.0
 
 
@@ -20,7 +22,7 @@ class ProcessGroup(BackendConfig):  # type: ignore[misc]
     """nccl for learners with GPUs, gloo for others.
 
     Args:
-        timeout_s: for one collective operation, and for the start.
+        timeout_s: for one collective operation.
     """
 
     timeout_s: int
@@ -58,7 +60,7 @@ class _Joining(Backend):  # type: ignore[misc]
             worker_group.execute_single_async(rank, _join, backend, address, rank, size, timeout_s)
             for rank in range(size)
         ]
-        ray.get(joined, timeout=timeout_s)
+        ray.get(joined, timeout=START_S + timeout_s)
 
     def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:
         if len(worker_group) > 1:
