@@ -1,6 +1,7 @@
 """The rollout worker: a vLLM engine that writes completions with exactly the weights asked for."""
 
 import asyncio
+import json
 import logging
 import os
 import secrets
@@ -18,11 +19,17 @@ from actors.engine_loop import Chunk, Decoding, EngineLoop, SyncReport
 from actors.weights import PackedWeights, Probe
 from pipeline.config import EngineConfig, ModelConfig, RolloutConfig
 from pipeline.errors import GradusError, ModelError, first_line
+from pipeline.models.imports import quick_imports
+from pipeline.models.memory_estimate import model_shape
 from pipeline.models.tokenizer import end_of_turn_id
 from pipeline.runs.notices import notify
 from pipeline.types import Answer, Completion, PromptRequest, WeightId
 
 logger = logging.getLogger(__name__)
+BLOCK = 32
+"""Tokens in a block of a CPU engine's cache."""
+PLAIN_MODELS = ("llama", "mistral", "qwen2", "qwen3")
+"""Model types with the same full cache in every layer."""
 PROBE_LIMIT = 0.5
 """Mean absolute difference of log-probabilities that an engine may have from the learner: in bfloat16 about 0.04 were
 measured, and several with other weights."""
@@ -254,11 +261,22 @@ def engine_environment(config: EngineConfig) -> dict[str, str]:
     variables = {"VLLM_ENABLE_V1_MULTIPROCESSING": in_process, "VLLM_NO_USAGE_STATS": "1"}
     if config.num_gpus == 0:
         variables |= {
-            "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(config.kv_cache_gib))),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": str(config.num_threads),
         }
     return variables
+
+
+def cache_bytes(config: EngineConfig, model: ModelConfig, path: Path, max_model_len: int, max_num_seqs: int) -> int:
+    """Size of a CPU engine's cache: ``kv_cache_gib``, or less if all completions fit into less at their longest."""
+    limit = int(config.kv_cache_gib * 2**30)
+    described = json.loads((path / "config.json").read_text())
+    shape = model_shape(described) if described.get("model_type") in PLAIN_MODELS else None
+    if shape is None:
+        return limit
+    num_blocks = max_num_seqs * -(-max_model_len // BLOCK) + 1  # vLLM keeps one for itself
+    num_bytes = 2 if model.dtype in ("bfloat16", "float16") else 4
+    return min(limit, num_blocks * BLOCK * 2 * shape.num_layers * shape.keys * num_bytes)
 
 
 def _start_engine(config: EngineConfig, model: ModelConfig, max_model_len: int, max_num_seqs: int) -> Any:
@@ -273,9 +291,11 @@ def _start_engine(config: EngineConfig, model: ModelConfig, max_model_len: int, 
         cpu_only = {
             "enable_chunked_prefill": False,
             "max_num_batched_tokens": max(max_model_len, 8192),
-            "block_size": 32,
+            "block_size": BLOCK,
+            "kv_cache_memory_bytes": cache_bytes(config, model, path, max_model_len, max_num_seqs),
         }
-    from vllm import LLM
+    with quick_imports():
+        from vllm import LLM
 
     start = time.perf_counter()
     llm = LLM(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.config import Config, EngineConfig
+from pipeline.config import Config, EngineConfig, GRPOConfig
 from pipeline.errors import ConfigError
 
 
@@ -106,6 +106,17 @@ def bundles(actors: Sequence[ActorPlan]) -> list[dict[str, float]]:
     """Reservation of each actor, by Ray's names. Actors that reserve nothing are left out."""
     needs = [needed_resources([replace(actor, count=1)]) for actor in actors for _ in range(actor.count)]
     return [bundle for need in needs if (bundle := {name: amount for name, amount in need.items() if amount})]
+
+
+def engine_width(config: Config) -> int:
+    """Completions that can be in an engine of a training job at once: fewer than its width if GRPO steps alone use it,
+    and they ask for fewer."""
+    rollout, others = config.rollout, (config.eval.problems_per_level, config.search, config.questions.solver)
+    if any(others) or config.data.write or any(stage.write for stage in config.stages):
+        return rollout.width
+    steps = [each for each in map(config.stage_settings, config.stages) if isinstance(each, GRPOConfig)]
+    asked = max((each.batch_size * each.num_generations for each in steps), default=1) * (1 + rollout.max_staleness)
+    return min(rollout.width, asked)
 
 
 def engine_limits(config: Config) -> tuple[int, int]:

@@ -31,6 +31,7 @@ def connected_ray() -> Iterator[None]:
         return
     if not joins_cluster():
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # one fewer process to start per stage
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # actors do not use these processes
     connect()
     try:
         yield

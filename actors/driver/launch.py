@@ -3,9 +3,11 @@
 Engines, graders and learners start side by side and stay up from the first stage to the last.
 """
 
+import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import Literal
 
 import psutil
@@ -21,7 +23,6 @@ from actors.driver.start import start_actors
 from pipeline.config import Config
 from pipeline.files import remove_stale, write_json
 from pipeline.models.hub import resolve_model
-from pipeline.report import write_report
 from pipeline.runs.background import in_background
 from pipeline.runs.directory import RunDirectory, make_directory
 from pipeline.runs.eta import PlannedStage
@@ -45,24 +46,36 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
             stage failed too often.
     """
     with ExitStack() as held, ThreadPoolExecutor(1) as beside:
-        planned = beside.submit(_checked_plan, config, run_directory)
+        planned = beside.submit(_plan, config, run_directory)
         with connected_ray():  # Ray sets signal handlers, for which it must start in the main thread
             plan, chain, inputs = planned.result()
+            checked = beside.submit(check_plan, plan, resolve_model(plan.config.model))
+            if run_directory or checked.done():  # an old configuration is overwritten only if all is well
+                checked.result()
             wait_for_room(plan.actors, plan.config.limits.placement_s)
-            run_directory = held.enter_context(open_run(plan, "chain", inputs, run_directory))
+            run_directory = held.enter_context(open_run(plan, "chain", inputs, run_directory, checked))
             run_directory.checkpoints.refresh_links()
             num_done = count_done(chain.stages, run_directory)
             progress = in_background(follow_progress, run_directory.path, planned_stages(chain))
             with notices_shown(run_directory.path), progress:
                 if num_done < len(chain.stages):
-                    _train(plan, chain, num_done, run_directory)
+                    _train(plan, chain, num_done, run_directory, checked)
+                else:
+                    announce(run_directory)
         announce_ledger(run_directory.path)
         announce_replay(plan.config, run_directory.path)
         write_report(run_directory.path)
     return run_directory
 
 
-def _checked_plan(config: Config, run_directory: RunDirectory | None) -> tuple[RunPlan, PlannedChain, Inputs]:
+def write_report(run_path: Path) -> None:
+    """Write the report. What draws its plots is not imported before the first step."""
+    from pipeline import report
+
+    report.write_report(run_path)
+
+
+def _plan(config: Config, run_directory: RunDirectory | None) -> tuple[RunPlan, PlannedChain, Inputs]:
     if run_directory:
         run_directory.require_kind("chain")
     plan = plan_run(pinned(config, run_directory))
@@ -72,22 +85,37 @@ def _checked_plan(config: Config, run_directory: RunDirectory | None) -> tuple[R
         left = chain.stages[count_done(chain.stages, run_directory) :]
         check_resumed(run_directory, plan.config, inputs, [stage.spec for stage in left])
     check_replay(plan.config, inputs)
-    check_plan(plan, resolve_model(plan.config.model))
     return plan, chain, inputs
 
 
 @contextmanager
 def open_run(
-    plan: RunPlan, kind: Literal["chain", "search"], inputs: Inputs, run_directory: RunDirectory | None
+    plan: RunPlan,
+    kind: Literal["chain", "search"],
+    inputs: Inputs,
+    run_directory: RunDirectory | None,
+    checked: "Future[None] | None" = None,
 ) -> Iterator[RunDirectory]:
     """The run's directory, new or resumed, held while the block lasts, with the plan written into it and the driver's
-    log opened."""
+    log opened.
+
+    Args:
+        checked: checks that are still going on. If they fail, a new directory is removed after the block.
+    """
+    is_new = run_directory is None
     run_directory = run_directory or RunDirectory(make_directory(plan.config.output.root))
-    with run_directory.locked():
-        _write_plan(plan, kind, inputs, run_directory)
-        log_to_file(run_directory.path, "driver")
-        print(f"run directory: {run_directory.path}", flush=True)
-        yield run_directory
+    try:
+        with run_directory.locked():
+            _write_plan(plan, kind, inputs, run_directory)
+            log_to_file(run_directory.path, "driver")
+            yield run_directory
+    finally:
+        if is_new and checked and checked.exception():
+            shutil.rmtree(run_directory.path)
+
+
+def announce(run_directory: RunDirectory) -> None:
+    print(f"run directory: {run_directory.path}", flush=True)
 
 
 def _write_plan(plan: RunPlan, kind: str, inputs: Inputs, run_directory: RunDirectory) -> None:
@@ -102,11 +130,15 @@ def _write_plan(plan: RunPlan, kind: str, inputs: Inputs, run_directory: RunDire
     remove_stale(run_directory.path)
 
 
-def _train(plan: RunPlan, chain: PlannedChain, num_done: int, run_directory: RunDirectory) -> None:
-    """All stages but the first ``num_done``."""
+def _train(
+    plan: RunPlan, chain: PlannedChain, num_done: int, run_directory: RunDirectory, checked: "Future[None]"
+) -> None:
+    """All stages but the first ``num_done``. Actors start while the plan is being checked."""
     actors = start_actors(plan.config, run_directory.path)
     with closing(Learners(run_directory.path, actors.learner_room)) as learners:
         learners.start(plan.config)
+        checked.result()
+        announce(run_directory)
         tokens = make_tokens(chain.problems, plan.config.model, chat=plan.config.data.uses_chat_template)
         for index in range(num_done, len(chain.stages)):
             earlier = list(run_directory.checkpoints.stage_results().values())

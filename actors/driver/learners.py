@@ -6,15 +6,17 @@ import threading
 import time
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer, DatasetsCallback
 
 from actors.calls import TRANSFER_S
 from actors.driver.actor_plan import plan_learners
 from actors.driver.cluster import lent_room
 from actors.learner.feed import StageFeed, learn_stages
+from actors.learner.process_group import ProcessGroup
 from actors.learner.setup import StageSetup
 from pipeline.config import Config, LearnerConfig
 from pipeline.errors import ClusterError
@@ -67,7 +69,7 @@ class Learners:
 
 
 class _Group:
-    """One TorchTrainer, which runs in a thread until its feed ends or a worker fails."""
+    """One Ray Train job, which runs in a thread until its feed ends or a worker fails."""
 
     def __init__(self, config: Config, run_path: Path, room: str | None) -> None:
         self._config, self._run_path, self._room = config, run_path, room
@@ -127,16 +129,23 @@ class _Group:
             logger.exception("the learners did not end well")
 
 
-def _trainer(config: Config, run_path: Path, feed: object) -> TorchTrainer:
+class _Trainer(DataParallelTrainer):  # type: ignore[misc]
+    """Without Ray Train's process for data sets: learners read theirs from files."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        return [each for each in super()._create_default_callbacks() if not isinstance(each, DatasetsCallback)]
+
+
+def _trainer(config: Config, run_path: Path, feed: object) -> _Trainer:
     """The group as a Ray Train job."""
     learner = config.learner
     resources = {"CPU": learner.num_cpus, "memory": learner.memory_gib * 2**30}
     if learner.num_gpus:
         resources["GPU"] = learner.num_gpus
-    return TorchTrainer(
+    return _Trainer(
         learn_stages,
         train_loop_config={"feed": feed},
-        torch_config=TorchConfig(timeout_s=int(config.limits.collective_s)),
+        backend_config=ProcessGroup(timeout_s=int(config.limits.collective_s)),
         scaling_config=ScalingConfig(
             num_workers=learner.num_workers, use_gpu=learner.num_gpus > 0, resources_per_worker=resources
         ),

@@ -24,7 +24,7 @@ from actors.driver.actor_plan import ActorPlan, needed_resources
 from actors.driver.checks import check_plan
 from actors.driver.cluster import connected_ray, has_room, wait_for_room
 from actors.driver.encode import make_tokens
-from actors.driver.launch import open_run
+from actors.driver.launch import announce, open_run, write_report
 from actors.driver.learners import Learners
 from actors.driver.plan import PlannedChain, RunPlan, plan_search
 from actors.driver.resume import check_inputs, inputs_of, pinned, refuse
@@ -40,7 +40,6 @@ from pipeline.data.tokens import TokenTable
 from pipeline.errors import GradusError
 from pipeline.files import link, remove_stale, write_json
 from pipeline.models.hub import resolve_model
-from pipeline.report import write_report
 from pipeline.runs.checkpoints import read_progress
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.inputs import Inputs
@@ -120,6 +119,7 @@ def run_search(config: Config, run_directory: RunDirectory | None = None) -> Run
         with connected_ray():
             num_slots = count_slots(plan)
             run_directory = held.enter_context(open_run(plan, "search", inputs, run_directory))
+            announce(run_directory)
             path = run_directory.path
             (path / "stages").mkdir(exist_ok=True)
             queue.restore({key: result["score"] for key, result in read_markers(path / "results").items()})

@@ -11,7 +11,7 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.calls import Limit, results_of
-from actors.driver.actor_plan import engine_limits, frozen_models, plan_actors
+from actors.driver.actor_plan import engine_limits, engine_width, frozen_models, plan_actors
 from actors.driver.cluster import give_back, reserve
 from actors.engine_loop import is_as_new
 from actors.handles import ActorHandles, WeightStoreHandle
@@ -51,7 +51,7 @@ def start_actors(config: Config, run_path: Path, slot: int = 0) -> ActorHandles:
     store_options = RESTARTS | {"name": store_name, "num_cpus": 0}
     store = make_actor(WeightStore, run_path, f"weight_store{tag}", **store_options).remote()
     pull = partial(_pull_weights, store_name, config.limits.store_s)
-    engine_arguments = (rollout, config.model, *engine_limits(config), pull, end_process)
+    engine_arguments = (rollout, config.model, engine_limits(config)[0], engine_width(config), pull, end_process)
     grader_options = RESTARTS | {"num_cpus": reward.num_cpus, "memory": int(reward.memory_gib * 2**30)}
     grader_options["allow_out_of_order_execution"] = True  # a group must not wait for those asked for before it
     solve = make_solver(config, names, plans["rollout"].count)

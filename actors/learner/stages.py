@@ -7,14 +7,14 @@ from actors.learner.memory_loop import memory_loop
 from actors.learner.router_loop import router_loop
 from actors.learner.setup import StageSetup
 from actors.learner.sft_loop import sft_loop
+from pipeline.models.imports import import_transformers
 from pipeline.runs.logs import log_files_closed
 from pipeline.runs.starvation import watch_starvation
 
 
 def prepare() -> None:
     """Import what every stage needs, while its setup is still being made."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
-
+    import_transformers()
     watch_starvation()
 
 

@@ -144,7 +144,7 @@ class EvalRolloutConfig(EngineConfig):
     memory_gib: float = Field(3.5, gt=0)
     """Memory that each worker is expected to need, in GiB. Reserved in Ray and shown by --dry-run."""
     kv_cache_gib: float = Field(2.0, gt=0)
-    """Key-value cache of a CPU engine, rounded to whole GiB."""
+    """Largest key-value cache of a CPU engine. One in which every completion fits at its longest is not made larger."""
     batching: Literal["continuous", "fixed"] = "fixed"
     """``fixed``: a chunk of prompts is never mixed with others, so that the same problems get the same completions
     again. ``continuous``: an engine takes up prompts as it gets room for them."""

@@ -47,6 +47,14 @@ def _start(layer: Any) -> tuple[Tensor, Tensor]:
     return layer.start_a, layer.start_b
 
 
+def adds_nothing(layer: Any) -> bool:
+    """True for an adapter as it starts, unless that is PiSSA's."""
+    adapter = layer.active_adapters[0]
+    if adapter not in layer.lora_B or hasattr(layer, "start_a"):
+        return False
+    return not layer.lora_B[adapter].weight.any()
+
+
 def delta_weight(layer: Any, rows: slice = slice(None)) -> Tensor:
     """The update that a LoRA layer adds to these rows of its base, in float32. Exactly 0 at PiSSA's start."""
     adapter = layer.active_adapters[0]

@@ -19,8 +19,9 @@ from pipeline.errors import ModelError
 from pipeline.files import write_json
 from pipeline.models.context import loading_errors
 from pipeline.models.device import pick_device, torch_dtype
+from pipeline.models.imports import import_transformers
 from pipeline.models.memory.attach import ATTRIBUTE, memory_of
-from pipeline.models.pissa import delta_weight, lora_layers, restore_bases
+from pipeline.models.pissa import adds_nothing, delta_weight, lora_layers, restore_bases
 from pipeline.models.rounding import rounded_to
 from pipeline.models.tokenizer import Tokenizer
 
@@ -39,6 +40,7 @@ def load_policy(path: Path, config: ModelConfig, *, frozen: bool = False) -> nn.
     Raises:
         ModelError: it cannot be loaded, the device is not available, or a LoRA target does not exist.
     """
+    import_transformers()
     from transformers import AutoModelForCausalLM
 
     base_dtype = config.dtype if config.lora or frozen else config.master_dtype
@@ -73,6 +75,7 @@ def empty_policy(path: Path, config: ModelConfig) -> nn.Module:
     Raises:
         ModelError: it cannot be built, or a LoRA target does not exist.
     """
+    import_transformers()
     from transformers import AutoConfig, AutoModelForCausalLM
 
     check_attention(config)
@@ -234,7 +237,11 @@ def merged_weights(model: nn.Module, dtype: torch.dtype, seed: int | None = None
 
     def merge(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         layer = layers.get(name.removesuffix(".weight"))
-        return rounded_to(delta_weight(layer).add_(tensor), dtype, seed, name) if layer else tensor.to(dtype)
+        if layer is None:
+            return tensor.to(dtype)
+        if tensor.dtype == dtype and adds_nothing(layer):
+            return tensor + 0  # the sum's bits: it has no -0
+        return rounded_to(delta_weight(layer).add_(tensor), dtype, seed, name)
 
     return _handed_over(without_peft(model), dtype, merge)
 

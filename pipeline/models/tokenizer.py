@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from pipeline.config import ModelConfig
 from pipeline.errors import ModelError, first_line
+from pipeline.models.imports import import_transformers
 from pipeline.types import Message, Problem
 
 _END_OF_PROMPT = 20
@@ -50,6 +51,7 @@ def load_tokenizer(path: Path, config: ModelConfig, *, chat: bool = True) -> Tok
     Raises:
         ModelError: it cannot be loaded, or lacks an end-of-turn token or the chat template it needs.
     """
+    import_transformers()
     from transformers import AutoTokenizer
 
     tokenizer: Tokenizer

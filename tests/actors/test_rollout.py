@@ -1,8 +1,10 @@
 """RolloutWorker as a plain class, on a stand-in for vLLM: what it does when the engine fails or answers wrongly."""
 
 import asyncio
+import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -167,3 +169,32 @@ def test_an_engine_with_other_weights_than_it_was_given_never_answers(parts):
         with pytest.raises(ModelError, match=r"may differ by 0.5 from the learner's, got 3.5"):
             generate(parts)
     assert not parts.ended  # a new engine would be no better
+
+
+def cached(tmp_path: Path, *, kv_cache_gib: float = 1.0, dtype: str = "bfloat16", **described: Any) -> int:
+    """Bytes for 3 sequences of 100 tokens."""
+    shape: dict[str, Any] = {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    shape |= {"num_key_value_heads": 2, "vocab_size": 50, "model_type": "llama"}
+    (tmp_path / "config.json").write_text(json.dumps(shape | described))
+    model = ModelConfig.model_validate({"dtype": dtype})
+    return rollout.cache_bytes(RolloutConfig(kv_cache_gib=kv_cache_gib), model, tmp_path, 100, 3)
+
+
+def test_a_cache_is_no_larger_than_what_fills_it(tmp_path):
+    # 4 blocks of 32 tokens for each of 3 sequences and one more; keys and values, 2 layers, 2 heads of 16, 2 bytes
+    assert cached(tmp_path) == 13 * 32 * 2 * 2 * 32 * 2
+    assert cached(tmp_path, dtype="float32") == 13 * 32 * 2 * 2 * 32 * 4
+
+
+def test_a_cache_is_never_larger_than_it_may_be(tmp_path):
+    assert cached(tmp_path, kv_cache_gib=2**-16) == 2**14
+
+
+def test_models_with_other_caches_get_all_of_it(tmp_path):
+    assert cached(tmp_path, model_type="jamba") == 2**30
+    assert cached(tmp_path, num_experts=8) == 2**30

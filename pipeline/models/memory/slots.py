@@ -8,8 +8,6 @@ Shapes: E entries in a knowledge space of K dimensions; S rows and S columns, S^
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import csr_array
 
 from pipeline.seeds import derive_seed
 
@@ -94,6 +92,8 @@ def _nearest(points: Floats, centres: Floats) -> tuple[Indices, Floats]:
 
 def _matched_columns(points: Floats, rows: Indices, column_keys: Floats) -> Indices:
     """Within each row, the assignment of its entries to different columns with the highest sum of similarities."""
+    from scipy.optimize import linear_sum_assignment
+
     columns = np.full(len(points), -1)
     order = np.argsort(rows, kind="stable")
     for members in np.split(order, np.flatnonzero(np.diff(rows[order])) + 1):
@@ -104,6 +104,8 @@ def _matched_columns(points: Floats, rows: Indices, column_keys: Floats) -> Indi
 
 def _means(points: Floats, labels: Indices, before: Floats) -> Floats:
     """Normalized mean of each cluster's points; an empty cluster stays where it was."""
+    from scipy.sparse import csr_array
+
     members = csr_array(
         (np.ones(len(points), np.float32), (labels, np.arange(len(points)))), (len(before), len(points))
     )

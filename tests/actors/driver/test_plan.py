@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from actors.driver.actor_plan import check_cache, check_devices, needed_resources, plan_actors
+from actors.driver.actor_plan import check_cache, check_devices, engine_width, needed_resources, plan_actors
 from actors.driver.launch import open_run, planned_stages
 from actors.driver.learners import learner_environment
 from actors.driver.plan import (
@@ -242,6 +243,31 @@ def test_the_devices_of_all_recipes_fit_together():
         names = yaml.safe_load(path.read_text()).get("presets", {})
         for overrides in ([], *([f"preset={name}"] for name in names)):
             check_devices(load_config(path, overrides))
+
+
+WIDTHS = {
+    "a batch": ({}, 4 * 8),
+    "batches ahead": ({"rollout": {"max_staleness": 2}}, 3 * 4 * 8),
+    "limited": ({"rollout": {"max_num_seqs": 16}}, 16),
+    "evaluations": ({"eval": {"problems_per_level": 1}}, 128),
+    "the solver": ({"questions": {"solver": {}}}, 128),
+}
+
+
+@pytest.mark.parametrize(("sections", "width"), WIDTHS.values(), ids=WIDTHS)
+def test_an_engine_has_room_for_what_it_is_asked_at_once(sections, width):
+    step = {"grpo": {"batch_size": 4, "num_generations": 8}, "eval": {"problems_per_level": 0}}
+    assert engine_width(validate_config({"stages": [{"name": "a", "kind": "grpo"}], **step, **sections})) == width
+
+
+def test_a_run_whose_checks_fail_leaves_nothing(tmp_path):
+    config = validate_config({"stages": [{"name": "a", "kind": "grpo"}], "output": {"root": str(tmp_path / "runs")}})
+    checked: Future[None] = Future()
+    checked.set_exception(DataError("no data"))
+    with pytest.raises(DataError), open_run(RunPlan(config, ()), "chain", Inputs({}, {}), None, checked) as run:
+        assert run.path.exists()
+        checked.result()
+    assert not list((tmp_path / "runs").iterdir())
 
 
 OLD_CPU, NEW_CPU, ARM = {"avx512_f": True, "avx512_bf16": False}, {"avx512_bf16": True}, {"bf16": True}

@@ -3,6 +3,8 @@ import torch
 from torch import nn
 
 from pipeline.config import LoraConfig, ModelConfig
+from pipeline.models import policy
+from pipeline.models.pissa import lora_layers
 from pipeline.models.policy import load_policy, merged_weights, trainable_tensors
 from pipeline.models.rounding import UpdateSample, round_stochastically, rounding_seed
 from tests.support.models import save_tiny_model
@@ -86,3 +88,14 @@ def test_without_adapters_the_share_is_that_of_the_nearest_values(update, visibl
     assert sample.metrics(torch.bfloat16, 0) == {"visible_update_frac": pytest.approx(visible)}
     assert sample.metrics(torch.float32, 0) == {}  # nothing is rounded
     assert sample.record(torch.bfloat16, 0)["rounding"] == "nearest"
+
+
+def test_adapters_that_add_nothing_yet_leave_the_bits_of_the_sum(tmp_path, monkeypatch):
+    lora = LoraConfig(r=4, alpha=8)
+    model = load_policy(save_tiny_model(tmp_path), ModelConfig(name="tiny", device="cpu", dtype="bfloat16", lora=lora))
+    for layer in lora_layers(model).values():
+        layer.get_base_layer().weight.data[0, 0] = -0.0
+    quick = dict(merged_weights(model, torch.bfloat16, seed=1))
+    monkeypatch.setattr(policy, "adds_nothing", lambda layer: False)
+    summed = dict(merged_weights(model, torch.bfloat16, seed=1))
+    assert all(torch.equal(quick[name].view(torch.int16), summed[name].view(torch.int16)) for name in summed)
