@@ -13,7 +13,7 @@ from actors.learner.session import LearnerSession
 from actors.learner.setup import StageSetup
 from actors.learner.work_ahead import StepRollouts, rollouts_of
 from pipeline.config import GRPOConfig
-from pipeline.runs.ledger import Use, ledger_rows
+from pipeline.runs.ledger import Use, ledger_row
 from pipeline.runs.rollout_record import write_rollouts
 from pipeline.training.rollout_metrics import RolloutSummary, combined_metrics, sample_rows, ungraded_rows
 
@@ -36,7 +36,7 @@ def grpo_loop(setup: StageSetup) -> None:
             rounding = session.publish_weights(step + 1)
         metrics = {"iteration": iteration + 1, **learned.metrics, **rounding}
         _record_uses(session, rollouts, learned.uses, setup.run_path)
-        metrics |= _record_groups(session, rollouts)
+        metrics |= _record_groups(session, rollouts) | rollouts.metrics
         metrics |= session.evaluate_if_due()
         # Z-scores are relative to the policy's own past: their mean stays where it is while the policy improves.
         session.end_step(metrics, score=metrics.get("reward_quality", metrics["reward_mean"]))
@@ -52,9 +52,12 @@ def _record_uses(session: LearnerSession, rollouts: StepRollouts, uses: Sequence
     stage, step = session.stage.name, session.progress.step + is_used
     if is_used and session.config.records_rollouts:
         write_rollouts(run_path, rollouts.groups, stage, step, first)
-    rows = session.ranks.gather(ledger_rows(rollouts.groups, uses, stage, step, rollouts.asked_step, first))
+    taken = zip(rollouts.groups, uses, rollouts.asked_steps, range(first, first + len(uses)), strict=True)
+    dropped = [(each.sampled.group, each.use, each.sampled.asked_step, each.place) for each in rollouts.dropped]
+    rows = [ledger_row(group, use, stage, step, asked, place) for group, use, asked, place in [*taken, *dropped]]
+    all_rows = session.ranks.gather(rows)
     if session.recorder:
-        session.recorder.ledger(rows)
+        session.recorder.ledger(all_rows)
 
 
 def _record_groups(session: LearnerSession, rollouts: StepRollouts) -> dict[str, float]:
