@@ -31,6 +31,11 @@ class Step(NamedTuple):
         return sum(each.has_variance for each in self.outcomes) / len(self.outcomes)
 
 
+def level_of(outcome: Outcome) -> int:
+    assert outcome.row is not None
+    return 1 + outcome.row // PER_LEVEL
+
+
 def simulate(name: str, gain: float = GAIN, seed: int = 0, **settings: Any) -> list[Step]:
     sampled = sampler(name, heads(*[PER_LEVEL] * LEVELS), STEPS, seed, **settings)
     logits, steps = LOGITS.copy(), []
@@ -39,7 +44,7 @@ def simulate(name: str, gain: float = GAIN, seed: int = 0, **settings: Any) -> l
         outcomes = [asked(row, rates[row], seed, step) for row in sampled.choose(step, BATCH)]
         sampled.observe(step, outcomes)
         logits += gain * sum(each.has_variance for each in outcomes)
-        steps.append(Step(outcomes, Counter(1 + each.row // PER_LEVEL for each in outcomes)))
+        steps.append(Step(outcomes, Counter(map(level_of, outcomes))))
     return steps
 
 
@@ -84,7 +89,7 @@ def test_thompson_samples_solve_rates_near_its_target():
 
 def test_the_target_difficulty_climbs_as_the_policy_learns():
     steps = simulate("target_difficulty", target_difficulty={"step_size": 0.1})
-    means = [np.mean([1 + each.row // PER_LEVEL for each in step.outcomes]) for step in steps]
+    means = [np.mean(list(map(level_of, step.outcomes))) for step in steps]
     assert means[0] == 1 and np.mean(means[10:20]) < np.mean(means[-10:])
     rewards = [each.mean_reward for step in steps[20:] for each in step.outcomes]
     assert np.mean(rewards) == pytest.approx(0.5, abs=0.15)
