@@ -40,7 +40,7 @@ class Filling(Generic[T]):
     def num_to_ask(self) -> int:
         """Groups to ask for in the next round: as many as fill the batch if they teach as often as those before. 0: the
         batch is full, or this was the last round."""
-        if self.num_rounds == self._settings.max_rounds:
+        if not self._open or self.num_rounds == self._settings.max_rounds:
             return 0
         teaching_frac = max(self._num_teaching / self._num_asked, LEAST_FRAC)
         return num_asked(self._settings, self.num_missing / teaching_frac)

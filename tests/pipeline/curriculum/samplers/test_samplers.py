@@ -118,6 +118,10 @@ def test_dynamic_learns_from_what_it_has_after_the_last_round():
     assert filling.dropped == [(0, each) for each in "abcdefghijklmnop"]
 
 
+def test_dynamic_asks_for_nothing_where_all_of_a_batch_is_replayed():
+    assert filled([""], ["r", "s"])[1] == ["r", "s"]
+
+
 def test_pools_follow_the_latest_reward_and_retire_what_is_solved():
     history = History(6)
     history.observe(10, [result(0, 8), result(1, 6), result(2, 4), result(3, 2), result(4, 0)])
