@@ -13,7 +13,7 @@ from actors.learner.session import LearnerSession
 from actors.learner.setup import StageSetup
 from actors.learner.work_ahead import StepRollouts, rollouts_of
 from pipeline.config import GRPOConfig
-from pipeline.runs.ledger import Use, ledger_row
+from pipeline.runs.ledger import Use, ledger_rows
 from pipeline.runs.rollout_record import write_rollouts
 from pipeline.training.rollout_metrics import RolloutSummary, combined_metrics, sample_rows, ungraded_rows
 
@@ -54,10 +54,10 @@ def _record_uses(session: LearnerSession, rollouts: StepRollouts, uses: Sequence
         write_rollouts(run_path, rollouts.groups, stage, step, first)
     taken = zip(rollouts.groups, uses, rollouts.asked_steps, range(first, first + len(uses)), strict=True)
     dropped = [(each.sampled.group, each.use, each.sampled.asked_step, each.place) for each in rollouts.dropped]
-    rows = [ledger_row(group, use, stage, step, asked, place) for group, use, asked, place in [*taken, *dropped]]
-    all_rows = session.ranks.gather(rows)
+    own = [ledger_rows([group], [use], stage, step, *at) for group, use, *at in [*taken, *dropped]]
+    rows = session.ranks.gather([row for (row,) in own])
     if session.recorder:
-        session.recorder.ledger(all_rows)
+        session.recorder.ledger(rows)
 
 
 def _record_groups(session: LearnerSession, rollouts: StepRollouts) -> dict[str, float]:

@@ -89,13 +89,12 @@ def ledger_rows(
         first_position: of the first group, in the batch of all learners.
     """
     return [
-        ledger_row(group, use, stage, step, step_asked, position)
+        _row(group, use, stage, step, step_asked, position)
         for position, (group, use) in enumerate(zip(groups, uses, strict=True), first_position)
     ]
 
 
-def ledger_row(group: RolloutGroup, use: Use, stage: str, step: int, step_asked: int, position: int) -> LedgerRow:
-    """The row of one group."""
+def _row(group: RolloutGroup, use: Use, stage: str, step: int, step_asked: int, position: int) -> LedgerRow:
     totals, record = [reward.total for reward in group.rewards], group.record
     outcomes = Counter(reward.outcome for reward in group.rewards)
     return LedgerRow(
