@@ -36,7 +36,7 @@ def grpo_loop(setup: StageSetup) -> None:
             rounding = session.publish_weights(step + 1)
         metrics = {"iteration": iteration + 1, **learned.metrics, **rounding}
         _record_uses(session, rollouts, learned.uses, setup.run_path)
-        metrics |= _record_groups(session, rollouts)
+        metrics |= _record_groups(session, rollouts) | rollouts.metrics
         metrics |= session.evaluate_if_due()
         # Z-scores are relative to the policy's own past: their mean stays where it is while the policy improves.
         session.end_step(metrics, score=metrics.get("reward_quality", metrics["reward_mean"]))
@@ -52,7 +52,10 @@ def _record_uses(session: LearnerSession, rollouts: StepRollouts, uses: Sequence
     stage, step = session.stage.name, session.progress.step + is_used
     if is_used and session.config.records_rollouts:
         write_rollouts(run_path, rollouts.groups, stage, step, first)
-    rows = session.ranks.gather(ledger_rows(rollouts.groups, uses, stage, step, rollouts.asked_step, first))
+    taken = zip(rollouts.groups, uses, rollouts.asked_steps, range(first, first + len(uses)), strict=True)
+    dropped = [(each.sampled.group, each.use, each.sampled.asked_step, each.place) for each in rollouts.dropped]
+    own = [ledger_rows([group], [use], stage, step, *at) for group, use, *at in [*taken, *dropped]]
+    rows = session.ranks.gather([row for (row,) in own])
     if session.recorder:
         session.recorder.ledger(rows)
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from actors.learner.setup import StageSetup
 from actors.learner.updater import PolicyUpdater
+from pipeline.curriculum.choices import asked_rows
 from pipeline.curriculum.examples import StageExamples
 from pipeline.curriculum.schedule import StageSchedule
 from pipeline.files import whole_directory
@@ -64,19 +65,20 @@ class StageSaver:
                 saved_tensors(self._model),
                 self._policy.optimizer_state(),
                 self._policy.reference,
-                self._replay_state(schedule.progress.stage_step),
+                self._replay_state(schedule.progress),
                 written,
                 self._memory,
             )
             self._run.checkpoints.prune(self._setup.config.checkpoint.keep_last)
         self._last_time = time.monotonic()
 
-    def _replay_state(self, stage_step: int) -> dict[str, Any] | None:
+    def _replay_state(self, progress: Progress) -> dict[str, Any] | None:
         """State for later stages to replay from: the buffer, and the stage's own problems trained on so far."""
         if self._setup.config.curriculum is None:
             return None
         buffer = self._setup.buffer
-        return {"buffer": buffer and buffer.to_state(), "trained": self._examples.trained_until(stage_step)}
+        trained = self._examples.trained_until(progress.stage_step, asked_rows(progress.choices))
+        return {"buffer": buffer and buffer.to_state(), "trained": trained}
 
     def finish_stage(self, progress: Progress, tokenizer: Any, dtype: torch.dtype) -> None:
         """Mark the stage done. The last stage of a run saves the final model first and, under LoRA, its adapter, or the

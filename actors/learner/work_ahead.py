@@ -1,15 +1,38 @@
 """Sources of a step's rollouts: asked for ahead of it, or read from the record of another run."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
+from actors.learner.choosing import outcome, requests, stage_choices, take_in
 from actors.learner.engines import AskedGroups
 from actors.learner.session import LearnerSession
-from pipeline.curriculum.examples import Example
+from pipeline.curriculum.choices import Choice
+from pipeline.curriculum.samplers.base import Outcome
+from pipeline.curriculum.samplers.dynamic import Filling
+from pipeline.runs.ledger import Use
+from pipeline.runs.notices import notify
 from pipeline.runs.rollout_record import read_rollouts
-from pipeline.seeds import completion_seeds
-from pipeline.types import PromptRequest, RolloutGroup
+from pipeline.types import RolloutGroup
+
+
+class Sampled(NamedTuple):
+    """A group that was asked for, and answered."""
+
+    group: RolloutGroup
+    is_replayed: bool
+    asked_step: int
+    """Updates behind the weights when it was asked for."""
+    outcome: Outcome
+
+
+class Dropped(NamedTuple):
+    """A group whose place another one took."""
+
+    sampled: Sampled
+    place: int
+    """In the batch of all learners."""
+    use: Use
 
 
 @dataclass(frozen=True)
@@ -19,8 +42,22 @@ class StepRollouts:
     groups: list[RolloutGroup]
     replayed: list[bool]
     """For every group, whether its problem came from the replay buffer."""
-    asked_step: int
-    """Updates behind the weights when they were asked for."""
+    asked_steps: list[int]
+    """Likewise, updates behind the weights when it was asked for."""
+    dropped: list[Dropped] = field(default_factory=list)
+    """On rank 0: groups of all workers that the step does not learn from."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Of the sampling, over all workers."""
+
+    @classmethod
+    def of(cls, sampled: Sequence[Sampled], dropped: Sequence[Dropped], metrics: dict[str, float]) -> "StepRollouts":
+        return cls(
+            [each.group for each in sampled],
+            [each.is_replayed for each in sampled],
+            [each.asked_step for each in sampled],
+            list(dropped),
+            metrics,
+        )
 
 
 class Rollouts(Protocol):
@@ -37,9 +74,16 @@ def rollouts_of(session: LearnerSession) -> Rollouts:
     return Recorded(session, replay) if replay else WorkAhead(session)
 
 
+def _steps_ahead(session: LearnerSession, stage_step: int) -> range:
+    """The step and those of its pass that may be asked for before it is learned from."""
+    schedule = session.schedule
+    end = stage_step - schedule.pass_step + schedule.num_steps
+    return range(stage_step, min(stage_step + session.config.rollout.max_staleness + 1, end))
+
+
 @dataclass(frozen=True)
 class _Asked:
-    examples: Sequence[Example]
+    choices: Sequence[Choice]
     groups: AskedGroups
     step: int
 
@@ -48,36 +92,85 @@ class WorkAhead:
     """Asks engines for the rollouts of a step up to ``rollout.max_staleness`` updates before it learns from them.
 
     Engines answer with the weights of that moment or newer ones, so nothing is ever staler than that. With a staleness
-    of 0 a step's rollouts are asked for when the step begins, with exactly its weights.
+    of 0 a step's rollouts are asked for when the step begins, with exactly its weights. What a dynamic sampler asks for
+    instead of dropped groups is asked for then too.
     """
 
     def __init__(self, session: LearnerSession) -> None:
         self._session = session
-        self._max_staleness = session.config.rollout.max_staleness
+        self._choices = stage_choices(session)
         self._asked: dict[int, _Asked] = {}
+        self._is_bound_reported = False
 
     def take(self, stage_step: int) -> StepRollouts:
         """The rollouts of a step, as soon as all are graded. Those of later steps are asked for first."""
-        schedule = self._session.schedule
-        end = stage_step - schedule.pass_step + schedule.num_steps
-        for each in range(stage_step, min(stage_step + self._max_staleness + 1, end)):
+        session = self._session
+        for each in _steps_ahead(session, stage_step):
             if each not in self._asked:
-                self._asked[each] = self._ask(each, self._session.progress.step + each - stage_step)
-        asked = self._asked.pop(stage_step)
-        groups = self._session.engines.collect(asked.groups, self._session.clock)
-        return StepRollouts(groups, [example.is_replayed for example in asked.examples], asked.step)
+                step = session.progress.step + each - stage_step
+                self._asked[each] = self._ask(self._choices.of(each), step)
+        sampled = self._collect(self._asked.pop(stage_step))
+        if self._choices.dynamic:
+            return self._filled(stage_step, session.ranks.gather(sampled))
+        outcomes = session.ranks.gather([each.outcome for each in sampled])
+        return StepRollouts.of(sampled, [], take_in(session, self._choices, stage_step, outcomes))
 
     def left(self) -> Iterator[StepRollouts]:
         """Groups that were asked for and not taken, because the stage ended first."""
         for asked in self._asked.values():
-            yield StepRollouts(asked.groups.groups, [example.is_replayed for example in asked.examples], asked.step)
+            replayed = [choice.example.is_replayed for choice in asked.choices]
+            yield StepRollouts(asked.groups.groups, replayed, [asked.step] * len(replayed))
 
-    def _ask(self, stage_step: int, step: int) -> _Asked:
+    def _ask(self, choices: Sequence[Choice], step: int, first: int = 0) -> _Asked:
         session = self._session
-        examples, requests = _requests(session, stage_step, step)
-        own = session.ranks.share(examples)
-        seeds = [request.seeds for request in session.ranks.share(requests)]
-        return _Asked(own, session.engines.ask(own, seeds, session.rewards.state), session.progress.step)
+        own = session.ranks.share(choices)
+        seeds = [request.seeds for request in session.ranks.share(requests(session, choices, step, first))]
+        groups = session.engines.ask([choice.example for choice in own], seeds, session.rewards.state)
+        return _Asked(own, groups, session.progress.step)
+
+    def _collect(self, asked: _Asked) -> list[Sampled]:
+        """This worker's groups."""
+        session = self._session
+        groups = session.engines.collect(asked.groups, session.clock)
+        return [
+            Sampled(group, choice.example.is_replayed, asked.step, outcome(session, group, choice))
+            for group, choice in zip(groups, asked.choices, strict=True)
+        ]
+
+    def _filled(self, stage_step: int, sampled: list[Sampled]) -> StepRollouts:
+        """A batch of groups that teach something, as far as there are any: rounds go on until it is full.
+
+        Args:
+            sampled: the groups of the first round, of all workers. Replayed ones keep their places.
+        """
+        session, choices = self._session, self._choices
+        assert choices.dynamic is not None
+        batch = sampled[: session.settings.batch_size]
+        filling = Filling(choices.dynamic, [each if each.is_replayed else None for each in batch])
+        filling.add([(each, each.outcome.has_variance) for each in sampled if not each.is_replayed])
+        every = list(sampled)
+        while count := filling.num_to_ask:
+            asked = self._ask(choices.more(stage_step, count), session.progress.step, first=len(every))
+            more = session.ranks.gather(self._collect(asked))
+            filling.add([(each, each.outcome.has_variance) for each in more])
+            every += more
+        self._report_bound(filling)
+        is_empty = not any(each.outcome.has_variance for each in every)
+        metrics = take_in(session, choices, stage_step, [each.outcome for each in every], is_empty)
+        own = session.ranks.share(filling.batch())
+        dropped = [Dropped(each, place, "refilled") for place, each in filling.dropped]
+        dropped += [Dropped(each, place, "surplus") for place, each in filling.surplus]
+        metrics |= {"rejected_groups": len(dropped), "sampling_rounds": filling.num_rounds}
+        return StepRollouts.of(own, dropped if session.ranks.is_first else [], metrics)
+
+    def _report_bound(self, filling: Filling[Sampled]) -> None:
+        if filling.num_missing and self._session.ranks.is_first and not self._is_bound_reported:
+            self._is_bound_reported = True
+            notify(
+                f"stage {self._session.stage.name}: step {self._session.progress.step + 1} learns from fewer groups: "
+                f"{filling.num_rounds} rounds of sampling (grpo.sampler.dynamic.max_rounds) left {filling.num_missing} "
+                "places without one whose rewards differ. Later steps may, too"
+            )
 
 
 class Recorded:
@@ -89,26 +182,22 @@ class Recorded:
 
     def __init__(self, session: LearnerSession, run: str) -> None:
         self._session, self._run = session, run
+        self._choices = stage_choices(session)
 
     def take(self, stage_step: int) -> StepRollouts:
         session, step = self._session, self._session.progress.step
-        examples, requests = _requests(session, stage_step, step)
-        problems = [example.problem for example in examples]
+        ahead = [self._choices.of(each) for each in _steps_ahead(session, stage_step)]  # when the run chose them
+        choices = ahead[0]
+        problems = [choice.example.problem for choice in choices]
         with session.clock("rollout"):
-            groups = read_rollouts(self._run, session.stage.name, step + 1, problems, requests)
-        own, replayed = session.ranks.share(groups), [example.is_replayed for example in session.ranks.share(examples)]
-        return StepRollouts(list(own), replayed, min(group.weight_id.step for group in groups))
+            groups = read_rollouts(self._run, session.stage.name, step + 1, problems, requests(session, choices, step))
+        oldest = min(group.weight_id.step for group in groups)
+        sampled = [
+            Sampled(group, choice.example.is_replayed, oldest, outcome(session, group, choice))
+            for group, choice in zip(groups, choices, strict=True)
+        ]
+        metrics = take_in(session, self._choices, stage_step, [each.outcome for each in sampled])
+        return StepRollouts.of(session.ranks.share(sampled), [], metrics)
 
     def left(self) -> Iterator[StepRollouts]:
         yield from ()
-
-
-def _requests(session: LearnerSession, stage_step: int, step: int) -> tuple[Sequence[Example], list[PromptRequest]]:
-    """The problems of a step's whole batch, and what engines are asked for: a function of the run's seed and step."""
-    examples, size = session.examples.batch(stage_step), session.settings.num_generations
-    return examples, [  # the position counts too: a small data set may repeat a problem within a batch
-        PromptRequest(
-            example.tokens.prompt, completion_seeds(session.config.seed, step, f"{place}:{example.problem.id}", size)
-        )
-        for place, example in enumerate(examples)
-    ]

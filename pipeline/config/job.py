@@ -96,6 +96,7 @@ class Config(StrictModel):
                 raise ValueError(f"stages.{index}.settings: {describe_error(error.errors()[0], Config)}") from None
             if isinstance(settings, GRPOConfig):
                 _check_rollouts(settings, self.rollout, self.learner.num_workers)
+                _check_sampler(settings, stage, self.rollout)
 
     @property
     def reward_wait_s(self) -> float:
@@ -183,6 +184,18 @@ def _check_rollouts(settings: GRPOConfig, rollout: RolloutConfig, num_learners: 
         raise ValueError(
             f"rollout.top_p must be 1 and rollout.top_k 0 for grpo, got {rollout.top_p:g} and {rollout.top_k}: the "
             "learner's log-probabilities are over the whole vocabulary, so ratios would be wrong"
+        )
+
+
+def _check_sampler(settings: GRPOConfig, stage: StageConfig, rollout: RolloutConfig) -> None:
+    if settings.sampler is None:
+        return
+    if stage.balance_levels:
+        raise ValueError(f"balance_levels of {stage.name} must be false with grpo.sampler, which chooses the problems")
+    if settings.sampler.name == "dynamic" and rollout.replay:
+        raise ValueError(
+            f"rollout.replay must be null with grpo.sampler.name=dynamic, got {rollout.replay}: groups that were "
+            "dropped are not recorded, and its choices depend on them"
         )
 
 

@@ -40,7 +40,12 @@ _SETTINGS: dict[Rule, dict[str, str]] = {
         "memory": "recompute_cache",
         "": "search",  # a run of one chain has no use for it; a search compares the keys of its stages
     },
-    "steps": {"sft": _SFT_STEPS, "memory_sft": _SFT_STEPS, "router": _SFT_STEPS, "grpo": "num_iterations num_steps"},
+    "steps": {
+        "sft": _SFT_STEPS,
+        "memory_sft": _SFT_STEPS,
+        "router": _SFT_STEPS,
+        "grpo": "num_iterations num_steps max_sampled_tokens",
+    },
     "product": {"sft": _SFT_BATCH, "memory_sft": _SFT_BATCH, "router": _SFT_BATCH, "learner": "num_workers"},
     "content": {"model": "name hub revision", "data": "name hub revision", "memory": "knowledge"},
     "fixed": {
@@ -61,7 +66,7 @@ _SETTINGS: dict[Rule, dict[str, str]] = {
         "memory": "preset knowledge_num knowledge_length knowledge_dim num_candidates num_selected gate_rank "
         "fusion_rank layers query query_layer decode selection positions gumbel_temperature similarity_loss_coef "
         "diversity_loss_coef counterfactual_frac prompt_cache_gib router_path fusion_path",
-        "grpo": "batch_size num_generations mu algorithm policy_loss epsilon epsilon_high beta entropy_coef "
+        "grpo": "batch_size num_generations mu sampler algorithm policy_loss epsilon epsilon_high beta entropy_coef "
         "advantage_baseline normalize_std normalize_over loss_aggregation drop_zero_variance_groups mask_ungraded "
         "mask_truncated overlong_buffer_frac overlong_penalty old_policy sampler_correction sampler_ratio_min "
         "sampler_ratio_max",

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.base import StrictModel
+from pipeline.config.samplers import SamplerConfig
 
 
 class OptimizerConfig(StrictModel):
@@ -184,6 +185,12 @@ class GRPOConfig(OptimizerConfig):
     """Completions per prompt: the size of a group. A single one would have nothing to be compared with."""
     mu: int = Field(1, ge=1)
     """Optimizer updates per batch. Above 1, the ratio leaves 1 and clipping takes effect."""
+    sampler: SamplerConfig | None = None
+    """Chooses each step's problems by what they teach. None: every pass over them is a new permutation.
+    docs/samplers.md."""
+    max_sampled_tokens: int | None = Field(None, ge=1)
+    """The stage ends with the step in which it has sampled so many tokens, those of dropped groups included. None: no
+    bound but its steps."""
     algorithm: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce_plus_plus", "gmpo"] = "grpo"
     """Sets what its paper sets, and every other setting that an algorithm sets to its default. Settings beside it win;
     over a configuration that is resolved already (a stage's own settings, a search, overrides) it sets them anew."""

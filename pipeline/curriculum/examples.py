@@ -1,6 +1,7 @@
 """The examples of a stage, step by step: its own problems and replayed ones with their tokens, none too long."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,15 +102,25 @@ class StageExamples:
         """The ``batch_size`` examples of a step, from 0."""
         return self.mixture.batch(self.batch_size, step)
 
+    def replayed(self, step: int) -> list[Example | None]:
+        """The replayed examples of a step, in their places; None at the places of new ones."""
+        return [
+            self.mixture.replayed_at(place) for place in range(step * self.batch_size, (step + 1) * self.batch_size)
+        ]
+
     def probe_tokens(self, max_length: int) -> tuple[int, ...]:
         """The first tokens of the stage's first example, two at least: a text to compare learner and engines with."""
         text = self.mixture.batch(1, 0)[0].tokens
         tokens = (*text.prompt, *text.completion)
         return (tokens * 2)[: max(2, min(PROBE_TOKENS, max_length))]
 
-    def trained_until(self, step: int) -> list[ReplayItem]:
-        """The stage's own problems that its first ``step`` steps trained on, in data set order."""
-        rows = self.mixture.new_rows_until(step * self.batch_size)
+    def trained_until(self, step: int, sampled: Sequence[int] | None = None) -> list[ReplayItem]:
+        """The stage's own problems that its first ``step`` steps trained on, in data set order.
+
+        Args:
+            sampled: rows that its sampler chose; None without a sampler.
+        """
+        rows = self.mixture.new_rows_until(step * self.batch_size) if sampled is None else sampled
         return [ReplayItem(head.id, head.level) for head in self.problems.take(sorted(rows)).heads()]
 
 

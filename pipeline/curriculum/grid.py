@@ -118,4 +118,7 @@ def _setting_name(values: Mapping[str, Any]) -> str:
 def _value_name(value: Any) -> str:
     if isinstance(value, list):
         return "+".join(map(_value_name, value))
+    if isinstance(value, Mapping):  # ``pools+hard_weight=0.5``
+        parts = _leaves(value)
+        return "+".join(_value_name(v) if key == "name" else f"{key}={_value_name(v)}" for key, v in parts)
     return f"{value:.6g}" if isinstance(value, float) else str(value)

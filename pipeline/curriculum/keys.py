@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.config import Config
+from pipeline.config import Config, GRPOConfig, SFTConfig
 from pipeline.curriculum.stages import StageSpec
 from pipeline.data.table import ProblemTable
 from pipeline.types import Problem
@@ -42,6 +42,8 @@ _NEWER = {
     "sampler_correction",
     "sampler_ratio_min",
     "sampler_ratio_max",
+    "sampler",
+    "max_sampled_tokens",
 }
 """Settings of GRPO that are newer than the keys: with their defaults a stage keeps the key it has always had."""
 
@@ -89,7 +91,8 @@ def _inputs(config: Config, spec: StageSpec, data_digest: str, parent: str, keys
         "name": spec.name,
         "kind": spec.kind,
         "settings": spec.settings.model_dump(exclude=_WITHOUT_EFFECT | _NEWER)
-        | spec.settings.model_dump(include=_NEWER, exclude_defaults=True),
+        | spec.settings.model_dump(include=_NEWER, exclude_defaults=True)
+        | _sampler(spec.settings),
         "mixes_levels": spec.mixes_levels,
         "data": data_digest,
         "carry": {"weights": spec.carry.weights, "optimizer": spec.carry.optimizer},
@@ -105,6 +108,12 @@ def _inputs(config: Config, spec: StageSpec, data_digest: str, parent: str, keys
         reward = config.reward.model_dump(include={"timeout_s", "memory_limit_mib", *normalize})
         inputs["reward"] = reward | {"functions": _terms(config)}
     return inputs
+
+
+def _sampler(settings: SFTConfig | GRPOConfig) -> dict[str, Any]:
+    """Of its sections only the one that it reads."""
+    sampler = settings.sampler if isinstance(settings, GRPOConfig) else None
+    return {"sampler": sampler.with_effect()} if sampler else {}
 
 
 def _rollout(config: Config) -> dict[str, Any]:

@@ -68,10 +68,17 @@ class Mixture(Generic[T]):
         replayed examples are permuted independently: one more replayed example shifts the new ones and changes
         nothing else.
         """
+        replayed = self.replayed_at(position)
+        if replayed is not None:
+            return replayed
+        return self.new[self.order.row(position - position * self.num_replayed // self.num_examples)]
+
+    def replayed_at(self, position: int) -> T | None:
+        """The replayed example at a position; None where there is a new one."""
         before = position * self.num_replayed // self.num_examples
         if (position + 1) * self.num_replayed // self.num_examples > before:
             return item_at(self.replayed, before, *self.seed, "replay")
-        return self.new[self.order.row(position - before)]
+        return None
 
     def batch(self, batch_size: int, step: int) -> list[T]:
         """The batch of a step, from 0. Steps past ``num_examples`` (a repeated stage) keep the share."""

@@ -62,6 +62,8 @@ class StageSchedule:
                 Called only when the promotion rule needs it. The result goes into ``progress``.
         """
         progress, patience = self.progress, self.held_out.early_stopping_patience
+        if progress.ended_early:
+            return True
         if patience and progress.eval_scores and _since_best(progress.eval_scores) >= patience:
             return True
         steps_left = self.pass_step < self.num_steps

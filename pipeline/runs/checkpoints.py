@@ -66,6 +66,12 @@ class Progress:
     run differs from an undisturbed one, so it is left out of comparisons."""
     reward_state: dict[str, Any] = field(default_factory=dict)
     """State of the rewards after this step. See pipeline/rewards/history.py."""
+    choices: dict[str, Any] = field(default_factory=dict)
+    """State of the stage's sampler, and problems it has chosen for later steps. See pipeline/curriculum/choices.py."""
+    sampled_tokens: int = 0
+    """Tokens of all completions that the stage has sampled, those of dropped groups included."""
+    ended_early: str = ""
+    """Reason why the stage ends before all its steps are done; empty unless it does."""
 
 
 @dataclass(frozen=True)

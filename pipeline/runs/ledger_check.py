@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from pipeline.errors import CheckpointError
-from pipeline.runs.ledger import REPLACED, USED, USES, LedgerRow, read_ledger
+from pipeline.runs.ledger import REJECTED, REPLACED, USED, USES, LedgerRow, read_ledger
 from pipeline.runs.metrics_log import read_metrics
 from pipeline.runs.notices import notify
 from pipeline.runs.records import Row, number, read_config, stage_settings
@@ -106,6 +106,7 @@ def find_violations(rows: Rows, metrics: Mapping[int, Row], config: Row, last_st
     max_staleness = config.get("rollout", {}).get("max_staleness") or 0
     return [
         *_wrong_uses(finished, metrics),
+        *_wrong_rejections(finished, config),
         *(line for step in metrics for line in _step_violations(by_step[step], metrics[step], config)),
         *_repeats(rows),
         *_versions(rows, max_staleness),
@@ -134,6 +135,23 @@ def _wrong_uses(rows: Rows, metrics: Mapping[int, Row]) -> Iterator[str]:
             yield f"{_place(row)}: dropped as ungraded, but all of its completions were graded"
         elif row.use == "truncated" and not row.num_truncated:
             yield f"{_place(row)}: dropped as truncated, but none of its completions was cut off"
+
+
+def _wrong_rejections(rows: Rows, config: Row) -> Iterator[str]:
+    """Groups that only a dynamic sampler drops, and only for what their rewards are."""
+    for row in rows:
+        if row.use not in REJECTED:
+            continue
+        sampler = stage_settings(config, "grpo", row.stage).get("sampler") or {}
+        is_graded = not row.num_timeout + row.num_bad_gold  # what could not be graded may not count
+        if sampler.get("name") != "dynamic":
+            yield f"{_place(row)}: {row.use} needs grpo.sampler.name dynamic, got {sampler.get('name')}"
+        elif row.reward_min is None or row.reward_max is None:
+            yield f"{_place(row)}: dropped as {row.use}, but it was never graded"
+        elif row.use == "refilled" and is_graded and row.reward_min < row.reward_max:
+            yield f"{_place(row)}: dropped as refilled, but its rewards differ"
+        elif row.use == "surplus" and row.reward_min == row.reward_max:
+            yield f"{_place(row)}: dropped as surplus, but its rewards are equal"
 
 
 def _step_violations(rows: Rows, metrics: Row, config: Row) -> Iterator[str]:
@@ -179,6 +197,8 @@ def _recomputed(rows: Rows) -> dict[str, float]:
     counts: dict[str, float] = {
         "num_groups": len(rows),
         "num_groups_trained": sum(row.use == "trained" for row in rows),
+        "sampled_tokens": sum(row.num_tokens for row in rows),
+        "rejected_groups": sum(row.use in REJECTED for row in rows),
     }
     used = [row for row in rows if row.use in USED and row.num_completions and row.reward_mean is not None]
     total = sum(row.num_completions for row in used)

@@ -130,8 +130,14 @@ def run_loops(config: Config, actors: ActorHandles, run: RunDirectory | None = N
     return run
 
 
-def run_loops_crashing_after(step: int, config: Config, actors: ActorHandles) -> RunDirectory:
-    """Train until the metrics of this step are written, and crash before anything else happens."""
+def run_loops_crashing_after(
+    step: int, config: Config, actors: ActorHandles, run: RunDirectory | None = None
+) -> RunDirectory:
+    """Train until the metrics of this step are written, and crash before anything else happens.
+
+    Args:
+        run: to continue with. None: a new one.
+    """
     write = recorder.StepRecorder.step
 
     def write_and_crash(self: recorder.StepRecorder, progress: Any, *arguments: Any) -> None:
@@ -139,7 +145,7 @@ def run_loops_crashing_after(step: int, config: Config, actors: ActorHandles) ->
         if progress.step == step:
             raise Crash
 
-    run = RunDirectory.create(config)
+    run = run or RunDirectory.create(config)
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setattr(recorder.StepRecorder, "step", write_and_crash)
         warnings.simplefilter("ignore", ResourceWarning)  # a dead process lets go of its files and the run's lock

@@ -264,7 +264,7 @@ class SimulatedLearner:
         self.publish(progress.step)
         for _ in range(num_steps):
             rollouts = self.source.take(progress.stage_step)
-            taken.append(SimulatedStep(progress.step, rollouts.asked_step, rollouts.groups))
+            taken.append(SimulatedStep(progress.step, rollouts.asked_steps[0], rollouts.groups))
             self.clock.work(self.update_time)
             self.publish(progress.step + 1)
             progress.step, progress.stage_step = progress.step + 1, progress.stage_step + 1
@@ -331,6 +331,7 @@ class Simulation:
         settings, progress = self.config.stage_settings(stage), Progress(stage.name, stage_step=done, step=done)
         return SimpleNamespace(
             config=self.config,
+            stage=stage,
             settings=settings,
             progress=progress,
             schedule=StageSchedule(progress, settings, num_steps, HeldOutConfig()),

@@ -108,6 +108,26 @@ def test_a_crashed_and_resumed_run_is_accounted_for_and_replays_to_the_bits(
     assert (replay / name).read_bytes() == (run / name).read_bytes()
 
 
+def test_a_run_with_a_sampler_that_crashed_twice_ends_bit_identical(recipe, local_actors, tmp_path):
+    """Groups of two, some of equal rewards; half as many groups more are asked for as a batch has."""
+    sampler = {"name": "dynamic", "dynamic": {"oversampling": 1.5}, "forgetting_frac": 0.5}
+    grpo, rollout = {"num_generations": 2, "sampler": sampler}, {"prompts_per_chunk": None}
+    configs = [configure(recipe, tmp_path / name, grpo=grpo, rollout=rollout) for name in ("whole", "crashed")]
+    whole = run_loops(configs[0], local_actors).path
+    crashed = run_loops_crashing_after(2, configs[1], local_actors)
+    again = run_loops_crashing_after(3, configs[1], local_actors, RunDirectory(crashed.path))
+    resumed = run_loops(configs[1], local_actors, RunDirectory(again.path)).path
+    assert curves(resumed) == curves(whole)
+    asked = [[(row.step, row.problem_id, row.seeds, row.use) for row in read_ledger(run)] for run in (whole, resumed)]
+    assert asked[0] == asked[1] and {"trained", "surplus"} <= {use for *_, use in asked[0]}
+    for run in (whole, resumed):
+        report = check_ledger(run)
+        assert report is not None and (report.violations, report.num_steps) == ([], STEPS)
+        assert all(row["rejected_groups"] == row["num_groups"] - 4 for row in read_metrics(run))
+    name = "final_model/model.safetensors"
+    assert (resumed / name).read_bytes() == (whole / name).read_bytes()
+
+
 def test_smaller_micro_batches_leave_the_curve_unchanged(recipe, reference_run, local_actors, tmp_path):
     small = run_loops(configure(recipe, tmp_path, learner={"tokens_per_micro_batch": 80}), local_actors).path
     expected = curves(reference_run)

@@ -58,7 +58,7 @@ class FakeSession:
 
 def run(monkeypatch: pytest.MonkeyPatch, session: FakeSession, recorded: dict[str, float] | None = None) -> None:
     monkeypatch.setattr(grpo_loop, "LearnerSession", lambda setup: session)
-    rollouts = SimpleNamespace(groups=[])
+    rollouts = SimpleNamespace(groups=[], metrics={})
     monkeypatch.setattr(
         grpo_loop, "rollouts_of", lambda session: SimpleNamespace(take=lambda step: rollouts, left=list)
     )

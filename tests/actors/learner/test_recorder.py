@@ -181,7 +181,7 @@ def make_saver(tmp_path: Path, model: torch.nn.Module, **sections: Any) -> tuple
     config, run = make_run(tmp_path, **sections)
     setup = SimpleNamespace(config=config, buffer=buffer, is_last=is_last)
     policy = SimpleNamespace(optimizer_state=lambda: {"state": {}}, reference=None)
-    examples = SimpleNamespace(trained_until=lambda step: [ReplayItem(f"p{n}", None) for n in range(step)])
+    examples = SimpleNamespace(trained_until=lambda step, sampled: [ReplayItem(f"p{n}", None) for n in range(step)])
     return StageSaver(setup, run, model, policy, examples), run  # type: ignore[arg-type]
 
 

@@ -162,7 +162,7 @@ def test_a_stage_that_ends_early_leaves_what_it_asked_for(simulate):
     simulation.steps([learner], 3)
     left = list(learner.source.left())
     assert [group.problem.id for each in left for group in each.groups] == batches(3, 4)
-    assert [each.asked_step for each in left] == [1, 2]
+    assert [each.asked_steps for each in left] == [[1] * BATCH, [2] * BATCH]
     assert not any(group.completions for each in left for group in each.groups)
 
 

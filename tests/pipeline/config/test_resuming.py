@@ -20,6 +20,7 @@ WHOLE = {
     "stages.problems",
     "stages.carry",
     "stages.write",
+    "grpo.sampler",
 }
 """Sections with one rule for all of their settings."""
 STAGE = {"name": "sft", "kind": "sft"}

@@ -62,6 +62,11 @@ def test_a_stage_that_is_done_takes_no_step(rule):
     assert schedule(progress=Progress("s", stage_step=2, stage_done=True), **rule).is_over(never)
 
 
+@pytest.mark.parametrize("rule", [{}, {"threshold": 0.5, "max_repeats": 1}])
+def test_a_stage_with_a_reason_to_end_early_is_over_and_not_repeated(rule):
+    assert schedule(progress=Progress("s", stage_step=2, ended_early="nothing to learn"), **rule).is_over(never)
+
+
 def test_it_stops_early_once_patience_runs_out():
     stopping = BY_ACCURACY.model_copy(update={"early_stopping_patience": 2})
     scores = [0.1, 0.4, 0.4, 0.3, 0.9]  # an equal one is no new best

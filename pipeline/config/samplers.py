@@ -1,0 +1,133 @@
+"""Samplers: which problems a GRPO step asks. docs/samplers.md."""
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.config.base import StrictModel
+
+SamplerName = Literal["uniform", "dynamic", "pools", "thompson", "target_difficulty", "bandit", "schedule"]
+Category = Literal["level", "source", "type"]
+
+
+class DynamicConfig(StrictModel):
+    """Groups of equal rewards are dropped, and others asked for instead. DAPO, arXiv:2503.14476."""
+
+    max_rounds: int = Field(8, ge=1)
+    """Times that a step asks for groups. After the last it learns from what it has."""
+    oversampling: float = Field(1.0, ge=1)
+    """Factor of the groups that a round asks for. The first asks for a batch, later ones for as many as are likely to
+    fill it. Above 1 there are fewer rounds, but more groups are left over."""
+    max_empty_steps: int = Field(3, ge=1)
+    """After so many steps in a row without any group to learn from, the stage ends."""
+
+
+class PoolsConfig(StrictModel):
+    """Easy, middle and hard problems by their latest mean reward. Problems that were never asked are in the middle."""
+
+    easy_above: float = 0.75
+    """Mean reward from which on a problem is easy."""
+    hard_below: float = 0.25
+    """Mean reward up to which a problem is hard."""
+    easy_weight: float = Field(0.2, ge=0)
+    """Share of a batch from the easy pool. The three weights need not sum to 1."""
+    middle_weight: float = Field(0.6, ge=0)
+    """Likewise of the middle."""
+    hard_weight: float = Field(0.2, ge=0)
+    """Likewise of the hard pool."""
+    retire_above: float = Field(1.0, gt=0, le=1)
+    """Share of correct completions from which on a problem is retired."""
+    ask_again_after: int = Field(50, ge=1)
+    """Steps after which a retired problem may be asked again."""
+
+    @model_validator(mode="after")
+    def _has_a_middle(self) -> "PoolsConfig":
+        if self.hard_below >= self.easy_above:
+            raise ValueError(f"hard_below must be below easy_above, got {self.hard_below:g} and {self.easy_above:g}")
+        if self.easy_weight + self.middle_weight + self.hard_weight == 0:
+            raise ValueError("easy_weight, middle_weight or hard_weight must be above 0: a batch needs problems")
+        return self
+
+
+class ThompsonConfig(StrictModel):
+    """A Beta posterior of every problem's solve rate; drawn, and nearest to a target. BOTS, arXiv:2510.26374."""
+
+    target_rate: float = Field(0.5, gt=0, lt=1)
+    """Solve rate to be near. At one half a group has the largest variance."""
+    forgetting: float = Field(0.02, ge=0, le=1)
+    """Share of what is known that each step forgets, because the policy changes: by default half within 34 steps."""
+    prior_correct: float = Field(1.0, gt=0)
+    """Correct completions that the prior stands for."""
+    prior_wrong: float = Field(1.0, gt=0)
+    """Wrong completions that the prior stands for."""
+
+
+class TargetDifficultyConfig(StrictModel):
+    """A target that rises while rewards are high, and the problems nearest to it. AdaRFT, arXiv:2504.05520.
+
+    Difficulties are in [0, 1]; the paper's are in [0, 100].
+    """
+
+    difficulty: Literal["level", "measured"] = "level"
+    """``level``: the place of its level among all of them. ``measured``: 1 - latest solve rate, of problems that were
+    asked; of others still the level."""
+    start: float = Field(0.0, ge=0, le=1)
+    """The first target."""
+    target_reward: float = 0.5
+    """Mean reward at which the target stays where it is."""
+    sensitivity: float = Field(2.0, gt=0)
+    """Factor of the difference to ``target_reward`` within tanh."""
+    step_size: float = Field(0.2, gt=0, le=1)
+    """Largest move of the target in a step. The paper's is 0.5, for batches of 1024 problems."""
+
+
+class BanditConfig(StrictModel):
+    """Categories by how much they teach: the moving mean of the mean absolute advantage. SEC, arXiv:2505.14970."""
+
+    categories: Category = "level"
+    """What problems are grouped by."""
+    learning_rate: float = Field(0.5, gt=0, le=1)
+    """Share of a category's value that a step replaces."""
+    temperature: float = Field(0.4, gt=0)
+    """Of the softmax over values. A lower one prefers the best category more."""
+
+
+class ScheduleConfig(StrictModel):
+    """Levels from easy to hard over the stage's steps. E2H, arXiv:2506.06632."""
+
+    shape: Literal["gaussian", "cosine"] = "gaussian"
+    """``gaussian``: a bell over the levels that moves upwards. ``cosine``: weights tilt from the easiest level to the
+    hardest."""
+    sigma: float = Field(0.75, gt=0)
+    """Width of the bell, in levels."""
+    exponent: float = Field(0.5, gt=0)
+    """The bell is at (share of steps done) ** exponent. Below 1 easy levels fade out early."""
+
+
+class SamplerConfig(StrictModel):
+    """Which problems a step asks. A sampler reads its own section, and ignores those of others."""
+
+    name: SamplerName
+    """``uniform``: seeded permutations, so that each problem comes once before any comes twice."""
+    source_weights: dict[str, float] = {}
+    """Share of each source of problems (``data.fields.source``) in every batch; one sampler for each. Weights need not
+    sum to 1. Empty: sources are not told apart."""
+    forgetting_frac: float = Field(0.0, ge=0, lt=1)
+    """Largest share of a batch for problems of this stage that were forgotten: whose solve rate fell since its best."""
+    dynamic: DynamicConfig = DynamicConfig()
+    pools: PoolsConfig = PoolsConfig()
+    thompson: ThompsonConfig = ThompsonConfig()
+    target_difficulty: TargetDifficultyConfig = TargetDifficultyConfig()
+    bandit: BanditConfig = BanditConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+
+    @field_validator("source_weights")
+    @classmethod
+    def _weighs_something(cls, weights: dict[str, float]) -> dict[str, float]:
+        if weights and (min(weights.values()) < 0 or sum(weights.values()) == 0):
+            raise ValueError("must be 0 or above, and one of them above 0")
+        return weights
+
+    def with_effect(self) -> dict[str, Any]:
+        """The settings that this sampler reads."""
+        return self.model_dump(include={"name", "source_weights", "forgetting_frac", self.name})

@@ -1,0 +1,101 @@
+"""What samplers have in common: the interface, what they are told, and seeded draws."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.seeds import derive_seed
+from pipeline.types import RolloutGroup
+
+UNGRADED = ("timeout", "bad_gold")
+"""Outcomes that say nothing about whether a completion is right."""
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One group, in numbers."""
+
+    row: int | None
+    """Of the stage's own problems. None: it was replayed from an earlier stage."""
+    num_completions: int
+    """Graded ones. The rates and means below are over them, and 0 without any."""
+    solve_rate: float
+    """Share that is correct."""
+    mean_reward: float
+    mean_abs_advantage: float
+    """Of advantages within the group."""
+    has_variance: bool
+    """Rewards differ: the group teaches something."""
+    num_tokens: int
+    """Sampled tokens of all completions."""
+
+    @classmethod
+    def of(cls, group: RolloutGroup, row: int | None, *, masks_ungraded: bool, normalizes_std: bool) -> "Outcome":
+        """
+        Args:
+            masks_ungraded: ``grpo.mask_ungraded``: rewards of ungraded completions do not count.
+            normalizes_std: ``grpo.normalize_std``.
+        """
+        graded = [reward for reward in group.rewards if reward.outcome not in UNGRADED]
+        kept = graded if masks_ungraded else group.rewards
+        totals = np.array([reward.total for reward in kept], np.float64)
+        has_variance = len(totals) > 1 and bool(totals.min() < totals.max())
+        advantage = 0.0
+        if has_variance:
+            advantage = float(np.abs(totals - totals.mean()).mean())
+            advantage /= float(totals.std()) + 1e-6 if normalizes_std else 1.0
+        return cls(
+            row=row,
+            num_completions=len(graded),
+            solve_rate=sum(reward.outcome == "correct" for reward in graded) / max(len(graded), 1),
+            mean_reward=float(totals.mean()) if len(totals) else 0.0,
+            mean_abs_advantage=advantage,
+            has_variance=has_variance,
+            num_tokens=sum(len(completion.token_ids) for completion in group.completions),
+        )
+
+
+class Sampler(Protocol):
+    """Chooses rows of the stage's own problems: a function of the seed, the step, and what it observed and chose.
+
+    It keeps no random generator. ``load`` of a ``state`` gives the same choices as the sampler that it is of.
+    """
+
+    def choose(self, step: int, count: int) -> list[int]:
+        """The rows of a step of the stage, from 0. A step may ask more than once."""
+
+    def observe(self, step: int, outcomes: Sequence[Outcome]) -> None:
+        """What became of the step's groups of these rows, of all learners, in the order of the batch."""
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON, for checkpoints."""
+
+    def load(self, state: dict[str, Any]) -> None: ...
+
+
+def generator(*seed: object) -> np.random.Generator:
+    """A new random generator, the same on every machine."""
+    return np.random.default_rng(derive_seed(*seed))
+
+
+def deal(weights: Sequence[float], count: int, offset: float) -> list[int]:
+    """Divide places by weights: every share is rounded down or up, and is exact on average over offsets.
+
+    Args:
+        offset: drawn from [0, 1).
+    """
+    exact = np.cumsum(np.asarray(weights, np.float64)) / np.sum(weights) * count
+    ends = np.minimum(np.floor(exact.round(9) + offset), count)  # rounded: a weight of 0 must get nothing
+    counts: list[int] = np.diff(ends, prepend=0).astype(int).tolist()
+    return counts
+
+
+def nearest(distances: npt.NDArray[np.float64], rows: Rows, count: int, random: np.random.Generator) -> list[int]:
+    """The rows of the smallest distances; among equal ones, those drawn. Too few are used several times over."""
+    order = rows[np.lexsort((random.random(len(rows)), distances))]
+    chosen: list[int] = np.resize(order, count).tolist()
+    return chosen

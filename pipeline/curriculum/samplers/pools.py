@@ -1,0 +1,50 @@
+"""Pools: easy, middle and hard problems by their latest mean reward, drawn by weights; solved ones are retired."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.config.samplers import PoolsConfig
+from pipeline.curriculum.samplers.base import Outcome, Rows, deal, generator
+from pipeline.curriculum.samplers.history import NEVER, History
+
+
+class Pools:
+    """Draws from three pools without repeats within a choice.
+
+    Where a pool has too few problems, the others stand in for it, and retired ones where all have: those first that
+    were asked longest ago.
+    """
+
+    def __init__(self, settings: PoolsConfig, history: History, rows: Rows, *seed: object) -> None:
+        self._settings, self._history, self._rows, self._seed = settings, history, rows, seed
+
+    def pools(self, step: int) -> tuple[Rows, Rows, Rows, Rows]:
+        """Rows that are easy, in the middle, hard, and retired."""
+        settings, known, rows = self._settings, self._history, self._rows
+        tried = known.step[rows] > NEVER
+        reward, is_recent = known.reward[rows], step - known.step[rows] < settings.ask_again_after
+        retired = tried & (known.solve_rate[rows] >= settings.retire_above) & is_recent
+        easy = tried & ~retired & (reward >= settings.easy_above)
+        hard = tried & ~retired & (reward <= settings.hard_below)
+        return rows[easy], rows[~(easy | hard | retired)], rows[hard], rows[retired]
+
+    def choose(self, step: int, count: int) -> list[int]:
+        random, settings = generator(*self._seed, step, "pools"), self._settings
+        *active, retired = self.pools(step)
+        mixed = [random.permutation(pool) for pool in active]
+        weights = (settings.easy_weight, settings.middle_weight, settings.hard_weight)
+        counts = deal(weights, count, random.random())
+        chosen = np.concatenate([pool[:own] for pool, own in zip(mixed, counts, strict=True)])
+        left = np.concatenate([pool[own:] for pool, own in zip(mixed, counts, strict=True)])
+        oldest = retired[np.argsort(self._history.step[retired], kind="stable")]
+        rows: list[int] = np.resize(np.concatenate([chosen, random.permutation(left), oldest]), count).tolist()
+        return rows
+
+    def observe(self, step: int, outcomes: Sequence[Outcome]) -> None: ...
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load(self, state: dict[str, Any]) -> None: ...

@@ -1,0 +1,53 @@
+"""A schedule over levels: easy ones fade out over the stage's steps.
+
+Source: E2H, arXiv:2506.06632.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.config.samplers import ScheduleConfig
+from pipeline.curriculum.samplers.base import Outcome
+from pipeline.curriculum.samplers.uniform import Categories
+
+
+class Schedule:
+    """
+    Args:
+        rows_of: each level's rows, easiest level first.
+        num_steps: of the stage. A stage that is repeated stays at the schedule's end.
+    """
+
+    def __init__(
+        self, settings: ScheduleConfig, rows_of: Mapping[str, Sequence[int]], num_steps: int, *seed: object
+    ) -> None:
+        self._settings, self._num_steps = settings, num_steps
+        self._levels = Categories(rows_of, *seed)
+
+    def choose(self, step: int, count: int) -> list[int]:
+        done = min(step / max(self._num_steps - 1, 1), 1.0)
+        return self._levels.choose(step, count, level_weights(self._settings, len(self._levels.walks), done))
+
+    def observe(self, step: int, outcomes: Sequence[Outcome]) -> None: ...
+
+    def state(self) -> dict[str, Any]:
+        return self._levels.state()
+
+    def load(self, state: dict[str, Any]) -> None:
+        self._levels.load(state)
+
+
+def level_weights(settings: ScheduleConfig, num_levels: int, done: float) -> list[float]:
+    """Weights of the levels, easiest first, summing to 1.
+
+    Args:
+        done: share of the steps, in [0, 1].
+    """
+    if settings.shape == "cosine":
+        easy = (1 + math.cos(math.pi * done)) / 2
+        weights = [easy * (num_levels - 1 - level) + (1 - easy) * level for level in range(num_levels)]
+    else:
+        centre = done**settings.exponent * (num_levels - 1)
+        weights = [math.exp(-(((level - centre) / settings.sigma) ** 2) / 2) for level in range(num_levels)]
+    return [weight / sum(weights) for weight in weights]
