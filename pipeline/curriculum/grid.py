@@ -109,8 +109,9 @@ def _draw(choices: list[Any] | RangeConfig, generator: random.Random) -> Any:
 
 
 def _setting_name(values: Mapping[str, Any]) -> str:
-    """``replay_ratio=0.3,level_order=reverse``: the last part of each key, or the whole key if that is ambiguous."""
-    short = [key.rpartition(".")[2] for key in values]
+    """``replay_ratio=0.3,sampler=pools``: the last part of each key, except ``name``, or the whole key if that is
+    ambiguous."""
+    short = [key.removesuffix(".name").rpartition(".")[2] for key in values]
     names = [last if short.count(last) == 1 else key for key, last in zip(values, short, strict=True)]
     return ",".join(f"{name}={_value_name(value)}" for name, value in zip(names, values.values(), strict=True))
 

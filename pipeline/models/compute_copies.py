@@ -21,11 +21,11 @@ def computing_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     Weights that the model's class keeps in float32 stay as they are.
     """
     copies = _copies(model, dtype)
-    places: list[tuple[nn.Module, str, nn.Parameter]] = [
+    places = [
         (module, name, parameter)
         for module in model.modules()
         for name, parameter in module._parameters.items()
-        if id(parameter) in copies
+        if parameter is not None and id(parameter) in copies
     ]
     try:
         for module, name, parameter in places:

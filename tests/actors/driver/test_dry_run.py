@@ -302,7 +302,7 @@ def test_a_run_that_cannot_be_resumed_is_refused(recipe, tmp_path):
 
 
 def test_a_search_without_its_section_is_refused(recipe):
-    with pytest.raises(ConfigError, match="a search must have the sections search and curriculum"):
+    with pytest.raises(ConfigError, match="a search must have a section search"):
         check(recipe, kind="search")
 
 
