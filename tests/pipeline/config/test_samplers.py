@@ -64,8 +64,8 @@ GRIDS: list[tuple[dict[str, Any] | None, Any, list[str]]] = [
         [{"name": "uniform"}, {"name": "pools", "pools": {"hard_weight": 0.5}}, {"name": "pools"}],
         ["sampler=uniform", "sampler=pools+pools.hard_weight=0.5", "sampler=pools"],
     ),
-    (None, {"name": ["uniform", "dynamic"]}, ["name=uniform", "name=dynamic"]),
-    ({"name": "pools"}, {"name": ["uniform", "dynamic"]}, ["name=uniform", "name=dynamic"]),
+    (None, {"name": ["uniform", "dynamic"]}, ["sampler=uniform", "sampler=dynamic"]),
+    ({"name": "pools"}, {"name": ["uniform", "dynamic"]}, ["sampler=uniform", "sampler=dynamic"]),
 ]
 
 
