@@ -222,6 +222,12 @@ class SimulatedRanks(Ranks):
     def barrier(self) -> None:
         self.from_first(lambda: None)
 
+    def gather(self, items: list[T]) -> list[T]:
+        parts: dict[int, list[T]] = self.from_first(dict)
+        parts[self.rank] = items
+        self._clock.wait_for(lambda: len(parts) == self.size)
+        return [item for rank in range(self.size) for item in parts[rank]]
+
 
 class SimulatedStore(LocalStore):
     """A weight store that holds the newest weights only, and gives them to whoever asks for older ones of the same
