@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from actors.driver.actor_plan import ActorPlan, check_devices, engine_limits, plan_actors
-from pipeline.config import Config, ProblemFilter, SFTConfig
+from pipeline.config import Config, GRPOConfig, ProblemFilter, SFTConfig
 from pipeline.curriculum.grid import ChainSpec, chain_specs
 from pipeline.curriculum.keys import problems_digest, stage_keys
+from pipeline.curriculum.samplers.stage import StageSampler
 from pipeline.curriculum.stages import StageSpec, stage_specs, total_steps
 from pipeline.data import load_problems
 from pipeline.data.selection import choose_problems, natural_order, select_problems
@@ -216,11 +217,15 @@ def plan_stages(config: Config, problems: Problems) -> list[StagePlan[Problems]]
         problems: all of the training data.
 
     Raises:
-        ConfigError: a level that the data lacks.
+        ConfigError: a level that the data lacks, or a sampler that needs others.
         DataError: a stage without problems.
     """
     specs = stage_specs(config, sorted(_levels(problems)))
-    return [StagePlan(spec, _stage_problems(config, spec, problems)) for spec in specs]
+    stages = [StagePlan(spec, _stage_problems(config, spec, problems)) for spec in specs]
+    for stage in stages:
+        if isinstance(stage.spec.settings, GRPOConfig) and stage.spec.settings.sampler:
+            StageSampler(stage.spec.settings.sampler, list(heads(stage.problems)), 1)
+    return stages
 
 
 def _stage_problems(config: Config, spec: StageSpec, problems: Problems) -> Problems:

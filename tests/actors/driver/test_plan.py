@@ -132,6 +132,19 @@ def test_a_level_that_cannot_be_evaluated_is_told_before_anything_starts():
     check_held_out(off, stages, [])
 
 
+@pytest.mark.parametrize(
+    ("sampler", "message"),
+    [
+        ({"name": "bandit"}, r"grpo\.sampler\.name=bandit must have problems of several levels, got \['1'\]"),
+        ({"name": "uniform", "source_weights": {"web": 1}}, r"source_weights must name sources .* got \['web'\]"),
+    ],
+)
+def test_a_sampler_that_lacks_its_categories_is_told_before_anything_starts(sampler, message):
+    config = validate_config({"stages": [{"name": "rl", "kind": "grpo"}], "grpo": {"sampler": sampler}})
+    with pytest.raises(ConfigError, match=message):
+        plan_stages(config, problems("1"))
+
+
 def test_held_out_problems_are_of_the_levels_of_the_curriculum():
     config = make(curriculum={"levels": ["1", "2"]})
     assert {problem.level for problem in held_out_problems(config, problems("1", "2", "?"))} == {"1", "2"}
