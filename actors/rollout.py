@@ -264,6 +264,8 @@ def engine_environment(config: EngineConfig) -> dict[str, str]:
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": str(config.num_threads),
         }
+        if config.enforce_eager:  # vLLM compiles its ranks of log-probabilities in spite of it: in C++, for 8 s
+            variables["TORCHDYNAMO_DISABLE"] = "1"
     return variables
 
 

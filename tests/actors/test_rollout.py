@@ -198,3 +198,11 @@ def test_a_cache_is_never_larger_than_it_may_be(tmp_path):
 def test_models_with_other_caches_get_all_of_it(tmp_path):
     assert cached(tmp_path, model_type="jamba") == 2**30
     assert cached(tmp_path, num_experts=8) == 2**30
+
+
+@pytest.mark.parametrize(
+    ("settings", "compiles"), [({}, False), ({"enforce_eager": False}, True), ({"num_gpus": 1}, True)]
+)
+def test_an_eager_engine_on_a_cpu_compiles_nothing(settings, compiles):
+    environment = rollout.engine_environment(RolloutConfig.model_validate(settings))
+    assert ("TORCHDYNAMO_DISABLE" not in environment) == compiles
