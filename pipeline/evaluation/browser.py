@@ -25,7 +25,7 @@ _STATIC = Path(__file__).parent / "static"
 
 @dataclass(frozen=True)
 class View:
-    """The fields that the browser shows of its rows. One of them is ``sample``."""
+    """The fields that the browser shows of its rows. ``sample`` among them tells rows of the same name apart."""
 
     item: str
     """Noun for a row: ``completion``."""

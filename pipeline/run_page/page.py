@@ -17,8 +17,8 @@ from pipeline.run_page.state import PROBLEM_FIELDS, RunState
 from pipeline.runs.records import Row
 
 CHARS_PER_PART = 1_000_000
-MAX_CHARS = 32_000_000
-"""Of the completions in a report; the newest come first. The live page reads any of them when it is asked."""
+MAX_COMPLETIONS = 20_000
+"""In a report, the newest. The live page reads any of them when it is asked."""
 _SCRIPTS = ("curves.js", "groups.js", "run.js")
 _STATIC = Path(__file__).parent / "static"
 
@@ -39,7 +39,7 @@ PROBLEMS = View(
     answers=("gold",),
     names={
         **{"problem_id": "problem", "last_step": "steps", "mean": "solve rate", "low": "at least", "high": "at most"},
-        **{"best": "best rate so far"},
+        **{"best": "best so far"},
     },
 )
 _ATLAS_NOTE = (
@@ -75,13 +75,13 @@ def run_page(
         del own["Accuracy on held-out problems"]
     return page.build(
         state.run_dir.resolve().name,
-        ('<p id="live" class="soft" role="status"></p>' if is_live else "") + headline,
+        ('<p id="live" class="soft" role="status"></p>' if is_live else "") + headline + packed("run", to_json(data)),
         {**own, **sections},
         style=browser_style() + _static("run.css"),
         scripts=[*browser_scripts(), *map(_static, _SCRIPTS)] if has_curves or has_atlas else [],
         later=[_plotly()] if has_curves else [],
         is_served=is_live,
-    ).replace("</body>", packed("run", to_json(data)) + "</body>", 1)
+    )
 
 
 def _curves(picture: Path | None) -> str:
@@ -108,15 +108,16 @@ def _completions(run_dir: Path) -> tuple[list[str], dict[int, int]]:
 def _parts(run_dir: Path) -> Iterator[dict[int, list[Row]]]:
     """Completions by step, newest first, in parts of about ``CHARS_PER_PART``."""
     steps: dict[int, list[Row]] = {}
-    size = total = 0
+    size = count = 0
     for step in sorted(stored_steps(run_dir), reverse=True):
         steps[step] = completions(run_dir, step)
         size += sum(len(row["text"]) for row in steps[step])
+        count += len(steps[step])
         if size > CHARS_PER_PART:
             yield steps
-            steps, size, total = {}, 0, total + size
-        if total > MAX_CHARS:
-            return
+            steps, size = {}, 0
+        if count >= MAX_COMPLETIONS:
+            break
     if steps:
         yield steps
 

@@ -39,7 +39,7 @@ def begin_run(run_dir: Path, problems: Sequence[dict[str, Any]]) -> Path:
     (run_dir / "experiment_config.json").write_text(json.dumps({"model": {"name": "tiny"}, "data": {}}))
     if problems:
         problems_path(run_dir).mkdir()
-        rows = [{name: problem.get(name) for name in FIELDS} for problem in problems]
+        rows = [{name: clean(problem.get(name)) for name in FIELDS} for problem in problems]
         write_table(problems_path(run_dir) / "rl.parquet", pa.Table.from_pylist(rows, schema=_schema()))
     return run_dir
 
@@ -84,6 +84,11 @@ def _samples(row: LedgerRow, texts: Sequence[str]) -> list[dict[str, Any]]:
         }
         for text, outcome in zip(texts, outcomes, strict=False)
     ]
+
+
+def clean(text: str | None) -> str | None:
+    """Without lone surrogates, which arrow's tables cannot hold."""
+    return text and text.encode(errors="replace").decode()
 
 
 def _schema() -> pa.Schema:

@@ -47,7 +47,7 @@ class Rows {
   }
 
   varies(field) {
-    return this.columns[field].values.length > 1;
+    return this.columns[field]?.values.length > 1;
   }
 
   isKnown(field) {

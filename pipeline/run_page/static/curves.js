@@ -90,9 +90,9 @@ const curves = (() => {
     return {
       title: { text: `<b>${title}</b>`, font: { size: 13 }, x: 0.02 },
       font: { family: "system-ui, sans-serif", size: 11, color: "#2d3640" },
-      margin: { l: 58, r: 12, t: 42, b: 36 },
+      margin: { l: 58, r: 12, t: 58, b: 42 },
       showlegend: traces.length > 1,
-      legend: { orientation: "h", y: -0.2 },
+      legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" },
       hovermode: "x unified",
       xaxis: { title: { text: axis }, exponentformat: "SI", rangemode: "tozero", gridcolor: "#e3e7eb", zeroline: false },
       yaxis: {
@@ -110,20 +110,20 @@ const curves = (() => {
     const xOf = tokensAt ?? ((step) => step);
     const axis = tokensAt ? "sampled tokens" : "step";
     const keys = [...new Set(metrics.flatMap(Object.keys))].sort();
-    for (const plot of PLOTS) {
+    const shown = PLOTS.map((plot) => {
       const rows = plot.kinds ? metrics.filter((row) => plot.kinds.includes(row.kind)) : metrics;
       const own = plot.has ? keys.filter(plot.has) : plot.keys;
       own.sort((a, b) => (b === "reward_mean") - (a === "reward_mean"));
       const traces = own.map((key, i) => line(rows, key, xOf, COLORS[i % COLORS.length])).filter(({ x }) => x.length);
       if (plot.evaluated && evaluations.length) traces.push(measured(evaluations, xOf));
-      if (traces.length) react(place, plot, layout(plot.title, plot.unit, axis, traces, stages(metrics, xOf)), traces);
+      return { ...plot, traces };
+    }).filter(({ traces }) => traces.length);
+    while (place.childElementCount < shown.length) {
+      place.append(Object.assign(document.createElement("div"), { className: "curve" }));
     }
-  }
-
-  function react(place, plot, shape, traces) {
-    plot.node ??= Object.assign(document.createElement("div"), { className: "curve" });
-    place.append(...PLOTS.filter(({ node }) => node && !node.isConnected).map(({ node }) => node));
-    Plotly.react(plot.node, traces, shape, CONFIG);
+    for (const [i, { title, unit, traces }] of shown.entries()) {
+      Plotly.react(place.children[i], traces, layout(title, unit, axis, traces, stages(metrics, xOf)), CONFIG);
+    }
   }
 
   /** The posterior of a problem's solve rate over its steps. */

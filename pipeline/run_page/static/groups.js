@@ -105,7 +105,7 @@ class Groups {
     try {
       const own = (await this.#completions(group.step)).filter((one) => one.problem_id === problem_id);
       block.append(...own.map((one) => this.#completion(one, raw)));
-      if (!own.length) block.append("Completions of this step are not in the page.");
+      if (!own.length) block.append("The report holds newer completions only: samples/ or rollouts/ has these.");
     } catch (error) {
       block.append(`Completions of this step cannot be read (${error.message}).`);
     }
