@@ -95,9 +95,9 @@ def accuracy_section(evaluations: list[Row]) -> str:
     """HTML of ``accuracy_tables``, all but the first folded. Empty without evaluations."""
     if not (tables := accuracy_tables(evaluations)):
         return ""
-    (title, *first), *others = tables
-    folded = "".join(page.details(title, page.table(*table, "totals")) for title, *table in others)
-    return f"<p><b>{page.text(title)}</b></p>{page.table(*first, 'totals')}{page.note(ACCURACY_NOTE)}{folded}"
+    first, *others = (page.table(table.head, table.lines, "totals") for table in tables)
+    folded = (page.details(table.title, html) for table, html in zip(tables[1:], others, strict=True))
+    return f"<p><b>{page.text(tables[0].title)}</b></p>{first}{page.note(ACCURACY_NOTE)}{''.join(folded)}"
 
 
 def _measure_table(measure: str, key: str, evaluations: list[Row]) -> AccuracyTable:

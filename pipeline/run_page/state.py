@@ -135,8 +135,7 @@ class RunState:
 
     @property
     def cursor(self) -> Cursor:
-        lengths = map(len, (self.metrics, self.groups, self.problems, self.evaluations))
-        return Cursor(self.generation, *lengths)
+        return Cursor(self.generation, len(self.metrics), len(self.groups), len(self.problems), len(self.evaluations))
 
     def since(self, cursor: Cursor) -> Row:
         """What a page with ``cursor`` lacks. Changed problems come again, whole."""

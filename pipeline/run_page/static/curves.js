@@ -4,6 +4,7 @@
 const curves = (() => {
   const COLORS = ["#2b6cb0", "#dd7a1f", "#2f8f5b", "#7a5ab5", "#c0392b", "#66717c"];
   const MIN_SPAN = 1e-4; // of an axis: less is noise of rounding
+  const MAX_POINTS = 400;
   const SFT = ["sft", "memory_sft", "router"];
   const PLOTS = [
     { title: "Reward", unit: "mean over completions", has: (key) => key === "reward_mean" || /^reward\//.test(key) },
@@ -40,12 +41,24 @@ const curves = (() => {
     return escaped(name.replaceAll("_", " "));
   }
 
-  function line(rows, key, xOf, color) {
+  /** Means over neighbouring steps, where a curve has more than MAX_POINTS. */
+  function thinned(rows, key) {
     const known = rows.filter((row) => typeof row[key] === "number");
-    const few = known.length < 60;
+    const size = Math.ceil(known.length / MAX_POINTS);
+    const points = [];
+    for (let start = 0; start < known.length; start += size) {
+      const some = known.slice(start, start + size);
+      points.push([some.at(-1).step, some.reduce((sum, row) => sum + row[key], 0) / some.length]);
+    }
+    return points;
+  }
+
+  function line(rows, key, xOf, color) {
+    const points = thinned(rows, key);
+    const few = points.length < 60;
     return {
-      x: known.map((row) => xOf(row.step)),
-      y: known.map((row) => row[key]),
+      x: points.map(([step]) => xOf(step)),
+      y: points.map(([, value]) => value),
       name: nameOf(key),
       mode: few ? "lines+markers" : "lines",
       marker: { size: 4 },

@@ -59,7 +59,7 @@ def test_a_page_gets_only_what_it_lacks(run):
     state = read(run)
     cursor = state.cursor
     assert cursor == Cursor(0, 1, 2, 3, 0)
-    nothing = {"metrics": [], "groups": [], "problems": {}, "evaluations": []}
+    nothing: dict = {"metrics": [], "groups": [], "problems": {}, "evaluations": []}
     assert state.since(cursor) == nothing
     add_steps(run, [ledger_row(2, "q", ["correct"] * 4), ledger_row(2, "new", ["correct"], 1)])
     state.read()

@@ -113,7 +113,12 @@ def test_a_reader_reads_only_parts_that_have_changed(tmp_path, monkeypatch):
     rows, writer, reader = good_rows(), LedgerWriter(tmp_path, 0), LedgerFiles(tmp_path)
     read: list[str] = []
     read_part = ledger._read_part
-    monkeypatch.setattr(ledger, "_read_part", lambda path: read.append(path.name) or read_part(path))
+
+    def noted(path):
+        read.append(path.name)
+        return read_part(path)
+
+    monkeypatch.setattr(ledger, "_read_part", noted)
     assert reader.read() == []
     for step in (1, 2, 3):
         writer.write([row for row in rows if row.step == step])
