@@ -126,12 +126,14 @@
     element("older").addEventListener("click", showOlder);
     showNewest(SHOWN_GROUPS);
   }
+  performance.mark("rows");
   if (element("curves")) {
     drawn = loadPlotly();
     element("axis").addEventListener("change", drawCurves);
     await drawn;
     drawCurves();
   }
-  document.body.dataset.ready = Math.round(performance.now());
+  performance.mark("curves");
+  document.body.dataset.ready = "yes";
   if (isLive) poll();
 })();
