@@ -74,13 +74,23 @@ def _write_run_report(run_dir: Path, output_dir: Path, chain: ChainResult | None
         curriculum = chain_section(chain, plots_dir) if chain else ""
         audited = audit_section(audit, plots_dir)
         write_json(output_dir / "summary.json", summary)
-        write_atlas(run_dir, output_dir / "metrics" / "problems.parquet")
+        state, problems = _read_atlas(run_dir, output_dir)
         sections = report_sections(run_dir, summary, config, curriculum, audited, writing_section(evaluations))
-        state = RunState(run_dir)
-        state.read()
-        html = run_page(state, headline(summary, config), sections, picture=plots[0] if plots else None)
+        html = run_page(state, headline(summary, config), problems | sections, picture=plots[0] if plots else None)
         write_atomic(output_dir / "report.html", html.encode())
     return output_dir / "report.html"
+
+
+def _read_atlas(run_dir: Path, output_dir: Path) -> tuple[RunState, dict[str, str]]:
+    """What the page shows of the run; and if its ledger or completions are corrupt, a section that says so. The rest of
+    the report does not need them."""
+    state = RunState(run_dir)
+    try:
+        state.read()
+        write_atlas(run_dir, output_dir / "metrics" / "problems.parquet")
+    except CheckpointError as error:
+        return state, {"Problems": page.note(error)}
+    return state, {}
 
 
 def _read_run(run_dir: Path) -> tuple[list[Row], list[Row]]:

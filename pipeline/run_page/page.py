@@ -13,7 +13,7 @@ from pipeline.evaluation.browser import View, browser, browser_scripts, browser_
 from pipeline.reports import page
 from pipeline.reports.accuracy import accuracy_section
 from pipeline.run_page.completions import completions, stored_steps
-from pipeline.run_page.state import PROBLEM_FIELDS, RunState
+from pipeline.run_page.state import PROBLEM_FIELDS, Cursor, RunState
 from pipeline.runs.records import Row
 
 CHARS_PER_PART = 1_000_000
@@ -62,17 +62,16 @@ def run_page(
         is_live: the page asks its server for what comes later.
     """
     parts, chunks = ([], {}) if is_live else _completions(state.run_dir)
-    data = {**state.since(type(state.cursor)()), "cursor": vars(state.cursor), "isLive": is_live, "chunks": chunks}
+    data = {**state.since(Cursor()), "cursor": vars(state.cursor), "isLive": is_live, "chunks": chunks}
     data.pop("problems")
     has_curves, has_atlas = bool(state.metrics) or is_live, bool(state.groups) or is_live
+    accuracy = f'<div id="accuracy">{accuracy_section(state.evaluations)}</div>'
     own = {
         "Curves": _curves(picture) if has_curves else "",
-        "Accuracy on held-out problems": f'<div id="accuracy">{accuracy_section(state.evaluations)}</div>',
+        "Accuracy on held-out problems": accuracy if state.evaluations or is_live else "",
         "Problems": _atlas(state) if has_atlas else "",
         "Newest groups": _static("groups.html") + "".join(parts) if has_atlas else "",
     }
-    if not state.evaluations and not is_live:
-        del own["Accuracy on held-out problems"]
     return page.build(
         state.run_dir.resolve().name,
         ('<p id="live" class="soft" role="status"></p>' if is_live else "") + headline + packed("run", to_json(data)),

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.errors import CheckpointError
 from pipeline.report import write_report
+from pipeline.runs.ledger import ledger_path
 from tests.support.ledgers import good_metrics, good_rows
 from tests.support.ledgers import write_run as write_ledger_run
 from tests.support.pages import Page, fingerprint
@@ -126,3 +127,17 @@ def test_the_ledger_is_in_the_report_and_its_violations_in_the_summary(tmp_path,
     write_ledger_run(tmp_path / "bad", good_rows()[1:], good_metrics())
     assert "stage rl, step 1, position 0: must be used once" in write_report(tmp_path / "bad").read_text()
     assert json.loads((tmp_path / "bad" / "summary.json").read_text())["ledger"]["num_violations"] == 3
+
+
+def test_the_atlas_is_in_the_report_and_in_a_file(tmp_path, without_plots):
+    run_dir = write_ledger_run(tmp_path / "run", good_rows(), good_metrics())
+    html = write_report(run_dir).read_text()
+    assert re.findall(r"<h2>(.*?)</h2>", html)[:3] == ["Curves", "Problems", "Newest groups"]
+    assert (run_dir / "metrics" / "problems.parquet").exists()
+
+
+def test_a_corrupt_ledger_is_named_and_the_rest_is_reported(tmp_path, without_plots):
+    run_dir = write_ledger_run(tmp_path / "run", good_rows(), good_metrics())
+    next(ledger_path(run_dir).iterdir()).write_bytes(b"no")
+    page = Page(write_report(run_dir))
+    assert page.text.count("part_00001.parquet must hold rows of a ledger") >= 2  # the atlas, and the check
