@@ -61,7 +61,7 @@ def run_page(
         picture: the curves for browsers without scripts.
         is_live: the page asks its server for what comes later.
     """
-    parts, chunks = ([], {}) if is_live else _completions(state.run_dir)
+    parts, chunks = ([], {}) if is_live or not state.groups else _completions(state.run_dir)
     data = {**state.since(Cursor()), "cursor": vars(state.cursor), "isLive": is_live, "chunks": chunks}
     data.pop("problems")
     has_curves, has_atlas = bool(state.metrics) or is_live, bool(state.groups) or is_live
@@ -85,7 +85,7 @@ def run_page(
 
 def _curves(picture: Path | None) -> str:
     shown = f"<noscript>{page.image(picture)}</noscript>" if picture else ""
-    return _static("curves.html") + shown + packed_plotly()
+    return _static("curves.html") + shown + _packed_plotly()
 
 
 def _atlas(state: RunState) -> str:
@@ -128,7 +128,7 @@ def _plotly() -> str:
 
 
 @lru_cache(maxsize=1)
-def packed_plotly() -> str:
+def _packed_plotly() -> str:
     return packed("plotly", _plotly().encode())
 
 

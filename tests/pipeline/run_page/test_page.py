@@ -40,7 +40,7 @@ def run_with(tmp_path, texts, steps=1):
 def small_plotly(monkeypatch):
     """Its code is 5 MB: only Chromium needs it."""
     monkeypatch.setattr(run_page_module, "_plotly", lambda: "let Plotly;")
-    monkeypatch.setattr(run_page_module, "packed_plotly", lambda: "")
+    monkeypatch.setattr(run_page_module, "_packed_plotly", lambda: "")
 
 
 def test_the_page_needs_nothing_but_itself(tmp_path):
