@@ -123,6 +123,7 @@ def test_curves_are_drawn_against_steps_or_tokens_without_exponents(show, tmp_pa
     assert "400" in shown.locator(".curve .xtick").all_text_contents()  # 6 groups of 80 tokens
 
 
+@pytest.mark.slow
 def test_31_hostile_completions_run_nothing(show, tmp_path):
     """``show`` fails on a request, a dialog, an error or a line in the console."""
     problems, rows, texts = [], [], {}
