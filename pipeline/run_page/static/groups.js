@@ -62,20 +62,23 @@ class Groups {
 
   /** The steps of a problem as cells. */
   strip(problem) {
-    const [width, height] = [150, 14];
-    const canvas = Groups.make("canvas", { width, height, className: "strip" });
-    const pen = canvas.getContext("2d");
     const judged = this.of(problem).filter((group) => group.attempts);
-    const size = Math.max(3, width / this.lastStep);
-    for (const { step, solved, attempts } of judged) {
-      pen.fillStyle = `color-mix(in oklab, #2b6cb0 ${(100 * solved) / attempts}%, #e0705f)`;
-      pen.fillRect(((step - 1) / this.lastStep) * (width - size), 0, size, height);
+    const size = Math.max(2, 100 / this.lastStep); // percent, as all of these
+    const starts = judged.map(({ step }) => ((step - 1) / this.lastStep) * (100 - size));
+    const stops = [];
+    let end = 0;
+    for (const [i, { solved, attempts }] of judged.entries()) {
+      const color = `color-mix(in oklab, #2b6cb0 ${(100 * solved) / attempts}%, #e0705f)`;
+      stops.push(`transparent ${end}% ${starts[i]}%`);
+      end = Math.min(starts[i] + size, starts[i + 1] ?? 100);
+      stops.push(`${color} ${starts[i]}% ${end}%`);
     }
+    stops.push(`transparent ${end}% 100%`);
+    const strip = Groups.make("div", { className: "strip", role: "img" });
+    strip.style.backgroundImage = `linear-gradient(to right, ${stops.join(", ")})`;
     const words = judged.slice(-6).map(({ step, solved, attempts }) => `step ${step}: ${solved} of ${attempts}`);
-    canvas.title = words.join(", ") || "never tried";
-    canvas.role = "img";
-    canvas.ariaLabel = canvas.title;
-    return canvas;
+    strip.title = strip.ariaLabel = words.join(", ") || "never tried";
+    return strip;
   }
 
   /** A group to unfold. */

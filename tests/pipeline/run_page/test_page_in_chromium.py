@@ -79,7 +79,7 @@ def test_problems_are_filtered_and_opened_down_to_their_completions(show, tmp_pa
     assert shown.locator(".curve .main-svg").count() > 5
     labels = shown.locator("#label label").all_inner_texts()
     assert labels == ["forgotten (1)", "learned (1)", "never tried (1)"]
-    assert shown.locator("#lines canvas").evaluate_all("all => all.map((one) => one.title)") == [
+    assert shown.locator("#lines .strip").evaluate_all("all => all.map((one) => one.title)") == [
         "step 1: 8 of 8, step 2: 0 of 8, step 3: 0 of 8",
         "step 1: 0 of 8, step 2: 8 of 8, step 3: 8 of 8",
         "never tried",
