@@ -1,6 +1,6 @@
 """Writes the report of a run, a search or an evaluation: ``summary.json`` for programs, ``report.html`` for people.
 
-pipeline/reports/run_page.py                 the page of a run
+pipeline/run_page/                           the page of a run, static and live
 pipeline/curriculum/search_report.py         of a search, and the curriculum section of a run
 pipeline/audit/section.py                    the audit section of a run
 pipeline/questions/summary.py                the section on written problems of a run
@@ -21,8 +21,11 @@ from pipeline.files import write_atomic, write_json
 from pipeline.questions.summary import writing_section
 from pipeline.reports import page
 from pipeline.reports.plots import draw_all
-from pipeline.reports.run_page import run_page
 from pipeline.reports.run_summary import summarize_run
+from pipeline.run_page.page import run_page
+from pipeline.run_page.sections import headline, report_sections
+from pipeline.run_page.state import RunState
+from pipeline.runs.atlas import write_atlas
 from pipeline.runs.ledger_check import check_ledger
 from pipeline.runs.metrics_log import read_metrics
 from pipeline.runs.records import Row, read_config, read_data_counts, read_evaluations, read_memory
@@ -71,9 +74,23 @@ def _write_run_report(run_dir: Path, output_dir: Path, chain: ChainResult | None
         curriculum = chain_section(chain, plots_dir) if chain else ""
         audited = audit_section(audit, plots_dir)
         write_json(output_dir / "summary.json", summary)
-        html = run_page(run_dir, summary, config, plots, curriculum, audited, writing_section(evaluations))
+        state, problems = _read_atlas(run_dir, output_dir)
+        sections = report_sections(run_dir, summary, config, curriculum, audited, writing_section(evaluations))
+        html = run_page(state, headline(summary, config), problems | sections, picture=plots[0] if plots else None)
         write_atomic(output_dir / "report.html", html.encode())
     return output_dir / "report.html"
+
+
+def _read_atlas(run_dir: Path, output_dir: Path) -> tuple[RunState, dict[str, str]]:
+    """What the page shows of the run; and if its ledger or completions are corrupt, a section that says so. The rest of
+    the report does not need them."""
+    state = RunState(run_dir)
+    try:
+        state.read()
+        write_atlas(run_dir, output_dir / "metrics" / "problems.parquet")
+    except CheckpointError as error:
+        return state, {"Problems": page.note(error)}
+    return state, {}
 
 
 def _read_run(run_dir: Path) -> tuple[list[Row], list[Row]]:

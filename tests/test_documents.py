@@ -20,6 +20,7 @@ ROOMS = [  # from lower to upper: a room imports from its own row and from those
     {"curriculum"},
     {"evaluation", "audit", "grading"},
     {"questions"},
+    {"run_page"},
     {"report", "cli"},
 ]
 

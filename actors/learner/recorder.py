@@ -17,6 +17,7 @@ from pipeline.runs.directory import RunDirectory
 from pipeline.runs.ledger import LedgerRow, LedgerWriter
 from pipeline.runs.metrics_log import MetricsWriter, truncate_ungraded, ungraded_path
 from pipeline.runs.notices import notify
+from pipeline.runs.problem_record import write_problems
 from pipeline.runs.rollout_record import sync_rollouts, truncate_rollouts
 from pipeline.training.rollout_metrics import chosen_ungraded
 from pipeline.training.spectral import SpectralReport
@@ -31,7 +32,7 @@ class StepRecorder:
 
     def __init__(self, setup: StageSetup, run: RunDirectory, progress: Progress) -> None:
         self._run, self._stage = run, setup.stage
-        self._replays = len(setup.replayed) > 0
+        self._replayed = setup.replayed
         self._works_ahead = setup.config.rollout.max_staleness > 0
         truncate_ungraded(run.path, progress.step)
         self._metrics = MetricsWriter(run.path, setup.config.tracking, progress.step)
@@ -46,11 +47,13 @@ class StepRecorder:
         self._warnings: set[str] = set()
 
     def data(self, examples: StageExamples) -> None:
-        """Record how many of its problems the stage uses, and warn if some are too long."""
+        """Record which of its problems the stage uses and how many, and warn if some are too long."""
         self._run.record_data(self._stage.name, examples.counts)
+        if self._stage.kind == "grpo":
+            write_problems(self._run.path, self._stage.name, [examples.problems, self._replayed])
         if examples.counts["num_tokens_left_out"]:
             logger.warning("stage %s: some examples are too long: %s", self._stage.name, examples.counts)
-        if self._replays and not examples.mixture.replayed:
+        if self._replayed and not examples.mixture.replayed:
             logger.warning("stage %s replays nothing: all of the replay buffer is too long", self._stage.name)
 
     def memory(self, points: dict[str, dict[str, float]]) -> None:

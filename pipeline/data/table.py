@@ -119,10 +119,23 @@ def num_shared(problems: ProblemTable, held_out: Sequence[Problem]) -> int:
     shared: set[tuple[tuple[str, str], ...]] = set()
     for batch in ArrowRows(problems.path).batches(problems.rows, ["prompt"]):
         prompts = batch["prompt"]
-        ends = np.cumsum(prompts.value_lengths().to_numpy()) - 1  # of each prompt, the last message is the question
-        is_asked = pc.is_in(prompts.flatten().field("content").take(pa.array(ends)), questions)
+        is_asked = pc.is_in(_questions(prompts), questions)
         shared.update(map(_prompt_key, prompts.filter(is_asked).to_pylist()))
     return sum(_prompt_key(problem.prompt) in shared for problem in held_out)
+
+
+def described(problems: ProblemTable) -> Iterator[pa.RecordBatch]:
+    """Id, level, type, source, question and gold answer of every problem, as arrow's columns."""
+    names = ["id", "level", "type", "source"]
+    for batch in ArrowRows(problems.path).batches(problems.rows, [*names, "prompt", "gold"]):
+        columns = [*(batch[name] for name in names), _questions(batch["prompt"]), batch["gold"]]
+        yield pa.record_batch(columns, [*names, "question", "gold"])
+
+
+def _questions(prompts: pa.ListArray) -> pa.Array:
+    """The last message of every prompt."""
+    ends = np.cumsum(prompts.value_lengths().to_numpy()) - 1
+    return prompts.flatten().field("content").take(pa.array(ends))
 
 
 def _prompt_key(prompt: Sequence[Message]) -> tuple[tuple[str, str], ...]:

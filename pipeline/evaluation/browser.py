@@ -25,7 +25,7 @@ _STATIC = Path(__file__).parent / "static"
 
 @dataclass(frozen=True)
 class View:
-    """The fields that the browser shows of its rows. One of them is ``sample``."""
+    """The fields that the browser shows of its rows. ``sample`` among them tells rows of the same name apart."""
 
     item: str
     """Noun for a row: ``completion``."""
@@ -90,15 +90,27 @@ def browser_page(
         sections: HTML by heading, as for ``page.build``.
         rows: with the view's fields. Their texts may be hostile.
     """
-    packed = f'<script type="application/gzip" id="rows">{_packed(rows, view.fields)}</script>'
     items = f"{view.item}s"
     return page.build(
         title,
         headline,
-        {**sections, items.capitalize(): _browser(view) + packed if rows else page.note(f"No {items}.")},
-        style=_static("temml.css") + _static("browser.css"),
-        scripts=[_static(name) for name in _SCRIPTS] if rows else [],
+        {**sections, items.capitalize(): browser(view, rows) if rows else page.note(f"No {items}.")},
+        style=browser_style(),
+        scripts=[*browser_scripts(), "browse();"] if rows else [],
     )
+
+
+def browser(view: View, rows: Sequence[Mapping[str, Any]]) -> str:
+    """HTML of a browser and its rows. ``browse()`` of its scripts starts it."""
+    return _browser(view) + packed("rows", to_json(columns(rows, view.fields)))
+
+
+def browser_style() -> str:
+    return _static("temml.css") + _static("browser.css")
+
+
+def browser_scripts() -> list[str]:
+    return [_static(name) for name in _SCRIPTS]
 
 
 def _browser(view: View) -> str:
@@ -132,23 +144,40 @@ def _static(name: str) -> str:
     return (_STATIC / name).read_text(encoding="utf-8")
 
 
-def _packed(rows: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> str:
-    columns = {name: _column([row.get(name) for row in rows]) for name in fields}
-    text = json.dumps(columns, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+def packed(name: str, data: bytes) -> str:
+    """An element that holds data for the scripts of a page. No text can break out of it."""
+    text = base64.b64encode(gzip.compress(data, compresslevel=6, mtime=0)).decode()
+    return f'<script type="application/gzip" id="{name}">{text}</script>'
+
+
+def to_json(value: Any) -> bytes:
+    return json.dumps(plain(value), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def columns(rows: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
+    """The rows as the browser reads them."""
+    return {name: _column([row.get(name) for row in rows]) for name in fields}
 
 
 def _column(items: Sequence[Any]) -> dict[str, list[Any]]:
     """Stores equal values once: all samples of a problem have the same prompt."""
     indexes: dict[Any, int] = {}
-    rows = [indexes.setdefault(_plain(item), len(indexes)) for item in items]
+    rows = [indexes.setdefault(_cell(item), len(indexes)) for item in items]
     return {"values": list(indexes), "rows": rows}
 
 
-def _plain(item: Any) -> Any:
+def _cell(item: Any) -> Any:
+    return page.visible(item) if isinstance(item, Mapping | list | tuple) else plain(item)
+
+
+def plain(value: Any) -> Any:
     """A value that JSON can hold, with invisible characters spelled out."""
-    if item is None or isinstance(item, bool | int):
-        return item
-    if isinstance(item, float):
-        return item if math.isfinite(item) else None
-    return page.visible(item)
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {page.visible(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return page.visible(value)

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.reports import page
 from pipeline.reports.statistics import wilson_interval
@@ -18,6 +18,10 @@ MEASURE_TITLES = {
     "last_number": "Last number: the last number of the completion is correct, marked or not",
     "answer": "Answer: the verifier accepts the completion as a whole",
 }
+ACCURACY_NOTE = (
+    "Below each share: its 95 % Wilson interval, and the change in points from the previous evaluation if that used "
+    "the same number of problems."
+)
 
 
 def accuracy_table(run_dir: str | Path) -> "Table":
@@ -65,27 +69,38 @@ def accuracy_change(before: Row, after: Row) -> Row:
     return {"from": before["name"], "to": after["name"], "levels": changes, "overall": overall}
 
 
-def accuracy_section(evaluations: list[Row]) -> str:
-    """HTML: one table per measure, with intervals and changes. Empty without evaluations.
+class AccuracyTable(NamedTuple):
+    """One measure, with intervals and changes."""
+
+    title: str
+    head: list[str]
+    lines: list[list[Any]]
+    """Cells as ``page.table`` takes them."""
+
+
+def accuracy_tables(evaluations: list[Row]) -> list[AccuracyTable]:
+    """A table per measure that all evaluations have. The first is the one to judge by.
 
     Args:
         evaluations: as returned by ``with_intervals``.
     """
-    if not evaluations:
-        return ""
-    tables = "".join(
-        f"<p><b>{page.text(MEASURE_TITLES[measure])}</b></p>{_measure_table(key, evaluations)}"
+    return [
+        _measure_table(measure, key, evaluations)
         for measure, key in ACCURACY_KEYS.items()
-        if all(key in evaluation["overall"] for evaluation in evaluations)
-    )
-    note = (
-        "Below each share: its 95 % Wilson interval, and the change in points from the previous evaluation if that "
-        "used the same number of problems."
-    )
-    return tables + page.note(note)
+        if evaluations and all(key in evaluation["overall"] for evaluation in evaluations)
+    ]
 
 
-def _measure_table(key: str, evaluations: list[Row]) -> str:
+def accuracy_section(evaluations: list[Row]) -> str:
+    """HTML of ``accuracy_tables``, all but the first folded. Empty without evaluations."""
+    if not (tables := accuracy_tables(evaluations)):
+        return ""
+    first, *others = (page.table(table.head, table.lines, "totals") for table in tables)
+    folded = (page.details(table.title, html) for table, html in zip(tables[1:], others, strict=True))
+    return f"<p><b>{page.text(tables[0].title)}</b></p>{first}{page.note(ACCURACY_NOTE)}{''.join(folded)}"
+
+
+def _measure_table(measure: str, key: str, evaluations: list[Row]) -> AccuracyTable:
     head = ["level", "problems", *(e["name"] for e in evaluations), "first → last"]
     lines = []
     for level in [*_levels(evaluations), "overall"]:
@@ -95,7 +110,7 @@ def _measure_table(key: str, evaluations: list[Row]) -> str:
         change = _points(last[key] - first[key]) if first and last and len(results) > 1 else "-"
         num_problems = ", ".join(dict.fromkeys(str(result["num_problems"]) for result in results if result))
         lines.append([level, num_problems, *cells, change])
-    return page.table(head, lines, "totals")
+    return AccuracyTable(MEASURE_TITLES[measure], head, lines)
 
 
 def _cell(key: str, result: Row | None, before: Row | None) -> str | tuple[str, str]:

@@ -28,6 +28,8 @@ STYLE: dict[str, Any] = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "axes.formatter.limits": (-6, 9),  # outside of 10^-6 to 10^9 a number has an exponent
     "grid.color": FAINT,
     "xtick.color": INK,
     "ytick.color": INK,
@@ -39,7 +41,15 @@ STYLE: dict[str, Any] = {
 }
 
 
+MIN_SPAN = 1e-4
+"""Of an axis: differences below it are noise of rounding."""
+
+
 def save(figure: Figure, path: Path, dpi: int) -> Path:
+    for axes in figure.axes:
+        for low, high, widen in ((*axes.get_xlim(), axes.set_xlim), (*axes.get_ylim(), axes.set_ylim)):
+            if abs(high - low) < MIN_SPAN:
+                widen((low + high - MIN_SPAN) / 2, (low + high + MIN_SPAN) / 2)
     figure.savefig(path, dpi=dpi)
     return path
 

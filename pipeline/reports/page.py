@@ -51,7 +51,14 @@ pre { margin: 4px 0; padding: 8px 10px; background: var(--wash); border-radius: 
 
 
 def build(
-    title: str, headline: str, sections: Mapping[str, str], *, style: str = "", scripts: Sequence[str] = ()
+    title: str,
+    headline: str,
+    sections: Mapping[str, str],
+    *,
+    style: str = "",
+    scripts: Sequence[str] = (),
+    later: Sequence[str] = (),
+    is_served: bool = False,
 ) -> str:
     """The page. Sections without content are left out.
 
@@ -59,12 +66,14 @@ def build(
         sections: HTML by heading.
         style: CSS appended to that of all pages.
         scripts: run in order at the end of the page. The content security policy allows only these, by their hashes.
+        later: further scripts that these may add to the page.
+        is_served: the page may ask the server that it came from for more.
     """
     body = "".join(f"<h2>{text(name)}</h2>\n{content}\n" for name, content in sections.items() if content)
     name = text(title)
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_policy(scripts)}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_policy([*scripts, *later], is_served)}">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{name}</title><style>{CSS}{style}</style></head>\n"
         f"<body>\n<h1>{name}</h1>\n{headline}\n{body}"
@@ -73,10 +82,11 @@ def build(
     )
 
 
-def _policy(scripts: Sequence[str]) -> str:
+def _policy(scripts: Sequence[str], is_served: bool) -> str:
     digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
     allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
-    return f"{CSP}; script-src {allowed}" if scripts else CSP
+    own = f"{CSP}; script-src {allowed}" if scripts else CSP
+    return f"{own}; connect-src 'self'" if is_served else own
 
 
 def headline(facts: Iterable[str], cards: Iterable[tuple[str, Any]]) -> str:

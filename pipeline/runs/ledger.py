@@ -174,18 +174,47 @@ def truncate_ledger(run_dir: str | Path, last_step: int) -> None:
             write_table(path, kept)
 
 
-def read_ledger(run_dir: str | Path) -> list[LedgerRow]:
-    """All rows, in the order in which they were written; empty without a ledger.
+class LedgerFiles:
+    """Reads a ledger again and again while it grows: only the parts that have changed."""
 
-    Raises:
-        CheckpointError: a part is corrupt or missing.
-    """
-    parts = _parts(ledger_path(run_dir))
-    for number, path in enumerate(parts, 1):
-        if path.name != _part_name(number):
-            raise CheckpointError(f"{path.parent} must hold {_part_name(number)}, got {path.name}: a part is missing.")
-    rows = (row for path in parts for row in _read_part(path).to_pylist())
-    return [LedgerRow(**row | {"seeds": tuple(row["seeds"])}) for row in rows]
+    def __init__(self, run_dir: str | Path) -> None:
+        self._directory = ledger_path(run_dir)
+        self._parts: dict[Path, tuple[tuple[int, int], list[LedgerRow]]] = {}
+
+    def read(self) -> list[LedgerRow]:
+        """All rows, in the order in which they were written; empty without a ledger.
+
+        Raises:
+            CheckpointError: a part is corrupt or missing.
+        """
+        before, self._parts = self._parts, {}
+        for number, path in enumerate(_parts(self._directory), 1):
+            if path.name != _part_name(number):
+                raise CheckpointError(
+                    f"{path.parent} must hold {_part_name(number)}, got {path.name}: a part is missing."
+                )
+            self._parts[path] = _read_rows(path, before.get(path))
+        return [row for _, rows in self._parts.values() for row in rows]
+
+
+def read_ledger(run_dir: str | Path) -> list[LedgerRow]:
+    """All rows of ``LedgerFiles.read``, once."""
+    return LedgerFiles(run_dir).read()
+
+
+def _read_rows(
+    path: Path, known: tuple[tuple[int, int], list[LedgerRow]] | None
+) -> tuple[tuple[int, int], list[LedgerRow]]:
+    """The rows of a part, with its inode and time, which every replacement changes."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} must stay while it is read: a resumed run has just removed it.") from None
+    version = (status.st_ino, status.st_mtime_ns)
+    if known and known[0] == version:
+        return known
+    rows = _read_part(path).to_pylist()
+    return version, [LedgerRow(**row | {"seeds": tuple(row["seeds"])}) for row in rows]
 
 
 def _part_name(number: int) -> str:

@@ -100,6 +100,18 @@ def read_rollouts(
     return groups
 
 
+def read_completions(run_dir: str | Path, step: int) -> list[dict[str, Any]]:
+    """Every recorded completion of a step, in the order of its batch: problem, text, reward, outcome, stop reason.
+
+    Raises:
+        CheckpointError: a file is corrupt.
+    """
+    names = ["position", "index", "problem_id", "text", "reward", "parts", "outcome", "stop_reason"]
+    rows = [row for path in _parts(run_dir) if _step(path) == step for row in _read(path, names)]
+    rows.sort(key=lambda row: (row["position"], row["index"]))
+    return [row | {"text": _text(row), "parts": dict(row["parts"])} for row in rows]
+
+
 def _rows(group: RolloutGroup, position: int) -> list[dict[str, Any]]:
     shared = {
         "position": position,
@@ -151,8 +163,12 @@ def _completion(row: dict[str, Any]) -> Completion:
     }
     if row["versions"] is not None:
         arrays["versions"] = np.asarray(row["versions"], dtype=np.int32)
-    text = row["text"].decode(errors="surrogatepass")
-    return Completion(text=text, stop_reason=row["stop_reason"], **arrays)
+    return Completion(text=_text(row), stop_reason=row["stop_reason"], **arrays)
+
+
+def _text(row: dict[str, Any]) -> str:
+    text: str = row["text"].decode(errors="surrogatepass")
+    return text
 
 
 def _parts(run_dir: str | Path) -> list[Path]:
@@ -163,13 +179,19 @@ def _step(path: Path) -> int:
     return int(path.name.split("_")[1])
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def _read(path: Path, names: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """
+    Args:
+        names: of the columns to read. Empty: all.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema(_columns().items())
+    schema = pa.schema([(name, kind) for name, kind in _columns().items() if not names or name in names])
     try:
-        rows: list[dict[str, Any]] = pq.ParquetFile(path).read().select(schema.names).cast(schema).to_pylist()
+        rows: list[dict[str, Any]] = (
+            pq.ParquetFile(path).read(names or None).select(schema.names).cast(schema).to_pylist()
+        )
         return rows
     except (OSError, KeyError, pa.ArrowException) as error:
         raise CheckpointError(f"{path} must hold rollouts: the file is corrupt ({first_line(error)}).") from None

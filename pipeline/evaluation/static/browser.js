@@ -1,7 +1,13 @@
 "use strict";
 
 // Models and data sets wrote the rows: their texts are only ever inserted as text.
-(async () => {
+/**
+ * Starts the browser over the rows of the page.
+ *
+ * draw: by field, the content of a cell that is not its text. opened: what to do when a row is shown in full.
+ * Returns the rows, and a function that shows them again after they have changed.
+ */
+const browse = async ({ draw = {}, opened = () => {} } = {}) => {
   const PAGE_ROWS = 50;
   const MAX_SHOWN_CHARS = 80; // in the table and in names; an opened text is shown in full
   const element = (id) => document.getElementById(id);
@@ -52,6 +58,18 @@
     remember();
   }
 
+  /** Rows have changed or were added: the same filters, place and open row. */
+  function update() {
+    const row = view[cursor];
+    const hasFocus = element("lines").contains(document.activeElement);
+    rows.search(element("search").value);
+    buildControls();
+    refresh();
+    cursor = Math.max(0, view.indexOf(row));
+    showPage();
+    if (hasFocus && !dialog.open) focusLine();
+  }
+
   function buildFacet(field) {
     const rank = rows.ranks(field);
     const boxes = [...rank.keys()].sort((a, b) => rank[a] - rank[b]).map((index) => {
@@ -71,7 +89,8 @@
   }
 
   function buildControls() {
-    element("facets").append(...facets.filter((field) => rows.varies(field)).map(buildFacet));
+    element("facets").replaceChildren(...facets.filter((field) => rows.varies(field)).map(buildFacet));
+    element("head").replaceChildren();
     for (const field of columns.filter((field) => rows.varies(field) || !["sample", ...facets].includes(field))) {
       const cell = make("th", { scope: "col", className: numbers.includes(field) ? "number" : "" });
       cell.append(make("button", { type: "button" }, name(field)));
@@ -88,7 +107,8 @@
       const cell = make(index ? "td" : "th", { className: head.className });
       const text = shown(rows.value(field, row));
       if (field === status) cell.dataset.outcome = text;
-      if (index === 0) cell.append(make("button", { type: "button" }, text));
+      if (draw[field]) cell.append(draw[field](row));
+      else if (index === 0) cell.append(make("button", { type: "button" }, text));
       else if (answers.includes(field)) formulas.fill(cell, text, true);
       else cell.append(text);
       return cell;
@@ -142,6 +162,7 @@
       if (raw || box.dataset.raw) box.replaceChildren(text);
       else formulas.fill(box, text, answers.includes(field));
     }
+    opened(row, raw);
     if (!dialog.open) dialog.showModal();
     dialog.scrollTop = 0;
     element("name").focus();
@@ -245,14 +266,15 @@
 
   try {
     element("status").textContent = `Reading ${items}.`;
-    rows = await Rows.unpack(element("rows").textContent, facets, searched);
+    rows = new Rows(await unpacked("rows").json(), facets, searched);
     element("rows").remove();
     buildControls();
     listen();
     element("browser").hidden = false;
     recall();
+    return { rows, update };
   } catch (error) {
     element("status").textContent = `This browser cannot read the ${items} (${error}). ${file} has them.`;
     throw error;
   }
-})();
+};

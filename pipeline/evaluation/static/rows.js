@@ -1,5 +1,13 @@
 "use strict";
 
+/** The bytes of a packed element, base64 of gzip, as a Response. */
+function unpacked(id) {
+  const packed = atob(document.getElementById(id).textContent);
+  const bytes = new Uint8Array(packed.length);
+  for (let i = 0; i < packed.length; i++) bytes[i] = packed.charCodeAt(i);
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip")));
+}
+
 // Rows stored as columns, field -> {values: the distinct values, rows: the index of each row's value}, with the filters
 // and the sort order. A row is a number.
 class Rows {
@@ -13,19 +21,24 @@ class Rows {
     this.clear();
   }
 
-  /** Unpacks base64 of gzip. */
-  static async unpack(base64, ...settings) {
-    const packed = atob(base64);
-    const bytes = new Uint8Array(packed.length);
-    for (let i = 0; i < packed.length; i++) bytes[i] = packed.charCodeAt(i);
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    return new Rows(await new Response(stream).json(), ...settings);
-  }
-
   clear() {
     this.chosen = Object.fromEntries(this.facets.map((field) => [field, new Set()])); // indexes of values; empty: all
     this.sortBy(null, false);
     this.search("");
+  }
+
+  /** Change a row, or add the one after the last. */
+  set(row, item) {
+    if (row === this.all.length) this.all.push(row);
+    for (const [field, column] of Object.entries(this.columns)) {
+      column.indexes ??= new Map(column.values.map((item, index) => [item, index]));
+      const value = item[field] ?? null;
+      if (!column.indexes.has(value)) {
+        column.indexes.set(value, column.values.push(value) - 1);
+        column.lower = undefined;
+      }
+      column.rows[row] = column.indexes.get(value);
+    }
   }
 
   value(field, row) {
@@ -34,7 +47,7 @@ class Rows {
   }
 
   varies(field) {
-    return this.columns[field].values.length > 1;
+    return this.columns[field]?.values.length > 1;
   }
 
   isKnown(field) {

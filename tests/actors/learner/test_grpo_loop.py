@@ -3,9 +3,13 @@
 import json
 from pathlib import Path
 
+import pandas
 import pytest
 
 from pipeline.config import Config, validate_config
+from pipeline.run_page.completions import completions
+from pipeline.run_page.state import RunState
+from pipeline.runs.atlas import write_atlas
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.ledger import read_ledger
 from pipeline.runs.ledger_check import check_ledger
@@ -69,6 +73,17 @@ def test_engine_and_learner_hold_the_same_weights(reference_run):
     assert {"model_loaded", "rollout", "backward", "learner", "weight_sync", "checkpoint", "evaluation"} < set(points)
     assert any(row["grad_norm"] > 0 for row in rows)
     assert any(row["clip_frac"] > 0 for row in rows)  # the second of the mu passes leaves ratio 1
+
+
+def test_the_atlas_of_a_run_has_its_problems_those_never_tried_too(reference_run, tmp_path):
+    write_atlas(reference_run, tmp_path / "problems.parquet")
+    table = pandas.read_parquet(tmp_path / "problems.parquet")
+    tried = {row.problem_id for row in read_ledger(reference_run)}
+    assert table["problem_id"].nunique() == 24 and set(table["problem_id"][table["step"].notna()]) == tried
+    state = RunState(reference_run)
+    state.read()
+    assert len(state.groups) == 4 * STEPS and all(group[-1] for group in state.groups)  # rollouts are recorded
+    assert len(completions(reference_run, 1)) == 4 * 4
 
 
 def test_every_iteration_takes_the_policy_as_its_new_reference(recipe, local_actors, tmp_path):

@@ -152,16 +152,20 @@ def test_an_evaluation_writes_its_answers_and_then_its_summary(tmp_path, gauges)
 @pytest.mark.parametrize(
     ("left_out", "num_replayed", "warnings"), [(0, 0, []), (7, 3, ["too long", "replays nothing"])]
 )
-def test_examples_that_are_too_long_are_recorded_with_a_warning(
-    tmp_path, gauges, caplog, left_out, num_replayed, warnings
+def test_examples_are_recorded_and_those_that_are_too_long_with_a_warning(
+    tmp_path, gauges, caplog, monkeypatch, left_out, num_replayed, warnings
 ):
     caplog.set_level(logging.WARNING)
+    recorded: list[Any] = []
+    monkeypatch.setattr(recorder, "write_problems", lambda *given: recorded.append(given))
     _, run = given = make_run(tmp_path)
-    examples = SimpleNamespace(counts={"num_tokens_left_out": left_out}, mixture=SimpleNamespace(replayed=[]))
+    mixture = SimpleNamespace(replayed=[])
+    examples = SimpleNamespace(counts={"num_tokens_left_out": left_out}, mixture=mixture, problems="own")
     record = make_recorder(*given, num_replayed=num_replayed)
     record.data(examples)  # type: ignore[arg-type]
     record.close()
     assert json.loads((run.path / "data.json").read_text()) == {"rl": {"num_tokens_left_out": left_out}}
+    assert recorded == [(run.path, "rl", ["own", range(num_replayed)])]
     assert len(caplog.records) == len(warnings) and all(text in caplog.text for text in warnings)
 
 

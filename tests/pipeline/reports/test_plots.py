@@ -95,3 +95,21 @@ def test_names_from_data_are_not_formulas(tmp_path, small):
 def test_smoothing_keeps_a_straight_line_straight_to_its_ends():
     line = np.arange(40, dtype=np.float64)
     assert smooth(line) == pytest.approx(line)
+
+
+def test_no_axis_has_an_exponent_or_an_offset(tmp_path, monkeypatch):
+    """A GRPO loss is 0 up to rounding before the first update."""
+    rows = [
+        {"step": step, "stage": "rl", "kind": "grpo", "loss": (-1) ** step * 3e-8, "reward_mean": 1.0 + 1e-9 * step}
+        for step in range(1, 9)
+    ]
+    write_metrics(tmp_path, rows)
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, dpi: figures.append(figure))
+    draw_all(tmp_path, tmp_path / "plots")
+    texts = []
+    for figure in figures:
+        figure.canvas.draw()
+        for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+            texts += [axis.get_offset_text().get_text(), *(label.get_text() for label in axis.get_ticklabels())]
+    assert "0.00002" in texts and not [text for text in texts if "e" in text or "×" in text]

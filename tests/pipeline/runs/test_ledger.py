@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import CheckpointError
 from pipeline.runs import ledger
-from pipeline.runs.ledger import LedgerWriter, ledger_path, ledger_rows, read_ledger
+from pipeline.runs.ledger import LedgerFiles, LedgerWriter, ledger_path, ledger_rows, read_ledger
 from pipeline.types import EngineRecord, Problem, RolloutGroup, WeightId
 from tests.support.ledgers import good_rows, group
 
@@ -105,4 +105,28 @@ def test_a_corrupt_ledger_is_named(tmp_path, content, message):
     else:
         part.write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
+        read_ledger(tmp_path)
+
+
+def test_a_reader_reads_only_parts_that_have_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger, "ROWS_PER_PART", 2)
+    rows, writer, reader = good_rows(), LedgerWriter(tmp_path, 0), LedgerFiles(tmp_path)
+    read: list[str] = []
+    read_part = ledger._read_part
+
+    def noted(path):
+        read.append(path.name)
+        return read_part(path)
+
+    monkeypatch.setattr(ledger, "_read_part", noted)
+    assert reader.read() == []
+    for step in (1, 2, 3):
+        writer.write([row for row in rows if row.step == step])
+        assert reader.read() == reader.read() == [row for row in rows if row.step <= step]
+    assert read == ["part_00001.parquet", "part_00002.parquet", "part_00003.parquet"]
+
+
+def test_a_part_that_goes_while_it_is_read_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger, "_parts", lambda directory: [directory / "part_00001.parquet"])
+    with pytest.raises(CheckpointError, match="must stay while it is read"):
         read_ledger(tmp_path)

@@ -5,6 +5,7 @@ import pytest
 
 from pipeline.errors import CheckpointError
 from pipeline.runs.rollout_record import (
+    read_completions,
     read_rollouts,
     recorded_steps,
     rollouts_path,
@@ -70,3 +71,12 @@ def test_a_corrupt_record_is_named(tmp_path):
     Path(path).write_bytes(path.read_bytes()[:99])
     with pytest.raises(CheckpointError, match=r"step_000003_000000\.parquet must hold rollouts: the file is corrupt"):
         read_rollouts(tmp_path, "rl", 3, PROBLEMS, REQUESTS)
+
+
+def test_completions_of_a_step_are_read_alone_in_the_order_of_the_batch(tmp_path):
+    write_rollouts(tmp_path, GROUPS[1:], "rl", 3, first_position=1)
+    write_rollouts(tmp_path, GROUPS[:1], "rl", 3)
+    rows = read_completions(tmp_path, 3)
+    assert [row["problem_id"] for row in rows] == ["p0", "p0", "p1", "p1"]
+    assert (rows[0]["text"], rows[0]["parts"], rows[0]["outcome"]) == ("√2 \ud800", {"b": 1.0, "a": 0.5}, "correct")
+    assert read_completions(tmp_path, 4) == []

@@ -1,10 +1,9 @@
-"""The page of one run. All text enters it through a function of ``pipeline.reports.page`` or a number format."""
+"""The sections of a run's report below its curves. All text enters them through a function of
+``pipeline.reports.page`` or a number format."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.reports import page
-from pipeline.reports.accuracy import accuracy_section
 from pipeline.reports.samples import before_and_after, completions_by_step, ungraded_completions
 from pipeline.runs.records import Row
 
@@ -17,38 +16,35 @@ _DATA_COLUMNS = {
 }
 
 
-def run_page(
-    run_dir: Path, summary: Row, config: Row, plots: Sequence[Path], curriculum: str, audit: str, written: str = ""
-) -> str:
-    """HTML of ``report.html``. Sections without content are left out.
+def report_sections(
+    run_dir: Path, summary: Row, config: Row, curriculum: str, audit: str, written: str
+) -> dict[str, str]:
+    """HTML by heading; empty where there is no content.
 
     Args:
         summary: the content of ``summary.json``.
         config: the run's settings, as plain JSON.
         curriculum, audit, written: HTML of those sections.
     """
-    evaluations = summary["accuracy"]
-    sections = {
+    evaluations, ledger = [e["name"] for e in summary["accuracy"]], summary.get("ledger")
+    return {
         "Written problems": written,
-        "Accuracy on held-out problems": accuracy_section(evaluations),
         "Curriculum: what each stage learned and forgot": curriculum,
         "Training data": _data(summary["data"]),
-        "Curves": "".join(page.image(path) for path in plots),
         "Time": _time(summary),
         "Memory of the first learner": _memory(summary["memory"]),
         "Verifier outcomes": _outcomes(summary),
-        "Ledger of rollout groups": _ledger(summary.get("ledger")),
+        "Ledger of rollout groups": _ledger(ledger),
         "Completions that could not be graded": ungraded_completions(run_dir),
         "Reward-hacking audit": audit,
-        "The same problems, before and after each stage": before_and_after(run_dir, [e["name"] for e in evaluations]),
-        "Completions by step": completions_by_step(run_dir),
+        "The same problems, before and after each stage": before_and_after(run_dir, evaluations),
+        "Completions by step": "" if ledger else completions_by_step(run_dir),
         "Configuration": page.configuration(config),
         "Versions": page.table(["package", "installed"], summary["versions"].items(), "plain"),
     }
-    return page.build(summary["run"], _headline(summary, config), sections)
 
 
-def _headline(summary: Row, config: Row) -> str:
+def headline(summary: Row, config: Row) -> str:
     stages = ", ".join(f"{stage} ({count} steps)" for stage, count in summary["steps_per_stage"].items())
     model = config.get("model", {}).get("name", "")
     cards = [("steps", summary["num_steps"]), ("wall time", page.duration(summary["wall_time_s"]))]

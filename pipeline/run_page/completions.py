@@ -1,0 +1,33 @@
+"""The stored completions of a step: those of ``rollouts/`` where they are recorded, otherwise of ``samples/``."""
+
+from pathlib import Path
+
+from pipeline.runs.records import Row, read_jsonl
+from pipeline.runs.rollout_record import read_completions, recorded_steps
+from pipeline.verifier.extract import extract
+
+
+def stored_steps(run_dir: Path) -> set[int]:
+    sampled = (path.stem.removeprefix("step_") for path in (run_dir / "samples").glob("step_*.jsonl"))
+    return {int(step) for step in sampled if step.isdecimal()} | set(recorded_steps(run_dir))
+
+
+def completions(run_dir: Path, step: int) -> list[Row]:
+    """Every stored completion of a step, with the answer that the verifier finds in it.
+
+    Raises:
+        CheckpointError: a file is corrupt.
+    """
+    rows = read_completions(run_dir, step) or read_jsonl(run_dir / "samples" / f"step_{step:06d}.jsonl")
+    return [_shown(row) for row in rows]
+
+
+def _shown(row: Row) -> Row:
+    text, parts = str(row.get("text", row.get("completion", ""))), row.get("parts")
+    return {
+        "problem_id": str(row.get("problem_id")),
+        "text": text,
+        "answer": extract(text),
+        "parts": parts if isinstance(parts, dict) else {},
+        **{name: row.get(name) for name in ("reward", "outcome", "stop_reason")},
+    }

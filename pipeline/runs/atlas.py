@@ -1,0 +1,169 @@
+"""The atlas of a run's problems, ``metrics/problems.parquet``: what the policy could solve, problem by problem and step
+by step. It follows from the ledger and is written from it at any time.
+
+A problem's solve rate has a Beta(1, 1) prior. Every step that asks it again halves the weight of what was known
+before: the policy has changed. It counts as solved once its rate is above a half with 95 % certainty, and as unsolved
+once it is below a half with 95 % certainty; in between it stays what it was.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pipeline.files import write_table
+from pipeline.runs.ledger import LedgerRow, read_ledger
+from pipeline.runs.problem_record import FIELDS, read_problems
+from pipeline.runs.records import Row
+
+PRIOR = 1.0
+"""Both parameters of the Beta distribution before the first attempt."""
+KEPT = 0.5
+"""Share of their weight that earlier attempts keep."""
+BOUNDS = (0.05, 0.95)
+HALF = 0.5
+
+Label = Literal["learned", "forgotten", "never solved", "partly solved", "solved from the start", "never tried"]
+LABELS: tuple[Label, ...] = get_args(Label)
+"""Unsolved or open first, solved now; solved before, unsolved now; never a correct answer; some, but neither of these;
+solved in most attempts of its first step and never unsolved since; no graded attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """The attempts at a problem in one step, and what is known after it."""
+
+    problem_id: str
+    stage: str | None
+    step: int | None
+    """None, as the stage: never tried."""
+    attempts: int
+    """Completions that the verifier judged, whatever became of their group. Neither timeouts nor bad golds."""
+    solved: int
+    mean: float
+    """Of the posterior, and its 5 % and 95 % quantiles."""
+    low: float
+    high: float
+    best: float | None
+    """The highest mean so far."""
+    label: Label
+
+
+@dataclass(slots=True)
+class _State:
+    """What is known of a problem."""
+
+    wins: float = 0.0
+    losses: float = 0.0
+    best: float = 0.0
+    is_solved: bool | None = None
+    """None: never sure."""
+    began_solved: bool | None = None
+    """Most of the first attempts were correct, and it was never unsolved since. None: no attempt."""
+    was_solved: bool = False
+    ever_correct: bool = False
+
+    def add(self, solved: int, attempts: int) -> tuple[float, float]:
+        """Parameters of the posterior after the attempts of one step."""
+        self.wins = self.wins * KEPT + solved
+        self.losses = self.losses * KEPT + attempts - solved
+        self.ever_correct |= solved > 0
+        return PRIOR + self.wins, PRIOR + self.losses
+
+    def judge(self, mean: float, low: float, high: float) -> None:
+        if low > HALF or high < HALF:
+            self.is_solved = low > HALF
+        if self.began_solved is None:
+            self.began_solved = mean > HALF
+        self.began_solved &= self.is_solved is not False
+        self.was_solved |= self.is_solved is True
+        self.best = max(self.best, mean)
+
+    @property
+    def label(self) -> Label:
+        if self.is_solved:
+            return "solved from the start" if self.began_solved else "learned"
+        if self.was_solved:
+            return "forgotten"
+        return "partly solved" if self.ever_correct else "never solved"
+
+
+class Atlas:
+    """Posteriors of all problems, step after step."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, _State] = {}
+
+    def add(self, rows: Iterable[LedgerRow]) -> list[Visit]:
+        """The visits of further steps, in order.
+
+        Args:
+            rows: of the ledger: all of each step, steps in order.
+        """
+        attempts: dict[tuple[int, str, str], list[int]] = {}
+        for row in rows:
+            if num := num_judged(row):
+                counts = attempts.setdefault((row.step, row.stage, row.problem_id), [0, 0])
+                counts[0] += row.num_correct
+                counts[1] += num
+        posteriors = []
+        for (_, _, problem_id), counts in attempts.items():
+            posteriors.append(self._states.setdefault(problem_id, _State()).add(*counts))
+        return [
+            self._visit(key, counts, posterior)
+            for (key, counts), posterior in zip(attempts.items(), _quantiles(posteriors), strict=True)
+        ]
+
+    def _visit(self, key: tuple[int, str, str], counts: list[int], posterior: tuple[float, float, float]) -> Visit:
+        (step, stage, problem_id), (solved, attempts) = key, counts
+        state = self._states[problem_id]
+        state.judge(*posterior)
+        return Visit(problem_id, stage, step, attempts, solved, *posterior, state.best, state.label)
+
+
+def num_judged(row: LedgerRow) -> int:
+    """Attempts of a group. Those that a stage's end left over count as none."""
+    return 0 if row.use == "stage_ended" else row.num_correct + row.num_incorrect + row.num_unparsed
+
+
+def never_tried(problem_id: str) -> Visit:
+    return Visit(problem_id, None, None, 0, 0, HALF, *BOUNDS, None, "never tried")
+
+
+def write_atlas(run_dir: str | Path, path: Path) -> None:
+    """Write every visit, and a row for every recorded problem that was never tried. Nothing without a ledger."""
+    import pyarrow as pa
+
+    if not (rows := read_ledger(run_dir)):
+        return
+    problems, visits = read_problems(run_dir), Atlas().add(rows)
+    visits += [never_tried(problem_id) for problem_id in problems.keys() - {visit.problem_id for visit in visits}]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_pylist([_described(visit, problems) for visit in visits], schema=_schema())
+    write_table(path, table)
+
+
+def _described(visit: Visit, problems: Mapping[str, Row]) -> Row:
+    problem = problems.get(visit.problem_id, {})
+    return {**asdict(visit), **{name: problem.get(name) for name in FIELDS[1:4]}}
+
+
+def _quantiles(parameters: Sequence[tuple[float, float]]) -> list[tuple[float, float, float]]:
+    """Mean and bounds of every Beta distribution."""
+    if not parameters:
+        return []
+    import numpy as np
+    from scipy.special import betaincinv
+
+    wins, losses = np.array(parameters).T
+    columns = (wins / (wins + losses), *(betaincinv(wins, losses, bound) for bound in BOUNDS))
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    types = dict.fromkeys(("step", "attempts", "solved"), pa.int64())
+    types |= dict.fromkeys(("mean", "low", "high", "best"), pa.float64())
+    names = (*(field.name for field in fields(Visit)), *FIELDS[1:4])
+    return pa.schema([(name, types.get(name, pa.string())) for name in names])
