@@ -87,7 +87,7 @@ def _read_atlas(run_dir: Path, output_dir: Path) -> tuple[RunState, dict[str, st
     state = RunState(run_dir)
     try:
         state.read()
-        write_atlas(run_dir, output_dir / "metrics" / "problems.parquet")
+        write_atlas(run_dir, output_dir)
     except CheckpointError as error:
         return state, {"Problems": page.note(error)}
     return state, {}

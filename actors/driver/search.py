@@ -40,6 +40,7 @@ from pipeline.data.tokens import TokenTable
 from pipeline.errors import GradusError
 from pipeline.files import link, remove_stale, write_json
 from pipeline.models.hub import resolve_model
+from pipeline.runs.atlas import write_atlas
 from pipeline.runs.checkpoints import read_progress
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.inputs import Inputs
@@ -268,6 +269,7 @@ def run_stage(settings: dict[str, Any], shared: SharedByTrials) -> None:
         "ended_with": progress.ended_with,
         "num_ledger_violations": announce_ledger(run.path),
     }
+    write_atlas(run.path, run.path)
     write_marker(shared.run_path / "results", key, result)
     link_results(shared.run_path, shared.chains.values())
     tune.report({"score": score})

@@ -130,14 +130,16 @@ def never_tried(problem_id: str) -> Visit:
     return Visit(problem_id, None, None, 0, 0, HALF, *BOUNDS, None, "never tried")
 
 
-def write_atlas(run_dir: str | Path, path: Path) -> None:
-    """Write every visit, and a row for every recorded problem that was never tried. Nothing without a ledger."""
+def write_atlas(run_dir: str | Path, output_dir: str | Path) -> None:
+    """Write ``metrics/problems.parquet`` in a directory: every visit, and a row for every recorded problem that was never
+    tried. Nothing without a ledger."""
     import pyarrow as pa
 
     if not (rows := read_ledger(run_dir)):
         return
     problems, visits = read_problems(run_dir), Atlas().add(rows)
     visits += [never_tried(problem_id) for problem_id in problems.keys() - {visit.problem_id for visit in visits}]
+    path = Path(output_dir) / "metrics" / "problems.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.Table.from_pylist([_described(visit, problems) for visit in visits], schema=_schema())
     write_table(path, table)

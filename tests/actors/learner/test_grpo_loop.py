@@ -76,8 +76,8 @@ def test_engine_and_learner_hold_the_same_weights(reference_run):
 
 
 def test_the_atlas_of_a_run_has_its_problems_those_never_tried_too(reference_run, tmp_path):
-    write_atlas(reference_run, tmp_path / "problems.parquet")
-    table = pandas.read_parquet(tmp_path / "problems.parquet")
+    write_atlas(reference_run, tmp_path)
+    table = pandas.read_parquet(tmp_path / "metrics" / "problems.parquet")
     tried = {row.problem_id for row in read_ledger(reference_run)}
     assert table["problem_id"].nunique() == 24 and set(table["problem_id"][table["step"].notna()]) == tried
     state = RunState(reference_run)

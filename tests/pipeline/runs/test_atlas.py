@@ -63,16 +63,16 @@ def test_groups_of_a_step_count_together_and_steps_may_come_one_by_one():
 def test_the_file_has_every_visit_and_the_problems_that_were_never_tried(tmp_path):
     problems = [{"problem_id": name, "level": "1", "type": "sums", "source": "s", "question": "?"} for name in "pq"]
     add_steps(begin_run(tmp_path / "run", problems), rows(4, 0))
-    write_atlas(tmp_path / "run", tmp_path / "out" / "problems.parquet")
-    table = pandas.read_parquet(tmp_path / "out" / "problems.parquet")
+    write_atlas(tmp_path / "run", tmp_path / "out")
+    table = pandas.read_parquet(tmp_path / "out" / "metrics" / "problems.parquet")
     assert list(table["problem_id"]) == ["p", "p", "q"] and list(table["label"])[2] == "never tried"
     assert list(table["step"])[:2] == [1, 2] and table["step"].isna()[2] and set(table["type"]) == {"sums"}
 
 
 def test_a_run_of_an_earlier_version_has_an_atlas_too_and_one_without_a_ledger_none(tmp_path):
     write_run(tmp_path / "old", good_rows(), good_metrics())
-    write_atlas(tmp_path / "old", tmp_path / "old.parquet")
-    table = pandas.read_parquet(tmp_path / "old.parquet")
+    write_atlas(tmp_path / "old", tmp_path)
+    table = pandas.read_parquet(tmp_path / "metrics" / "problems.parquet")
     assert len(table) == 8 and set(table["problem_id"]) == {"p0", "p1"} and table["level"].isna().all()
-    write_atlas(tmp_path, tmp_path / "none.parquet")
-    assert not (tmp_path / "none.parquet").exists()
+    write_atlas(tmp_path, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
