@@ -131,8 +131,8 @@ def never_tried(problem_id: str) -> Visit:
 
 
 def write_atlas(run_dir: str | Path, output_dir: str | Path) -> None:
-    """Write ``metrics/problems.parquet`` in a directory: every visit, and a row for every recorded problem that was never
-    tried. Nothing without a ledger."""
+    """Write ``metrics/problems.parquet`` in a directory: every visit, and a row for every recorded problem that was
+    never tried. Nothing without a ledger."""
     import pyarrow as pa
 
     if not (rows := read_ledger(run_dir)):
