@@ -121,7 +121,7 @@ def announce(run_directory: RunDirectory) -> None:
 def _write_plan(plan: RunPlan, kind: str, inputs: Inputs, run_directory: RunDirectory) -> None:
     before = Inputs.read(run_directory.path)
     (before.joined(inputs) if before else inputs).write(run_directory.path)
-    if plan.config.curriculum:
+    if plan.config.curriculum or kind == "search":
         chains = {"chains": [chain.record() for chain in plan.chains]}
         record = {"kind": kind, "keys_depend_on_code": plan.keys_depend_on_code, **chains}
         write_json(run_directory.path / "chains.json", record)

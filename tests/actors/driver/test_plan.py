@@ -283,6 +283,16 @@ def test_a_run_whose_checks_fail_leaves_nothing(tmp_path):
     assert not list((tmp_path / "runs").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("kind", "curriculum", "is_recorded"), [("search", None, True), ("chain", {}, True), ("chain", None, False)]
+)
+def test_the_chains_of_searches_and_curricula_are_recorded_for_the_report(tmp_path, kind, curriculum, is_recorded):
+    config = validate_config({"stages": [{"name": "a", "kind": "sft"}], "curriculum": curriculum})
+    run = RunDirectory.create_at(tmp_path, config)
+    with open_run(RunPlan(config, ()), kind, Inputs({}, {}), run):
+        assert (run.path / "chains.json").exists() == is_recorded
+
+
 OLD_CPU, NEW_CPU, ARM = {"avx512_f": True, "avx512_bf16": False}, {"avx512_bf16": True}, {"bf16": True}
 
 
