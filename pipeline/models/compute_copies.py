@@ -8,6 +8,7 @@ precision, arXiv:1710.03740.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -44,18 +45,16 @@ def _copies(model: nn.Module, dtype: torch.dtype) -> dict[int, nn.Parameter]:
         if dtype != torch.float32 and parameter.dtype == torch.float32 and not any(part in name for part in kept):
             copy = nn.Parameter(parameter.detach().to(dtype), requires_grad=parameter.requires_grad)
             if copy.requires_grad:
-                _hand_gradients_to(parameter, copy)
+                copy.register_post_accumulate_grad_hook(partial(_hand_over, parameter))
             copies[id(parameter)] = copy
     return copies
 
 
-def _hand_gradients_to(parameter: nn.Parameter, copy: nn.Parameter) -> None:
-    def add(_: Tensor) -> None:
-        assert copy.grad is not None
-        if parameter.grad is None:
-            parameter.grad = copy.grad.to(parameter.dtype)
-        else:
-            parameter.grad.add_(copy.grad)
-        copy.grad = None
-
-    copy.register_post_accumulate_grad_hook(add)
+def _hand_over(parameter: nn.Parameter, copy: Tensor) -> None:
+    """The gradient of a copy. The hook must not hold the copy, which holds it: nothing would ever free the two."""
+    assert copy.grad is not None
+    if parameter.grad is None:
+        parameter.grad = copy.grad.to(parameter.dtype)
+    else:
+        parameter.grad.add_(copy.grad)
+    copy.grad = None

@@ -1,5 +1,8 @@
 """Copies of the weights in the dtype that a model computes in."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -47,6 +50,17 @@ def test_float32_copies_nothing():
     with computing_in(model, torch.float32):
         inside = model.weight
     assert inside is model.weight
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_copies_are_freed_after_the_block(learns):
+    model = Scale()
+    with computing_in(model, BF16):
+        copies = [weakref.ref(model.weight), weakref.ref(model.frozen)]
+        if learns:
+            model.weight.sum().backward()
+    gc.collect()
+    assert [copy() for copy in copies] == [None, None]
 
 
 def test_an_error_leaves_the_weights_in_place():
