@@ -19,8 +19,9 @@ from actors.driver.learners import Learners
 from actors.driver.plan import PlannedChain, RunPlan, count_done, plan_run
 from actors.driver.resume import check_resumed, inputs_of, pinned
 from actors.driver.stage import fit_stage, stage_setup
-from actors.driver.start import start_actors
+from actors.driver.start import start_actors, stop_actors
 from pipeline.config import Config
+from pipeline.errors import ClusterError
 from pipeline.files import remove_stale, write_json
 from pipeline.models.hub import resolve_model
 from pipeline.runs.background import in_background
@@ -52,7 +53,11 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
             checked = beside.submit(check_plan, plan, resolve_model(plan.config.model))
             if run_directory or checked.done():  # an old configuration is overwritten only if all is well
                 checked.result()
-            wait_for_room(plan.actors, plan.config.limits.placement_s)
+            try:
+                wait_for_room(plan.actors, plan.config.limits.placement_s)
+            except ClusterError:
+                checked.result()  # a plan that is refused needs no room
+                raise
             run_directory = held.enter_context(open_run(plan, "chain", inputs, run_directory, checked))
             run_directory.checkpoints.refresh_links()
             num_done = count_done(chain.stages, run_directory)
@@ -111,7 +116,7 @@ def open_run(
             yield run_directory
     finally:
         if is_new and checked and checked.exception():
-            shutil.rmtree(run_directory.path)
+            shutil.rmtree(run_directory.path, ignore_errors=True)  # actors may be writing their logs still
 
 
 def announce(run_directory: RunDirectory) -> None:
@@ -137,6 +142,8 @@ def _train(
     actors = start_actors(plan.config, run_directory.path)
     with closing(Learners(run_directory.path, actors.learner_room)) as learners:
         learners.start(plan.config)
+        if checked.exception():
+            stop_actors(actors)
         checked.result()
         announce(run_directory)
         tokens = make_tokens(chain.problems, plan.config.model, chat=plan.config.data.uses_chat_template)

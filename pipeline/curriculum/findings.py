@@ -48,13 +48,14 @@ def judge(results: CurriculumResults, measure: str = CORRECT_BY[0]) -> Findings:
     if len(set(replay_ratios(results).values())) > 1:
         slope, sloped = _trend(results, complete, forgetting_metric(results, summaries))
         statements.append(sloped)
-    elif gains := {setting: gain for setting, metrics in summaries.items() if (gain := metrics["gain"])}:
+    else:
         if results.baselines:
             rivals = [answers for answers in complete if answers.setting not in results.baselines[1:]]
             comparisons = compare_all(rivals, results.baselines[0])
         if len(comparisons) > 1:
             statements.append(verdict_statement(comparisons))
-        statements.append(gain_statement(gains))
+        if gains := {setting: gain for setting, metrics in summaries.items() if (gain := metrics["gain"])}:
+            statements.append(gain_statement(gains))
     if any(math.isnan(answers.matrix()[0, 0]) for answers in complete):
         statements.append(
             "The model was not evaluated before training (eval.at_start): gain, forgetting and forward transfer, which "

@@ -1,11 +1,12 @@
 """Held-out accuracy against the tokens that were sampled for it: what settings of a search learned at equal cost."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.curriculum.chain_results import CurriculumResults
+from pipeline.curriculum.chain_results import CurriculumResults, StageRecord
 from pipeline.curriculum.forgetting import Array
 from pipeline.runs.metrics_log import read_metrics
 from pipeline.runs.records import number
@@ -18,24 +19,41 @@ Curve = Array
 
 
 def learning_curves(run_dir: Path, results: CurriculumResults) -> dict[str, list[Curve]]:
-    """By setting, a curve for every seed whose last stage was evaluated twice at least while it trained. Only GRPO
-    stages sample tokens. Settings without a curve are left out."""
+    """By setting, a curve for every seed whose last stage is done and samples tokens, as GRPO stages do: from the
+    evaluation before it to the one after it, with those in between. Settings without a curve are left out."""
     curves: dict[str, list[Curve]] = {}
     for chain in results.chains:
         if chain.num_done == len(chain.record.stages):
-            points = _points(run_dir / chain.record.stages[-1].directory)
+            points = _points(run_dir, chain.record.stages)
             if len(points) > 1:
                 curves.setdefault(chain.record.setting, []).append(np.array(points).T)
     return curves
 
 
-def mean_curve(curves: Sequence[Curve]) -> Curve:
-    """Their mean over the tokens that all of them have; between its points a curve is a straight line."""
+def mean_curve(curves: Sequence[Curve]) -> Curve | None:
+    """Their mean over the tokens that all of them have, if any; between its points a curve is a straight line."""
     start, end = max(curve[0][0] for curve in curves), min(curve[0][-1] for curve in curves)
+    if start >= end:
+        return None
     tokens = np.linspace(start, end, NUM_POINTS)
     return np.stack([tokens, np.mean([np.interp(tokens, *curve) for curve in curves], axis=0)])
 
 
-def _points(directory: Path) -> list[tuple[float, float]]:
-    rows = ((number(row, TOKENS), number(row, ACCURACY)) for row in read_metrics(directory))
-    return [(tokens, accuracy) for tokens, accuracy in rows if tokens is not None and accuracy is not None]
+def _points(run_dir: Path, stages: Sequence[StageRecord]) -> list[tuple[float, float]]:
+    last = stages[-1]
+    rows = [row for row in read_metrics(run_dir / last.directory) if number(row, TOKENS) is not None]
+    if not rows:
+        return []
+    before = (stages[-2].directory, stages[-2].name) if len(stages) > 1 else (last.directory, "before")
+    points = [
+        (0.0, _evaluated(run_dir, *before)),
+        *((number(row, TOKENS), number(row, ACCURACY)) for row in rows),
+        (number(rows[-1], TOKENS), _evaluated(run_dir, last.directory, last.name)),
+    ]
+    return [(tokens, accuracy) for tokens, accuracy in points if tokens is not None and accuracy is not None]
+
+
+def _evaluated(run_dir: Path, directory: str, name: str) -> float | None:
+    """Accuracy of an evaluation between stages; None if there was none."""
+    path = run_dir / directory / "eval" / f"{name}.json"
+    return number(json.loads(path.read_text())["overall"], "answer_accuracy") if path.exists() else None

@@ -82,7 +82,8 @@ def draw_learning_curves(curves: Mapping[str, Sequence[Curve]], path: Path) -> P
         for (setting, of_setting), color in zip(curves.items(), _cycle(len(curves)), strict=True):
             for curve in of_setting:
                 axes.plot(*curve, color=color, lw=0.8, alpha=0.45)
-            axes.plot(*mean_curve(of_setting), color=color, lw=2.2, label=_label(setting, 40))
+            mean = mean_curve(of_setting)
+            axes.plot(*([[], []] if mean is None else mean), color=color, lw=2.2, label=_label(setting, 40))
         axes.set_title("Held-out accuracy against sampled tokens")
         axes.set_xlabel("sampled tokens, those of dropped groups included")
         axes.xaxis.set_major_formatter(EngFormatter())

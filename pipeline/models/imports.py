@@ -26,6 +26,6 @@ def quick_imports() -> Iterator[None]:
         yield
     finally:
         for name in hidden:
-            del sys.modules[name]
+            sys.modules.pop(name, None)  # another thread may have done it
         if collects:
             gc.enable()

@@ -49,5 +49,6 @@ def level_weights(settings: ScheduleConfig, num_levels: int, done: float) -> lis
         weights = [easy * (num_levels - 1 - level) + (1 - easy) * level for level in range(num_levels)]
     else:
         centre = done**settings.exponent * (num_levels - 1)
-        weights = [math.exp(-(((level - centre) / settings.sigma) ** 2) / 2) for level in range(num_levels)]
+        exponents = [-(((level - centre) / settings.sigma) ** 2) / 2 for level in range(num_levels)]
+        weights = [math.exp(exponent - max(exponents)) for exponent in exponents]  # a narrow bell must reach one level
     return [weight / sum(weights) for weight in weights]

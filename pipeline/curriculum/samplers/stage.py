@@ -38,10 +38,12 @@ class StageSampler:
         facts = _Facts(settings, heads, num_steps, self.history)
         if settings.source_weights:
             _check_sources(settings.source_weights, heads)
+        self._source_weights = settings.source_weights or {"": 1.0}
         self._source_of = [head.source if settings.source_weights else "" for head in heads]
         self._samplers = {
             name: _BUILD[settings.name](facts, np.flatnonzero([name == own for own in self._source_of]), (*seed, name))
-            for name in settings.source_weights or [""]
+            for name, weight in self._source_weights.items()
+            if weight
         }
 
     def choose(self, step: int, count: int) -> list[int]:
@@ -49,14 +51,16 @@ class StageSampler:
         offset = generator(*self._seed, step, "forgotten").random()
         share = self._settings.forgetting_frac
         num_forgotten = deal((share, 1 - share), count, offset)[0] if share else 0
-        forgotten = [int(row) for row in self.history.forgotten()[:num_forgotten]]
-        rows = forgotten + self.choose_more(step, count - len(forgotten))
+        forgotten = self.history.forgotten().tolist()
+        rows = self.choose_more(step, count - min(num_forgotten, len(forgotten)))
+        new = [row for row in forgotten if row not in rows]  # in a small stage the sampler may have chosen them all
+        rows += (new + forgotten)[: count - len(rows)]
         order = generator(*self._seed, step, "order").permutation(count)  # learners take shares that are alike
         return [rows[place] for place in order]
 
     def choose_more(self, step: int, count: int) -> list[int]:
         """Rows for groups that were dropped."""
-        weights = [self._settings.source_weights.get(name, 1.0) for name in self._samplers]
+        weights = [self._source_weights[name] for name in self._samplers]
         counts = deal(weights, count, generator(*self._seed, step, "sources").random())
         samplers = zip(self._samplers.values(), counts, strict=True)
         return [row for sampler, own in samplers for row in sampler.choose(step, own)]

@@ -5,7 +5,7 @@ from pipeline.curriculum.chain_results import require_chains
 from pipeline.curriculum.learning_curves import learning_curves, mean_curve
 from pipeline.curriculum.search_report import write_search_report
 from tests.support.runs import write_metrics
-from tests.support.search_files import MIXED, SearchFiles
+from tests.support.search_files import SearchFiles
 
 
 def trained(search: SearchFiles, key: str, *points: tuple[int, float | None]) -> None:
@@ -20,26 +20,38 @@ def trained(search: SearchFiles, key: str, *points: tuple[int, float | None]) ->
 
 @pytest.fixture
 def search(tmp_path) -> SearchFiles:
-    search = SearchFiles(tmp_path)
-    search.add("pools", MIXED, 0, keys=("a",)).add("pools", MIXED, 1, keys=("b",)).add("uniform", MIXED, 0, keys=("c",))
+    """Before and after a stage all answers are right, whatever their format."""
+    search = SearchFiles(tmp_path, levels=("1",))
+    for setting, seed, key in (("pools", 0, "a"), ("pools", 1, "b"), ("uniform", 0, "c"), ("sft", 0, "d")):
+        search.add(setting, [[1, 6]], seed, keys=(key,))
     search.write()
-    trained(search, "a", (100, 0.1), (200, None), (300, 0.3))
-    trained(search, "b", (200, 0.4), (400, 0.6))
-    trained(search, "c", (100, 0.1), (200, None))
+    trained(search, "a", (100, 0.2), (200, None), (300, None))
+    trained(search, "b", (200, 0.4), (400, 0.5))
+    trained(search, "c", (100, None))
     return search
 
 
-def test_a_curve_has_the_evaluated_steps_of_a_seed(search):
+def test_a_curve_begins_and_ends_with_the_evaluations_around_its_stage(search):
     curves = learning_curves(search.path, require_chains(search.path))
-    assert [curve.tolist() for curve in curves["pools"]] == [[[100, 300], [0.1, 0.3]], [[200, 400], [0.4, 0.6]]]
-    assert "uniform" not in curves  # evaluated once
+    assert [curve.tolist() for curve in curves["pools"]] == [
+        [[0, 100, 300], [1, 0.2, 1]],
+        [[0, 200, 400, 400], [1, 0.4, 0.5, 1]],
+    ]
+    assert [curve.tolist() for curve in curves["uniform"]] == [[[0, 100], [1, 1]]]
+    assert "sft" not in curves  # it sampled nothing
 
 
-def test_the_mean_is_over_the_tokens_that_all_seeds_have(search):
-    tokens, accuracy = mean_curve(learning_curves(search.path, require_chains(search.path))["pools"])
+def test_the_mean_is_over_the_tokens_that_all_seeds_have():
+    mean = mean_curve([np.array([[100, 300], [0.1, 0.3]]), np.array([[200, 400], [0.4, 0.6]])])
+    assert mean is not None
+    (tokens, accuracy) = mean
     assert (tokens[0], tokens[-1]) == (200, 300)
-    # seed 0 has 0.2 and 0.3 there, seed 1 has 0.4 and 0.5
+    # the first has 0.2 and 0.3 there, the second 0.4 and 0.5
     assert np.allclose([accuracy[0], accuracy[-1]], [0.3, 0.4])
+
+
+def test_seeds_without_common_tokens_have_no_mean():
+    assert mean_curve([np.array([[0, 100], [0.1, 0.3]]), np.array([[200, 400], [0.4, 0.6]])]) is None
 
 
 def test_the_report_of_a_search_shows_them(search):

@@ -15,7 +15,7 @@ from pipeline.curriculum.samplers.pools import Pools
 from pipeline.curriculum.samplers.schedule import level_weights
 from pipeline.curriculum.samplers.thompson import Thompson
 from pipeline.errors import ConfigError
-from pipeline.types import Completion, Problem, RewardBreakdown, RolloutGroup, WeightId
+from pipeline.types import Completion, Problem, ProblemHead, RewardBreakdown, RolloutGroup, WeightId
 from tests.support.sampling import asked, heads, result, sampler
 
 SAMPLERS: dict[str, dict[str, Any]] = {
@@ -216,6 +216,34 @@ def test_problems_whose_solve_rate_fell_are_asked_again():
     assert 1 in uniform.choose(2, 2) and {0, 1} <= set(uniform.choose(3, 4))
     uniform.observe(2, [result(1, 4), result(0, 8)])
     assert not len(uniform.history.forgotten())
+
+
+def test_a_batch_asks_no_problem_twice_because_it_was_forgotten():
+    thompson = sampler("thompson", heads(40), forgetting_frac=0.25)
+    for step in (0, 2):
+        thompson.observe(step, [result(row, 6) for row in range(20)])
+        thompson.observe(step + 1, [result(row, 4) for row in range(20)])
+    for step in range(4, 24):
+        rows = thompson.choose(step, 8)
+        assert len(set(rows)) == 8 and set(rows) & set(range(20))
+
+
+def test_a_small_stage_that_was_forgotten_fills_its_batch():
+    uniform = sampler("uniform", heads(3), forgetting_frac=0.5)
+    uniform.observe(0, [result(row, 8) for row in range(3)])
+    uniform.observe(1, [result(row, 1) for row in range(3)])
+    assert len(uniform.choose(2, 8)) == 8
+
+
+def test_a_source_of_weight_0_needs_no_sampler():
+    problems = [*heads(2, 2), ProblemHead(4, "x", "1", None, "b", True)]  # b has one level
+    bandit = sampler("bandit", problems, source_weights={"a": 1.0, "b": 0.0})
+    assert 4 not in bandit.choose(0, 8)
+
+
+def test_a_narrow_bell_is_on_the_nearest_level():
+    assert level_weights(ScheduleConfig(sigma=0.001), 5, 0.5**2) == [0.0, 0.0, 1.0, 0.0, 0.0]
+    assert level_weights(ScheduleConfig(sigma=0.001), 4, 0.1) == [0.0, 1.0, 0.0, 0.0]  # at 0.949
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
