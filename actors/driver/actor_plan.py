@@ -115,10 +115,8 @@ def engine_width(config: Config) -> int:
     if any(others) or config.data.write or any(stage.write for stage in config.stages):
         return rollout.width
     steps = [each for each in map(config.stage_settings, config.stages) if isinstance(each, GRPOConfig)]
-    if any(
-        each.sampler and each.sampler.name == "dynamic" for each in steps
-    ):  # how many it asks for again is not known
-        return rollout.width
+    if any(each.sampler and each.sampler.name == "dynamic" for each in steps):
+        return rollout.width  # it asks again for groups that it drops
     asked = max((each.batch_size * each.num_generations for each in steps), default=1) * (1 + rollout.max_staleness)
     return min(rollout.width, asked)
 
