@@ -85,7 +85,8 @@ def _compare(chains: Sequence[ChainAnswers], setting: str, baseline: str, metric
     difference = fmean(by_seed.values())
     seed_margin = _seed_margin(list(by_seed.values()), level)
     low, high = (bound - difference for bound in percentile_interval(draws, level))
-    interval = (difference - math.hypot(low, seed_margin), difference + math.hypot(high, seed_margin))
+    low, high = difference - math.hypot(low, seed_margin), difference + math.hypot(high, seed_margin)
+    interval = (max(low, -1.0), min(high, 1.0))  # no two shares differ by more
     larger = len(by_seed) > 1 and not interval[0] <= 0 <= interval[1]
     return Comparison(setting, baseline, metric, difference, interval, by_seed, larger)
 

@@ -42,6 +42,11 @@ def test_the_interval_is_over_seeds_too():
     assert not comparison.larger_than_noise
 
 
+def test_an_interval_ends_where_differences_do():
+    comparison = compare_with_baseline(pair([9, 1], [1, 5]), "mixed")
+    assert comparison.interval == (-1.0, 1.0)
+
+
 def test_one_seed_decides_nothing():
     comparison = compare_with_baseline(pair([9], [1]), "mixed")
     assert not comparison.larger_than_noise
