@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pipeline.runs.records import Row, number
 
 BLUE, ORANGE, GREEN, PURPLE, RED, GREY = "#2b6cb0", "#dd7a1f", "#2f8f5b", "#7a5ab5", "#c0392b", "#a3adb8"
-COLORS = (BLUE, ORANGE, GREEN, PURPLE, RED, GREY)
+BROWN = "#7d5a3c"
+COLORS = (BLUE, ORANGE, GREEN, PURPLE, RED, GREY, BROWN)
 INK, SOFT, FAINT = "#2d3640", "#8a949e", "#e3e7eb"
 STYLE: dict[str, Any] = {
     "font.size": 10.5,
