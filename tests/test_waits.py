@@ -19,6 +19,7 @@ LASTS_AS_LONG = {
     "parent.join()": "a grading process that ends with its parent",
     "client.wait()": "the client of a submitted job, which may run for days",
     "planned.result()": "the plan, which the same process makes in another thread",
+    "checked.result()": "its checks, likewise",
     "started.result()": "the start of an engine, in another thread: whoever called the actor has a limit",
     "ray.get(learners.train.remote(setup))": "a stage of a search, which may last for days",
 }

@@ -78,7 +78,7 @@ def test_a_user_error_is_named_in_one_message(tmp_path, monkeypatch, error_of, a
 
 
 SEARCH_MISTAKES = {
-    "no search": (["--config", "configs/demo.yaml"], "sections search and curriculum"),
+    "no search": (["--config", "configs/demo.yaml"], "a search must have a section search"),
     "wrong key": (["search.grid={curriculum: {replay_ration: [0.1]}}"], "replay_ration"),
     "other engines": (["search.grid={rollout: {temperature: [0.5]}}"], "temperature=0.5"),
     "no such level": (["curriculum.levels=['9']"], "got ['9']"),

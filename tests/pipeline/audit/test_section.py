@@ -30,7 +30,9 @@ def test_the_report_has_a_section(tmp_path):
     page = Page(write_report(tmp_path))
     assert "Reward-hacking audit" in page.text and "That is more than its noise." in page.text
     assert "disagreement, format · 3 of 84" in page.text and "trick, text after answer · " in page.text
-    assert not {"script", "answer", "reasoning"} & {tag for tag, _ in page.tags}
+    assert not {"answer", "reasoning"} & {tag for tag, _ in page.tags}
+    # The hostile texts have no tag of theirs: 7 scripts are the page's, and two hold data.
+    assert [tag for tag, _ in page.tags].count("script") == 9
     assert all("onerror" not in attrs for _, attrs in page.tags)
     assert (tmp_path / "plots" / "audit.png").stat().st_size > 10_000
     summary = json.loads((tmp_path / "summary.json").read_text())["audit"]

@@ -81,7 +81,7 @@ def test_a_large_grid_is_matched_in_fewer_rounds(monkeypatch, side, num_matching
         return linear_sum_assignment(scores, **arguments)
 
     monkeypatch.setattr(slots, "LARGE_SIDE", 3)
-    monkeypatch.setattr(slots, "linear_sum_assignment", counted)
+    monkeypatch.setattr("scipy.optimize.linear_sum_assignment", counted)
     points = np.random.default_rng(0).standard_normal((side**2, 8)).astype(np.float32)
     assign_slots(points, side, seed=0)
     assert len(rows) == num_matchings * side
