@@ -132,7 +132,7 @@ def test_a_student_of_written_problems_is_compared_with_one_of_as_many_real_toke
     tokens = [[row["num_tokens"] for row in read_metrics(stage)] for stage in stages.values()]
     assert len(tokens[0]) == 2 and tokens == [tokens[0]] * 4
     summary = json.loads((run / "summary.json").read_text())["tagged"]
-    settings = [f"name={tmp_path}/student/{side}" for side in ("written", "real")]
+    settings = [f"data={tmp_path}/student/{side}" for side in ("written", "real")]
     assert [row["setting"] for row in summary["settings"]] == settings
     assert all(set(row["gain"]["by_seed"]) == {"0", "1"} for row in summary["settings"])
     gained = summary["statements"][1]
