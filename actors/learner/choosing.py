@@ -24,7 +24,7 @@ def stage_choices(session: LearnerSession) -> StepChoices:
 
 
 def requests(session: LearnerSession, choices: Sequence[Choice], step: int, first: int = 0) -> list[PromptRequest]:
-    """What engines are asked for.
+    """Requests to the engines.
 
     Args:
         first: place of the first problem among all that the step asks.

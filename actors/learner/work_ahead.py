@@ -43,11 +43,11 @@ class StepRollouts:
     replayed: list[bool]
     """For every group, whether its problem came from the replay buffer."""
     asked_steps: list[int]
-    """Likewise, updates behind the weights when it was asked for."""
+    """Updates behind the weights when a group was asked for, one per group."""
     dropped: list[Dropped] = field(default_factory=list)
     """On rank 0: groups of all workers that the step does not learn from."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Of the sampling, over all workers."""
+    """Metrics of the sampling, over all workers."""
 
     @classmethod
     def of(cls, sampled: Sequence[Sampled], dropped: Sequence[Dropped], metrics: dict[str, float]) -> "StepRollouts":

@@ -32,9 +32,9 @@ class PoolsConfig(StrictModel):
     easy_weight: float = Field(0.2, ge=0)
     """Share of a batch from the easy pool. The three weights need not sum to 1."""
     middle_weight: float = Field(0.6, ge=0)
-    """Likewise of the middle."""
+    """Share of a batch from the middle pool."""
     hard_weight: float = Field(0.2, ge=0)
-    """Likewise of the hard pool."""
+    """Share of a batch from the hard pool."""
     retire_above: float = Field(1.0, gt=0, le=1)
     """Share of correct completions from which on a problem is retired."""
     ask_again_after: int = Field(50, ge=1)
@@ -85,11 +85,11 @@ class BanditConfig(StrictModel):
     """Categories by how much they teach: the moving mean of the mean absolute advantage. SEC, arXiv:2505.14970."""
 
     categories: Category = "level"
-    """What problems are grouped by."""
+    """Attribute that problems are grouped by."""
     learning_rate: float = Field(0.5, gt=0, le=1)
     """Share of a category's value that a step replaces."""
     temperature: float = Field(0.4, gt=0)
-    """Of the softmax over values. A lower one prefers the best category more."""
+    """Temperature of the softmax over values. A lower one prefers the best category more."""
 
 
 class ScheduleConfig(StrictModel):

@@ -15,7 +15,7 @@ class Choice(NamedTuple):
 
     example: Example
     row: int | None
-    """Of the stage's own problems; None if it is replayed, or there is no sampler."""
+    """Row among the stage's own problems; None if it is replayed, or there is no sampler."""
 
 
 class StepChoices:

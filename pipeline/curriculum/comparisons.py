@@ -34,7 +34,7 @@ class Comparison:
 
     @property
     def statement(self) -> str:
-        """Of the best setting."""
+        """A sentence about the best setting."""
         if len(self.by_seed) == 1:
             verdict = "with one seed, noise cannot be ruled out."
         else:

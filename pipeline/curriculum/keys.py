@@ -111,7 +111,7 @@ def _inputs(config: Config, spec: StageSpec, data_digest: str, parent: str, keys
 
 
 def _sampler(settings: SFTConfig | GRPOConfig) -> dict[str, Any]:
-    """Of its sections only the one that it reads."""
+    """A dump with the only section that its sampler reads."""
     sampler = settings.sampler if isinstance(settings, GRPOConfig) else None
     return {"sampler": sampler.with_effect()} if sampler else {}
 

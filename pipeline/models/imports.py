@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 OPTIONAL = ("sklearn", "scipy")
-"""What transformers and vLLM import if it is there, for assisted generation, object detection and audio."""
+"""Packages that transformers and vLLM import if they are there, for assisted generation, object detection and audio."""
 
 
 def import_transformers() -> None:

@@ -43,7 +43,7 @@ STYLE: dict[str, Any] = {
 
 
 MIN_SPAN = 1e-4
-"""Of an axis: differences below it are noise of rounding."""
+"""Relative to an axis: differences below it are noise of rounding."""
 
 
 def save(figure: Figure, path: Path, dpi: int) -> Path:

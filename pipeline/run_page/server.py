@@ -27,7 +27,7 @@ from pipeline.runs.records import read_config
 
 REQUEST_TIMEOUT_S = 30.0
 MAX_DIGITS = 12
-"""Of a number in an address."""
+"""Longest number in an address, in digits."""
 
 
 class LivePage(ThreadingHTTPServer):

@@ -1,4 +1,4 @@
-"""What the page of a run shows, read piece by piece while the run writes."""
+"""The data of a run's page, read piece by piece while the run writes."""
 
 import math
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ GROUP_FIELDS = (
     *("problem", "step", "stage", "solved", "attempts", "truncated", "tokens", "reward_mean", "reward_std", "use"),
     *("mean", "low", "high", "is_stored"),
 )
-"""Of a group on the page. ``problem`` is its place in the list of problems; mean, low and high are those of the problem
-after the step."""
+"""Columns of a group on the page. ``problem`` is its place in the list of problems; mean, low and high are those of the
+problem after the step."""
 PROBLEM_FIELDS = (
     *("problem_id", "label", "last_step", "mean", "low", "high", "best", "attempts", "solved"),
     *("level", "type", "source", "question", "gold"),
@@ -32,7 +32,7 @@ PROBLEM_FIELDS = (
 
 @dataclass(frozen=True)
 class Cursor:
-    """How much of a run a page has."""
+    """The part of a run that a page has."""
 
     generation: int = 0
     metrics: int = 0
@@ -60,7 +60,7 @@ class RunState:
         self._num_recorded = 0
         self._indexes: dict[str, int] = {}
         self._changed_at: list[int] = []
-        """Of every problem, the number of groups when it changed last."""
+        """Number of groups at every problem's last change."""
         self._last_group: LedgerRow | None = None
         self.metrics: list[Row] = []
         self.problems: list[Row] = []
@@ -138,7 +138,7 @@ class RunState:
         return Cursor(self.generation, len(self.metrics), len(self.groups), len(self.problems), len(self.evaluations))
 
     def since(self, cursor: Cursor) -> Row:
-        """What a page with ``cursor`` lacks. Changed problems come again, whole."""
+        """The rows that a page with ``cursor`` lacks. Changed problems come again, whole."""
         return {
             "metrics": self.metrics[cursor.metrics :],
             "groups": self.groups[cursor.groups :],

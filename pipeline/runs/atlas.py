@@ -41,7 +41,7 @@ class Visit:
     """Completions that the verifier judged, whatever became of their group. Neither timeouts nor bad golds."""
     solved: int
     mean: float
-    """Of the posterior, and its 5 % and 95 % quantiles."""
+    """Mean of the posterior; then its 5 % and 95 % quantiles."""
     low: float
     high: float
     best: float | None
@@ -51,7 +51,7 @@ class Visit:
 
 @dataclass(slots=True)
 class _State:
-    """What is known of a problem."""
+    """The evidence about one problem."""
 
     wins: float = 0.0
     losses: float = 0.0

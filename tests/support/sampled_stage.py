@@ -119,7 +119,7 @@ class ThreadRanks(Ranks):
 
 @dataclass
 class Record:
-    """What a run leaves on the disk."""
+    """The files that a run leaves."""
 
     saved: str | None = None
     """Progress, as in a checkpoint."""

@@ -31,7 +31,7 @@ class Bandit:
         return self._categories.choose(step, count, self.probabilities())
 
     def probabilities(self) -> list[float]:
-        """Of each category: the softmax of its value."""
+        """One per category: the softmax of its value."""
         values = np.array(list(self.values.values())) / self._settings.temperature
         weights = np.exp(values - values.max())
         probabilities: list[float] = (weights / weights.sum()).tolist()

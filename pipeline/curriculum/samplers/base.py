@@ -1,4 +1,4 @@
-"""What samplers have in common: the interface, what they are told, and seeded draws."""
+"""Parts that all samplers share: their interface, outcomes of groups, and seeded draws."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ class Outcome:
     """One group, in numbers."""
 
     row: int | None
-    """Of the stage's own problems. None: it was replayed from an earlier stage."""
+    """Row among the stage's own problems. None: it was replayed from an earlier stage."""
     num_completions: int
     """Graded ones. The rates and means below are over them, and 0 without any."""
     solve_rate: float
     """Share that is correct."""
     mean_reward: float
     mean_abs_advantage: float
-    """Of advantages within the group."""
+    """Mean absolute advantage within the group."""
     has_variance: bool
     """Rewards differ: the group teaches something."""
     num_tokens: int
@@ -69,7 +69,7 @@ class Sampler(Protocol):
         """The rows of a step of the stage, from 0. A step may ask more than once."""
 
     def observe(self, step: int, outcomes: Sequence[Outcome]) -> None:
-        """What became of the step's groups of these rows, of all learners, in the order of the batch."""
+        """Take in the outcomes of a step's groups, of all learners, in the order of the batch."""
 
     def state(self) -> dict[str, Any]:
         """Plain JSON, for checkpoints."""

@@ -1,4 +1,4 @@
-"""What is known of every problem that a stage has asked."""
+"""The latest outcomes of every problem that a stage has asked."""
 
 from collections.abc import Sequence
 from typing import Any

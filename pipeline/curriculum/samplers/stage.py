@@ -83,7 +83,7 @@ class StageSampler:
 
 @dataclass
 class _Facts:
-    """What samplers are built from."""
+    """The arguments that samplers are built from."""
 
     settings: SamplerConfig
     heads: Sequence[ProblemHead]

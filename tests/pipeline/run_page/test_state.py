@@ -1,4 +1,4 @@
-"""What the page shows of a run that is being written."""
+"""The data that a page shows of a run that is being written."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What is known of every problem after every step."""
+"""The evidence about every problem after every step."""
 
 import pandas
 import pytest

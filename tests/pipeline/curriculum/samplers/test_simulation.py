@@ -16,7 +16,7 @@ from tests.support.sampling import asked, heads, sampler
 
 LEVELS, PER_LEVEL, BATCH, STEPS = 5, 40, 16, 60
 LOGITS = np.repeat([5.0, 2.0, -1.0, -4.0, -7.0], PER_LEVEL) + np.tile(np.linspace(-1.5, 1.5, PER_LEVEL), LEVELS)
-"""Of each problem's solve rate at the start: 0.99, 0.88, 0.27, 0.02 and 0.001 in the middle of each level."""
+"""Logits of the solve rates at the start: 0.99, 0.88, 0.27, 0.02 and 0.001 in the middle of each level."""
 GAIN = 0.01
 """Added to every logit for a group that teaches something."""
 
