@@ -82,8 +82,8 @@ def _write_run_report(run_dir: Path, output_dir: Path, chain: ChainResult | None
 
 
 def _read_atlas(run_dir: Path, output_dir: Path) -> tuple[RunState, dict[str, str]]:
-    """The part of the run that the page shows; and if its ledger or completions are corrupt, a section that says so. The
-    rest of the report does not need them."""
+    """The part of the run that the page shows; and if its ledger or completions are corrupt, a section that says so,
+    because the rest of the report does not need them."""
     state = RunState(run_dir)
     try:
         state.read()
