@@ -51,7 +51,7 @@ def adapted(path, magnitude: float, **config):
 
 @pytest.mark.parametrize("magnitude", [1e-5, 1e-4])
 def test_engines_see_an_adapter_that_is_smaller_than_the_precision_of_the_weights(tmp_path, magnitude):
-    """Of the update of all adapted weights: <what arrived, update> / <update, update>."""
+    """The visible share is <what arrived, update> / <update, update>, over all adapted weights."""
     model, sample = adapted(save_tiny_model(tmp_path), magnitude)
     base = dict(merged_weights(adapted(tmp_path, 0.0)[0], torch.float32))
     exact = dict(merged_weights(model, torch.float32))
