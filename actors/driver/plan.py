@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from actors.driver.actor_plan import ActorPlan, check_devices, engine_limits, plan_actors
+from actors.driver.drawing import with_draws
 from pipeline.config import Config, GRPOConfig, ProblemFilter, SFTConfig
 from pipeline.curriculum.grid import ChainSpec, chain_specs
 from pipeline.curriculum.keys import problems_digest, stage_keys
@@ -125,7 +126,7 @@ def plan_search(config: Config, cache: Path | None = None) -> RunPlan:
     """
     if config.search is None:
         raise ConfigError("a search must have a section search: see configs/search_replay_demo.yaml.")
-    config = checked(config)
+    config = with_draws(checked(config))
     chains = []
     loaded: dict[str, tuple[ProblemTable, list[Problem]]] = {}  # once, not for every chain
     for spec in _pinned_chains(config):

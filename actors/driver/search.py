@@ -23,6 +23,7 @@ from actors.calls import describe_error
 from actors.driver.actor_plan import ActorPlan, needed_resources
 from actors.driver.checks import check_plan
 from actors.driver.cluster import connected_ray, has_room, wait_for_room
+from actors.driver.drawing import with_next_draws
 from actors.driver.encode import make_tokens
 from actors.driver.launch import announce, open_run, write_report
 from actors.driver.learners import Learners
@@ -103,7 +104,7 @@ class Slots:
 
 
 def run_search(config: Config, run_directory: RunDirectory | None = None) -> RunDirectory:
-    """Run all stages of all chains that have no result yet, then write the report.
+    """Run all stages of all chains that have no result yet, and write the report. Once for every round of draws.
 
     Args:
         run_directory: a search to resume.
@@ -111,6 +112,13 @@ def run_search(config: Config, run_directory: RunDirectory | None = None) -> Run
     Raises:
         GradusError: something the configuration names is unavailable.
     """
+    run_directory = _run_round(config, run_directory)
+    while more := with_next_draws(run_directory.load_config(), run_directory.path):
+        run_directory = _run_round(more, run_directory)
+    return run_directory
+
+
+def _run_round(config: Config, run_directory: RunDirectory | None) -> RunDirectory:
     plan, inputs = _plan(config, run_directory)
     chains = plan.chains
     settings = plan.config.search or SearchConfig()

@@ -151,9 +151,17 @@ class SearchConfig(StrictModel):
     """Settings, nested as in this file, each with a list of values. All combinations are run:
     ``{curriculum: {replay_ratio: [0.0, 0.3]}}``."""
     space: dict[str, Any] = {}
-    """The same, but with a range (low, high, log) or a list from which one value is drawn."""
+    """The same, but each with what one value is drawn from: a list, a range (low, high, log), or a sampler of Ray Tune
+    with its arguments, as in ``{quniform: [0.0, 0.5, 0.1]}``."""
     num_draws: int = Field(1, ge=1)
-    """Draws from ``space`` for every combination of the grid."""
+    """Draws from ``space``. Each is run with every combination of the grid."""
+    drawn_by: Literal["random", "optuna"] = "random"
+    """``random``: draws that know nothing of each other. ``optuna``: by its tree-structured Parzen estimator, from the
+    final scores of earlier draws (arXiv:1907.10902)."""
+    draws_per_round: int = Field(4, ge=1)
+    """Draws that Optuna makes at once. They are run before it makes the next ones."""
+    draws: list[dict[str, Any]] = []
+    """The draws so far, by dotted key. The search records them here."""
     baselines: list[dict[str, Any]] = [{"curriculum": {"level_order": "mixed"}}]
     """Settings that are run beside the grid and never stopped. The best setting is compared with the first of them."""
     halving: HalvingConfig | None = None
@@ -162,3 +170,9 @@ class SearchConfig(StrictModel):
     """Maximum retries of a failed stage, from its last checkpoint. After these, its chains end."""
     max_concurrent_stages: int | None = Field(None, ge=1)
     """Maximum number of stages that run at the same time. None: as many as fit into the cluster."""
+
+    @model_validator(mode="after")
+    def _optuna_sees_final_scores(self) -> "SearchConfig":
+        if self.drawn_by == "optuna" and (self.halving or not self.space):
+            raise ValueError("drawn_by optuna needs a space to draw from, and no halving: it compares final scores")
+        return self

@@ -1,18 +1,23 @@
 """The chains of a search: its grid, random draws and baselines, each with every seed."""
 
 import itertools
-import math
-import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.config import Config, RangeConfig, SearchConfig, with_settings
 from pipeline.errors import ConfigError
 from pipeline.files import safe_name
-from pipeline.seeds import derive_seed
+
+TUNE_SAMPLERS = frozenset(
+    f"{quantized}{name}"
+    for name in ("uniform", "loguniform", "randint", "lograndint", "randn")
+    for quantized in ("", "q")
+)
+"""Samplers of Ray Tune that draw a number."""
+_NUMBERS = TypeAdapter(tuple[int | float, ...])
 
 
 @dataclass(frozen=True)
@@ -30,14 +35,25 @@ class ChainSpec:
     config: Config
 
 
+@dataclass(frozen=True)
+class TuneSampler:
+    """A sampler of Ray Tune by name: ``loguniform`` with (1e-5, 1e-3)."""
+
+    name: str
+    arguments: tuple[int | float, ...]
+
+
 def chain_specs(config: Config) -> list[ChainSpec]:
     """The chains of a search, validated: (grid x draws, then the baselines) x seeds. A file always gives the same ones.
+
+    Args:
+        config: with the draws of its space, if it has one (actors/driver/drawing.py).
 
     Raises:
         ConfigError: a setting of the search does not exist or has an invalid value.
     """
     search = config.search or SearchConfig()
-    distinct = {_setting_name(values): values for values in _search_settings(config, search)}
+    distinct = {_setting_name(values): values for values in _search_settings(search)}
     settings = [(values, False) for values in distinct.values()]
     settings += [(dict(_leaves(values)), True) for values in search.baselines]
     chains = []
@@ -59,20 +75,28 @@ def chain_specs(config: Config) -> list[ChainSpec]:
     return chains
 
 
-def _search_settings(config: Config, search: SearchConfig) -> Iterator[dict[str, Any]]:
+def _search_settings(search: SearchConfig) -> Iterator[dict[str, Any]]:
     """Settings by dotted key, for every combination of the grid and every draw."""
     grid = dict(_leaves(search.grid))
-    if "seed" in {*grid, *search.space}:
-        raise ConfigError("search.grid and search.space must not have seed: set search.seeds.")
+    if "seed" in grid:
+        raise ConfigError("search.grid must not have seed: set search.seeds.")
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"search.grid.{key} must be a list of values, got {values!r}.")
-    space = {key: _choices(key, value) for key, value in _leaves(search.space, is_leaf=_is_range)}
     for values in itertools.product(*grid.values()):
-        for draw in range(search.num_draws if space else 1):
-            generator = random.Random(derive_seed(config.seed, "search", draw))
-            drawn = {key: _draw(choices, generator) for key, choices in space.items()}
-            yield {**dict(zip(grid, values, strict=True)), **drawn}
+        for draw in search.draws if search.space else [{}]:
+            yield {**dict(zip(grid, values, strict=True)), **draw}
+
+
+def space_entries(search: SearchConfig) -> dict[str, list[Any] | TuneSampler]:
+    """What the value of each setting of the space is drawn from, by dotted key.
+
+    Raises:
+        ConfigError: an entry is neither a list, nor a range, nor a sampler.
+    """
+    if "seed" in search.space:
+        raise ConfigError("search.space must not have seed: set search.seeds.")
+    return {key: _space_entry(key, value) for key, value in _leaves(search.space, is_leaf=_is_entry)}
 
 
 def _leaves(
@@ -86,26 +110,25 @@ def _leaves(
             yield f"{prefix}{key}", value
 
 
-def _is_range(value: Mapping[str, Any]) -> bool:
-    return {"low", "high"} <= value.keys()
+def _is_entry(value: Mapping[str, Any]) -> bool:
+    return {"low", "high"} <= value.keys() or (len(value) == 1 and value.keys() <= TUNE_SAMPLERS)
 
 
-def _choices(key: str, value: Any) -> list[Any] | RangeConfig:
+def _space_entry(key: str, value: Any) -> list[Any] | TuneSampler:
     if isinstance(value, list) and value:
         return value
     try:
-        return RangeConfig.model_validate(value)
+        if isinstance(value, Mapping) and value.keys() <= TUNE_SAMPLERS:
+            ((name, arguments),) = value.items()
+            return TuneSampler(name, _NUMBERS.validate_python(arguments))
+        drawn_from = RangeConfig.model_validate(value)
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"search.space.{key} must be a list or {{low, high, log}}, got {value!r}: {reason}") from None
-
-
-def _draw(choices: list[Any] | RangeConfig, generator: random.Random) -> Any:
-    if isinstance(choices, list):
-        return generator.choice(choices)
-    if choices.log:
-        return math.exp(generator.uniform(math.log(choices.low), math.log(choices.high)))
-    return generator.uniform(choices.low, choices.high)
+        raise ConfigError(
+            f"search.space.{key} must be a list, {{low, high, log}} or a sampler of Ray Tune with its arguments "
+            f"({', '.join(sorted(TUNE_SAMPLERS))}), got {value!r}: {reason}"
+        ) from None
+    return TuneSampler("loguniform" if drawn_from.log else "uniform", (drawn_from.low, drawn_from.high))
 
 
 def _setting_name(values: Mapping[str, Any]) -> str:

@@ -144,12 +144,19 @@ class StageQueue:
 def make_queue(chains: Sequence[ChainSpec], keys: Sequence[Sequence[str]], config: SearchConfig) -> StageQueue:
     """The queue of a search: seeds of a setting stop together, baselines never.
 
+    A seed's chains come before those of the next seed, its baselines first: a search that is cut short has compared
+    all settings with the seeds that it came to.
+
     Args:
         keys: of each chain's stages, by ``stage_keys``.
     """
+    seeds = list(dict.fromkeys(chain.seed for chain in chains))
+    in_order = sorted(
+        zip(chains, keys, strict=True), key=lambda each: (seeds.index(each[0].seed), not each[0].is_baseline)
+    )
     queued = [
         QueuedChain(chain.name, tuple(chain_keys), setting=chain.setting, protected=chain.is_baseline)
-        for chain, chain_keys in zip(chains, keys, strict=True)
+        for chain, chain_keys in in_order
     ]
     rungs = plan_rungs(queued, config.halving.budget_stages) if config.halving else []
     return StageQueue(queued, rungs, config.max_retries)

@@ -77,7 +77,7 @@ def ours(work: Work, staleness: int = 0) -> Measured:
         _, peak_mib = _run("jobs/grpo_qwen.py", "--config", str(config))
         (run,) = Path(directory).glob("exp_*")
         rows = read_metrics(run)[SKIPPED:]
-    tokens = [row["rollout_tokens_per_s"] * row["rollout_s"] for row in rows]
+    tokens = [row["sampled_tokens"] for row in rows]
     return Measured([row["step_s"] for row in rows], tokens, [], peak_mib)
 
 

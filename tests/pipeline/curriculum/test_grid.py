@@ -42,31 +42,18 @@ def test_the_replay_demo_has_four_ratios_and_the_baseline_with_two_seeds():
     assert len({key for chain in all_keys for key in chain}) == 36  # 2 first stages, 4 x 2 x 4 others, 2 mixed ones
 
 
-def test_a_search_space_is_drawn_the_same_every_time():
+def test_every_draw_is_run_with_every_combination_of_the_grid_and_equal_ones_once():
     search = {
         "grid": {"curriculum": {"level_order": ["forward", ["2", "1"]]}},
-        "space": {
-            "sft": {"learning_rate": {"low": 1e-5, "high": 1e-3, "log": True}, "per_device_train_batch_size": [4, 8]}
-        },
-        "num_draws": 5,
+        "space": {"sft": {"per_device_train_batch_size": [4, 8]}},
+        "draws": [{"sft.per_device_train_batch_size": size} for size in (8, 4, 8)],
         "baselines": [],
     }
-    chains = chain_specs(make(search=search))
-    assert chains == chain_specs(make(search=search))
-    assert len(chains) == 10
-    rates = [chain.config.sft.learning_rate for chain in chains]
-    assert len(set(rates)) == 5 and rates[:5] == rates[5:]  # the same draws for every combination of the grid
-    assert all(1e-5 <= rate <= 1e-3 for rate in rates)
-    assert {chain.config.sft.per_device_train_batch_size for chain in chains} <= {4, 8}
-    assert chains[5].name.startswith("level_order=2+1,learning_rate=")
-
-
-def test_a_setting_drawn_twice_is_run_once():
-    search = {"space": {"sft": {"per_device_train_batch_size": [4, 8]}}, "num_draws": 9, "baselines": []}
     chains = chain_specs(make(search=search, seed=3))
-    assert sorted(chain.name for chain in chains) == [
-        "per_device_train_batch_size=4,seed=3",
-        "per_device_train_batch_size=8,seed=3",
+    assert [chain.name for chain in chains] == [
+        f"level_order={order},per_device_train_batch_size={size},seed=3"
+        for order in ("forward", "2+1")
+        for size in (8, 4)
     ]
     assert all(chain.config.search is None for chain in chains)
 
@@ -77,7 +64,6 @@ def test_a_setting_drawn_twice_is_run_once():
         ({"grid": {"curriculum": {"replay_ration": [0.1]}}}, r"unknown setting curriculum\.replay_ration\."),
         ({"grid": {"curriculum": {"replay_ratio": [0.1, 2.0]}}}, r"curriculum\.replay_ratio: .*less than 1"),
         ({"grid": {"curriculum": {"replay_ratio": 0.1}}}, r"search\.grid\.curriculum\.replay_ratio must be a list"),
-        ({"space": {"sft": {"learning_rate": {"low": 1.0, "high": 0.5}}}}, r"search\.space\.sft.* low must"),
         ({"grid": {"seed": [1, 2]}}, r"must not have seed: set search\.seeds"),
         ({"baselines": [{"curriculum": {"level_order": "mixed"}}] * 2}, r"name every chain once"),
     ],

@@ -113,9 +113,12 @@ def test_the_search_of_the_replay_demo():
     # 2 seeds, the first stage shared by the ratios: 2 x (1 + 4 + 2 + 2 + 1) = 20
     assert halved.rungs == (Rung(2, 2), Rung(4, 1))
     assert len(simulate(halved, random.Random(0))) == 20 + 2
-    statuses = [chain["status"] for chain in halved.outcome().values()]
-    assert statuses.count("finished") == 2 + 2 and statuses.count("stopped") == 6
-    assert statuses[-2:] == ["finished"] * 2  # the baseline
+    statuses = {name: chain["status"] for name, chain in halved.outcome().items()}
+    assert [*statuses.values()].count("finished") == 2 + 2 and [*statuses.values()].count("stopped") == 6
+    assert {status for name, status in statuses.items() if "mixed" in name} == {"finished"}  # the baseline
+    # one seed after the other, baselines first: a search that is cut short has something to compare
+    assert [name for name in statuses if "seed=0" in name] == list(statuses)[:5]
+    assert list(statuses)[0:10:5] == ["level_order=mixed,seed=0", "level_order=mixed,seed=1"]
 
 
 @pytest.mark.parametrize("budget", [11, 15, 20, 25, 31, 32])

@@ -1,0 +1,122 @@
+"""Draws from a search's space. Starts no Ray."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.driver.drawing import draw_scores, with_draws, with_next_draws
+from pipeline.config import Config, validate_config
+from pipeline.curriculum.grid import chain_specs
+from pipeline.errors import ConfigError
+from pipeline.files import write_json
+
+RATE, SIZE = "sft.learning_rate", "sft.per_device_train_batch_size"
+SPACE = {"sft": {"learning_rate": {"low": 1e-5, "high": 1e-3, "log": True}, "per_device_train_batch_size": [4, 8]}}
+ORDERS = [["1", "2"], ["2", "1"], ["1"]]
+
+
+def make(search: dict[str, Any]) -> Config:
+    stages = [{"name": "level", "kind": "sft", "each_level": True}]
+    return validate_config({"stages": stages, "curriculum": {}, "search": {"baselines": [], **search}})
+
+
+def draws(config: Config) -> list[dict[str, Any]]:
+    assert config.search is not None
+    return config.search.draws
+
+
+def test_a_space_is_drawn_the_same_every_time_and_more_draws_keep_the_earlier_ones():
+    made = draws(with_draws(make({"space": SPACE, "num_draws": 5})))
+    assert made == draws(with_draws(make({"space": SPACE, "num_draws": 5})))
+    assert len({draw[RATE] for draw in made}) == 5
+    assert all(1e-5 <= draw[RATE] <= 1e-3 and draw[SIZE] in (4, 8) for draw in made)
+    resumed = draws(with_draws(make({"space": SPACE, "num_draws": 8, "draws": made})))
+    assert resumed[:5] == made and resumed == draws(with_draws(make({"space": SPACE, "num_draws": 8})))
+
+
+def test_a_value_is_drawn_by_the_sampler_of_tune_that_is_named():
+    entries = {"learning_rate": {"loguniform": ["1e-5", 1e-3]}, "num_train_epochs": {"qrandint": [2, 8, 2]}}
+    space = {"sft": entries, "curriculum": {"replay_ratio": {"quniform": [0.0, 0.5, 0.25]}}}
+    made = draws(with_draws(make({"space": space, "num_draws": 30})))
+    assert {draw["curriculum.replay_ratio"] for draw in made} == {0.0, 0.25, 0.5}
+    assert {draw["sft.num_train_epochs"] for draw in made} == {2, 4, 6, 8}
+    assert all(1e-5 <= draw[RATE] <= 1e-3 for draw in made)
+    assert json.loads(json.dumps(made)) == made  # plain numbers, as a YAML file holds them
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"low": 1.0, "high": 0.5}, "low must be below high"),
+        ({"normal": [0.0, 1.0]}, "must be a list, {low, high, log} or a sampler of Ray Tune"),
+        ({"uniform": ["small", "large"]}, "must be a list, {low, high, log} or a sampler of Ray Tune"),
+        ({"quniform": [0.0, 1.0]}, r"must hold what tune\\.quniform takes, got \\[0\\.0, 1\\.0\\]"),
+        ({"uniform": [1.0, 0.0]}, "must hold what tune.uniform takes"),
+        ({"loguniform": [0.0, 1.0]}, "must hold what tune.loguniform takes"),
+        ({"randint": [3, 3]}, "must hold what tune.randint takes"),
+        ([], "must be a list, {low, high, log} or a sampler of Ray Tune"),
+    ],
+)  # fmt: skip
+def test_a_wrong_entry_is_refused(entry, message):
+    with pytest.raises(ConfigError, match=message):
+        with_draws(make({"space": {"sft": {"learning_rate": entry}}}))
+
+
+def test_seeds_are_not_drawn():
+    with pytest.raises(ConfigError, match="must not have seed"):
+        with_draws(make({"space": {"seed": [1, 2]}}))
+
+
+@pytest.mark.parametrize("search", [{"space": {}}, {"space": SPACE, "halving": {"budget_stages": 4}}])
+def test_optuna_needs_a_space_and_final_scores(search):
+    with pytest.raises(ConfigError, match="drawn_by optuna needs a space"):
+        make({**search, "drawn_by": "optuna"})
+
+
+def optuna_search(num_draws: int) -> Config:
+    space = {"sft": {"learning_rate": {"loguniform": [1e-5, 1e-3]}}, "curriculum": {"level_order": ORDERS}}
+    return make({"space": space, "seeds": [0, 1], "num_draws": num_draws, "drawn_by": "optuna"})
+
+
+def finish(config: Config, run_path: Path) -> None:
+    """Leave what a search leaves, with scores that are best at a rate of 1e-4 and the order of two levels backward."""
+    chains, outcome = [], {}
+    for spec in chain_specs(config):
+        order = spec.config.curriculum.level_order if spec.config.curriculum else None
+        score = 1 - 300 * abs(spec.config.sft.learning_rate - 1e-4) + (order == ["2", "1"]) + 0.01 * spec.seed
+        chains.append({"name": spec.name, "values": spec.values, "is_baseline": False})
+        outcome[spec.name] = {"status": "finished", "score": score}
+    write_json(run_path / "chains.json", {"chains": chains})
+    write_json(run_path / "outcome.json", outcome)
+
+
+def all_rounds(config: Config, run_path: Path) -> Config:
+    more: Config | None = with_draws(config)
+    while more:
+        config = more
+        finish(config, run_path)
+        more = with_next_draws(config, run_path)
+    return config
+
+
+def test_optuna_draws_round_by_round_and_ever_better_settings(tmp_path):
+    searched = all_rounds(optuna_search(num_draws=30), tmp_path)
+    assert len(draws(searched)) == 30
+    scores = [score for score in draw_scores(tmp_path, draws(searched)) if score is not None]
+    assert len(scores) == 30 and sum(scores[-10:]) > sum(scores[:10]) + 2
+    assert searched == all_rounds(optuna_search(num_draws=30), tmp_path)  # a resumed search draws what it would have
+
+
+def test_a_draw_whose_chains_failed_has_no_score_and_the_search_goes_on(tmp_path):
+    config = with_draws(optuna_search(num_draws=8))
+    finish(config, tmp_path)
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    first = draws(config)[0]
+    failing = [spec.name for spec in chain_specs(config) if spec.values[RATE] == first[RATE]]
+    write_json(tmp_path / "outcome.json", {**outcome, **{name: {"status": "failed", "score": 0.5} for name in failing}})
+    scores = draw_scores(tmp_path, draws(config))
+    assert scores[0] is None and all(scores[1:])
+    more = with_next_draws(config, tmp_path)
+    assert more is not None and len(draws(more)) == 8 and draws(more)[:4] == draws(config)
