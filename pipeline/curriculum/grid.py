@@ -119,8 +119,11 @@ def _space_entry(key: str, value: Any) -> list[Any] | TuneSampler:
         return value
     try:
         if isinstance(value, Mapping) and value.keys() <= TUNE_SAMPLERS:
-            ((name, arguments),) = value.items()
-            return TuneSampler(name, _NUMBERS.validate_python(arguments))
+            ((name, given),) = value.items()
+            arguments = _NUMBERS.validate_python(given)
+            if "randn" not in name and len(arguments) >= 2:
+                RangeConfig(low=arguments[0], high=arguments[1], log="log" in name)
+            return TuneSampler(name, arguments)
         drawn_from = RangeConfig.model_validate(value)
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")

@@ -1,6 +1,6 @@
 """``make bench``: the benchmarks of training and grading in turn. ``make bench ARGS="grpo sft"`` runs two of them.
 
-    python -m tests.benchmarks [phases] [grpo] [sft] [verifier] [rollouts]
+    python -m tests.benchmarks [phases] [grpo] [sft] [verifier] [rollouts] [start]
 
 Each is a module beside this one, whose docstring says what it measures; alone, it takes arguments of its own:
 ``python -m tests.benchmarks.grpo --help``. docs/benchmarks.md has the newest results.
@@ -9,7 +9,7 @@ Each is a module beside this one, whose docstring says what it measures; alone, 
 import sys
 from importlib import import_module
 
-NAMES = ("phases", "grpo", "sft", "verifier", "rollouts")
+NAMES = ("phases", "grpo", "sft", "verifier", "rollouts", "start")
 
 
 def main() -> None:

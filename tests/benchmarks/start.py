@@ -2,6 +2,7 @@
 next stage's first: ``python -m tests.benchmarks.start``. They say most on a machine that is idle: on one of two cores
 every other process adds its share."""
 
+import argparse
 import os
 import re
 import subprocess
@@ -60,7 +61,8 @@ def _logged_at(log: Path, words: str) -> float:
     return datetime.fromisoformat(line[1]).timestamp() + int(line[2]) / 1000
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args(argv)
     print(describe_machine())
     starts, parts = seconds_to_start(["grpo"])
     for part, seconds in sorted(parts.items(), key=lambda part: part[1]):
