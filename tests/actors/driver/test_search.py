@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from jobs import search_replay
 from pipeline.curriculum.markers import read_markers
@@ -17,7 +18,7 @@ from pipeline.runs.metrics_log import read_metrics
 from tests.support.cluster import free_cpus, joining, run_on, wait_until_free
 from tests.support.in_process import run_without_ray
 from tests.support.jobs import only_run, start, wait_until
-from tests.support.recipes import search_recipe, student_recipe
+from tests.support.recipes import save_recipe, search_recipe, student_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -124,3 +125,28 @@ def test_a_student_of_written_problems_is_compared_with_one_of_as_many_real_toke
     assert all(set(row["gain"]["by_seed"]) == {"0", "1"} for row in summary["settings"])
     gained = summary["statements"][1]
     assert gained.startswith(f"Average accuracy gained in training: {settings[0]} +0.0 points [")
+
+
+def test_optuna_draws_round_by_round_and_a_resumed_search_adds_to_its_draws(recipe, local_actors, tmp_path):
+    drawn = {
+        "grid": {},
+        "baselines": [],
+        "space": {"sft": {"learning_rate": {"loguniform": [1e-5, 1e-3]}}},
+        "drawn_by": "optuna",
+        "draws_per_round": 1,
+        "num_draws": 2,
+    }
+    settings = yaml.safe_load(recipe.read_text())
+    stages = [{"name": "sft", "kind": "sft"}]
+    changed = save_recipe(
+        tmp_path, {**settings, "stages": stages, "curriculum": {"replay_ratio": 0.0}, "search": drawn}
+    )
+    run_without_ray(local_actors, search_replay.main, "--config", changed, f"output.root={tmp_path / 'runs'}")
+    run = only_run(tmp_path / "runs")
+    rates = [chain["values"]["sft.learning_rate"] for chain in chains_of(run)]
+    assert len(set(rates)) == 2 and all(1e-5 <= rate <= 1e-3 for rate in rates)
+    before = {path: path.read_bytes() for path in run.glob("results/*.json")}
+    run_without_ray(local_actors, search_replay.main, "--resume", run, "search.num_draws=3")
+    assert [chain["values"]["sft.learning_rate"] for chain in chains_of(run)][:2] == rates and len(chains_of(run)) == 3
+    assert len(read_markers(run / "results")) == 3
+    assert all(path.read_bytes() == content for path, content in before.items())  # nothing is trained twice
