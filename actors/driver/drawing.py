@@ -50,10 +50,15 @@ def with_draws(config: Config) -> Config:
     search = config.search
     if search is None or not search.space:
         return config
+    entries = _entries(search)
+    if other := [draw for draw in search.draws if draw.keys() != entries.keys()]:
+        raise ConfigError(
+            f"search.space must have the settings of the search's earlier draws, got {', '.join(entries)} instead of "
+            f"{', '.join(other[0])}. To search others, begin a new search."
+        )
     if search.drawn_by == "optuna":
         return config if search.draws else _with_round(config, [])
     made = search.draws[: search.num_draws]
-    entries = _entries(search)
     made += [_sampled(entries, config.seed, index) for index in range(len(made), search.num_draws)]
     return _recording(config, made)
 
@@ -111,12 +116,14 @@ def _with_round(config: Config, scores: Sequence[float | None]) -> Config:
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=search.draws_per_round)
     try:
         space = OptunaSearch.convert_search_space({key: entry.domain for key, entry in entries.items()})
+        searcher = OptunaSearch(space=space, metric="score", mode="max", sampler=sampler)
+        for draw, score in zip(made, scores, strict=True):
+            if score is not None:
+                searcher.add_evaluated_point({key: entries[key].drawn(value) for key, value in draw.items()}, score)
     except ValueError as error:
-        raise ConfigError(f"search.space must be what Optuna can draw from: {first_line(error)}") from None
-    searcher = OptunaSearch(space=space, metric="score", mode="max", sampler=sampler)
-    for draw, score in zip(made, scores, strict=True):
-        if score is not None:
-            searcher.add_evaluated_point({key: entries[key].drawn(value) for key, value in draw.items()}, score)
+        raise ConfigError(
+            f"search.space must be one that Optuna can draw from, and hold the draws so far: {first_line(error)}"
+        ) from None
     for number in range(min(search.draws_per_round, search.num_draws - len(made))):
         suggested = searcher.suggest(str(number)) or {}
         made.append({key: entries[key].value(drawn) for key, drawn in suggested.items()})

@@ -176,3 +176,9 @@ class SearchConfig(StrictModel):
         if self.drawn_by == "optuna" and (self.halving or not self.space):
             raise ValueError("drawn_by optuna needs a space to draw from, and no halving: it compares final scores")
         return self
+
+    @model_validator(mode="after")
+    def _draws_are_of_a_space(self) -> "SearchConfig":
+        if self.draws and not self.space:
+            raise ValueError("draws must be empty without a space: the search records them itself")
+        return self

@@ -82,6 +82,29 @@ def test_optuna_needs_a_space_and_final_scores(search):
         make({**search, "drawn_by": "optuna"})
 
 
+def test_a_search_that_is_resumed_keeps_the_settings_it_draws():
+    made = draws(with_draws(make({"space": SPACE})))
+    with pytest.raises(
+        ConfigError, match=r"settings of the search's earlier draws, got sft\.learning_rate instead"
+    ):
+        with_draws(make({"space": {"sft": {"learning_rate": SPACE["sft"]["learning_rate"]}}, "draws": made}))
+    with pytest.raises(ConfigError, match="draws must be empty without a space"):
+        make({"draws": made})
+
+
+def test_optuna_keeps_to_what_it_can_draw_and_to_its_earlier_draws(tmp_path):
+    normal = {"space": {"sft": {"learning_rate": {"randn": [1e-4, 1e-5]}}}, "drawn_by": "optuna"}
+    with pytest.raises(ConfigError, match="must be one that Optuna can draw from"):
+        with_draws(make(normal))
+    config = with_draws(optuna_search(num_draws=8))
+    finish(config, tmp_path)
+    assert config.search is not None
+    narrowed = {"space": {**config.search.space, "curriculum": {"level_order": [["3"]]}}}
+    search = config.search.model_copy(update=narrowed)
+    with pytest.raises(ConfigError, match="hold the draws so far"):
+        with_next_draws(config.model_copy(update={"search": search}), tmp_path)
+
+
 def optuna_search(num_draws: int) -> Config:
     space = {"sft": {"learning_rate": {"loguniform": [1e-5, 1e-3]}}, "curriculum": {"level_order": ORDERS}}
     return make({"space": space, "seeds": [0, 1], "num_draws": num_draws, "drawn_by": "optuna"})
