@@ -84,9 +84,7 @@ def test_optuna_needs_a_space_and_final_scores(search):
 
 def test_a_search_that_is_resumed_keeps_the_settings_it_draws():
     made = draws(with_draws(make({"space": SPACE})))
-    with pytest.raises(
-        ConfigError, match=r"settings of the search's earlier draws, got sft\.learning_rate instead"
-    ):
+    with pytest.raises(ConfigError, match=r"settings of the search's earlier draws, got sft\.learning_rate instead"):
         with_draws(make({"space": {"sft": {"learning_rate": SPACE["sft"]["learning_rate"]}}, "draws": made}))
     with pytest.raises(ConfigError, match="draws must be empty without a space"):
         make({"draws": made})
