@@ -112,7 +112,7 @@ def _with_round(config: Config, scores: Sequence[float | None]) -> Config:
     try:
         space = OptunaSearch.convert_search_space({key: entry.domain for key, entry in entries.items()})
     except ValueError as error:
-        raise ConfigError(f"search.space must be what Optuna can draw from: {first_line(error)}") from None
+        raise ConfigError(f"search.space must hold only what Optuna can draw from: {first_line(error)}") from None
     searcher = OptunaSearch(space=space, metric="score", mode="max", sampler=sampler)
     for draw, score in zip(made, scores, strict=True):
         if score is not None:
