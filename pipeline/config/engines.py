@@ -25,8 +25,8 @@ class EngineConfig(StrictModel):
     gpu_memory_utilization: float = Field(0.5, gt=0, le=1)
     """Share of a GPU's memory that the engine uses."""
     kv_cache_gib: float = Field(1.0, gt=0)
-    """Largest key-value cache of a CPU engine, in GiB. The cache is never made larger than all completions at their
-    longest need."""
+    """Largest key-value cache of a CPU engine, in GiB. It is never larger than all completions at their longest
+    need."""
     enforce_eager: bool = True
     """False compiles the model first: on a CPU, 100 s at start for about 10 % more speed."""
     temperature: float = Field(1.0, ge=0)

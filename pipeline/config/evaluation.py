@@ -145,8 +145,8 @@ class EvalRolloutConfig(EngineConfig):
     memory_gib: float = Field(3.5, gt=0)
     """Memory that each worker is expected to need, in GiB. Reserved in Ray and shown by --dry-run."""
     kv_cache_gib: float = Field(2.0, gt=0)
-    """Largest key-value cache of a CPU engine, in GiB. The cache is never made larger than all completions at their
-    longest need."""
+    """Largest key-value cache of a CPU engine, in GiB. It is never larger than all completions at their longest
+    need."""
     batching: Literal["continuous", "fixed"] = "fixed"
     """``fixed``: a chunk of prompts is never mixed with others, so that the same problems get the same completions
     again. ``continuous``: an engine takes up prompts as it gets room for them."""
