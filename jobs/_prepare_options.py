@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 SPLIT = """Divide a data set into training and held-out problems.
 
-Writes train.parquet and test.parquet (problem, solution, answer, level, type, source, id), stratified by level, to
-DIR, and split.json, which says how they were made. Problems that differ only in case, white space, punctuation and
-signs stay on one side. Rows without a usable level, answer or solution are reported and left out. A recipe reads DIR by
+Writes to DIR train.parquet and test.parquet (problem, solution, answer, level, type, source, id), stratified by level,
+and split.json, which says how they were made. Problems that differ only in case, white space, punctuation and signs
+stay on one side. Rows without a usable level, answer or solution are reported and left out. A recipe reads DIR with
 
   data.name=DIR data.fields.question=problem data.fields.answer=answer data.fields.solution=solution
   data.fields.level=level data.fields.type=type data.fields.id=id data.answer_format=plain
@@ -24,22 +24,22 @@ The defaults suit MATH: qwedsacf/competition_math, or a copy of it. Embedded set
 STUDENT = """Make the data that shows what written problems are worth to a student.
 
 Reads the written problems that were kept, and draws real training problems with as many tokens, of the same levels and
-lengths. Exact and near copies of held-out problems are counted and left out. Writes written/ and real/, each with
-train.parquet and test.parquet (question, answer, solution, level, type, id; the same held-out problems), and
-student.json, which says how they were made, to DIR. configs/student_demo.yaml trains on both.
+lengths. Exact and near copies of held-out problems are counted and left out. Writes to DIR written/ and real/, each
+with train.parquet and test.parquet (question, answer, solution, level, type, id; the same held-out problems), and
+student.json, which says how they were made. configs/student_demo.yaml trains on both.
 """
 RATE = """Give every problem a quality, a difficulty and a topic, and keep those that pass the filters.
 
-Writes train.parquet (problem, solution, answer, level, difficulty, topic, quality, quality_reasons, source, id) to DIR,
+Writes to DIR train.parquet (problem, solution, answer, level, difficulty, topic, quality, quality_reasons, source, id)
 and a data card, card.json and card.md. Quality is in [0, 1]; quality_reasons says what lowers it. Difficulty is from 1
 to 10, and level is its name. Without filters every row with a problem and an answer is kept. Rows are in random order.
-A recipe reads DIR by
+A recipe reads DIR with
 
   data.name=DIR data.fields.question=problem data.fields.answer=answer data.fields.solution=solution
   data.fields.level=level data.fields.type=topic data.fields.id=id data.answer_format=plain
 
-Columns are found by their usual names. Answers are read from the last box of the solution where there is no column of
-answers, as in MATH.
+Columns are found by their usual names. If there is no column of answers, as in MATH, answers are read from the last box
+of the solution.
 """
 
 
@@ -52,13 +52,13 @@ FILE.json says how the file was made. Large files are converted with Ray Data. T
 """
 FACTS = """Make multiple-choice questions from facts, and the sentences that answer them, for the explicit memory.
 
-A fact has subject, relation_id, relation_label, template (with [X] and [Y]) and object. Writes train.jsonl and
-test.jsonl, knowledge.jsonl (a sentence for each fact) and facts.json to DIR. Wrong options are objects of the same
+A fact has subject, relation_id, relation_label, template (with [X] and [Y]) and object. Writes to DIR train.jsonl,
+test.jsonl, knowledge.jsonl (a sentence for each fact) and facts.json. Wrong options are objects of the same
 relation that no fact relates to the subject. All facts of one subject and relation are on one side.
 """
 KNOWLEDGE = """Make the knowledge of an explicit memory from plain sentences.
 
-A source is a text file with a sentence a line, or .jsonl with text. Writes {"id", "text"} rows. Empty rows and
+A source is a text file with one sentence per line, or .jsonl with text. Writes {"id", "text"} rows. Empty rows and
 duplicates are rejected and counted. With --model, counts the sentences that are longer than an entry.
 """
 CHECK = """Show what SFT would learn from a file of conversations, and check that all of it can be learned.
@@ -90,7 +90,13 @@ def _add_split(commands: "Commands") -> None:
     add("--force", action="store_true", help="replace an earlier split in a DIR that is not empty")
     add("--subset", metavar="NAME", help="configuration of the hub data set")
     add("--split", metavar="NAME", help="what to read, such as train+test (default: train; in a directory every file)")
-    add("--test-fraction", type=float, default=0.2, metavar="X", help="held out of every level (default: %(default)s)")
+    add(
+        "--test-fraction",
+        type=float,
+        default=0.2,
+        metavar="X",
+        help="share of every level to hold out (default: %(default)s)",
+    )
     add(
         "--stratify-by",
         default="level",
@@ -99,7 +105,7 @@ def _add_split(commands: "Commands") -> None:
         help="level (default) or level,type",
     )
     add("--seed", type=int, default=0, metavar="N", help="for the choice and order of rows (default: %(default)s)")
-    add("--max-per-level", type=int, metavar="N", help="rows of a level to keep, both files together")
+    add("--max-per-level", type=int, metavar="N", help="most rows of a level to keep, both files together")
     add("--answer-format", default="boxed", choices=("boxed", "hash", "plain"), help="(default: %(default)s)")
     add("--answer-field", metavar="NAME", help="default: the solution field; answer if --answer-format is plain")
     for name, default in (("question", "problem"), ("solution", "solution"), ("level", "level"), ("type", "type")):
@@ -122,7 +128,7 @@ def _add_rate(commands: "Commands") -> None:
     add(
         "--solve-rates", type=Path, metavar="FILE", help="measured solve rates: eval_results.jsonl or a table of shares"
     )
-    add("--licence", nargs="+", default=(), metavar="TEXT", help="of each data set in order, for the data card")
+    add("--licence", nargs="+", default=(), metavar="TEXT", help="licence of each data set, in order, for the card")
     add("--subset", metavar="NAME", help="configuration of the hub data sets")
     add("--split", metavar="NAME", help="what to read, such as train+test (default: train; in a directory every file)")
     add("--answer-format", choices=("plain", "boxed", "hash"), help="(default: plain if there is a column of answers)")
@@ -151,7 +157,7 @@ def _add_student(commands: "Commands") -> None:
         "--model",
         default="embedded:smollm2-135m-instruct",
         metavar="NAME",
-        help="whose tokenizer counts (default: %(default)s)",
+        help="the model whose tokenizer counts tokens (default: %(default)s)",
     )
     add("--seed", type=int, default=0, metavar="N", help="for the choice and order of problems (default: %(default)s)")
     add("--max-problems", type=int, metavar="N", help="written problems to use (default: all that were kept)")
@@ -190,15 +196,20 @@ def _add_facts(commands: "Commands") -> None:
     add("--force", action="store_true", help="replace an earlier DIR, with all that is in it")
     add("--num-options", type=int, default=3, metavar="N", help="options of a question (default: %(default)s)")
     add("--test-fraction", type=float, default=0.2, metavar="X", help="facts held out (default: %(default)s)")
-    add("--num-test", type=int, metavar="N", help="test questions, instead of a share")
+    add("--num-test", type=int, metavar="N", help="number of test questions, instead of --test-fraction")
     add("--max-facts", type=int, metavar="N", help="facts to ask about, both files together (default: all)")
-    add("--bank-size", type=int, metavar="N", help="entries: those of the questions, then others (default: no others)")
+    add(
+        "--bank-size",
+        type=int,
+        metavar="N",
+        help="entries in all: those of the questions, filled up with others (default: no others)",
+    )
     add("--relations", nargs="+", default=(), metavar="R", help="ids or labels of relations (default: all)")
     add(
         "--distractors",
         default="frequency",
         choices=("frequency", "uniform"),
-        help="how likely an object is as a wrong option (default: as frequent as it is in its relation)",
+        help="draw wrong options as often as they occur in the relation (default), or uniformly",
     )
     add("--request", metavar="TEXT", help="last line of a question (default: Answer with the text ...); '' for none")
     add("--answer-lead", metavar="TEXT", help="put before the answer (default: one space)")
@@ -212,10 +223,10 @@ def _add_knowledge(commands: "Commands") -> None:
         description=KNOWLEDGE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).add_argument
-    add("sources", nargs="+", type=Path, metavar="SOURCE", help="text, a sentence a line, or .jsonl with text")
+    add("sources", nargs="+", type=Path, metavar="SOURCE", help="text with one sentence per line, or .jsonl with text")
     add("--output", required=True, type=Path, metavar="FILE", help="a .jsonl file")
     add("--force", action="store_true", help="replace FILE if it exists")
-    add("--model", metavar="NAME", help="whose tokenizer measures the sentences")
+    add("--model", metavar="NAME", help="the model whose tokenizer measures the sentences")
     add("--knowledge-length", type=positive, default=16, metavar="N", help="tokens of an entry (default: %(default)s)")
     add("--max-samples", type=positive, metavar="N", help="stop after N entries")
 
@@ -228,6 +239,6 @@ def _add_check(commands: "Commands") -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).add_argument
     add("file", type=Path, metavar="FILE", help=".jsonl or .parquet of conversations")
-    add("--model", required=True, metavar="NAME", help="whose tokenizer and chat template are used")
+    add("--model", required=True, metavar="NAME", help="the model whose tokenizer and chat template are used")
     add("--max-length", type=int, default=1024, metavar="N", help="as sft.max_length (default: %(default)s)")
     add("--examples", type=int, default=3, metavar="N", help="conversations to show (default: %(default)s)")

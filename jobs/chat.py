@@ -13,7 +13,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("question", nargs="?", help="without it: read questions from standard input, one per line")
     parser.add_argument("--max-new-tokens", type=positive, default=256)
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default: 0)")
-    parser.add_argument("--show-entries", action="store_true", help="show the entries of its memory that it reads")
+    parser.add_argument("--show-entries", action="store_true", help="show the memory entries that the model reads")
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="run Python code that comes with the model; read it first"
     )

@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--run", metavar="RUN_DIR", help="a finished run, with a memory or without; latest: the newest one")
     add("--memory", type=Path, metavar="FILE", help="memory_step_N.safetensors, instead of the run's final memory")
-    add("--model", help="a model without memory, such as a LoRA run or an adapter; with --memory, its backbone")
+    add("--model", help="a model without memory, such as a LoRA run or an adapter; with --memory: its backbone")
     add("--questions", type=Path, required=True, metavar="FILE", help="test.jsonl of omcq-from-facts")
     add("--train-questions", type=Path, metavar="FILE", help="train.jsonl: shows what the most frequent objects score")
     add("--knowledge", type=Path, metavar="FILE", help="entries of the bank (default: those of the memory's training)")
@@ -41,9 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-texts", type=int, default=200, metavar="N", help="texts of each data set (default: %(default)s)")
     add("--max-text-tokens", type=int, default=1024, metavar="N", help="leave longer texts out (default: %(default)s)")
     add("--batch-size", type=int, default=32, metavar="N", help="questions asked at once (default: %(default)s)")
-    add("--max-new-tokens", type=positive, default=24, metavar="N", help="of an answer (default: %(default)s)")
+    add("--max-new-tokens", type=positive, default=24, metavar="N", help="tokens of an answer (default: %(default)s)")
     add("--dtype", choices=["auto", "bfloat16", "float32"], default="auto", help="precision of models without a run")
-    add("--seed", type=int, default=0, help="of shuffling, swapping and drawing (default: %(default)s)")
+    add("--seed", type=int, default=0, help="seed of shuffling, swapping and drawing (default: %(default)s)")
     add("--force", action="store_true", help="replace the output directory")
     add("--trust-remote-code", action="store_true", help="run Python code that comes with the model; read it first")
     return parser

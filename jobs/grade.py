@@ -4,8 +4,8 @@ python jobs/grade.py --completions FILE [--completion-field completion] [--gold-
 
 FILE is JSONL or parquet. Its rows are written, in order, to FILE.graded.jsonl or .parquet with three new fields:
 outcome (correct, incorrect, unparsed, timeout, bad_gold), method (exact, symbolic, numeric) and answer (as extracted
-from the completion). A new field whose name is taken in the first row is prefixed with graded_ in
-all rows; a later row that has a field of a new name is an error.
+from the completion). A new field whose name the first row already has gets the prefix graded_ in all rows; it is an
+error if only a later row has that name.
 """
 
 import argparse
@@ -70,8 +70,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--output", type=Path, metavar="FILE", help="default: beside the input, with .graded before the suffix")
     add("--force", action="store_true", help="replace an existing output")
     add("--num-workers", type=_number(int, 1, 10_000), metavar="N", help="default: one per core")
-    add("--timeout-s", type=_number(float, 0.01, 3600), default=2.0, metavar="S", help="per pair (default: 2)")
-    add("--memory-limit-mib", type=_number(int, 256, 2**20), default=512, metavar="N", help="per pair (default: 512)")
+    add("--timeout-s", type=_number(float, 0.01, 3600), default=2.0, metavar="S", help="seconds per pair (default: 2)")
+    add(
+        "--memory-limit-mib",
+        type=_number(int, 256, 2**20),
+        default=512,
+        metavar="N",
+        help="MiB per pair (default: 512)",
+    )
     add("--all-methods", action="store_true", help="also write the verdict of each method: strict, symbolic, numeric")
     add("--ray", action="store_true", help="use the cluster at RAY_ADDRESS, or a private Ray if it is not set")
     return parser.parse_args(argv)

@@ -2,8 +2,8 @@
 
     python jobs/submit_local.py jobs/demo.py --config configs/demo.yaml output.root=$PWD/output/experiments
 
-The job runs in a copy of the current directory, in Ray's temporary directory, which is gone afterwards:
-give output and data roots as absolute paths. Its log is shown here, and its exit code is ours. Ctrl-C,
+The job runs in a copy of the current directory, in Ray's temporary directory, which is gone afterwards: give output and
+data roots as absolute paths. The job's log is shown here, and this command exits with the job's exit code. Ctrl-C,
 SIGTERM and failures stop the job and everything it started.
 """
 

@@ -1,4 +1,4 @@
-"""Train the router of an explicit memory alone: the recipe's router stages, or one with its router settings."""
+"""Train only the router of an explicit memory: the recipe's router stages, or else one with its router settings."""
 
 from pathlib import Path
 from typing import Any

@@ -191,7 +191,7 @@ def check_heads(described: Any, shards: int, model: str) -> None:
     if isinstance(num_heads, int) and num_heads % shards:
         raise ConfigError(
             f"rollout.tensor_parallel_size must divide the {num_heads} attention heads of {model}, got "
-            f"{shards}: every shard has as many."
+            f"{shards}: every shard gets equally many."
         )
 
 
@@ -305,7 +305,10 @@ def _warn_of_long(stage: str, num_long: int, num_tried: int, setting: str) -> No
 def _warn_of_format(config: Config) -> None:
     template = config.data.prompt_template
     if template and _counts_tags(config) and any(tag not in template for tag in TAGS):
-        text = "reward 'format' counts %s, and data.prompt_template does not ask for them: name or drop them"
+        text = (
+            "reward 'format' counts %s, but data.prompt_template does not ask for them: name them there, or drop this "
+            "reward"
+        )
         logger.warning(text, ", ".join(TAGS))
 
 

@@ -195,8 +195,8 @@ def _no_room(actors: Sequence[ActorPlan], limit_s: float) -> str:
         )
     largest = max(actors, key=lambda actor: (actor.num_gpus, actor.memory_gib, actor.num_cpus))
     return (
-        f"every actor must fit on one node, and there is no node left for some in {limit_s:g} s: enough is free, but "
-        f"spread over nodes. A {largest.name} needs {largest.num_cpus:g} CPUs, {largest.num_gpus:g} GPUs and "
+        f"every actor must fit on one node, but no node had room for some of them in {limit_s:g} s: enough is free, "
+        f"but it is spread over nodes. A {largest.name} needs {largest.num_cpus:g} CPUs, {largest.num_gpus:g} GPUs and "
         f"{largest.memory_gib:g} GiB. {advice}"
     )
 

@@ -91,8 +91,8 @@ def check_length(rollout: EvalRolloutConfig, label: str, prompt_length: int, lim
     length = prompt_length + rollout.max_completion_length
     if limit is not None and length > limit:
         raise ConfigError(
-            f"rollout.max_prompt_length and rollout.max_completion_length must fit {label} together, which has "
-            f"{limit} positions, got {length} tokens for its longest prompt and a completion. Lower one."
+            f"rollout.max_prompt_length and rollout.max_completion_length must fit the {limit} positions of "
+            f"{label} together, got {length} tokens for its longest prompt and a completion. Lower one."
         )
     return length
 

@@ -51,7 +51,7 @@ def check_inputs(run: RunDirectory, inputs: Inputs) -> list[str]:
     if recorded is None:
         print(
             f"warning: {run.path} has no {INPUTS_FILE}, because an earlier version started it: its model's files and "
-            "its data cannot be compared with what they were.",
+            "its data cannot be compared with those it started with.",
             flush=True,
         )
         return []

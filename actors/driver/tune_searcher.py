@@ -72,7 +72,7 @@ class StageSearcher(Searcher):  # type: ignore[misc]
             self._lost += 1
             if self._lost == len(self._slots):
                 raise
-            notify(f"the search goes on with one stage less at a time: {error}")
+            notify(f"the search goes on with one stage fewer at a time: {error}")
             return False
         self._failed.remove(slot)
         return True

@@ -34,11 +34,11 @@ class WriteConfig(StrictModel):
     """Problems that are written at the end of a stage."""
 
     num_problems: int = Field(640, ge=1)
-    """Problems to write, one for each task, levels in turn."""
+    """Problems to write, one for each task. Levels take turns."""
     by: Literal["policy", "teacher"] = "policy"
     """The policy as the stage left it, or ``questions.teacher``."""
     kinds: list[WritingKind] = ["new"]
-    """Kinds of tasks that are given, in turn."""
+    """Kinds of tasks to give. Kinds take turns."""
 
 
 class StageConfig(StrictModel):
@@ -47,21 +47,22 @@ class StageConfig(StrictModel):
     name: str
     """Unique among the stages: metrics and files are labelled with it. Letters and digits of any script, ``_.-``."""
     kind: StageKind
-    """Supervised fine-tuning or GRPO; of an explicit memory, its fusion (``memory_sft``) or its router."""
+    """``sft``: supervised fine-tuning. ``grpo``: GRPO. ``memory_sft`` and ``router`` train an explicit memory's fusion
+    and its router."""
     each_level: bool = False
     """Expands to one stage per level, in ``curriculum.level_order``: ``level`` becomes ``level_1``, ``level_2``."""
     problems: ProblemFilter = ProblemFilter()
     """The training problems that the stage uses."""
     carry: CarryConfig = CarryConfig()
-    """State that it takes over from the stage before it."""
+    """State that the stage takes over from the one before it."""
     replay_ratio: float | None = Field(None, ge=0, lt=1)
     """Replay ratio of this stage. None: ``curriculum.replay_ratio``."""
     balance_levels: bool = False
-    """Every batch has as many problems of each level, as far as it divides."""
+    """Every batch has equally many problems of each level, as far as its size divides evenly."""
     write: WriteConfig | None = None
-    """Problems that are written at its end, for later stages."""
+    """Problems that are written at the end of the stage, for later stages."""
     written_frac: float = Field(0.0, ge=0, le=1)
-    """Share of the stage's training problems that earlier stages wrote. The others are from the data."""
+    """Share of the stage's training problems that earlier stages wrote. The others come from the data."""
     settings: dict[str, Any] = {}
     """Settings of this stage that differ from the section of its kind: ``sft:``, ``grpo:``, ``memory_sft:``,
     ``router:``."""
@@ -146,18 +147,18 @@ class SearchConfig(StrictModel):
     """A search over many chains: (grid x draws, and the baselines) x seeds."""
 
     seeds: list[int] | None = Field(None, min_length=1)
-    """Every setting is run with each of these seeds. None: with the configuration's ``seed``."""
+    """Every setting is run with each of these seeds. None: with the configuration's ``seed`` only."""
     grid: dict[str, Any] = {}
     """Settings, nested as in this file, each with a list of values. All combinations are run:
     ``{curriculum: {replay_ratio: [0.0, 0.3]}}``."""
     space: dict[str, Any] = {}
-    """The same, but each with what one value is drawn from: a list, a range (low, high, log), or a sampler of Ray Tune
-    with its arguments, as in ``{quniform: [0.0, 0.5, 0.1]}``."""
+    """Settings, nested as in ``grid``, each with what its value is drawn from: a list, a range (low, high, log), or a
+    sampler of Ray Tune with its arguments, as in ``{quniform: [0.0, 0.5, 0.1]}``."""
     num_draws: int = Field(1, ge=1)
     """Draws from ``space``. Each is run with every combination of the grid."""
     drawn_by: Literal["random", "optuna"] = "random"
-    """``random``: draws that know nothing of each other. ``optuna``: by its tree-structured Parzen estimator, from the
-    final scores of earlier draws (arXiv:1907.10902)."""
+    """``random``: independent draws. ``optuna``: Optuna's tree-structured Parzen estimator draws, guided by the final
+    scores of earlier draws (arXiv:1907.10902)."""
     draws_per_round: int = Field(4, ge=1)
     """Draws that Optuna makes at once. They are run before it makes the next ones."""
     draws: list[dict[str, Any]] = []

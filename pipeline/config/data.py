@@ -67,7 +67,7 @@ _WRITING_FIELDS = {"topic", "level", "original"}
 
 
 class WritingConfig(StrictModel):
-    """Tasks to write problems, made of the problems of a data set. docs/questions.md."""
+    """Tasks to write problems, made from the problems of a data set. docs/questions.md."""
 
     prompts: dict[WritingKind, str] = {
         "new": "Write a math problem about {topic}, {level}.",
@@ -113,7 +113,7 @@ class DataConfig(StrictModel):
     train_split: str = "train"
     """A split name, or an expression of the datasets library: ``train[:1000]``, ``train[10%:20%]``, sums of them."""
     eval_split: str = "test"
-    """The same, for held-out problems."""
+    """The split of held-out problems, named in the same way."""
     layout: Literal["verl", "conversations"] | None = None
     """How rows are laid out. ``verl``: ``fields.question`` is ``prompt`` and ``fields.answer`` is
     ``reward_model.ground_truth``, unless they are set. ``conversations``: ``fields.question``, by default
@@ -128,12 +128,13 @@ class DataConfig(StrictModel):
     box (MATH), or the text after ``The answer is:`` (MetaMathQA). None: the format of task_name, else ``plain``."""
     prompt_template: str | None = None
     """Plain-text prompts: ``metamath``, ``gsm8k``, or a text with ``{field}`` for columns of the data, including the
-    question. SFT trains on what follows the prompt, exactly as the data has it, without <reasoning> and <answer>: the
-    field at the very end of the template. If the template ends in a text or in the question, it is ``fields.solution``,
-    else ``fields.answer``. None: the model's chat template."""
+    question. SFT trains on the field at the very end of the template, exactly as the data has it, without <reasoning>
+    and <answer>. If the template ends in a text or in the question, SFT trains on ``fields.solution``, or else on
+    ``fields.answer``. None: the model's chat template."""
     system_prompt: str = SYSTEM_PROMPT
     """First message of every chat; empty for none. Not used with prompt_template. Questions that are messages are used
-    as they are: only a text other than the default is put before them, unless they have a system message."""
+    as they are: only a system prompt other than the default is put before them, and only if they have no system
+    message."""
     arithmetic: EmbeddedSetsConfig = EmbeddedSetsConfig()
     """Sizes of the embedded sets."""
     write: WritingConfig | None = None

@@ -25,7 +25,8 @@ class EngineConfig(StrictModel):
     gpu_memory_utilization: float = Field(0.5, gt=0, le=1)
     """Share of a GPU's memory that the engine uses."""
     kv_cache_gib: float = Field(1.0, gt=0)
-    """Largest key-value cache of a CPU engine. One in which every completion fits at its longest is not made larger."""
+    """Largest key-value cache of a CPU engine, in GiB. It is never larger than all completions at their longest
+    need."""
     enforce_eager: bool = True
     """False compiles the model first: on a CPU, 100 s at start for about 10 % more speed."""
     temperature: float = Field(1.0, ge=0)
@@ -42,12 +43,12 @@ class EngineConfig(StrictModel):
     """Completions that an engine writes at once. None: 128 on a CPU, 256 on a GPU."""
     batching: Literal["continuous", "fixed"] | None = None
     """``continuous``: an engine takes up prompts as it gets room for them. ``fixed``: it takes up a chunk of prompts,
-    and no other before all of the chunk is written. What shares a batch changes the last bits of a result, so only
-    fixed chunks give the same completions again. None: fixed on CPUs without ``max_staleness``, and wherever
+    and no other until the whole chunk is written. What shares a batch changes the last bits of a result, so only fixed
+    chunks give the same completions again. None: fixed on CPUs without ``max_staleness``, and wherever
     ``prompts_per_chunk`` is set; otherwise continuous."""
     exact_seeds: bool | None = None
     """Every completion has a sampling seed of its own, so that it can be repeated. On a GPU vLLM samples more slowly
-    with them. None: with fixed batching."""
+    with such seeds. None: true with fixed batching."""
 
     @property
     def is_fixed(self) -> bool:
@@ -68,17 +69,18 @@ class RolloutConfig(EngineConfig):
     """The engines of a training job."""
 
     prompts_per_chunk: int | None = Field(None, ge=1)
-    """With fixed batching, prompts in a chunk. None: each learner's share of a batch, divided among its part of the
-    engines; with a number, completions do not depend on how many learners and engines there are."""
+    """With fixed batching, prompts in a chunk. None: each learner's share of a batch, divided among that learner's part
+    of the engines. With a number, completions do not depend on how many learners and engines there are."""
     max_staleness: int = Field(0, ge=0)
-    """Engines work ahead on the prompts of up to this many later steps while learners update: what a step learns from
-    was begun at most this many updates ago. 0: learners and engines take turns. docs/rollouts.md."""
+    """While learners update, engines work ahead on the prompts of up to this many later steps. The completions that a
+    step learns from were then begun at most this many updates ago. 0: learners and engines take turns.
+    docs/rollouts.md."""
     in_flight_updates: bool = False
     """With ``max_staleness``, engines load new weights while completions are being written, instead of finishing those
     first."""
     replay: str | None = None
-    """The directory of a run that recorded its rollouts, as an absolute path. GRPO steps learn from these again instead
-    of asking engines and graders, and end with the same weights. docs/run_directory.md."""
+    """The directory of a run that recorded its rollouts, as an absolute path. GRPO steps learn from these rollouts
+    again, instead of asking engines and graders, and end with the same weights. docs/run_directory.md."""
 
     @property
     def is_fixed(self) -> bool:
@@ -135,8 +137,8 @@ class GradingConfig(StrictModel):
     """The killable child processes that compare answers."""
 
     timeout_s: float = Field(2.0, ge=0.01)
-    """Seconds to grade one completion, at least 0.01: less is a timeout whatever it says. After that the child is
-    killed, and the outcome is a timeout."""
+    """Seconds to grade one completion. After that the child is killed, and the outcome is a timeout. At least 0.01,
+    because in less time any completion would be a timeout."""
     num_children: int = Field(1, ge=1)
     """Child processes of each grader, for answers that are not decided by comparing text and plain numbers."""
     memory_limit_mib: int = Field(512, ge=256)
@@ -147,9 +149,9 @@ class ZScoreConfig(StrictModel):
     """Normalisation of reward parts by their history."""
 
     history: int = Field(1000, ge=2)
-    """Newest raw values of each part that mean and standard deviation are taken over."""
+    """Number of newest raw values of each part from which mean and standard deviation are computed."""
     warmup: int = Field(64, ge=2)
-    """With fewer values, parts stay as they are."""
+    """With fewer values than this, parts stay as they are."""
     std_floor: float = Field(0.05, gt=0)
     """The standard deviation is at least this."""
     clip: float = Field(3.0, gt=0)
@@ -164,8 +166,8 @@ class RewardConfig(GradingConfig):
     )
     """The terms of the reward, which is their weighted sum."""
     normalize: Literal["zscore"] | None = None
-    """``zscore``: each part that is no gate is replaced, before it is weighted, by its z-score against earlier values.
-    A z-score of the total would cancel inside a group."""
+    """``zscore``: each part that is not a gate is replaced, before it is weighted, by its z-score against earlier
+    values. A z-score of the total would cancel inside a group."""
     zscore: ZScoreConfig = ZScoreConfig()
     num_workers: int = Field(1, ge=1)
     """Reward workers, each in an actor of its own."""
@@ -205,10 +207,10 @@ class LearnerConfig(StrictModel):
     """Tokens, padding included, in one forward and backward pass. Lower it if memory runs out: the gradient does not
     depend on it."""
     shard_optimizer: bool = False
-    """Each worker keeps AdamW's moments of its share of the trained weights only, and sends the others the weights that
-    it updated. Losses and checkpoints are the same. docs/sft.md."""
+    """Each worker keeps AdamW's moments only for its own share of the trained weights, and sends the weights that it
+    updated to the other workers. Losses and checkpoints stay the same. docs/sft.md."""
     max_failures: int = Field(2, ge=0)
     """Maximum restarts of a dead worker group, from the last checkpoint."""
     release_memory_above_frac: float | None = Field(0.9, gt=0, le=1)
-    """Share of a device's memory, used by all processes, above which a learner warns and releases its cache. On a CPU:
-    of the memory of the machine or its container. None: measure only. docs/metrics.md."""
+    """Share of a device's memory, used by all processes, above which a learner warns and releases its cache. On a CPU
+    it is a share of the memory of the machine or its container. None: measure only. docs/metrics.md."""

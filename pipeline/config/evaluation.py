@@ -29,7 +29,7 @@ class HeldOutConfig(StrictModel):
     every_steps: int | None = Field(None, ge=1)
     """Evaluate after this many steps of a stage, and after its last one, instead of total_eval_times times."""
     metric_for_best_model: Literal["loss", "perplexity", "token_accuracy", "answer_accuracy", "quality"] | None = None
-    """Metric, from evaluations during a stage, that chooses the best checkpoint, which is kept. None: the mean training
+    """Metric of the evaluations during a stage by which the best checkpoint is chosen and kept. None: the mean training
     reward or, for SFT, the training loss. ``quality`` is that of written problems."""
     greater_is_better: bool | None = None
     """Direction of metric_for_best_model. None: true for accuracies."""
@@ -93,9 +93,10 @@ class PromptConfig(StrictModel):
 
     style: Literal["auto", "plain", "chat"] = "auto"
     """``plain``: the data set's registered text, or ``template``. ``chat``: the model's chat template. ``auto``: models
-    of a run are asked as in the run, others plainly."""
+    that come from a run are asked as in that run, others plainly."""
     template: str | None = None
-    """A plain text with ``{question}`` in it, or ``gsm8k``. The model continues where it ends. None: as registered."""
+    """A plain text with ``{question}`` in it, or ``gsm8k``. The model continues where the text ends. None: as
+    registered."""
     system_prompt: str | None = None
     """First message of chats. None: the one that training uses."""
     num_shots: int | None = Field(None, ge=0)
@@ -144,7 +145,8 @@ class EvalRolloutConfig(EngineConfig):
     memory_gib: float = Field(3.5, gt=0)
     """Memory that each worker is expected to need, in GiB. Reserved in Ray and shown by --dry-run."""
     kv_cache_gib: float = Field(2.0, gt=0)
-    """Largest key-value cache of a CPU engine. One in which every completion fits at its longest is not made larger."""
+    """Largest key-value cache of a CPU engine, in GiB. It is never larger than all completions at their longest
+    need."""
     batching: Literal["continuous", "fixed"] = "fixed"
     """``fixed``: a chunk of prompts is never mixed with others, so that the same problems get the same completions
     again. ``continuous``: an engine takes up prompts as it gets room for them."""

@@ -25,7 +25,7 @@ class WritingRolloutConfig(EvalRolloutConfig):
     """vLLM engines and their sampling."""
 
     temperature: float = Field(1.0, gt=0)
-    """Sampling temperature. If not given, this, ``top_p`` and ``top_k`` are taken from the run."""
+    """Sampling temperature. If it is not given, it is taken from the run, and so are ``top_p`` and ``top_k``."""
     num_samples: int = Field(4, ge=1)
     """Completions of each task. They form a group, which the reward ``diverse`` compares."""
     max_completion_length: int = Field(512, ge=1)
@@ -58,7 +58,7 @@ class GenerationConfig(StrictModel):
     """Rules for keeping a problem. None: ``questions.keep`` of the run."""
     against: Names = []
     """Data sets whose training split must not be written again: registered or embedded ones, files, or hub names.
-    Registered test sets are always compared; the run's own data is if ``keep.compare_with_data`` says so."""
+    Registered test sets are always compared, and the run's own data if ``keep.compare_with_data`` is true."""
     data: DataConfig = DataConfig()
     """Columns and format of unregistered data sets in ``against``. ``name`` is not used."""
     allow_missing: Names = []

@@ -38,14 +38,14 @@ class Config(StrictModel):
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     memory: MemoryConfig | None = None
-    """An explicit memory, which is then all that trains. None: the model itself trains, or its adapters."""
+    """An explicit memory. If it is set, nothing else trains. None: the model itself or its adapters train."""
     trainer: TrainerConfig = TrainerConfig()
     stages: list[StageConfig] = Field(min_length=1)
     """The chain of stages, in order."""
     curriculum: CurriculumConfig | None = None
-    """Levels and replay. None: no stage with each_level, and no replay."""
+    """Levels and replay. None: stages cannot have each_level, and nothing is replayed."""
     search: SearchConfig | None = None
-    """Chains of a search job, which needs this section and ``curriculum``."""
+    """Chains of a search job, which needs this section."""
     sft: SFTConfig = SFTConfig()
     """Defaults of SFT stages."""
     memory_sft: MemorySFTConfig = MemorySFTConfig()

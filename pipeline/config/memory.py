@@ -32,7 +32,7 @@ class MemoryConfig(StrictModel):
 
     preset: Literal["explicitlm", "routed"] = "explicitlm"
     """``explicitlm``: every position of every layer looks for an entry of its own (arXiv:2511.01581). ``routed``: one
-    query for each prompt, whose entries all layers share. It is the form that works on small models."""
+    query for each prompt, whose entries all layers share. This form works on small models."""
     knowledge: str
     """The entries: a JSONL file of ``{"id": ..., "text": ...}``, one sentence each, as prepare_data.py writes it."""
     knowledge_num: int = Field(4096, ge=4)
@@ -54,7 +54,7 @@ class MemoryConfig(StrictModel):
     query: Literal["token", "pooled"] = "token"
     """``token``: each position of each layer has a query of its own. ``pooled``: one query for each prompt."""
     query_layer: int = Field(3, ge=0)
-    """``pooled``: decoder layers before the hidden states that the query is made of. 0: the embeddings."""
+    """``pooled``: the query is made of the hidden states after this many decoder layers. 0: of the embeddings."""
     decode: Literal["mean", "attention"] = "mean"
     """How an entry is read: the mean of its token embeddings, or attention over them."""
     selection: Literal["straight_through", "given"] = "straight_through"
@@ -65,15 +65,15 @@ class MemoryConfig(StrictModel):
     gumbel_temperature: float = Field(1.0, gt=0)
     """Temperature of the Gumbel-softmax."""
     similarity_loss_coef: float = Field(0.1, ge=0)
-    """Weight of minus the selected entry's cosine similarity in the loss."""
+    """Weight in the loss of the negative cosine similarity of the selected entry."""
     diversity_loss_coef: float = Field(0.05, ge=0)
-    """Weight of the mean cosine similarity between different candidates in the loss."""
+    """Weight in the loss of the mean cosine similarity between different candidates."""
     counterfactual_frac: float = Field(0.0, ge=0, le=1)
-    """Share of the examples in which another option is written into the entry and becomes the answer. Without them the
-    model learns which answers are frequent."""
+    """Share of the examples in which another option is written into the entry and becomes the answer. Without such
+    examples the model learns which answers are frequent."""
     prompt_cache_gib: float = Field(6.0, ge=0)
-    """Memory for the states of training prompts, which positions=answer leaves constant. If they do not fit, they are
-    computed in every step."""
+    """Memory, in GiB, for the states of training prompts, which positions=answer leaves constant. States that do not
+    fit are computed in every step."""
     recompute_cache: bool = False
     """Compute the knowledge cache (embeddings, slots and keys of the bank) even if it is on the disk."""
     router_path: str | None = None

@@ -27,7 +27,7 @@ class OutputConfig(StrictModel):
     """Steps between two files of completions in samples/."""
     record_rollouts: bool = False
     """Store in rollouts/ what every GRPO step learned from, so that ``rollout.replay`` can learn from it again.
-    Always with ``rollout.max_staleness`` above 0."""
+    Always done with ``rollout.max_staleness`` above 0."""
     save_final_model: bool = True
     """Save final_model/, adapters merged, after the last stage."""
 

@@ -44,7 +44,7 @@ class NoveltyConfig(StrictModel):
     """Similarity to existing problems: TF-IDF cosines of words, with names and numbers masked."""
 
     history: int = Field(1000, ge=0)
-    """Number of written problems that new ones are compared with, besides the training data."""
+    """Number of the latest written problems that new ones are compared with, besides the training data."""
     copy_similarity: Share = 0.97
     """From this similarity, a problem counts as a copy."""
     free_similarity: Share = 0.6
@@ -71,9 +71,9 @@ class KeepConfig(StrictModel):
     min_quality: Share = 0.0
     """Minimum quality: the weighted mean of the reward's parts."""
     near_similarity: float = Field(0.8, gt=0, le=1)
-    """Share of runs of three words from which two texts are near copies, with numbers, or names and things, masked.
-    Test problems and held-out data are also compared with numbers and names masked at once. Copies of these, of other
-    data and of problems kept earlier are rejected."""
+    """Two texts are near copies if they share at least this part of their runs of three words, with either numbers or
+    names and things masked. Test problems and held-out data are also compared with numbers and names masked at once.
+    Copies of these, of other data and of problems kept earlier are rejected."""
     compare_with_data: bool = True
     """Reject copies of the run's training and held-out data, at the end of stages and in ``generate_problems.py``."""
 
@@ -84,7 +84,8 @@ class QuestionsConfig(StrictModel):
     max_numbers: dict[str, int] = {}
     """Level -> largest number that its problems may use. A level that is not named has no bound."""
     min_number_frac: Share = 0.0
-    """Least share of the bound that the largest number of a problem must reach, or it is too easy for its level."""
+    """The largest number of a problem must reach this share of the bound; otherwise the problem is too easy for its
+    level."""
     must_compute: bool = False
     """True: a problem whose answer cannot be computed independently fails ``checked``. False: it passes."""
     novelty: NoveltyConfig = NoveltyConfig()

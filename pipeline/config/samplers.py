@@ -11,15 +11,16 @@ Category = Literal["level", "source", "type"]
 
 
 class DynamicConfig(StrictModel):
-    """Groups of equal rewards are dropped, and others asked for instead. DAPO, arXiv:2503.14476."""
+    """Groups whose rewards are all equal are dropped, and other groups are asked for instead. DAPO,
+    arXiv:2503.14476."""
 
     max_rounds: int = Field(8, ge=1)
-    """Times that a step asks for groups. After the last it learns from what it has."""
+    """Maximum times that a step asks for groups. After the last time it learns from what it has."""
     oversampling: float = Field(1.0, ge=1)
-    """Factor of the groups that a round asks for. The first asks for a batch, later ones for as many as are likely to
-    fill it. Above 1 there are fewer rounds, but more groups are left over."""
+    """Factor on the number of groups that a round asks for. The first round asks for a batch, later rounds for as many
+    groups as are likely to fill it. Above 1 there are fewer rounds, but more groups are left over."""
     max_empty_steps: int = Field(3, ge=1)
-    """After so many steps in a row without any group to learn from, the stage ends."""
+    """After this many steps in a row without any group to learn from, the stage ends."""
 
 
 class PoolsConfig(StrictModel):
@@ -50,10 +51,11 @@ class PoolsConfig(StrictModel):
 
 
 class ThompsonConfig(StrictModel):
-    """A Beta posterior of every problem's solve rate; drawn, and nearest to a target. BOTS, arXiv:2510.26374."""
+    """Solve rates are drawn from each problem's Beta posterior; those nearest to a target win. BOTS,
+    arXiv:2510.26374."""
 
     target_rate: float = Field(0.5, gt=0, lt=1)
-    """Solve rate to be near. At one half a group has the largest variance."""
+    """The solve rate that is aimed at. At one half a group has the largest variance."""
     forgetting: float = Field(0.02, ge=0, le=1)
     """Share of what is known that each step forgets, because the policy changes: by default half within 34 steps."""
     prior_correct: float = Field(1.0, gt=0)
@@ -63,26 +65,27 @@ class ThompsonConfig(StrictModel):
 
 
 class TargetDifficultyConfig(StrictModel):
-    """A target that rises while rewards are high, and the problems nearest to it. AdaRFT, arXiv:2504.05520.
+    """Problems nearest to a target difficulty, which rises while rewards are high. AdaRFT, arXiv:2504.05520.
 
     Difficulties are in [0, 1]; the paper's are in [0, 100].
     """
 
     difficulty: Literal["level", "measured"] = "level"
-    """``level``: the place of its level among all of them. ``measured``: 1 - latest solve rate, of problems that were
-    asked; of others still the level."""
+    """``level``: the place of the problem's level among all levels. ``measured``: 1 - latest solve rate; for problems
+    that were never asked, still the level."""
     start: float = Field(0.0, ge=0, le=1)
     """The first target."""
     target_reward: float = 0.5
     """Mean reward at which the target stays where it is."""
     sensitivity: float = Field(2.0, gt=0)
-    """Factor of the difference to ``target_reward`` within tanh."""
+    """Within tanh, factor of the difference between the mean reward and ``target_reward``."""
     step_size: float = Field(0.2, gt=0, le=1)
     """Largest move of the target in a step. The paper's is 0.5, for batches of 1024 problems."""
 
 
 class BanditConfig(StrictModel):
-    """Categories by how much they teach: the moving mean of the mean absolute advantage. SEC, arXiv:2505.14970."""
+    """Categories chosen by how much they teach: the moving mean of the mean absolute advantage. SEC,
+    arXiv:2505.14970."""
 
     categories: Category = "level"
     """Attribute that problems are grouped by."""
@@ -105,15 +108,17 @@ class ScheduleConfig(StrictModel):
 
 
 class SamplerConfig(StrictModel):
-    """Which problems a step asks. A sampler reads its own section, and ignores those of others."""
+    """Which problems a step asks. A sampler reads its own section and ignores those of other samplers."""
 
     name: SamplerName
     """``uniform``: seeded permutations, so that each problem comes once before any comes twice."""
     source_weights: dict[str, float] = {}
-    """Share of each source of problems (``data.fields.source``) in every batch; one sampler for each. Weights need not
-    sum to 1. Empty: sources are not told apart."""
+    """Share of each source of problems in every batch. Each source has a sampler of its own. The source of a problem is
+    ``data.name``, or with ``data.write`` the kind of its task. Weights need not sum to 1. Empty: sources are not told
+    apart."""
     forgetting_frac: float = Field(0.0, ge=0, lt=1)
-    """Largest share of a batch for problems of this stage that were forgotten: whose solve rate fell since its best."""
+    """Largest share of a batch for problems of this stage that were forgotten: their solve rate has fallen since its
+    best."""
     dynamic: DynamicConfig = DynamicConfig()
     pools: PoolsConfig = PoolsConfig()
     thompson: ThompsonConfig = ThompsonConfig()

@@ -20,8 +20,8 @@ class OptimizerConfig(StrictModel):
     warmup_ratio: float = Field(0.0, ge=0, lt=1)
     """Share of the stage's steps in which the rate rises linearly from 0."""
     weight_decay: float = Field(0.0, ge=0)
-    """AdamW's decoupled weight decay, of matrices: weights of linear layers and LoRA factors. Norms, biases and
-    embeddings do not decay."""
+    """AdamW's decoupled weight decay. It applies to matrices: weights of linear layers and LoRA factors. Norms, biases
+    and embeddings do not decay."""
     adam_beta1: float = Field(0.9, ge=0, lt=1)
     """Decay rate of the first moments."""
     adam_beta2: float = Field(0.999, ge=0, lt=1)
@@ -41,7 +41,7 @@ class TrainerConfig(StrictModel):
     refactor_every: int = Field(100, ge=1)
     """Optimizer steps between two refactorings."""
     warmup_steps: int = Field(100, ge=0)
-    """Earliest optimizer step of the first refactoring: B starts at 0 and has no spectrum yet."""
+    """Earliest optimizer step of the first refactoring, because B starts at 0 and has no spectrum yet."""
     cooldown_steps: int = Field(100, ge=0)
     """Refactorings stop this many optimizer steps before the end of training."""
     mode: Literal["exact", "balanced"] = "exact"
@@ -85,8 +85,8 @@ class SFTConfig(OptimizerConfig):
     loss_on: Literal["completion", "all"] = "completion"
     """``completion``: loss on solutions only. ``all``: on prompts too."""
     packing: bool = True
-    """Put several examples into one row instead of padding. None sees another, and positions restart. False: rows of
-    similar length, padded. The loss is the same."""
+    """Put several examples into one row instead of padding. Examples do not see each other, and positions restart.
+    False: pad rows of similar length. The loss is the same."""
     pad_to_multiple_of: int = Field(8, ge=1)
     """Rows are padded to a multiple of this many tokens; packed rows in bfloat16 on a CPU to a multiple of 64."""
 
@@ -99,13 +99,13 @@ class MemorySFTConfig(SFTConfig):
     learning_rate: float = Field(5e-5, gt=0)
     """The learning rate after warm-up."""
     packing: Literal[False] = False
-    """Examples are padded: noise and positions are those of an example, not of a row."""
+    """Examples are padded, because noise and positions belong to an example, not to a row."""
     train: list[Literal["memory_gate", "gated_memory_fusion", "memory_norm"]] = [
         "memory_gate",
         "gated_memory_fusion",
         "memory_norm",
     ]
-    """The parts that train, the fusion or the norm among them. A pooled router trains in router stages alone."""
+    """The parts that train. They must include the fusion or the norm. A pooled router trains only in router stages."""
 
     @field_validator("train")
     @classmethod
@@ -127,9 +127,9 @@ class RouterConfig(SFTConfig):
     train: list[Literal["memory_gate", "memory_norm", "product_keys"]] = Field(
         default=["memory_gate", "memory_norm"], min_length=1
     )
-    """The parts that train. ``product_keys`` only with memory.query=token."""
+    """The parts that train. ``product_keys`` can train only with memory.query=token."""
     token_dropout: float = Field(0.15, ge=0, lt=1)
-    """Share of a prompt's tokens that are left out of a pooled query, others in each step."""
+    """Share of a prompt's tokens that are left out of a pooled query, different ones in each step."""
 
 
 _ALGORITHMS: dict[str, dict[str, Any]] = {
@@ -189,15 +189,16 @@ class GRPOConfig(OptimizerConfig):
     """Chooses each step's problems by what they teach. None: every pass over them is a new permutation.
     docs/samplers.md."""
     max_sampled_tokens: int | None = Field(None, ge=1)
-    """The stage ends with the step in which it has sampled so many tokens, those of dropped groups included. None: no
-    bound but its steps."""
+    """The stage ends with the step in which it reaches this many sampled tokens, including those of dropped groups.
+    None: only its number of steps bounds it."""
     algorithm: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce_plus_plus", "gmpo"] = "grpo"
-    """Sets what its paper sets, and every other setting that an algorithm sets to its default. Settings beside it win;
-    over a configuration that is resolved already (a stage's own settings, a search, overrides) it sets them anew."""
+    """Sets what the algorithm's paper sets. All other settings that any algorithm sets get their defaults. Settings
+    beside it win. Laid over a configuration that is already resolved (by a stage's own settings, a search, overrides),
+    it sets all of them anew."""
     policy_loss: Literal["clip", "sequence_clip", "product_clip", "cispo", "geometric_mean"] = "clip"
-    """``clip``: a ratio per token, clipped (PPO). ``sequence_clip``: its geometric mean over a completion, clipped
-    (GSPO). ``product_clip``: its product, clipped (RLOO). ``cispo``: REINFORCE with a clipped ratio as constant weight.
-    ``geometric_mean``: geometric mean of ratios that are clipped one by one (GMPO)."""
+    """``clip``: a ratio per token, clipped (PPO). ``sequence_clip``: the ratio's geometric mean over a completion,
+    clipped (GSPO). ``product_clip``: its product over a completion, clipped (RLOO). ``cispo``: REINFORCE with a clipped
+    ratio as constant weight. ``geometric_mean``: geometric mean of ratios that are clipped one by one (GMPO)."""
     epsilon: float = Field(0.2, gt=0, le=1)
     """The ratio is clipped to [1 - epsilon, 1 + epsilon_high]. PPO, arXiv:1707.06347."""
     epsilon_high: float | None = Field(None, gt=0)
@@ -212,34 +213,36 @@ class GRPOConfig(OptimizerConfig):
     normalize_std: bool = True
     """Divide advantages by their standard deviation. False: Dr. GRPO, arXiv:2503.20783."""
     normalize_over: Literal["group", "batch"] = "group"
-    """Advantages that this standard deviation is taken over: the group's, or those of the whole batch."""
+    """Advantages whose standard deviation is taken: the group's, or those of the whole batch."""
     loss_aggregation: Literal["sequence", "token", "constant"] = "sequence"
     """``sequence``: mean over a completion's tokens, then over completions (GRPO). ``token``: mean over all tokens of
     the batch (DAPO). ``constant``: sum over tokens, divided by num_completions x max_completion_length (Dr. GRPO)."""
     drop_zero_variance_groups: bool = False
-    """Leave groups with equal rewards out of the loss and of its denominator."""
+    """Leave groups with equal rewards out of the loss and its denominator."""
     mask_ungraded: bool = True
     """Leave completions out of advantages and loss if grading timed out or the gold answer is bad. False: score them as
     wrong."""
     mask_truncated: bool = False
     """Leave completions that were cut off at max_completion_length out of the loss (DAPO's overlong filtering)."""
     overlong_buffer_frac: float = Field(0.0, ge=0, le=1)
-    """Share of max_completion_length at its end in which a completion is punished softly (DAPO). 0: no punishment."""
+    """Last part of max_completion_length, as a share of it, in which a completion is punished softly (DAPO). 0: no
+    punishment."""
     overlong_penalty: float = Field(1.0, gt=0)
-    """Subtracted from the reward of a completion of max_completion_length; at the buffer's start it is 0."""
+    """Penalty on the reward of a completion of max_completion_length. The penalty rises from 0 at the buffer's
+    start."""
     old_policy: Literal["learner", "sampler"] | None = None
     """Log-probabilities that ratios are taken against: the learner's before its first update of the batch, or those
     that the engine sampled with. None: the learner's, unless completions may be stale and no sampler_correction
     re-weights them."""
     sampler_correction: Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = "none"
-    """Weights of the policy loss against the difference between the learner, before its first update of the batch, and
-    the sampler. ``token_truncate``: their ratio per token, truncated (TIS). ``token_mask``: likewise, 0 outside a band
-    (IcePop). ``sequence_truncate``: the ratio of whole completions, truncated. ``sequence_mask``: 0 for completions
-    whose geometric mean ratio leaves a band, 1 for others."""
+    """Weights of the policy loss that correct the difference between the learner, before its first update of the batch,
+    and the sampler. ``token_truncate``: their ratio per token, truncated (TIS). ``token_mask``: the same ratio, but 0
+    outside a band (IcePop). ``sequence_truncate``: the ratio of whole completions, truncated. ``sequence_mask``: 0 for
+    completions whose geometric mean ratio leaves a band, 1 for others."""
     sampler_ratio_min: float = Field(0.5, ge=0, le=1)
     """Lower end of the band."""
     sampler_ratio_max: float = Field(2.0, ge=1)
-    """Upper end of the band; what ratios are truncated to."""
+    """Upper end of the band, or the value that ratios are truncated to."""
     warn_sampler_diff_above: float | None = Field(0.2, gt=0)
     """The first ``sampler_logprob_diff`` above this is reported on the console. bfloat16 alone gives about 0.04. None:
     never."""
