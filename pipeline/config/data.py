@@ -26,6 +26,8 @@ class FieldNames(StrictModel):
     """Difficulty, as a text or a number."""
     type: str | None = None
     """Subject, such as algebra."""
+    source: str | None = None
+    """Name of the data set that a row comes from, in a file that mixes several. None: ``data.name``."""
     id: str | None = None
     """None: ids are made from the split and a hash of the question."""
 

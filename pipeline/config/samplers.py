@@ -114,8 +114,8 @@ class SamplerConfig(StrictModel):
     """``uniform``: seeded permutations, so that each problem comes once before any comes twice."""
     source_weights: dict[str, float] = {}
     """Share of each source of problems in every batch. Each source has a sampler of its own. The source of a problem is
-    ``data.name``, or with ``data.write`` the kind of its task. Weights need not sum to 1. Empty: sources are not told
-    apart."""
+    its ``data.fields.source``, or with ``data.write`` the kind of its task. Weights need not sum to 1. Empty: sources
+    are not told apart."""
     forgetting_frac: float = Field(0.0, ge=0, lt=1)
     """Largest share of a batch for problems of this stage that were forgotten: their solve rate has fallen since its
     best."""

@@ -237,7 +237,7 @@ def _kind(row: Row, config: DataConfig) -> dict[str, Any]:
     return {
         "level": row.text(config.fields.level) or None,
         "type": row.text(config.fields.type) or None,
-        "source": config.name,
+        "source": row.text(config.fields.source) or config.name,
     }
 
 

@@ -34,13 +34,22 @@ def metamath(name: str, **settings) -> DataConfig:
 
 
 def test_a_plain_row_becomes_a_problem(tmp_path):
-    row = {"q": " 1 + 1? ", "a": 2, "how": "add", "grade": 3, "kind": "sum", "key": "k7"}
-    fields = FieldNames(question="q", answer="a", solution="how", level="grade", type="kind", id="key")
+    row = {"q": " 1 + 1? ", "a": 2, "how": "add", "grade": 3, "kind": "sum", "set": "gsm8k", "key": "k7"}
+    fields = FieldNames(question="q", answer="a", solution="how", level="grade", type="kind", source="set", id="key")
     name = write_jsonl(tmp_path / "set.jsonl", row)
     [problem] = load_problems(DataConfig(name=name, fields=fields, system_prompt="Be brief."), "train")
     assert problem.prompt == ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "1 + 1?"})
     assert (problem.gold, problem.level, problem.type, problem.id) == ("2", "3", "sum", "k7")
     assert problem.solution == worked_solution("add", "2")
+    assert problem.source == "gsm8k"
+
+
+def test_the_source_of_a_problem_is_the_data_set_unless_the_row_names_another(tmp_path):
+    rows = [{"question": f"{n} + 1?", "answer": n + 1, "origin": origin} for n, origin in enumerate(("math", "", None))]
+    name = write_jsonl(tmp_path / "set.jsonl", *rows)
+    config = DataConfig(name=name, fields=FieldNames(source="origin"))
+    assert [problem.source for problem in load_problems(config, "train")] == ["math", name, name]
+    assert {problem.source for problem in load_problems(DataConfig(name=name), "train")} == {name}
 
 
 def test_hash_answers_lose_calculator_marks_and_keep_commas(tmp_path):
