@@ -15,15 +15,12 @@ from pipeline.errors import CheckpointError, first_line
 from pipeline.files import sync, write_table
 from pipeline.types import RolloutGroup
 
-Use = Literal[
-    "trained", "no_variance", "ungraded", "truncated", "too_stale", "engine_died", "refilled", "surplus", "stage_ended"
-]
+Use = Literal["trained", "no_variance", "ungraded", "truncated", "refilled", "surplus", "stage_ended"]
 USED: tuple[Use, ...] = ("trained", "no_variance", "ungraded", "truncated")
 """The group stands for its place in the batch, and counts in the step's metrics. All but the first have no gradient:
 equal rewards, nothing that could be graded, nothing that was not cut off."""
-REPLACED: tuple[Use, ...] = ("too_stale", "engine_died", "refilled", "surplus")
-"""Another group took its place. A dynamic sampler drops the last two: rewards are equal, or all places were taken."""
 REJECTED: tuple[Use, ...] = ("refilled", "surplus")
+"""Another group took its place. A dynamic sampler drops these: rewards are equal, or all places were taken."""
 USES: tuple[Use, ...] = get_args(Use)
 """The last one: it was asked for ahead, and its stage ended first."""
 ROWS_PER_PART = 2048

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from pipeline.errors import CheckpointError
-from pipeline.runs.ledger import REJECTED, REPLACED, USED, USES, LedgerRow, read_ledger
+from pipeline.runs.ledger import REJECTED, USED, USES, LedgerRow, read_ledger
 from pipeline.runs.metrics_log import read_metrics
 from pipeline.runs.notices import notify
 from pipeline.runs.records import Row, number, read_config, stage_settings
@@ -173,7 +173,7 @@ def _places(step: str, rows: Rows, batch_size: int) -> Iterator[str]:
         if row.use != "stage_ended":
             at[row.position].append(row.use)
     for position in range(batch_size):
-        used = [use for use in at[position] if use not in REPLACED]
+        used = [use for use in at[position] if use not in REJECTED]
         if not at[position]:
             yield f"{step}, position {position}: must be used once or dropped for a reason, got no row"
         elif not used:

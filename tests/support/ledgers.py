@@ -64,11 +64,17 @@ def good_metrics() -> list[dict[str, Any]]:
     ]
 
 
-def write_run(run_dir: Path, rows: list[LedgerRow], metrics: list[dict[str, Any]], max_staleness: int = 0) -> Path:
+def write_run(
+    run_dir: Path,
+    rows: list[LedgerRow],
+    metrics: list[dict[str, Any]],
+    max_staleness: int = 0,
+    sampler: str = "uniform",
+) -> Path:
     write_metrics(run_dir, metrics)
     config = {
         "stages": [{"name": "rl", "settings": {"batch_size": BATCH}}],
-        "grpo": {"batch_size": 9, "num_generations": 2},
+        "grpo": {"batch_size": 9, "num_generations": 2, "sampler": {"name": sampler}},
         "rollout": {"max_staleness": max_staleness},
     }
     (run_dir / "experiment_config.json").write_text(json.dumps(config))

@@ -14,8 +14,10 @@ from tests.support.runs import write_metrics
 Rows = list[LedgerRow]
 
 
-def violations(tmp_path: Any, rows: Rows, metrics: list[dict[str, Any]], max_staleness: int = 0) -> list[str]:
-    report = check_ledger(write_run(tmp_path, rows, metrics, max_staleness))
+def violations(
+    tmp_path: Any, rows: Rows, metrics: list[dict[str, Any]], max_staleness: int = 0, sampler: str = "uniform"
+) -> list[str]:
+    report = check_ledger(write_run(tmp_path, rows, metrics, max_staleness, sampler))
     assert report
     return report.violations
 
@@ -67,7 +69,15 @@ PLANTED: dict[str, tuple[Callable[[Rows], Rows], str]] = {
     "size": (lambda rows: changed(rows, 5, num_correct=2), "step 3, position 1: must have 2 graded completions, got 3"),
     "place": (lambda rows: changed(rows, 5, position=2), "step 3, position 2: must be a place in a batch of 2"),
     "stage": (lambda rows: changed(rows, 5, stage="other"), "metrics.jsonl must say that this is its stage, got rl"),
-    "never replaced": (lambda rows: changed(rows, 5, use="too_stale"), "dropped (too_stale), and no other took its p"),
+    "never replaced": (lambda rows: changed(rows, 5, use="refilled"), "dropped (refilled), and no other took its p"),
+    "never dynamic": (
+        lambda rows: [*rows, replace(rows[5], use="surplus")],
+        "step 3, position 1: surplus needs grpo.sampler.name dynamic, got uniform",
+    ),
+    "a reason of no ledger": (
+        lambda rows: changed(rows, 5, use="too_stale"),
+        "use must be one of trained, no_variance, ungraded, truncated, refilled, surplus, stage_ended",
+    ),
     "ended": (lambda rows: changed(rows, 5, use="stage_ended"), "its stage must have ended here, got steps until 4"),
 }
 
@@ -97,10 +107,10 @@ def test_metrics_that_say_otherwise_are_found(tmp_path, key, value):
 
 def test_a_group_that_was_replaced_and_those_of_an_ended_stage_are_accounted_for(tmp_path):
     rows = good_rows()
-    replaced = replace(rows[2], use="engine_died", engine=None, order=None)
+    replaced = replace(rows[2], use="surplus", engine=None, order=None)
     ended = replace(rows[7], use="stage_ended", engine=None, order=None, seeds=(1, 2))
     metrics = [row | ({"num_groups": 3} if row["step"] == 2 else {}) for row in good_metrics()]
-    assert violations(tmp_path, [*rows[:2], replaced, *rows[2:], ended], metrics) == []
+    assert violations(tmp_path, [*rows[:2], replaced, *rows[2:], ended], metrics, sampler="dynamic") == []
 
 
 def test_a_step_that_a_kill_cut_short_is_only_noted(tmp_path):
