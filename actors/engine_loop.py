@@ -1,6 +1,7 @@
 """The life of an engine: one thread that takes up requests, steps the engine by hand, and loads weights in between.
 
-Chunks are taken up in the order in which they come. A chunk that is to be alone waits until the engine is idle, and
+Chunks are taken up in the order in which they come, but urgent ones before others: learners wait for these, while what
+they asked for ahead is for later steps. A chunk that is to be alone waits until the engine is idle, and
 nothing is taken up beside it: its answers depend on nothing else. Others are taken up as soon as there is room for
 them. Weights are loaded when the engine is idle or, with in-flight updates, between two steps.
 """
@@ -69,6 +70,8 @@ class Chunk:
     decoding: Decoding
     alone: bool
     """Nothing else runs in the engine meanwhile."""
+    is_urgent: bool = False
+    """A learner waits for the answers, and has nothing else to do meanwhile."""
 
     @property
     def num_sequences(self) -> int:
@@ -179,8 +182,11 @@ class EngineLoop:
             answered = [id for id, each in self._answers.items() if all(future.done() for future in each)]
             for id in answered[:-REMEMBERED_CHUNKS]:
                 del self._answers[id]
-            self._inbox.put(lambda: self._waiting.extend(_parts(chunk, futures)))
+            self._inbox.put(lambda: self._enqueue(_parts(chunk, futures)))
         return futures
+
+    def _enqueue(self, parts: Sequence[tuple[Chunk, list["Future[Answer]"]]]) -> None:
+        self._waiting = deque(sorted([*self._waiting, *parts], key=lambda part: not part[0].is_urgent))
 
     def _raise_if_failed(self) -> None:
         if self._error:

@@ -98,7 +98,7 @@ class RolloutWorker:
     async def _answers(
         self, weight_id: WeightId | None, requests: Sequence[PromptRequest], decoding: Decoding
     ) -> list[Answer]:
-        chunk = Chunk(uuid.uuid4().hex, weight_id, tuple(requests), decoding, alone=self._is_fixed)
+        chunk = Chunk(uuid.uuid4().hex, weight_id, tuple(requests), decoding, alone=self._is_fixed, is_urgent=True)
         return list(await asyncio.gather(*map(asyncio.wrap_future, self._loop.submit(chunk))))
 
     def _failed(self, error: Exception) -> Exception:
@@ -286,16 +286,18 @@ def _start_engine(config: EngineConfig, model: ModelConfig, max_model_len: int, 
 
     os.environ.update(engine_environment(config))
     path = resolve_model(model)
-    cpu_only: dict[str, Any] = {}
+    more: dict[str, Any] = {}
     if config.num_gpus == 0:
         # A seeded request fails if its prompt is split ("CPU Generator does not use offset"). The smallest block lets
         # the completions of a group share most of their prompt.
-        cpu_only = {
+        more = {
             "enable_chunked_prefill": False,
             "max_num_batched_tokens": max(max_model_len, 8192),
             "block_size": BLOCK,
             "kv_cache_memory_bytes": cache_bytes(config, model, path, max_model_len, max_num_seqs),
         }
+    if _updates_in_flight(config):  # on a GPU a token would be under way, with weights that it is not recorded with
+        more["async_scheduling"] = False
     with quick_imports():
         from vllm import LLM
 
@@ -315,7 +317,7 @@ def _start_engine(config: EngineConfig, model: ModelConfig, max_model_len: int, 
         enable_prefix_caching=True,
         logprobs_mode="processed_logprobs",
         disable_log_stats=True,
-        **cpu_only,
+        **more,
     )
     logger.info("engine for %s started in %.1f s", model.name, time.perf_counter() - start)
     return llm

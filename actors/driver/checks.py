@@ -62,7 +62,9 @@ def check_plan(plan: RunPlan, model: Path | None) -> None:
         GradusError: the job would fail.
     """
     _warn_of_format(plan.config)
-    _warn_of_cancelled(plan.config, [stage.spec.settings for chain in plan.chains for stage in chain.stages])
+    settings = [stage.spec.settings for chain in plan.chains for stage in chain.stages]
+    _warn_of_cancelled(plan.config, settings)
+    _warn_of_sampler_noise(plan.config, settings)
     _try_rewards(plan)
     for chain in plan.chains:
         for stage in chain.stages:
@@ -321,6 +323,22 @@ def _warn_of_cancelled(config: Config, settings: Sequence[SFTConfig | GRPOConfig
             "spread of their group, and z-scores cancel. Set grpo.normalize_std=false, or reward.normalize=null"
         )
         logger.warning(text, parts[0])
+
+
+def _warn_of_sampler_noise(config: Config, settings: Sequence[SFTConfig | GRPOConfig]) -> None:
+    """Rounding makes the ratio of a whole completion leave a narrow range though the weights are the same."""
+    staleness = config.rollout.max_staleness
+    for each in settings:
+        if not isinstance(each, GRPOConfig) or each.old_policy_for(staleness) != "sampler":
+            continue
+        if each.policy_loss in ("sequence_clip", "product_clip"):
+            text = (
+                "grpo.policy_loss=%s clips the ratio of whole completions to the sampler's log-probabilities: in "
+                "bfloat16 their noise alone takes about 40 %% of completions out of its range. Set "
+                "grpo.sampler_correction=sequence_truncate, or rollout.max_staleness=0"
+            )
+            logger.warning(text, each.policy_loss)
+            return
 
 
 def _spread(problems: ProblemTable, count: int) -> ProblemTable:

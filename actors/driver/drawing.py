@@ -4,7 +4,7 @@ Draws are recorded in the configuration (``search.draws``), so a resumed search 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.config import Config, SearchConfig
-from pipeline.curriculum.grid import space_entries
+from pipeline.curriculum.grid import grid_keys, space_entries
 from pipeline.errors import ConfigError, first_line
 from pipeline.seeds import derive_seed
 
@@ -72,23 +72,28 @@ def with_next_draws(config: Config, run_path: Path) -> Config | None:
     search = config.search
     if search is None or search.drawn_by == "random" or len(search.draws) >= search.num_draws:
         return None
-    return _with_round(config, draw_scores(run_path, search.draws))
+    return _with_round(config, draw_scores(run_path, search.draws, grid_keys(search)))
 
 
-def draw_scores(run_path: Path, draws: Sequence[Draw]) -> list[float | None]:
-    """The mean final score of each draw's chains, over seeds and the grid. None if no chain of it came to its end."""
+def draw_scores(run_path: Path, draws: Sequence[Draw], grid: Collection[str] = ()) -> list[float | None]:
+    """The mean final score of each draw's chains, over seeds and the grid. None if no chain of it came to its end. A
+    baseline of the same settings is one of them.
+
+    Args:
+        grid: settings of the grid, by dotted key.
+    """
     chains = json.loads((run_path / "chains.json").read_text())["chains"]
     outcome = json.loads((run_path / "outcome.json").read_text())
     scores: list[float | None] = []
     for draw in draws:
-        own = [outcome[chain["name"]] for chain in chains if not chain["is_baseline"] and _has(chain["values"], draw)]
+        own = [outcome[chain["name"]] for chain in chains if _is_of(chain["values"], draw, grid)]
         finished = [each["score"] for each in own if each["status"] == "finished"]
         scores.append(fmean(finished) if finished else None)
     return scores
 
 
-def _has(values: Mapping[str, Any], draw: Draw) -> bool:
-    return all(values.get(key) == value for key, value in draw.items())
+def _is_of(values: Mapping[str, Any], draw: Draw, grid: Collection[str]) -> bool:
+    return {key: value for key, value in values.items() if key not in grid and key != "seed"} == draw
 
 
 def _recording(config: Config, draws: Sequence[Draw]) -> Config:

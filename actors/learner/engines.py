@@ -116,6 +116,7 @@ class Engines:
         prompts: Sequence[Example],
         seeds: Sequence[tuple[int, ...]],
         state: RewardState | None = None,
+        is_urgent: bool = False,
     ) -> "AskedGroups":
         """Ask for completions and rewards of this worker's prompts. Engines answer with the weights that were published
         last, or newer ones.
@@ -125,10 +126,11 @@ class Engines:
         Args:
             seeds: [num_prompts][group_size], one sampling seed per completion.
             state: of the rewards, the same for the whole step. None: at the start.
+            is_urgent: before what was asked for ahead.
         """
         workers = self._actors.rollout_workers
         size = self._config.prompts_per_chunk or -(-len(prompts) // self._own(workers)) if self._config.is_fixed else 1
-        return self._asked(prompts, seeds, state, workers, self.weight_id, max(size, 1))
+        return self._asked(prompts, seeds, state, workers, self.weight_id, max(size, 1), is_urgent)
 
     def collect(self, asked: "AskedGroups", clock: PhaseClock) -> list[RolloutGroup]:
         """The groups that were asked for, in order, with their rewards."""
@@ -154,7 +156,8 @@ class Engines:
         """
         workers = self._actors.rollout_workers if teacher is None else (self._actors.frozen[teacher],)
         weight_id = self.weight_id if teacher is None else None
-        return self.collect(self._asked(tasks, seeds, state, workers, weight_id, self._config.width), PhaseClock())
+        asked = self._asked(tasks, seeds, state, workers, weight_id, self._config.width, is_urgent=True)
+        return self.collect(asked, PhaseClock())
 
     def _asked(
         self,
@@ -164,6 +167,7 @@ class Engines:
         workers: Sequence[RolloutHandle],
         weight_id: WeightId | None,
         size: int,
+        is_urgent: bool,
     ) -> "AskedGroups":
         """Calls for prompts in chunks of ``size``. Graders wait for the engines by themselves."""
         decoding, asked = Decoding.from_config(self._config), AskedGroups()
@@ -174,7 +178,7 @@ class Engines:
                 for each, own in zip(prompts[part], seeds[part], strict=True)
             ]
             requests = tuple(PromptRequest(group.prompt_token_ids, group.seeds) for group in groups)
-            chunk = put(Chunk(uuid.uuid4().hex, weight_id, requests, decoding, alone=self._config.is_fixed))
+            chunk = put(Chunk(uuid.uuid4().hex, weight_id, requests, decoding, self._config.is_fixed, is_urgent))
             worker = self._turn(workers, index)
             for place, group in enumerate(groups):
                 grader = self._turn(self._actors.reward_workers, len(asked.groups))

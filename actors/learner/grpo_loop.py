@@ -40,8 +40,11 @@ def grpo_loop(setup: StageSetup) -> None:
         metrics |= session.evaluate_if_due()
         # Z-scores are relative to the policy's own past: their mean stays where it is while the policy improves.
         session.end_step(metrics, score=metrics.get("reward_quality", metrics["reward_mean"]))
-    for left in source.left():
-        _record_uses(session, left, ["stage_ended"] * len(left.groups), setup.run_path)
+    left = list(source.left())
+    for each in left:
+        _record_uses(session, each, ["stage_ended"] * len(each.groups), setup.run_path)
+    if left:
+        session.engines.start_attempt()  # engines refuse what they have not begun
     session.finish()
 
 

@@ -79,6 +79,7 @@ class StepRecorder:
             **seconds,
         }
         if rollout_tokens is not None:
+            rollout_tokens = metrics.get("sampled_tokens", rollout_tokens)
             # Engines that work ahead write while the learner does not wait for them.
             row["rollout_tokens_per_s"] = rollout_tokens / seconds["step_s" if self._works_ahead else "rollout_s"]
         if self._uses:

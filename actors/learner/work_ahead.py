@@ -1,7 +1,10 @@
 """Sources of a step's rollouts: asked for ahead of it, or read from the record of another run."""
 
+import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import NamedTuple, Protocol
 
 from actors.learner.choosing import outcome, requests, stage_choices, take_in
@@ -122,10 +125,15 @@ class WorkAhead:
             yield StepRollouts(asked.groups.groups, replayed, [asked.step] * len(replayed))
 
     def _ask(self, choices: Sequence[Choice], step: int, first: int = 0) -> _Asked:
+        """
+        Args:
+            first: groups of this step that were asked for before: the learner waits for what replaces them.
+        """
         session = self._session
         own = session.ranks.share(choices)
         seeds = [request.seeds for request in session.ranks.share(requests(session, choices, step, first))]
-        groups = session.engines.ask([choice.example for choice in own], seeds, session.rewards.state)
+        examples = [choice.example for choice in own]
+        groups = session.engines.ask(examples, seeds, session.rewards.state, is_urgent=first > 0)
         return _Asked(own, groups, session.progress.step)
 
     def _collect(self, asked: _Asked) -> list[Sampled]:
@@ -149,7 +157,7 @@ class WorkAhead:
         filling = Filling(choices.dynamic, [each if each.is_replayed else None for each in batch])
         filling.add([(each, each.outcome.has_variance) for each in sampled if not each.is_replayed])
         every = list(sampled)
-        while count := filling.num_to_ask:
+        while count := min(filling.num_to_ask, self._num_affordable(every)):
             asked = self._ask(choices.more(stage_step, count), session.progress.step, first=len(every))
             more = session.ranks.gather(self._collect(asked))
             filling.add([(each, each.outcome.has_variance) for each in more])
@@ -161,9 +169,21 @@ class WorkAhead:
         dropped = [Dropped(each, place, "refilled") for place, each in filling.dropped]
         dropped += [Dropped(each, place, "surplus") for place, each in filling.surplus]
         metrics |= {"rejected_groups": len(dropped), "sampling_rounds": filling.num_rounds}
+        metrics["zero_variance_frac"] = fmean(not each.outcome.has_variance for each in every)
         return StepRollouts.of(own, dropped if session.ranks.is_first else [], metrics)
 
+    def _num_affordable(self, sampled: Sequence[Sampled]) -> int:
+        """Groups as large as these that the stage's budget of tokens still has room for, rounded up."""
+        bound = self._session.settings.max_sampled_tokens
+        if bound is None:
+            return sys.maxsize
+        num_tokens = sum(each.outcome.num_tokens for each in sampled)
+        left = bound - self._session.progress.sampled_tokens - num_tokens
+        return max(0, math.ceil(left * len(sampled) / max(num_tokens, 1)))
+
     def _report_bound(self, filling: Filling[Sampled]) -> None:
+        if filling.num_rounds < filling.max_rounds:  # the budget ended
+            return
         if filling.num_missing and self._session.ranks.is_first and not self._is_bound_reported:
             self._is_bound_reported = True
             notify(

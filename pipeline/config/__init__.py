@@ -27,7 +27,7 @@ from pipeline.config.engines import (
 )
 from pipeline.config.evaluation import EvaluationConfig, HeldOutConfig, LoadingConfig, ProblemsConfig
 from pipeline.config.job import Config
-from pipeline.config.loading import load_config, load_saved_config, validate_config, with_settings
+from pipeline.config.loading import SET_WHOLE, load_config, load_saved_config, validate_config, with_settings
 from pipeline.config.memory import MemoryConfig
 from pipeline.config.model import LoraConfig, ModelConfig
 from pipeline.config.output import CheckpointConfig, OutputConfig, TrackingConfig
@@ -42,6 +42,7 @@ from pipeline.config.training import (
 )
 
 __all__ = [
+    "SET_WHOLE",
     "CarryConfig",
     "CheckpointConfig",
     "Config",

@@ -178,6 +178,10 @@ def _read_value(text: str, *, is_text: bool) -> Any:
     return OmegaConf.to_container(OmegaConf.create(whole))
 
 
+SET_WHOLE = frozenset({"source_weights"})
+"""Mappings that a later one replaces: a source that it leaves out has no weight."""
+
+
 def _with(settings: dict[Any, Any], pairs: Sequence[tuple[str, Any]]) -> dict[Any, Any]:
     """The nested settings with dotted keys set in place. Sections that are missing are made."""
     for key, value in pairs:
@@ -186,7 +190,7 @@ def _with(settings: dict[Any, Any], pairs: Sequence[tuple[str, Any]]) -> dict[An
         for section in sections:
             place = _child(place, section, key, make=True)
         old = _child(place, last, key)
-        both = isinstance(old, dict) and isinstance(value, dict)
+        both = isinstance(old, dict) and isinstance(value, dict) and last not in SET_WHOLE
         place[int(last) if isinstance(place, list) else last] = _merged(old, value) if both else value
     return settings
 
@@ -212,7 +216,7 @@ def _child(place: Any, name: str, key: str, *, make: bool = False) -> Any:
 
 def _merged(old: Mapping[Any, Any], new: Mapping[Any, Any]) -> dict[Any, Any]:
     """Nested settings laid over others."""
-    both = {key for key in new if isinstance(new[key], dict) and isinstance(old.get(key), dict)}
+    both = {key for key in new if isinstance(new[key], dict) and isinstance(old.get(key), dict)} - SET_WHOLE
     return {**old, **new, **{key: _merged(old[key], new[key]) for key in both}}
 
 

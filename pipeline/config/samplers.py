@@ -24,12 +24,13 @@ class DynamicConfig(StrictModel):
 
 
 class PoolsConfig(StrictModel):
-    """Easy, middle and hard problems by their latest mean reward. Problems that were never asked are in the middle."""
+    """Easy, middle and hard problems by their latest solve rate, the share of correct completions, whatever the rewards
+    are. Problems that were never asked are in the middle."""
 
-    easy_above: float = 0.75
-    """Mean reward from which on a problem is easy."""
-    hard_below: float = 0.25
-    """Mean reward up to which a problem is hard."""
+    easy_above: float = Field(0.75, ge=0, le=1)
+    """Solve rate from which on a problem is easy."""
+    hard_below: float = Field(0.25, ge=0, le=1)
+    """Solve rate up to which a problem is hard."""
     easy_weight: float = Field(0.2, ge=0)
     """Share of a batch from the easy pool. The three weights need not sum to 1."""
     middle_weight: float = Field(0.6, ge=0)
@@ -65,7 +66,8 @@ class ThompsonConfig(StrictModel):
 
 
 class TargetDifficultyConfig(StrictModel):
-    """Problems nearest to a target difficulty, which rises while rewards are high. AdaRFT, arXiv:2504.05520.
+    """Problems nearest to a target difficulty, which rises while many completions are correct. AdaRFT,
+    arXiv:2504.05520. Its reward is 1 for a correct completion, so its mean reward is the solve rate.
 
     Difficulties are in [0, 1]; the paper's are in [0, 100].
     """
@@ -75,10 +77,10 @@ class TargetDifficultyConfig(StrictModel):
     that were never asked, still the level."""
     start: float = Field(0.0, ge=0, le=1)
     """The first target."""
-    target_reward: float = 0.5
-    """Mean reward at which the target stays where it is."""
+    target_rate: float = Field(0.5, ge=0, le=1)
+    """Solve rate at which the target stays where it is."""
     sensitivity: float = Field(2.0, gt=0)
-    """Within tanh, factor of the difference between the mean reward and ``target_reward``."""
+    """Within tanh, factor of the difference between the solve rate and ``target_rate``."""
     step_size: float = Field(0.2, gt=0, le=1)
     """Largest move of the target in a step. The paper's is 0.5, for batches of 1024 problems."""
 

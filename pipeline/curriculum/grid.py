@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.config import Config, RangeConfig, SearchConfig, with_settings
+from pipeline.config import SET_WHOLE, Config, RangeConfig, SearchConfig, with_settings
 from pipeline.errors import ConfigError
 from pipeline.files import safe_name
 
@@ -54,8 +54,10 @@ def chain_specs(config: Config) -> list[ChainSpec]:
     """
     search = config.search or SearchConfig()
     distinct = {_setting_name(values): values for values in _search_settings(search)}
-    settings = [(values, False) for values in distinct.values()]
-    settings += [(dict(_leaves(values)), True) for values in search.baselines]
+    baselines = [dict(_leaves(values)) for values in search.baselines]
+    # What is drawn may be a baseline by chance, which runs anyway.
+    settings = [(values, False) for values in distinct.values() if not (search.space and values in baselines)]
+    settings += [(values, True) for values in baselines]
     chains = []
     for (values, is_baseline), seed in itertools.product(settings, search.seeds or [config.seed]):
         setting = _setting_name(values) or "default"
@@ -80,12 +82,19 @@ def _search_settings(search: SearchConfig) -> Iterator[dict[str, Any]]:
     grid = dict(_leaves(search.grid))
     if "seed" in grid:
         raise ConfigError("search.grid must not have seed: set search.seeds.")
+    if both := [key for key in grid if any(_overlap(key, drawn) for draw in search.draws for drawn in draw)]:
+        raise ConfigError(f"search.grid and search.space must have different settings, got {both[0]} in both.")
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"search.grid.{key} must be a list of values, got {values!r}.")
     for values in itertools.product(*grid.values()):
         for draw in search.draws if search.space else [{}]:
             yield {**dict(zip(grid, values, strict=True)), **draw}
+
+
+def grid_keys(search: SearchConfig) -> frozenset[str]:
+    """The settings of the grid, by dotted key."""
+    return frozenset(key for key, _ in _leaves(search.grid))
 
 
 def space_entries(search: SearchConfig) -> dict[str, list[Any] | TuneSampler]:
@@ -104,10 +113,15 @@ def _leaves(
 ) -> Iterator[tuple[str, Any]]:
     """Nested settings, flattened: dotted key and value. Stops at the mappings that ``is_leaf`` accepts."""
     for key, value in settings.items():
-        if isinstance(value, Mapping) and not (is_leaf and is_leaf(value)):
+        if isinstance(value, Mapping) and key not in SET_WHOLE and not (is_leaf and is_leaf(value)):
             yield from _leaves(value, is_leaf, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _overlap(key: str, other: str) -> bool:
+    """One of the settings is the other one or holds it."""
+    return key == other or key.startswith(f"{other}.") or other.startswith(f"{key}.")
 
 
 def _is_entry(value: Mapping[str, Any]) -> bool:

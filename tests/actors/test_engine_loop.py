@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,19 @@ def test_requests_are_taken_up_in_order_as_there_is_room(engine, start):
     # One step frees a place, which the next one takes while the long completion goes on.
     order = [event for event in engine.log if event != ("add", 4)]
     assert order == [("add", 1), ("done", 1), ("add", 1), ("done", 1), ("add", 1), ("done", 1), ("done", 4)]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_urgent_requests_go_before_what_was_asked_for_ahead(engine, start, alone):
+    loop = start(width=1)
+    ahead = [loop.submit(chunk(name, (length,), alone=alone)) for name, length in (("a", 1), ("b", 2), ("c", 3))]
+    wait_for(lambda: ("add", 1) in engine.log)
+    urgent = [
+        loop.submit(replace(chunk(name, (length,), alone=alone), is_urgent=True))
+        for name, length in (("d", 4), ("e", 5))
+    ]
+    finish(engine, [future for each in (*ahead, *urgent) for future in each])
+    assert [length for event, length in engine.log if event == "add"] == [1, 4, 5, 2, 3]
 
 
 def test_a_wide_chunk_that_need_not_be_alone_is_taken_up_request_by_request(engine, start):

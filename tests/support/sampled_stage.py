@@ -77,7 +77,11 @@ class KnownEngines:
         self._progress, self._attempt, self._rank, self._rates = progress, attempt, rank, rates
         self._num_begun = 0
 
-    def ask(self, prompts: Sequence[Example], seeds: Sequence[tuple[int, ...]], state: Any) -> AskedGroups:
+    def start_attempt(self) -> None: ...
+
+    def ask(
+        self, prompts: Sequence[Example], seeds: Sequence[tuple[int, ...]], state: Any, is_urgent: bool
+    ) -> AskedGroups:
         version = WeightId(self._attempt, self._progress.step)
         pairs = zip(prompts, seeds, strict=True)
         return AskedGroups([RolloutGroup(each.problem, (1,), (), version, seeds=own) for each, own in pairs])

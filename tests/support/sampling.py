@@ -30,7 +30,7 @@ def result(row: int, num_correct: int, size: int = GROUP) -> Outcome:
     """The outcome of a group with rewards 1 and 0, worked out from the share p of correct completions: advantages are
     (1 - p) / s and -p / s with s^2 = p (1 - p), so that their mean absolute value is 2 s."""
     rate = num_correct / size
-    return Outcome(row, size, rate, rate, 2 * (rate * (1 - rate)) ** 0.5, 0 < rate < 1, num_tokens=10 * size)
+    return Outcome(row, size, rate, 2 * (rate * (1 - rate)) ** 0.5, 0 < rate < 1, num_tokens=10 * size)
 
 
 def asked(row: int, rate: float, *seed: int) -> Outcome:

@@ -25,7 +25,6 @@ class Outcome:
     """Graded ones. The rates and means below are over them, and 0 without any."""
     solve_rate: float
     """Share that is correct."""
-    mean_reward: float
     mean_abs_advantage: float
     """Mean absolute advantage within the group."""
     has_variance: bool
@@ -52,7 +51,6 @@ class Outcome:
             row=row,
             num_completions=len(graded),
             solve_rate=sum(reward.outcome == "correct" for reward in graded) / max(len(graded), 1),
-            mean_reward=float(totals.mean()) if len(totals) else 0.0,
             mean_abs_advantage=advantage,
             has_variance=has_variance,
             num_tokens=sum(len(completion.token_ids) for completion in group.completions),

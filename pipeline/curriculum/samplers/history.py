@@ -8,7 +8,7 @@ import numpy as np
 from pipeline.curriculum.samplers.base import Outcome, Rows
 
 NEVER = -1
-_COLUMNS = ("step", "solve_rate", "best_rate", "reward")
+_COLUMNS = ("step", "solve_rate", "best_rate")
 
 
 class History:
@@ -16,13 +16,13 @@ class History:
 
     Attributes, each [num_problems]:
         step: the last step that asked it; ``NEVER``.
-        solve_rate, reward: then. Of problems that were never asked: 0.
+        solve_rate: then. Of problems that were never asked: 0.
         best_rate: its highest solve rate so far.
     """
 
     def __init__(self, num_problems: int) -> None:
         self.step = np.full(num_problems, NEVER, np.int64)
-        self.solve_rate, self.best_rate, self.reward = (np.zeros(num_problems) for _ in range(3))
+        self.solve_rate, self.best_rate = np.zeros(num_problems), np.zeros(num_problems)
 
     @property
     def tried(self) -> Rows:
@@ -33,7 +33,7 @@ class History:
         for each in outcomes:
             if each.row is not None and each.num_completions:
                 self.step[each.row] = step
-                self.solve_rate[each.row], self.reward[each.row] = each.solve_rate, each.mean_reward
+                self.solve_rate[each.row] = each.solve_rate
                 self.best_rate[each.row] = max(self.best_rate[each.row], each.solve_rate)
 
     def forgotten(self) -> Rows:

@@ -1,4 +1,4 @@
-"""Pools: easy, middle and hard problems by their latest mean reward, drawn by weights; solved ones are retired."""
+"""Pools: easy, middle and hard problems by their latest solve rate, drawn by weights; solved ones are retired."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,10 +24,10 @@ class Pools:
         """Rows that are easy, in the middle, hard, and retired."""
         settings, known, rows = self._settings, self._history, self._rows
         tried = known.step[rows] > NEVER
-        reward, is_recent = known.reward[rows], step - known.step[rows] < settings.ask_again_after
-        retired = tried & (known.solve_rate[rows] >= settings.retire_above) & is_recent
-        easy = tried & ~retired & (reward >= settings.easy_above)
-        hard = tried & ~retired & (reward <= settings.hard_below)
+        rate, is_recent = known.solve_rate[rows], step - known.step[rows] < settings.ask_again_after
+        retired = tried & (rate >= settings.retire_above) & is_recent
+        easy = tried & ~retired & (rate >= settings.easy_above)
+        hard = tried & ~retired & (rate <= settings.hard_below)
         return rows[easy], rows[~(easy | hard | retired)], rows[hard], rows[retired]
 
     def choose(self, step: int, count: int) -> list[int]:

@@ -63,7 +63,9 @@ class StageSampler:
         weights = [self._source_weights[name] for name in self._samplers]
         counts = deal(weights, count, generator(*self._seed, step, "sources").random())
         samplers = zip(self._samplers.values(), counts, strict=True)
-        return [row for sampler, own in samplers for row in sampler.choose(step, own)]
+        rows = [row for sampler, own in samplers for row in sampler.choose(step, own)]
+        # Sources take turns at random: of groups that come when the batch is full, none is always of the last source.
+        return [rows[place] for place in generator(*self._seed, step, "more").permutation(count)]
 
     def observe(self, step: int, outcomes: Sequence[Outcome]) -> None:
         self.history.observe(step, outcomes)

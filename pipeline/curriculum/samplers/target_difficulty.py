@@ -1,4 +1,4 @@
-"""A target difficulty that moves with the mean reward, and the problems nearest to it.
+"""A target difficulty that moves with the solve rate, and the problems nearest to it.
 
 Source: AdaRFT, arXiv:2504.05520.
 """
@@ -40,9 +40,9 @@ class TargetDifficulty:
         return nearest(np.abs(self._difficulties() - self.target), self._rows, count, random)
 
     def observe(self, step: int, outcomes: Sequence[Outcome]) -> None:
-        rewards = [each.mean_reward for each in outcomes if each.num_completions]
-        if rewards:
-            surplus = fmean(rewards) - self._settings.target_reward
+        rates = [each.solve_rate for each in outcomes if each.num_completions]
+        if rates:
+            surplus = fmean(rates) - self._settings.target_rate
             move = self._settings.step_size * math.tanh(self._settings.sensitivity * surplus)
             self.target = min(max(self.target + move, 0.0), 1.0)
 

@@ -130,6 +130,7 @@ def test_dynamic_learns_from_full_batches_and_charges_what_it_drops(capsys):
         assert metrics["rejected_groups"] == len(rows) - BATCH > 0
         assert metrics["sampled_tokens"] == sum(row.num_tokens for row in rows) > metrics["num_rollout_tokens"]
         assert metrics["sampling_rounds"] > 1
+        assert metrics["zero_variance_frac"] == sum(row.use == "refilled" for row in rows) / len(rows)
     total = sum(metrics["sampled_tokens"] for metrics in record.metrics.values())
     assert record.metrics[STEPS]["sampled_tokens_total"] == total
     assert "left" not in capsys.readouterr().out
@@ -171,6 +172,7 @@ def test_a_budget_of_sampled_tokens_ends_the_stage(name, staleness, capsys):
     record = undisturbed(config)
     totals = [metrics["sampled_tokens_total"] for _, metrics in sorted(record.metrics.items())]
     assert len(totals) < STEPS and totals[-2] < 1000 <= totals[-1]
+    assert totals[-1] < 1000 + 120  # at most by a batch: further rounds of a step ask for what is left
     assert record.violations(config) == []
     assert f"ends with step {len(totals)}: {totals[-1]} tokens are sampled" in capsys.readouterr().out
     assert totals[0] / BATCH / GROUP < 3.5 or name == "dynamic"

@@ -45,12 +45,12 @@ RIGHT, WRONG, LATE = breakdown(1.5, "correct"), breakdown(0.5, "incorrect"), bre
     ("rewards", "settings", "expected"),
     [
         # Mean 1.25; advantages 0.25 three times and -0.75. Mean absolute value 0.375; standard deviation sqrt(0.1875).
-        ((RIGHT, RIGHT, RIGHT, WRONG), (True, False), Outcome(3, 4, 0.75, 1.25, 0.375, True, 12)),
-        ((RIGHT, RIGHT, RIGHT, WRONG), (True, True), Outcome(3, 4, 0.75, 1.25, 0.375 / 0.1875**0.5, True, 12)),
-        ((RIGHT, RIGHT), (True, True), Outcome(3, 2, 1.0, 1.5, 0.0, False, 6)),
-        ((RIGHT, LATE), (True, True), Outcome(3, 1, 1.0, 1.5, 0.0, False, 6)),  # the late one is left out
-        ((RIGHT, LATE), (False, False), Outcome(3, 1, 1.0, 0.75, 0.75, True, 6)),  # it counts as it was rewarded
-        ((LATE, LATE), (True, True), Outcome(3, 0, 0.0, 0.0, 0.0, False, 6)),
+        ((RIGHT, RIGHT, RIGHT, WRONG), (True, False), Outcome(3, 4, 0.75, 0.375, True, 12)),
+        ((RIGHT, RIGHT, RIGHT, WRONG), (True, True), Outcome(3, 4, 0.75, 0.375 / 0.1875**0.5, True, 12)),
+        ((RIGHT, RIGHT), (True, True), Outcome(3, 2, 1.0, 0.0, False, 6)),
+        ((RIGHT, LATE), (True, True), Outcome(3, 1, 1.0, 0.0, False, 6)),  # the late one is left out
+        ((RIGHT, LATE), (False, False), Outcome(3, 1, 1.0, 0.75, True, 6)),  # it counts as it was rewarded
+        ((LATE, LATE), (True, True), Outcome(3, 0, 0.0, 0.0, False, 6)),
     ],
 )
 def test_the_outcome_of_a_group(rewards, settings, expected):
@@ -122,7 +122,7 @@ def test_dynamic_asks_for_nothing_where_all_of_a_batch_is_replayed():
     assert filled([""], ["r", "s"])[1] == ["r", "s"]
 
 
-def test_pools_follow_the_latest_reward_and_retire_what_is_solved():
+def test_pools_follow_the_latest_solve_rate_and_retire_what_is_solved():
     history = History(6)
     history.observe(10, [result(0, 8), result(1, 6), result(2, 4), result(3, 2), result(4, 0)])
     config = sampler("pools", heads(1))._settings.pools
@@ -134,6 +134,23 @@ def test_pools_follow_the_latest_reward_and_retire_what_is_solved():
     # Five places: one easy, three in the middle, which has two, one hard; the other hard one stands in.
     assert sorted(pools.choose(11, 5)) == [1, 2, 3, 4, 5]
     assert sorted(pools.choose(11, 6)) == [0, 1, 2, 3, 4, 5]  # a retired one where all others are used
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.8])
+def test_bounds_are_shares_of_correct_completions_whatever_rewards_are(scale):
+    """By default a right completion is worth up to 2.8, and a wrong one with all tags 0.8."""
+    right, wrong = breakdown(scale, "correct"), breakdown(0.8 * (scale > 1), "incorrect")
+    found = [
+        Outcome.of(group(*[right] * count, *[wrong] * (4 - count)), row, masks_ungraded=True, normalizes_std=True)
+        for row, count in enumerate((0, 2, 3))
+    ]
+    pools = sampler("pools", heads(4))
+    pools.observe(0, found)
+    (inner,) = pools._samplers.values()
+    assert [rows.tolist() for rows in inner.pools(1)] == [[2], [1, 3], [0], []]
+    adaptive = sampler("target_difficulty", heads(2, 2))
+    adaptive.observe(0, found[1:2])
+    assert adaptive._samplers[""].target == 0  # half are correct: the target stays
 
 
 def test_thompson_counts_completions_and_forgets():
@@ -153,7 +170,7 @@ def test_thompson_asks_problems_near_the_target():
     assert thompson.choose(5, 1) == [2]
 
 
-def test_the_target_difficulty_moves_with_the_reward():
+def test_the_target_difficulty_moves_with_the_solve_rate():
     """Levels 1, 2 and 3 have difficulties 0, 0.5 and 1."""
     adaptive = sampler("target_difficulty", heads(2, 2, 2), target_difficulty={"step_size": 0.5, "sensitivity": 2.0})
     (inner,) = adaptive._samplers.values()
@@ -162,7 +179,7 @@ def test_the_target_difficulty_moves_with_the_reward():
     assert inner.target == pytest.approx(0.5 * np.tanh(1.0))  # 0.381: 2 x (1 - 0.5)
     assert sorted(adaptive.choose(1, 2)) == [2, 3]
     adaptive.observe(1, [result(2, 4), result(3, 4)])
-    assert inner.target == pytest.approx(0.5 * np.tanh(1.0))  # the reward is the target reward
+    assert inner.target == pytest.approx(0.5 * np.tanh(1.0))  # the solve rate is the target
     for step in range(2, 4):
         adaptive.observe(step, [result(2, 8)])
     assert inner.target == 1.0  # 1.14 is clipped
@@ -171,7 +188,7 @@ def test_the_target_difficulty_moves_with_the_reward():
 
 def test_a_measured_difficulty_replaces_that_of_the_level():
     adaptive = sampler("target_difficulty", heads(2, 2), target_difficulty={"difficulty": "measured"})
-    adaptive.observe(0, [result(0, 0), result(2, 8), result(3, 4)])  # mean reward 0.5: the target stays 0
+    adaptive.observe(0, [result(0, 0), result(2, 8), result(3, 4)])  # solve rate 0.5: the target stays 0
     assert sorted(adaptive.choose(1, 2)) == [1, 2]  # difficulties 1, 0, 0, 0.5
 
 
@@ -206,6 +223,13 @@ def test_sources_have_their_shares_of_every_batch():
     mixed = sampler("uniform", heads(30, sources=("a", "b", "c")), source_weights={"a": 3.0, "b": 1.0})
     for step in range(5):
         assert Counter(row % 3 for row in mixed.choose(step, 4)) == {0: 3, 1: 1}
+
+
+def test_sources_take_turns_in_what_replaces_dropped_groups():
+    """Groups that come when the batch is full are dropped: not always those of the last source."""
+    mixed = sampler("dynamic", heads(400, sources=("a", "b")), source_weights={"a": 1.0, "b": 1.0})
+    first_half = [row % 2 for step in range(50) for row in mixed.choose_more(step, 16)[:8]]
+    assert Counter(first_half)[1] == pytest.approx(200, abs=40)
 
 
 def test_problems_whose_solve_rate_fell_are_asked_again():

@@ -91,8 +91,8 @@ def test_the_target_difficulty_climbs_as_the_policy_learns():
     steps = simulate("target_difficulty", target_difficulty={"step_size": 0.1})
     means = [np.mean(list(map(level_of, step.outcomes))) for step in steps]
     assert means[0] == 1 and np.mean(means[10:20]) < np.mean(means[-10:])
-    rewards = [each.mean_reward for step in steps[20:] for each in step.outcomes]
-    assert np.mean(rewards) == pytest.approx(0.5, abs=0.15)
+    rates = [each.solve_rate for step in steps[20:] for each in step.outcomes]
+    assert np.mean(rates) == pytest.approx(0.5, abs=0.15)
 
 
 def test_the_bandit_spends_most_on_the_levels_with_the_largest_advantages():
