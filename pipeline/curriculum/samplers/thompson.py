@@ -16,8 +16,8 @@ Floats = npt.NDArray[np.float64]
 
 
 class Thompson:
-    """A Beta posterior of each solve rate. Evidence is what was counted, in completions, beyond the prior. It fades with
-    every step, whether or not the problem was asked.
+    """A Beta posterior of each solve rate. Evidence is what was counted, in completions, beyond the prior. It fades
+    with every step, whether or not the problem was asked.
 
     Args:
         num_problems: of the stage.
