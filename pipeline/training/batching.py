@@ -83,7 +83,7 @@ class MicroBatch:
     owners: Tensor
     """[B, T]: index of the sequence that a target belongs to, in the list that was split."""
     groups: tuple[PackedGroup, ...] | None = None
-    """Packed: what stands in the row, in order, the padding included. Padded: None."""
+    """Packed: what is in the row, in order, the padding included. Padded: None."""
 
     def scatter(self, values: Sequence[Sequence[float]]) -> Tensor:
         """One value per completion token, laid out like the targets: [B, T], 0 elsewhere.
