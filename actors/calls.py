@@ -41,7 +41,7 @@ def put(value: T) -> Ref[T]:
 def wait_for(
     calls: Mapping[Ref[T], object], what: str, limit: Limit, check: Callable[[], None] | None = None
 ) -> list[Ref[T]]:
-    """The calls that are answered, at least one of them. Reports every minute what it is waiting for.
+    """Wait for an answer, and return answered calls, at least one. Reports every minute what it is waiting for.
 
     Args:
         calls: each with its actor, or None.
@@ -50,7 +50,7 @@ def wait_for(
         check: called every minute; raises if waiting is in vain.
 
     Raises:
-        NoAnswerError: none is answered in time.
+        NoAnswerError: no call is answered in time.
     """
     started = time.monotonic()
     while True:
@@ -73,10 +73,10 @@ def wait_for(
 def results_of(
     calls: Mapping[Ref[T], object], what: str, who: str, limit: Limit, check: Callable[[], None] | None = None
 ) -> list[T]:
-    """The results of all calls, in order. Arguments and errors as of ``wait_for`` and ``result_of``.
+    """The results of all calls, in order. Arguments and errors are those of ``wait_for`` and ``result_of``.
 
     Args:
-        limit: of the time without any new answer.
+        limit: how long to wait without any new answer.
     """
     pending = dict(calls)
     while pending:

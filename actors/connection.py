@@ -16,7 +16,7 @@ PRIVATE = "GRADUS_PRIVATE_RAY"
 
 
 def never_grows() -> bool:
-    """True in all processes of a private Ray: what it lacks at its start it will always lack."""
+    """True in all processes of a private Ray, which will always lack what it lacks at its start."""
     return PRIVATE in os.environ
 
 
@@ -56,7 +56,7 @@ def connect(**options: Any) -> None:
 
 
 def connect_with_code(**private: Any) -> None:
-    """As ``connect``, for tasks that import our code, which a cluster gets unless the job was submitted to it.
+    """Like ``connect``, for tasks that import our code. A cluster is sent the code, unless the job was submitted to it.
 
     Args:
         private: options of ``ray.init`` for a private Ray.

@@ -91,8 +91,8 @@ class Engine(Protocol):
         """Tokens written so far of a running completion."""
 
     def load(self, weights: PackedWeights) -> float | None:
-        """Load weights, while completions may be running: from here on nothing may be reused that was computed with
-        others. Returns the difference of the probe, of the first weights that have one."""
+        """Load weights; completions may be running. From here on, nothing that was computed with other weights may be
+        reused. Returns the probe's difference, measured with the first weights that have a probe."""
 
     def reset_cache(self) -> None:
         """Forget the prompts of completed requests. Called only when nothing runs."""
@@ -131,8 +131,8 @@ class EngineLoop:
         pull: fetches weights that are the given ones or newer ones of the same attempt.
         max_num_seqs: completions written at once, unless a chunk is to be alone.
         in_flight_updates: load weights while completions are being written.
-        failed: called with an exception of the engine, which must not be used again. Returns the error that every
-            unanswered call gets.
+        failed: called with an exception of the engine, after which the engine must not be used. Returns the error
+            that every unanswered call gets.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class EngineLoop:
         started.result()
 
     def sync(self, weight_id: WeightId | None) -> "Future[SyncReport | None]":
-        """The report of these weights or newer ones, once they are loaded. None: of what is loaded."""
+        """The report on these weights or newer ones, once they are loaded. None: the report on what is loaded now."""
         future: Future[SyncReport | None] = _uncancelled(Future())
         with self._lock:
             self._raise_if_failed()
@@ -171,8 +171,8 @@ class EngineLoop:
         return future
 
     def submit(self, chunk: Chunk) -> list["Future[Answer]"]:
-        """The answers to each request of a chunk, as they are written. A chunk that was submitted before is the same
-        chunk."""
+        """The answers to each request of a chunk, as they are written. A chunk that is submitted again gets the same
+        ones."""
         with self._lock:
             self._raise_if_failed()
             if chunk.id in self._answers:
@@ -328,7 +328,7 @@ def _parts(chunk: Chunk, futures: list["Future[Answer]"]) -> list[tuple[Chunk, l
 
 
 def is_as_new(held: WeightId | None, asked: WeightId | None) -> bool:
-    """True if an engine that holds these weights may answer a request for those."""
+    """True if an engine that holds the weights ``held`` may answer a request for ``asked``."""
     return asked is None or (held is not None and held.attempt == asked.attempt and held.step >= asked.step)
 
 

@@ -27,7 +27,7 @@ class Probe(NamedTuple):
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-    """The learner's log-probability of each token but the first, given those before it."""
+    """The learner's log-probability of each token but the first, given the tokens before it."""
 
 
 @dataclass(frozen=True)

@@ -109,8 +109,8 @@ def bundles(actors: Sequence[ActorPlan]) -> list[dict[str, float]]:
 
 
 def engine_width(config: Config) -> int:
-    """Completions that can be in an engine of a training job at once: fewer than its width if GRPO steps alone use it,
-    and they ask for fewer."""
+    """Completions that can be in an engine of a training job at once: its width, or fewer if only GRPO steps use the
+    engine and they ask for fewer."""
     rollout, others = config.rollout, (config.eval.problems_per_level, config.search, config.questions.solver)
     if any(others) or config.data.write or any(stage.write for stage in config.stages):
         return rollout.width

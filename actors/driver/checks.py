@@ -115,7 +115,7 @@ def _trial_context(config: Config, problems: Sequence[Problem]) -> RewardContext
 
 
 def check_without_data(config: Config, model: Path | None) -> None:
-    """As ``check_plan``, of a job whose data is not on this machine yet: everything that a made-up problem shows.
+    """Like ``check_plan``, for a job whose data is not on this machine yet: everything that a made-up problem can show.
 
     Raises:
         GradusError: the job would fail.
@@ -157,7 +157,8 @@ def check_policy(config: Config, model: Path, described: Any) -> None:
         described: its configuration, from ``read_model_config``.
 
     Raises:
-        GradusError: adapters, attention, shards or lengths do not fit the model, or its weights its configuration.
+        GradusError: adapters, attention, shards or lengths do not fit the model, or its weights do not fit its
+            configuration.
     """
     asks = config.model.lora or config.model.attn_implementation != "sdpa"
     if asks or not config.model.trust_remote_code:  # code of one's own may need real weights

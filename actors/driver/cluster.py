@@ -42,10 +42,10 @@ def connected_ray() -> Iterator[None]:
 def wait_for_room(actors: Sequence[ActorPlan], limit_s: float, held: str | None = None) -> None:
     """Wait until all actors fit on the cluster's nodes together, whoever uses them now. Nothing stays reserved.
 
-    They are asked for in one placement group: it takes all or nothing, and a cluster that grows sees what is missing.
+    They are asked for in one placement group, which takes all or nothing and shows a growing cluster what is missing.
 
     Args:
-        held: name of a group that holds this room, or was asked to.
+        held: name of a group that holds this room, or has asked for it.
 
     Raises:
         ClusterError: there is still no room, or a private Ray, which never grows, is too small. Names what is missing.
@@ -64,8 +64,8 @@ def wait_for_room(actors: Sequence[ActorPlan], limit_s: float, held: str | None 
 @contextmanager
 def lent_room(actors: Sequence[ActorPlan], limit_s: float, held: str | None) -> Iterator[None]:
     """Within the block, room that is held under a name is free for actors that are placed otherwise, such as Ray
-    Train's learners. After the block the driver holds it again, as soon as they are gone. A trial of a search does not:
-    a group that it asks for while its job is killed would stay for ever.
+    Train's learners. After the block the driver holds it again, as soon as they are gone. In a trial of a search it
+    stays free: a group that the trial asks for while its job is being killed would stay for ever.
 
     Raises:
         ClusterError: as ``wait_for_room``.
@@ -106,10 +106,10 @@ def reserve(
     """Room for actors that start now, and for others that start later.
 
     Jobs are admitted one by one, and only if there is room for all of their actors. So of two jobs that do not fit
-    together, one gets all it needs; if each had its engines and neither its learners, both would wait.
+    together, one gets all it needs. Otherwise each could get its engines and neither its learners, and both would wait.
 
     Args:
-        actors: of each kind, in order: their places are the group's bundles.
+        actors: those that start now, in the order of the group's bundles.
         others: the learners, which Ray Train places in a group of its own: see ``lent_room``.
         held: the name under which the room of the others is held.
 

@@ -52,7 +52,7 @@ def read_job_arguments(
 def prepared(
     config: EvaluationConfig | GenerationConfig, record: Record, directory: Path | None, held: ExitStack
 ) -> Path:
-    """The job's directory, held: a new one, or the one to resume, checked."""
+    """The job's directory, locked for this job: a new one, or the one to resume once it is checked."""
     if directory is not None:
         record.check(directory)
         with page.writing_to(directory, "Make room, then continue with --resume."):

@@ -45,7 +45,7 @@ class EngineSolver(Solver):
 
 @dataclass(frozen=True)
 class OtherSolver:
-    """A solver that is not the writer. It has one engine of its own: a group is solved at a time."""
+    """A solver that is not the writer. It has one engine of its own, which solves one group at a time."""
 
     name: str
     path: Path | None
@@ -123,9 +123,9 @@ def engine_solver(
     """The solver of ``questions.solver``; None without one.
 
     Args:
-        other: as of ``find_solver``.
-        writer, answer: files and engines of the writer, which solve unless the run names another model.
-        held: keeps the engine of another model.
+        other: the model that ``find_solver`` found.
+        writer, answer: the writer's files and engines, which solve unless the run names another model.
+        held: keeps another model's engine running.
     """
     if run.questions.solver is None:
         return None

@@ -135,8 +135,8 @@ def _find_models(config: EvaluationConfig, directory: Path | None) -> list[EvalM
 def checked_prompters(
     config: EvaluationConfig, models: Sequence[EvalModel], loaded: Sequence[Loaded]
 ) -> dict[tuple[str, str], Prompter]:
-    """The prompters by label of the model and name of the data set, once every model can be asked with its own. If one
-    failed later, the others' answers would not be reported.
+    """The prompters by model label and data set name, after checking that every model can be asked with its own. If one
+    failed later, the other models' answers would not be reported.
 
     Raises:
         GradusError: a model does not fit its base, its tokenizer, chat template or length does not fit a prompt, or the

@@ -154,8 +154,8 @@ def plan_generation(
     """Find the models, the tasks and the test sets.
 
     Args:
-        held: keeps the run of the model from deleting its checkpoint.
-        find: as of ``find_solver``.
+        held: keeps the model's run from deleting the checkpoint.
+        find: passed to ``find_solver``.
     """
     check_cache(config.rollout)
     dtype = choose_dtype(config.loading.dtype, on_gpu=config.rollout.num_gpus > 0)

@@ -74,7 +74,7 @@ def run(config: Config, run_directory: RunDirectory | None = None) -> RunDirecto
 
 
 def write_report(run_path: Path) -> None:
-    """Write the report. What draws its plots is not imported before the first step."""
+    """Write the report. The code that draws its plots is imported only now, not before the first step."""
     from pipeline import report
 
     report.write_report(run_path)

@@ -32,11 +32,12 @@ END_S = 60.0
 class Learners:
     """Trains stages one after another in one group of workers. A group that failed is replaced for the next stage.
 
-    The driver of a chain has one; in a search it is an actor for each stage that may run at a time.
+    The driver of a chain has one object of this class. A search has one for each stage that may run at a time, as an
+    actor.
 
     Args:
         run_path: of the run or the search.
-        room: the name under which their room is held.
+        room: the name under which the workers' room is held.
     """
 
     def __init__(self, run_path: Path, room: str | None) -> None:
@@ -162,9 +163,9 @@ def _trainer(config: Config, run_path: Path, feed: object) -> _Trainer:
 def learner_environment(config: LearnerConfig) -> dict[str, str]:
     """Environment variables of a learner's process.
 
-    On a CPU it uses the jemalloc that comes with Ray, set to keep freed memory: the C library returns it to the system,
-    and every step then faults the same pages in again. After a minute unused, the system may reclaim it. The user's
-    own LD_PRELOAD and MALLOC_CONF take precedence.
+    On a CPU it uses the jemalloc that comes with Ray, set to keep freed memory. The C library would return that memory
+    to the system, and every step would fault the same pages in again. Memory that is unused for a minute may be
+    reclaimed by the system. The user's own LD_PRELOAD and MALLOC_CONF take precedence.
     """
     variables = {"OMP_NUM_THREADS": str(config.num_threads)}
     jemalloc = Path(ray.__file__).parent / "core" / "libjemalloc.so"

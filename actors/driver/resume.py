@@ -17,10 +17,10 @@ from pipeline.runs.inputs import INPUTS_FILE, Inputs
 
 
 def pinned(config: Config, run: RunDirectory | None = None) -> Config:
-    """The configuration with the hub's commits as revisions: actors on any node, and resumed runs, use these.
+    """The configuration with the hub's commits as revisions, which actors on any node, and resumed runs, then use.
 
     Args:
-        run: the one that is resumed. Its commits are not those of another model or data set.
+        run: the one that is resumed. Its commits are not used for a model or data set that it did not have.
 
     Raises:
         GradusError: the model or the data set does not exist.
@@ -62,7 +62,7 @@ def check_resumed(run: RunDirectory, config: Config, inputs: Inputs, left: Seque
     """Compare a resumed run of one chain with how it was started. Changes nothing.
 
     Args:
-        config: as it would go on.
+        config: the one that it would go on with.
         left: its stages that are not done.
 
     Raises:

@@ -76,7 +76,7 @@ class Slots:
     """The actors of each stage that may run at a time.
 
     Args:
-        start: starts the actors of a number that was not used before.
+        start: starts a set of actors, given a number that no set had before.
     """
 
     def __init__(self, start: Callable[[int], SlotActors], num_slots: int) -> None:
@@ -98,13 +98,13 @@ class Slots:
         self._num_started += 1
 
     def close(self) -> None:
-        """End the learners, which nothing else ends on a Ray that goes on."""
+        """End the learners: on a Ray that goes on running, nothing else would."""
         for slot in self._actors:
             ray.kill(slot.learners)
 
 
 def run_search(config: Config, run_directory: RunDirectory | None = None) -> RunDirectory:
-    """Run all stages of all chains that have no result yet, and write the report. Once for every round of draws.
+    """Run all stages of all chains that have no result yet, and write the report. Repeat this for every round of draws.
 
     Args:
         run_directory: a search to resume.
@@ -248,7 +248,7 @@ def run_stage(settings: dict[str, Any], shared: SharedByTrials) -> None:
     """One trial: train and evaluate one stage, from its last checkpoint or from the result of its parent.
 
     Args:
-        settings: of StageSearcher.
+        settings: the trial's config, from StageSearcher.
     """
     started = time.time()
     chain, index = shared.chains[settings["stage"]["chain"]], settings["stage"]["index"]

@@ -36,7 +36,7 @@ class TrainingGuard:
         return self._by_model[model].find(problem.question)
 
     def without_seen(self, data: Loaded) -> Loaded:
-        """The data without problems that any of the models was trained on, so that all are asked the same."""
+        """The data without problems that any model was trained on, so that all models are asked the same ones."""
         kept = [p for p in data.problems if not any(trained.find(p.question) for trained in self._by_model.values())]
         if not kept:
             raise DataError(

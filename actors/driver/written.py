@@ -46,9 +46,9 @@ def with_written(
 ) -> tuple[ProblemTable, TokenTable]:
     """The training problems of a stage with ``written_frac``, and their tokens.
 
-    They are the kept problems of earlier stages, of this stage's levels and topics, and as many of its own problems as
-    give the right share. If it has too few of its own, some written ones are left out. If the number of steps differs
-    from the plan, a notice says so.
+    These are the problems of this stage's levels and topics that earlier stages wrote and kept, and as many of its own
+    as give the right share. If it has too few of its own, some written ones are left out. If the number of steps
+    differs from the plan, a notice says so.
 
     Args:
         earlier: checkpoints of the chain's stages before this one, in order.

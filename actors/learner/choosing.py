@@ -45,12 +45,12 @@ def outcome(session: LearnerSession, group: RolloutGroup, choice: Choice) -> Out
 def take_in(
     session: LearnerSession, choices: StepChoices, stage_step: int, outcomes: Sequence[Outcome], is_empty: bool = False
 ) -> dict[str, float]:
-    """Tell the sampler what became of a step's groups, and the progress where that leaves the stage. Every learner
-    does, with the same outcomes.
+    """Tell the sampler what became of a step's groups, and record in the progress where this leaves the stage. Every
+    learner does so, with the same outcomes.
 
     Args:
         outcomes: of all learners, dropped groups included.
-        is_empty: a dynamic sampler found no group that teaches anything.
+        is_empty: True if a dynamic sampler found no group that teaches anything.
 
     Returns:
         metrics of the step.

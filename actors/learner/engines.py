@@ -70,10 +70,11 @@ class Engines:
         """Hand the weights after ``step`` steps to the store and load them into every engine. Once per step: a second
         call does nothing. Without engines nothing is packed.
 
-        Without staleness this waits until every engine has them. Otherwise it waits for those published before.
+        Without staleness this waits until every engine has them. Otherwise it waits only until every engine has the
+        weights published before these.
 
         Args:
-            pack: the weights of the plain model. Called on rank 0 alone.
+            pack: returns the weights of the plain model. Called on rank 0 alone.
         """
         weight_id = WeightId(self._attempt, step)
         if weight_id == self._weight_id:
@@ -125,8 +126,8 @@ class Engines:
 
         Args:
             seeds: [num_prompts][group_size], one sampling seed per completion.
-            state: of the rewards, the same for the whole step. None: at the start.
-            is_urgent: before what was asked for ahead.
+            state: the state of the rewards, the same for the whole step. None: the initial state.
+            is_urgent: put the requests before those that were asked for ahead.
         """
         workers = self._actors.rollout_workers
         size = self._config.prompts_per_chunk or -(-len(prompts) // self._own(workers)) if self._config.is_fixed else 1

@@ -1,4 +1,4 @@
-"""Stages on their way to the learner workers of a group, which train one after another. Imports little: Ray Train's
+"""Brings stages to the learner workers of a group, which train one stage after another. Imports little: Ray Train's
 controller and the actor that hands stages out need neither torch nor the loops."""
 
 import asyncio
@@ -19,7 +19,7 @@ POLL_S = 30.0
 class StageFeed:
     """Hands stages to the learner workers of one group. actors/driver/learners.py makes it a Ray actor.
 
-    It dies with the process that owns the group, which ends workers that wait for a stage.
+    It dies with the process that owns the group; workers that wait for a stage then end too.
 
     Args:
         num_workers: all of them must have trained a stage before it counts as trained.

@@ -49,8 +49,8 @@ def grpo_loop(setup: StageSetup) -> None:
 
 
 def _record_uses(session: LearnerSession, rollouts: StepRollouts, uses: Sequence[Use], run_path: Path) -> None:
-    """The ledger's rows of groups that a step learned from, or that were asked for in vain; and, of the first, all that
-    a replay needs."""
+    """Write the ledger's rows of groups that a step learned from or that were asked for in vain. Of the former, also
+    record everything that a replay needs."""
     is_used, first = "stage_ended" not in uses, session.ranks.rank * len(rollouts.groups)
     stage, step = session.stage.name, session.progress.step + is_used
     if is_used and session.config.records_rollouts:

@@ -70,12 +70,12 @@ class MemoryStage:
             return self.memory.router.nearest_slots(self.memory.bank.embeddings[:-1])
 
     def states(self, batch: Sequence[Example]) -> PromptStates:
-        """The prompts' states, without the memory and in the backbone's own dtype."""
+        """The prompts' states, computed without the memory and in the backbone's own dtype."""
         return self._cache.states([self._index[example.problem.id] for example in batch])
 
     def given(self, batch: Sequence[Example], step: int) -> list[GivenExample]:
-        """The examples with their entries, some of them rewritten. Raises DataError for one that learns several turns:
-        its entry is about one answer."""
+        """The examples with their entries, some of them rewritten. Raises DataError for an example that learns several
+        turns, because an entry is about one answer."""
         if several := [example.problem.id for example in batch if example.tokens.learned is not None]:
             raise DataError(
                 f"examples whose entries are given must have one answer, got several turns in {several[0]}."

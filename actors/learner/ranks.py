@@ -55,7 +55,7 @@ class Ranks:
 
     def to_first(self, tensor: torch.Tensor | None, owner: int, like: torch.Tensor) -> torch.Tensor | None:
         """One worker's tensor on rank 0, where it is moved to the CPU; None on the others. Workers that are neither
-        need not take part.
+        the owner nor rank 0 need not take part.
 
         Args:
             tensor: the owner's; ignored elsewhere.

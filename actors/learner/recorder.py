@@ -123,7 +123,7 @@ class StepRecorder:
             append_jsonl(ungraded_path(self._run.path), chosen)
 
     def ledger(self, rows: Sequence[LedgerRow]) -> None:
-        """Record what became of rollout groups, of all workers, before the row of metrics of their step."""
+        """Record what became of all workers' rollout groups, before their step's row of metrics is written."""
         self._ledger.write(rows)
         self._uses.update(row.use for row in rows if row.use != "stage_ended")
 

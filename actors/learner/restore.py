@@ -19,7 +19,7 @@ def restore(setup: StageSetup, run: RunDirectory, policy: PolicyUpdater, ranks: 
     yet.
 
     Raises:
-        CheckpointError: it is corrupt, workers hold different weights, or PiSSA starts elsewhere than it did.
+        CheckpointError: it is corrupt, workers hold different weights, or PiSSA does not start as when the run began.
     """
     path = ranks.from_first(lambda: run.checkpoints.latest() or setup.parent)
     progress = _continued(setup, load_checkpoint(path), policy, ranks) if path else Progress(setup.stage.name)

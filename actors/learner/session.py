@@ -114,7 +114,7 @@ class LearnerSession:
             yield self.progress.stage_step
 
     def publish_weights(self, step: int) -> dict[str, float]:
-        """Load the policy as it is after ``step`` steps into every engine. Returns what rounding did to it."""
+        """Load the policy as it is after ``step`` steps into every engine. Returns metrics of its rounding."""
         seed = rounding_seed(self.config.seed, step)
         self.engines.publish(step, lambda: self._packed_weights(seed))
         return self._saver.updates.metrics(self.dtype, seed) if self.recorder else {}

@@ -1,4 +1,4 @@
-"""AdamW that is sharded over learner workers (``learner.shard_optimizer``): each has some of the moments.
+"""AdamW that is sharded over learner workers (``learner.shard_optimizer``): each worker holds some of the moments.
 
 torch's ZeroRedundancyOptimizer divides whole parameters, the largest first. Each worker updates its own and broadcasts
 them. Its state dict is not used: rank 0 would keep a copy of all moments after it wrote a checkpoint, and every worker
@@ -19,7 +19,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def sharded_adamw(groups: Sequence[dict[str, Any]], **settings: Any) -> Optimizer:
-    """AdamW of parameter groups, sharded over the workers of the process group. Workers must all call it.
+    """AdamW of parameter groups, sharded over the workers of the process group. All workers must call it.
 
     Raises:
         ModelError: the parameters have several precisions.
@@ -41,12 +41,12 @@ def local_part(optimizer: Optimizer) -> Optimizer:
 
 
 def gather_moments(own: Mapping[int, Any], parameters: Sequence[Tensor], ranks: Ranks) -> dict[int, Any]:
-    """The moments that workers hold, on rank 0 and there on the CPU; the others get nothing. Workers must all call it.
+    """Gather all workers' moments on the CPU of rank 0; the other workers get nothing. All workers must call it.
 
     One tensor travels at a time, so no worker but rank 0 ever holds more than its own.
 
     Args:
-        own: this worker's, by the index of the parameter.
+        own: this worker's moments, by the index of the parameter.
     """
     steps = ranks.gather([(index, ranks.rank, float(state["step"])) for index, state in own.items()])
     gathered: dict[int, Any] = {}

@@ -28,7 +28,7 @@ class PolicyUpdater:
         settings: AdamW and gradient clipping.
         trainer: refactors LoRA adapters after an update, if configured.
         ranks: the workers that gradients are summed over.
-        shard_optimizer: each of them keeps the moments of its share of the tensors only.
+        shard_optimizer: each worker keeps only the moments of its share of the tensors.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class PolicyUpdater:
         return self._ranks.from_first(lambda: is_due) if self._is_sharded else is_due
 
     def optimizer_state(self) -> dict[str, Any]:
-        """The state for a checkpoint, in the same form however many workers hold it. If it is sharded, workers must all
+        """The state for a checkpoint, in the same form however many workers hold it. If it is sharded, all workers must
         call this, and rank 0 alone gets the moments."""
         groups = [{**group, "params": len(group["params"])} for group in self._optimizer.param_groups]
         state = moments(local_part(self._optimizer), self._parameters)

@@ -1,4 +1,4 @@
-"""Sources of a step's rollouts: asked for ahead of it, or read from the record of another run."""
+"""Sources of a step's rollouts: engines, asked ahead of the step, or the record of another run."""
 
 import math
 import sys
@@ -68,7 +68,7 @@ class Rollouts(Protocol):
         """The rollouts of a step, graded. Call it for every step, in order."""
 
     def left(self) -> Iterator[StepRollouts]:
-        """Groups that were asked for and not taken, unanswered."""
+        """Groups that were asked for but not taken, without answers."""
 
 
 def rollouts_of(session: LearnerSession) -> Rollouts:
@@ -94,9 +94,9 @@ class _Asked:
 class WorkAhead:
     """Asks engines for the rollouts of a step up to ``rollout.max_staleness`` updates before it learns from them.
 
-    Engines answer with the weights of that moment or newer ones, so nothing is ever staler than that. With a staleness
-    of 0 a step's rollouts are asked for when the step begins, with exactly its weights. What a dynamic sampler asks for
-    instead of dropped groups is asked for then too.
+    Engines answer with the weights of the moment they are asked, or newer ones, so nothing is ever staler than that.
+    With a staleness of 0 a step's rollouts are asked for when the step begins, with exactly its weights. A dynamic
+    sampler's replacements for dropped groups are asked for within the step in any case.
     """
 
     def __init__(self, session: LearnerSession) -> None:
@@ -106,7 +106,7 @@ class WorkAhead:
         self._is_bound_reported = False
 
     def take(self, stage_step: int) -> StepRollouts:
-        """The rollouts of a step, as soon as all are graded. Those of later steps are asked for first."""
+        """The rollouts of a step, as soon as all are graded. Before it waits, it asks for those of later steps."""
         session = self._session
         for each in _steps_ahead(session, stage_step):
             if each not in self._asked:
@@ -119,7 +119,7 @@ class WorkAhead:
         return StepRollouts.of(sampled, [], take_in(session, self._choices, stage_step, outcomes))
 
     def left(self) -> Iterator[StepRollouts]:
-        """Groups that were asked for and not taken, because the stage ended first."""
+        """Groups that were asked for but not taken, because the stage ended first."""
         for asked in self._asked.values():
             replayed = [choice.example.is_replayed for choice in asked.choices]
             yield StepRollouts(asked.groups.groups, replayed, [asked.step] * len(replayed))
@@ -146,7 +146,7 @@ class WorkAhead:
         ]
 
     def _filled(self, stage_step: int, sampled: list[Sampled]) -> StepRollouts:
-        """A batch of groups that teach something, as far as there are any: rounds go on until it is full.
+        """A batch of groups that teach something, as far as ``max_rounds`` rounds of sampling can fill it.
 
         Args:
             sampled: the groups of the first round, of all workers. Replayed ones keep their places.

@@ -87,7 +87,7 @@ class ChainResult:
 
 @dataclass(frozen=True)
 class CurriculumResults:
-    """All chains of a run directory: one, or those of a search."""
+    """All chains of a run directory: a single one, or every chain of a search."""
 
     kind: Literal["chain", "search"]
     chains: tuple[ChainResult, ...]
@@ -103,12 +103,12 @@ class CurriculumResults:
 
     @property
     def baselines(self) -> list[str]:
-        """Settings. The first is the one to compare with."""
+        """Names of the baseline settings. Other settings are compared with the first."""
         return list(dict.fromkeys(chain.record.setting for chain in self.chains if chain.record.is_baseline))
 
 
 def read_chains(run_dir: str | Path) -> CurriculumResults | None:
-    """The chains of a run directory; None if it followed no curriculum.
+    """The chains of a run directory; None if the run followed no curriculum.
 
     Raises:
         CheckpointError: a file is corrupt.
@@ -149,7 +149,7 @@ def require_chains(run_dir: str | Path) -> CurriculumResults:
     """The chains of a run directory.
 
     Raises:
-        CheckpointError: it followed no curriculum, or a file is corrupt.
+        CheckpointError: the run followed no curriculum, or a file is corrupt.
     """
     results = read_chains(run_dir)
     if results is None:

@@ -1,4 +1,4 @@
-"""The problems of every step of a GRPO stage, each step's chosen once."""
+"""Chooses the problems of every step of a GRPO stage, once for each step."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -21,14 +21,14 @@ class Choice(NamedTuple):
 class StepChoices:
     """Chooses with the stage's sampler or, without one, in the order of its examples.
 
-    Steps that work ahead are chosen before those between are measured. A checkpoint therefore holds what was chosen for
-    later steps.
+    When engines work ahead, a step's problems are chosen before the steps in between have been measured. A checkpoint
+    therefore holds what was chosen for later steps.
 
     Args:
         settings: None without a sampler.
         seed: of the run, and the stage's name.
         num_steps: of a pass.
-        num_shares: learners, which take equal shares of what is asked.
+        num_shares: number of learners, which take equal shares of what is asked.
         state: of an earlier attempt of the stage; may be empty.
     """
 
@@ -54,7 +54,7 @@ class StepChoices:
             self.num_empty_steps = state["num_empty_steps"]
 
     def of(self, step: int) -> list[Choice]:
-        """The problems of a step of the stage, from 0: its batch and, with oversampling, more."""
+        """The problems of a step, counted from 0 within the stage: its batch and, with oversampling, more."""
         if self._sampler is None:
             return [Choice(example, None) for example in self._examples.batch(step)]
         replayed = self._examples.replayed(step)
@@ -67,7 +67,7 @@ class StepChoices:
         return [*batch, *map(self._new, rows)]
 
     def more(self, step: int, count: int) -> list[Choice]:
-        """At least so many problems, for groups of the step that were dropped."""
+        """At least ``count`` more problems, to replace groups of the step that were dropped."""
         assert self._sampler is not None
         return [self._new(row) for row in self._sampler.choose_more(step, self._even(count))]
 
@@ -75,7 +75,7 @@ class StepChoices:
         """Take in all groups of a step, of all learners, in their order. Returns the state to resume from.
 
         Args:
-            is_empty: no group of the step teaches anything.
+            is_empty: True if no group of the step teaches anything.
         """
         if self._sampler is None:
             return {}

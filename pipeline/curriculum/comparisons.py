@@ -1,4 +1,4 @@
-"""Settings against the baseline, what they gained, and the trend of a metric over the replay ratio."""
+"""Settings compared with the baseline, what each gained, and the trend of a metric over the replay ratio."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from pipeline.reports.statistics import percentile_interval
 
 @dataclass(frozen=True)
 class Comparison:
-    """A setting against the baseline."""
+    """A setting compared with the baseline."""
 
     setting: str
     baseline: str
@@ -55,7 +55,7 @@ def compare_with_baseline(
         metric: one where higher is better.
 
     Raises:
-        ValueError: there are no chains of the baseline, or of no other setting, or no seed in common.
+        ValueError: there are no chains of the baseline, none of another setting, or no seed in common.
     """
     bootstrap = Bootstrap(chains)
     others = [setting for setting in bootstrap.settings if setting != baseline]
@@ -66,7 +66,7 @@ def compare_with_baseline(
 
 
 def compare_all(chains: Sequence[ChainAnswers], baseline: str, metric: str = "average_accuracy") -> list[Comparison]:
-    """Every other setting that has a seed in common with the baseline against it, the best first."""
+    """The baseline compared with every other setting that shares a seed with it, the best setting first."""
     seeds = {setting: {c.seed for c in chains if c.setting == setting} for setting in (c.setting for c in chains)}
     others = [setting for setting in seeds if setting != baseline and seeds[setting] & seeds.get(baseline, set())]
     comparisons = [_compare(chains, setting, baseline, metric, len(others)) for setting in others]
@@ -92,8 +92,8 @@ def _compare(chains: Sequence[ChainAnswers], setting: str, baseline: str, metric
 
 
 def _seed_margin(differences: Sequence[float], level: float) -> float:
-    """Half the width of Student's interval of a mean over seeds; 0 for one seed. Few seeds make it wide: 3 seeds and 6
-    settings, 6 standard deviations."""
+    """Half the width of Student's interval of a mean over seeds; 0 for one seed. Few seeds make it wide: 3
+    seeds and 6 settings make it 6 standard deviations."""
     from scipy.stats import t
 
     count = len(differences)

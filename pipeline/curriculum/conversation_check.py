@@ -1,4 +1,4 @@
-"""Checks that SFT can learn every conversation of a file, with the code by which training reads it."""
+"""Checks that SFT can learn every conversation of a file, using the code with which training reads it."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ class CheckedFile:
 
 
 def quantiles(numbers: list[int]) -> dict[str, int]:
-    """Minimum, median, 95th percentile and maximum, each one of the numbers."""
+    """Minimum, median, 95th percentile and maximum. Each of them is one of the given numbers, never interpolated."""
     shares = {"min": 0.0, "median": 0.5, "p95": 0.95, "max": 1.0}
     return {name: int(np.quantile(numbers, share, method="inverted_cdf")) for name, share in shares.items()}
 

@@ -38,7 +38,7 @@ class ExampleTable:
     ) -> None:
         """
         Args:
-            max_length: tokens of prompt and worked solution, which is cut off there. None: prompts only.
+            max_length: tokens of prompt and worked solution together; longer solutions are cut off. None: prompts only.
         """
         self.problems = problems
         self._tokens, self._max_length, self._is_replayed = tokens, max_length, is_replayed
@@ -65,8 +65,7 @@ class ExampleTable:
 
 
 def sft_sequence(tokens: ProblemTokens) -> TokenSequence:
-    """The tokens of a problem as SFT takes them: of a conversation, the completion begins at the assistant's first
-    turn."""
+    """The tokens of a problem as SFT takes them. A conversation's completion begins at the assistant's first turn."""
     prompt, completion, learned = tokens
     if learned is None:
         return TokenSequence(prompt, completion)

@@ -75,7 +75,7 @@ def chain_answers(
         evaluations: [1 + num_stages], before training first. Each row has level, problem_id and ``measure``.
 
     Raises:
-        ValueError: the evaluations are of different problems.
+        ValueError: the evaluations asked different problems.
     """
     tables = [{(row["level"], row["problem_id"]): float(row[measure]) for row in rows} for rows in evaluations]
     if any(table.keys() != tables[0].keys() for table in tables):

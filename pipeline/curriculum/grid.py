@@ -44,7 +44,8 @@ class TuneSampler:
 
 
 def chain_specs(config: Config) -> list[ChainSpec]:
-    """The chains of a search, validated: (grid x draws, then the baselines) x seeds. A file always gives the same ones.
+    """The chains of a search, validated: (grid x draws, then the baselines) x seeds. The same file gives the same
+    chains.
 
     Args:
         config: with the draws of its space, if it has one (actors/driver/drawing.py).

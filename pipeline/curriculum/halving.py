@@ -95,8 +95,8 @@ def _by_group(chains: Sequence[QueuedChain]) -> dict[str, list[QueuedChain]]:
 def plan_rungs(chains: Sequence[QueuedChain], budget_stages: int) -> list[Rung]:
     """Rungs that each keep the same share of the groups: the largest share that the budget allows.
 
-    There is a rung after every stage by which all groups differ: replay ratios share their first stage, so there is
-    nothing to decide after it. A shared stage is paid for once. Baselines and retries are not counted.
+    There is a rung after every stage by whose end all groups differ. (Replay ratios share their first stage, so there
+    is nothing to decide after that one.) A shared stage is paid for once. Baselines and retries are not counted.
 
     Raises:
         ConfigError: the budget does not cover all stages before the first rung and all stages of one group.

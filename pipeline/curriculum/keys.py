@@ -1,6 +1,6 @@
 """Stage keys: hashes of everything a stage's result depends on.
 
-Stages of two chains with the same key are one stage, trained once.
+Stages that have the same key in two chains are one stage, trained once.
 """
 
 import hashlib
@@ -72,7 +72,7 @@ def stage_keys(config: Config, specs: Sequence[StageSpec], data_digests: Sequenc
 
 
 def problems_digest(problems: Sequence[Problem]) -> str:
-    """A digest of the problems with all their texts, in order. A table has its own, of its source and rows."""
+    """A digest of the problems with all their texts, in order. A table brings its own, of its source and rows."""
     if isinstance(problems, ProblemTable):
         return problems.digest
     return _digest([[p.id, p.prompt, p.gold, p.solution, p.level, p.type, p.source, p.prompt_text] for p in problems])

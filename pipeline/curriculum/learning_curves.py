@@ -19,8 +19,11 @@ Curve = Array
 
 
 def learning_curves(run_dir: Path, results: CurriculumResults) -> dict[str, list[Curve]]:
-    """By setting, a curve for every seed whose last stage is done and samples tokens, as GRPO stages do: from the
-    evaluation before it to the one after it, with those in between. Settings without a curve are left out."""
+    """By setting, a curve for every seed whose last stage is done and samples tokens, as GRPO stages do.
+
+    A curve runs over all evaluations from the one before that stage to the one after it. Settings without a curve are
+    left out.
+    """
     curves: dict[str, list[Curve]] = {}
     for chain in results.chains:
         if chain.num_done == len(chain.record.stages):
@@ -31,7 +34,10 @@ def learning_curves(run_dir: Path, results: CurriculumResults) -> dict[str, list
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve | None:
-    """Their mean over the tokens that all of them have, if any; between its points a curve is a straight line."""
+    """The mean of the curves over the range of tokens that all of them cover; None without such a range.
+
+    Between its points a curve is a straight line.
+    """
     start, end = max(curve[0][0] for curve in curves), min(curve[0][-1] for curve in curves)
     if start >= end:
         return None

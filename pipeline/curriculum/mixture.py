@@ -85,7 +85,7 @@ class Mixture(Generic[T]):
         return [self.at(position) for position in range(step * batch_size, (step + 1) * batch_size)]
 
     def new_rows_until(self, num_positions: int) -> list[int]:
-        """Indices into ``new`` of the new examples among the first positions, each once, in training order."""
+        """The new examples among the first positions, as indices into ``new``, each once, in training order."""
         num_new = num_positions - num_positions * self.num_replayed // self.num_examples
         rows = (self.order.row(index) for index in range(min(num_new, self.order.first_pass)))
         return list(dict.fromkeys(rows))
@@ -108,7 +108,7 @@ def mix(
     Args:
         num_examples: all that the stage trains on: steps x batch size.
         seed: seeds the order.
-        levels: of each new example, to take them in turn. None: any example may follow another.
+        levels: the level of each new example, so that levels take turns. None: any example may follow another.
     """
     num_replayed = round(ratio * num_examples) if len(replayed) else 0
     order: Order = Shuffled(len(new), seed)

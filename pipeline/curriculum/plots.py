@@ -21,7 +21,7 @@ Estimates = Mapping[str, Estimate | None]
 
 
 def draw_matrices(panels: Mapping[str, Sequence[ChainAnswers]], path: Path) -> Path:
-    """A heat map of accuracy, stage x level, per title: the mean of its chains.
+    """One heat map of accuracy (stage x level) for each title: the mean of its chains.
 
     All share a colour scale, and their levels are in the order in which the longest chain trained on them.
     """

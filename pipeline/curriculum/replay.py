@@ -1,7 +1,8 @@
 """The replay buffer: problems of earlier stages that later ones train on again.
 
-It keeps no random generator. Its contents depend on its seed and on the set of problems offered to it, not on their
-order or number of times. So they are the same after any resume, and in every chain that shares the stage.
+It keeps no random generator. Its contents depend on its seed and on the set of problems offered to it, not on the
+order in which they were offered, or how often. So they are the same after any resume, and in every chain that shares
+the stage.
 """
 
 import json
@@ -48,7 +49,7 @@ class ReplayBuffer:
     """In the order of preference: a smaller buffer would hold the first of them."""
 
     def add(self, items: Iterable[ReplayItem]) -> "ReplayBuffer":
-        """The buffer after these are offered to it too."""
+        """The buffer that results when these problems are offered as well."""
         offered = {item.problem_id: item for item in (*self.items, *items)}
         ranked = sorted(offered.values(), key=self._priority)
         if self.sampling == "by_level":
@@ -100,7 +101,7 @@ def _in_turns(ranked: Sequence[ReplayItem]) -> list[ReplayItem]:
 
 
 def read_trained(checkpoint: Path) -> list[ReplayItem]:
-    """The own problems of a checkpoint's stage that it had trained on."""
+    """The problems of a checkpoint's own stage, without replayed ones, that had been trained on."""
     try:
         return [ReplayItem(*item) for item in json.loads((checkpoint / "replay.json").read_text())["trained"]]
     except (OSError, ValueError, KeyError, TypeError) as error:

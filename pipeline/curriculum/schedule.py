@@ -26,8 +26,8 @@ def stage_decision(
     """Decide after an evaluation of the stage's level.
 
     Args:
-        accuracies: all evaluations of this pass over the stage's steps, oldest first, at least one. The one
-            before its first step belongs to it.
+        accuracies: all evaluations of this pass over the stage's steps, oldest first, at least one. They include
+            the one before the first step.
         num_repeats: how often the stage was repeated before this pass.
     """
     reached = rule.threshold is not None and accuracies[-1] >= rule.threshold

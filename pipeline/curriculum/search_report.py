@@ -32,7 +32,7 @@ NOTE = (
 
 
 def write_search_report(run_dir: str | Path, output_dir: str | Path | None = None) -> Path:
-    """Draw the plots of a search, write ``summary.json`` and ``report.html``. It need not be over.
+    """Draw the plots of a search, write ``summary.json`` and ``report.html``. The search need not be over.
 
     Args:
         output_dir: where to write; the search itself is then left unchanged. Default: the run directory.

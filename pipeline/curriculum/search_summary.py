@@ -1,4 +1,4 @@
-"""``summary.json`` of a search, and the part of a run's that is about its curriculum."""
+"""``summary.json`` of a search, and the part about the curriculum in a run's own ``summary.json``."""
 
 import math
 from collections import Counter

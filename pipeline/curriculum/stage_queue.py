@@ -83,7 +83,7 @@ class StageQueue:
     # State -----------------------------------------------------------------------------------------
 
     def ready(self) -> list[ReadyStage]:
-        """Stages that can start, at most one per chain. Those of chains with the most stages left come first."""
+        """Stages that can start, at most one per chain. Stages of the chains with the most stages left come first."""
         going_on, limit = self._decide()
         best: dict[str, tuple[int, ReadyStage]] = {}
         for chain in self.chains:
@@ -144,8 +144,8 @@ class StageQueue:
 def make_queue(chains: Sequence[ChainSpec], keys: Sequence[Sequence[str]], config: SearchConfig) -> StageQueue:
     """The queue of a search: seeds of a setting stop together, baselines never.
 
-    A seed's chains come before those of the next seed, its baselines first: a search that is cut short has compared
-    all settings with the seeds that it came to.
+    All chains of one seed come before those of the next, baselines first. So a search that is cut short has compared
+    all settings on the seeds that it reached.
 
     Args:
         keys: of each chain's stages, by ``stage_keys``.

@@ -31,7 +31,7 @@ solved in most attempts of its first step and never unsolved since; no graded at
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """The attempts at a problem in one step, and what is known after it."""
+    """The attempts at a problem in one step, and what is known after them."""
 
     problem_id: str
     stage: str | None
@@ -98,7 +98,7 @@ class Atlas:
         """The visits of further steps, in order.
 
         Args:
-            rows: of the ledger: all of each step, steps in order.
+            rows: of the ledger, with the steps in order and all rows of each.
         """
         attempts: dict[tuple[int, str, str], list[int]] = {}
         for row in rows:
@@ -122,7 +122,7 @@ class Atlas:
 
 
 def num_judged(row: LedgerRow) -> int:
-    """Attempts of a group. Those that a stage's end left over count as none."""
+    """Judged attempts of a group; 0 for a group that was left over when its stage ended."""
     return 0 if row.use == "stage_ended" else row.num_correct + row.num_incorrect + row.num_unparsed
 
 
@@ -132,7 +132,7 @@ def never_tried(problem_id: str) -> Visit:
 
 def write_atlas(run_dir: str | Path, output_dir: str | Path) -> None:
     """Write ``metrics/problems.parquet`` in a directory: every visit, and a row for every recorded problem that was
-    never tried. Nothing without a ledger."""
+    never tried. Without a ledger, write nothing."""
     import pyarrow as pa
 
     if not (rows := read_ledger(run_dir)):

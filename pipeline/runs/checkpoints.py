@@ -177,8 +177,8 @@ class CheckpointStore:
             verify_checkpoint(path)
 
     def prune(self, keep_last: int) -> None:
-        """Keep the last ``keep_last``, the best one of the newest stage, every stage's result, and those that somebody
-        reads. Delete all others, incomplete ones included."""
+        """Keep the last ``keep_last``, the best one of the newest stage, every stage's result, and those that are being
+        read. Delete all others, incomplete ones included."""
         for partial in self.path.glob(".*.partial"):
             shutil.rmtree(partial, ignore_errors=True)
         paths = self.paths()
@@ -189,8 +189,8 @@ class CheckpointStore:
                 _remove_unread(path)
 
     def best(self, stage: str | None = None) -> Path | None:
-        """The checkpoint with the highest score in a stage, by default the newest one; the later of equals. None if no
-        checkpoint of it has a score. NaN, in checkpoints of older versions, is no score."""
+        """The checkpoint with the highest score in a stage, by default the newest stage; of equal ones the later. None
+        if the stage has no checkpoint with a score. NaN, in checkpoints of older versions, is no score."""
         scored = [(read_progress(path), path) for path in self.paths()]
         stage = stage or (scored[-1][0].stage if scored else None)
         scored = [(p, path) for p, path in scored if p.stage == stage and p.score is not None and isfinite(p.score)]
@@ -240,7 +240,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def kept(path: Path) -> Iterator[None]:
     """Within the block the checkpoint is not pruned, whichever process on whichever node trains its run.
 
-    It holds a shared lock on the manifest. Across nodes this needs a filesystem with locks, as NFS has them.
+    The block holds a shared lock on the manifest. Across nodes this needs a filesystem with locks, such as NFS.
 
     Raises:
         CheckpointError: it was pruned before.

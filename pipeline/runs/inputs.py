@@ -66,7 +66,7 @@ class Inputs:
         write_json(run_path / INPUTS_FILE, asdict(self))
 
     def joined(self, now: "Inputs") -> "Inputs":
-        """With the data that a resumed run uses besides."""
+        """These inputs, together with any further data that the resumed run uses."""
         return replace(self, data={use: {**before, **now.data[use]} for use, before in self.data.items()})
 
     def differences(self, now: "Inputs") -> list[str]:

@@ -1,4 +1,4 @@
-"""The problems of a run's GRPO stages, ``problems/<stage>.parquet``: also those that were never tried."""
+"""The problems of a run's GRPO stages, ``problems/<stage>.parquet``, including those that were never tried."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ def write_problems(run_dir: str | Path, stage: str, tables: Sequence[ProblemTabl
 
 
 def read_problems(run_dir: str | Path) -> dict[str, Row]:
-    """By id, the ``FIELDS`` of every recorded problem; of a run of an earlier version, of those in ``samples/``.
+    """The ``FIELDS`` of every recorded problem, by id. For a run of an earlier version, they come from ``samples/``.
 
     Raises:
         CheckpointError: a file is corrupt.

@@ -56,12 +56,13 @@ def follow_progress(
 ) -> None:
     """Show the run's progress until ``stop`` is set: a live line in a terminal, otherwise one line per step.
 
-    Made for a thread of the driver, started before the run writes anything. Rows that exist already (a resumed run)
-    are summed up by the last of them.
+    Meant for a thread of the driver that starts before the run writes anything. If rows exist already (a resumed run),
+    the last of them stands for all.
 
     Args:
         stages: all stages of the run, in order.
-        stalled_s: without a new step for so long, a line says so, and again each time as much has passed.
+        stalled_s: seconds without a new step after which a line says so, and says it again each time as many have
+            passed.
     """
     try:
         show = _show_live if sys.stdout.isatty() else _show_plain

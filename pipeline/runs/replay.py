@@ -16,7 +16,8 @@ COMPARED = ("loss", "grad_norm", "learning_rate", "reward_mean", "kl", "entropy"
 
 
 def check_replay(config: Config, inputs: Inputs) -> None:
-    """Before a run with ``rollout.replay`` starts: the recorded run has its settings, files and data, and every step.
+    """Before a run with ``rollout.replay`` starts, check that the recorded run had the same settings, files and data,
+    and that every step was recorded.
 
     Raises:
         CheckpointError: lists every difference.

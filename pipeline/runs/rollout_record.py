@@ -75,7 +75,7 @@ def read_rollouts(
         problems, requests: the batch of all learners, as the run that learns from it again would ask for it.
 
     Raises:
-        CheckpointError: the step was not recorded, or from other problems, prompts or seeds.
+        CheckpointError: the step was not recorded, or was recorded from other problems, prompts or seeds.
     """
     rows = sorted(
         (row for path in _parts(run_dir) if _step(path) == step for row in _read(path)),

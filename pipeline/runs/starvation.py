@@ -48,7 +48,7 @@ def _watch() -> None:
 
 
 def thread_times(tasks: Path = Path("/proc/self/task")) -> dict[str, CpuTime]:
-    """By thread. {} where the system keeps no such account: only Linux does."""
+    """CPU time by thread. Only Linux keeps such an account; elsewhere {}."""
     times = {}
     for path in tasks.glob("*/schedstat"):
         try:

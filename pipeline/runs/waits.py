@@ -6,7 +6,7 @@ from pipeline.runs.notices import notify
 def report_wait(what: str, waited_s: float, limit_s: float) -> None:
     """Say on the console, from any process of the run, what this one is waiting for.
 
-    Call it now and then while waiting, about once a minute: each call is a line.
+    Call it about once a minute while waiting: each call shows a line.
 
     Args:
         what: completes ``waiting 60 s for ...``: ``completions (2 of 8 calls pending)``.

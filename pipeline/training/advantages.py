@@ -1,8 +1,8 @@
 """Advantages of completions: their rewards relative to others.
 
 Shapes: G groups of N completions, [G, N]; a worker has some of the groups. A mask is False at completions that count
-for nothing: not in means, not in spreads; their own advantages are 0. Computed in float64, where squares of large
-float32 rewards do not overflow and equal float32 rewards have exactly their own mean.
+neither in means nor in spreads; their own advantages are 0. Everything is computed in float64, so squares of large
+float32 rewards do not overflow, and the mean of equal float32 rewards is exactly their value.
 
 Formulas and sources: docs/losses.md.
 """
@@ -57,8 +57,10 @@ def group_centered(rewards: Tensor, mask: Tensor) -> Tensor:
 
 
 def left_one_out(centered: Tensor, mask: Tensor) -> Tensor:
-    """Rewards minus the mean of the other completions of their group, from those minus the mean of all n of them:
-    n / (n - 1) times as much. One alone has no others, and an advantage of 0."""
+    """Rewards minus the mean of the other completions in their group, given rewards minus the mean of all n of them.
+
+    That is n / (n - 1) times as much. A completion that is alone in its group has an advantage of 0.
+    """
     count = mask.sum(dim=1, keepdim=True).double()
     return centered * (count / (count - 1).clamp(min=1))
 

@@ -1,11 +1,11 @@
-"""Token sequences to micro-batches: padded, packed, or packed with shared prompts.
+"""Turns token sequences into micro-batches: padded, packed, or packed with shared prompts.
 
 Padded: one sequence per row, padded on the right. Attention is causal, so no real token ever sees the padding: neither
 an attention mask nor position ids are needed.
 
-Packed: all sequences of a micro-batch in one row; none sees another. With shared prompts, a prompt stands there once,
-before all of its completions, and without their last tokens, which predict nothing. Attention for all:
-pipeline/models/attention.py.
+Packed: all sequences of a micro-batch are in one row; none sees another. With shared prompts, a prompt is in the row
+once, before all of its completions, whose last tokens are left out because they predict nothing. The attention of every
+kind is in pipeline/models/attention.py.
 """
 
 from collections.abc import Iterable, Sequence
@@ -56,7 +56,7 @@ class TokenSequence:
         return torch.tensor(learned, dtype=torch.bool)
 
     def cut(self, max_length: int) -> "TokenSequence":
-        """The sequence up to ``max_length`` tokens, and its whole prompt."""
+        """The sequence with its completion cut off at ``max_length`` tokens in total; the prompt stays whole."""
         room = max(max_length - len(self.prompt), 0)
         return TokenSequence(self.prompt, self.completion[:room], self.learned and self.learned[:room])
 
@@ -65,9 +65,9 @@ class TokenSequence:
 class MicroBatch:
     """Sequences that go through the model together.
 
-    Shapes: B rows of L tokens; T positions whose next token is predicted. Padded: from the earliest completion to the
-    end of the row. Packed: those of completion tokens, padded to the same multiple as the row. The last position of a
-    shared prompt comes once for each of its completions.
+    Shapes: B rows of L tokens; T positions whose next token is predicted. Padded: from the start of the earliest
+    completion to the end of the row. Packed: the positions that predict completion tokens, padded to the same multiple
+    as the row. The last position of a shared prompt comes once for each of its completions.
     """
 
     rows: tuple[int, ...]
@@ -83,7 +83,7 @@ class MicroBatch:
     owners: Tensor
     """[B, T]: index of the sequence that a target belongs to, in the list that was split."""
     groups: tuple[PackedGroup, ...] | None = None
-    """Packed: what stands in the row, in order, the padding included. Padded: None."""
+    """Packed: what is in the row, in order, the padding included. Padded: None."""
 
     def scatter(self, values: Sequence[Sequence[float]]) -> Tensor:
         """One value per completion token, laid out like the targets: [B, T], 0 elsewhere.

@@ -57,7 +57,7 @@ def grpo_loss(
         advantages: one for each sequence, by its number.
         num_completions, num_tokens: of the global batch.
         max_completion_length: the constant that Dr. GRPO divides by.
-        weights: [B, T], of the policy loss of tokens: see ``sampler_weights``.
+        weights: [B, T], one for each token's policy loss: see ``sampler_weights``.
         entropy: [B, T] with a gradient, or None if ``entropy_coef`` is 0.
     """
     mask = sequences.mask

@@ -51,7 +51,7 @@ def _apply(logits: Tensor, targets: Tensor, temperature: float, with_entropy: bo
 
 @torch.no_grad()
 def text_logprobs(model: nn.Module, token_ids: Sequence[int], dtype: torch.dtype) -> tuple[float, ...]:
-    """Log-probability of each token but the first, given those before it. Without dropout."""
+    """Log-probability of each token but the first, given the tokens before it. Without dropout."""
     device, training = next(model.parameters()).device, model.training
     text = TokenSequence(tuple(token_ids[:1]), tuple(token_ids[1:]))
     (batch,) = micro_batches([text], len(text), device)

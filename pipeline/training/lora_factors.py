@@ -96,10 +96,10 @@ def shared_second_moments(v: Tensor, old_partner: Tensor, new_partner: Tensor, f
     A gradient reaches a factor through its partner, so its square is proportional to the partner's squared norm.
 
     Args:
-        v: the old factor's, [d_out, r] or [r, d_in].
+        v: the old factor's second moments, [d_out, r] or [r, d_in].
         old_partner, new_partner: A and A' for B, B and B' for A.
         first: the new factor's first moments, shaped like v. No entry of the result is below (first / MAX_STEP)^2.
-        dim: the dimension of v that is r. In the partner r is the other one.
+        dim: the dimension of v whose size is r. In the partner it is the other dimension.
     """
     norms, total = new_partner.square().sum(dim=dim, keepdim=True).T, old_partner.square().sum()
     shared = v.sum(dim=dim, keepdim=True) * (norms / total if total > 0 else torch.zeros_like(norms))

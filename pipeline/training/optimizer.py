@@ -41,7 +41,7 @@ def adamw(
 
     Args:
         tensors: by their names in the model.
-        make: AdamW, or what shards it.
+        make: AdamW, or a function that makes a sharded one.
     """
     _warn_of_lost_updates(list(tensors.values()), settings.learning_rate)
     spared = undecayed(model) if settings.weight_decay else set()
@@ -72,14 +72,14 @@ def _warn_of_lost_updates(parameters: Sequence[Tensor], learning_rate: float) ->
 
 
 def moments(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> dict[int, Any]:
-    """The optimizer's state by the index of its parameter, whatever the groups: the form of ``state`` in every
-    checkpoint, including those from before there were groups."""
+    """The optimizer's state by the index of each parameter, whatever the parameter groups. This is the form of
+    ``state`` in every checkpoint, including those that are older than the groups."""
     return {index: optimizer.state[p] for index, p in enumerate(parameters) if p in optimizer.state}
 
 
 def load_moments(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], saved: Mapping[int, Any]) -> None:
-    """Take over what ``moments`` returned, of the parameters that the optimizer has. Learning rate, betas and weight
-    decay stay its own."""
+    """Take over what ``moments`` returned, for the parameters that this optimizer has. It keeps its own learning rate,
+    betas and weight decay."""
     own = optimizer.state_dict()
     grouped = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     index_of = {identity: index for index, identity in enumerate(grouped)}

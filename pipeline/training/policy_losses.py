@@ -1,4 +1,4 @@
-"""Policy losses per token, from ratios to what is minimised.
+"""Policy losses per token, from the ratios to the loss that is minimised.
 
 Shapes: [B, T] tokens of a micro-batch; a row may hold several sequences. All are float32. Each loss also says where its
 clip holds the ratio, so that no gradient flows there (CISPO: where its weight is at a bound).
@@ -52,15 +52,15 @@ class TokenLosses(NamedTuple):
 
 
 def log_ratios(logprobs: Tensor, others: Tensor, mask: Tensor) -> Tensor:
-    """log(policy / other policy) per token in float32, 0 outside the mask, where values may be anything: masked before
-    exp, because an infinite ratio has NaN gradients even when multiplied by 0."""
+    """log(policy / other policy) per token in float32, 0 outside the mask, where the inputs may be anything. The mask
+    is applied before exp, because an infinite ratio has NaN gradients even when multiplied by 0."""
     difference = logprobs.float().where(mask, 0.0) - others.float().where(mask, 0.0)
     return difference.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)
 
 
 def sequence_ratios(log_ratio: Tensor, sequences: Sequences) -> Tensor:
-    """At every token the geometric mean of its sequence's ratios. Its gradient is straight-through: that of the token's
-    own ratio, which sums up to the sequence's where all tokens of a sequence weigh the same (GSPO-token)."""
+    """At every token the geometric mean of its sequence's ratios. Its gradient is straight-through: the gradient of the
+    token's own ratio. If all tokens of a sequence weigh the same, these sum to the sequence ratio's (GSPO-token)."""
     own = log_ratio - log_ratio.detach()
     return torch.exp(sequences.means(log_ratio.detach()) + own)
 
@@ -88,8 +88,8 @@ def cispo_loss(logprobs: Tensor, ratio: Tensor, advantages: Tensor, clip_range: 
 def geometric_mean_loss(
     log_ratio: Tensor, advantages: Tensor, sequences: Sequences, clip_range: tuple[float, float]
 ) -> TokenLosses:
-    """GMPO: the geometric mean of a sequence's ratios, each clipped first on the side that its advantage pushes it to.
-    Straight-through, as ``sequence_ratios``. arXiv:2507.20673."""
+    """GMPO: the geometric mean of a sequence's ratios, each clipped first on the side to which its advantage pushes it.
+    Straight-through, like ``sequence_ratios``. arXiv:2507.20673."""
     low, high = torch.tensor(clip_range, device=log_ratio.device).log()
     held = torch.where(advantages > 0, log_ratio.clamp(max=high), log_ratio.clamp(min=low))
     return TokenLosses(-advantages * sequence_ratios(held, sequences), (held != log_ratio) & (advantages != 0))

@@ -19,7 +19,7 @@ UNGRADED = ("timeout", "bad_gold")
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean and sum of squared distances from the mean. Of equal values the latter is exactly 0."""
+    """Count, mean and sum of squared distances from the mean. For equal values that sum is exactly 0."""
 
     count: int
     mean: float
@@ -94,7 +94,7 @@ def combined_metrics(summaries: Sequence[RolloutSummary], step: int) -> dict[str
 
     Args:
         summaries: of all workers.
-        step: updates behind the weights that learn from them.
+        step: number of updates behind the weights that learn from these groups.
     """
     sums = Counter[str]()
     for summary in summaries:

@@ -1,5 +1,5 @@
-"""Weights of the policy loss that correct for the difference between the sampler and the learner, who should have the
-same log-probabilities and do not: other kernels, other rounding, older weights.
+"""Weights of the policy loss that correct for the difference between sampler and learner. Both should compute the same
+log-probabilities, but do not: they differ in kernels, rounding and the age of their weights.
 
 Formulas and sources: docs/losses.md.
 """

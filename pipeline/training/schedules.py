@@ -14,15 +14,15 @@ def num_steps(settings: SFTConfig | GRPOConfig, batch_size: int, num_examples: i
 
 
 def eval_steps(times: int, total_steps: int, every: int | None = None) -> set[int]:
-    """The steps, from 1, that end with an evaluation: ``times`` of them, evenly spread, including the last step; or
-    every so many steps, and the last one."""
+    """The steps, counted from 1, that end with an evaluation: ``times`` steps, evenly spread, the last one included;
+    or, if ``every`` is given, every ``every`` steps and the last one."""
     if every:
         return {*range(every, total_steps + 1, every), total_steps}
     return {math.ceil(total_steps * (index + 1) / times) for index in range(times)}
 
 
 def learning_rate(settings: OptimizerConfig, step: int, total_steps: int) -> float:
-    """Learning rate of ``step``, from 0: linear warm-up, then constant, linear to 0, or half a cosine to 0."""
+    """Learning rate of ``step``, counted from 0: linear warm-up, then constant, linear to 0, or half a cosine to 0."""
     warmup = round(settings.warmup_ratio * total_steps)
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup

@@ -1,1 +1,1 @@
-"""Samplers: which of a stage's problems a GRPO step asks, from the seed and from what was measured so far."""
+"""Samplers choose the problems of a stage that a GRPO step asks, from the seed and from what was measured so far."""

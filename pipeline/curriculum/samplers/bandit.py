@@ -1,4 +1,4 @@
-"""A bandit over categories: those are asked more whose advantages are large.
+"""A bandit over categories: those with large advantages are asked more often.
 
 Source: SEC, arXiv:2505.14970.
 """

@@ -60,11 +60,11 @@ class Outcome:
 class Sampler(Protocol):
     """Chooses rows of the stage's own problems: a function of the seed, the step, and what it observed and chose.
 
-    It keeps no random generator. ``load`` of a ``state`` gives the same choices as the sampler that it is of.
+    It keeps no random generator. After ``load`` it makes the same choices as the sampler whose ``state`` it was given.
     """
 
     def choose(self, step: int, count: int) -> list[int]:
-        """The rows of a step of the stage, from 0. A step may ask more than once."""
+        """The rows for a step, counted from 0 within the stage. A step may ask more than once."""
 
     def observe(self, step: int, outcomes: Sequence[Outcome]) -> None:
         """Take in the outcomes of a step's groups, of all learners, in the order of the batch."""
@@ -93,7 +93,7 @@ def deal(weights: Sequence[float], count: int, offset: float) -> list[int]:
 
 
 def nearest(distances: npt.NDArray[np.float64], rows: Rows, count: int, random: np.random.Generator) -> list[int]:
-    """The rows of the smallest distances; among equal ones, those drawn. Too few are used several times over."""
+    """The rows with the smallest distances; ties are broken at random. If there are too few rows, they are repeated."""
     order = rows[np.lexsort((random.random(len(rows)), distances))]
     chosen: list[int] = np.resize(order, count).tolist()
     return chosen

@@ -18,7 +18,7 @@ class Filling(Generic[T]):
     """The places of a batch, filled in order with groups that teach something.
 
     Args:
-        places: those that are taken from the start, such as replayed groups; None where a place is open.
+        places: what each holds from the start, such as a replayed group; None where a place is open.
     """
 
     def __init__(self, settings: DynamicConfig, places: Sequence[T | None]) -> None:
@@ -42,15 +42,17 @@ class Filling(Generic[T]):
 
     @property
     def num_to_ask(self) -> int:
-        """Groups to ask for in the next round: as many as fill the batch if they teach as often as those before. 0: the
-        batch is full, or this was the last round."""
+        """Groups to ask for in the next round: enough to fill the batch if they teach as often as earlier ones did.
+
+        0 if the batch is full, or this was the last round.
+        """
         if not self._open or self.num_rounds == self._settings.max_rounds:
             return 0
         teaching_frac = max(self._num_teaching / self._num_asked, LEAST_FRAC)
         return num_asked(self._settings, self.num_missing / teaching_frac)
 
     def add(self, groups: Sequence[tuple[T, bool]]) -> None:
-        """The groups of a round, each with whether it teaches something."""
+        """Take in the groups of a round, each with True if it teaches something."""
         self.num_rounds += 1
         self._num_asked += len(groups)
         self._num_teaching += sum(teaches for _, teaches in groups)
@@ -65,7 +67,7 @@ class Filling(Generic[T]):
                 self.surplus.append((place, group))
 
     def batch(self) -> list[T]:
-        """The whole batch, after the last round. Places that are open still are given to the last dropped groups."""
+        """The whole batch, after the last round. Places that are still open go to the groups dropped last."""
         first = len(self.dropped) - len(self._open)
         for place, (_, group) in zip(self._open, self.dropped[first:], strict=True):
             self._places[place] = group
@@ -75,5 +77,5 @@ class Filling(Generic[T]):
 
 
 def num_asked(settings: DynamicConfig, num_needed: float) -> int:
-    """Groups to ask for where so many are needed."""
+    """Groups to ask for if ``num_needed`` are needed."""
     return math.ceil(round(num_needed * settings.oversampling, 9))

@@ -15,8 +15,8 @@ class History:
     """The latest outcome of each problem, and its best solve rate.
 
     Attributes, each [num_problems]:
-        step: the last step that asked it; ``NEVER``.
-        solve_rate: then. Of problems that were never asked: 0.
+        step: the last step that asked the problem and graded a completion, or ``NEVER``.
+        solve_rate: in that step; 0 if there was none.
         best_rate: its highest solve rate so far.
     """
 
@@ -37,7 +37,7 @@ class History:
                 self.best_rate[each.row] = max(self.best_rate[each.row], each.solve_rate)
 
     def forgotten(self) -> Rows:
-        """Rows of the problems whose solve rate fell since its best, the largest fall first."""
+        """Rows of the problems whose solve rate is below its best, the largest fall first."""
         fall = self.best_rate - self.solve_rate
         rows = np.flatnonzero(fall > 0)
         return rows[np.argsort(-fall[rows], kind="stable")]

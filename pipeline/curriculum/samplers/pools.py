@@ -13,15 +13,15 @@ from pipeline.curriculum.samplers.history import NEVER, History
 class Pools:
     """Draws from three pools without repeats within a choice.
 
-    Where a pool has too few problems, the others stand in for it, and retired ones where all have: those first that
-    were asked longest ago.
+    Where a pool has too few problems, the other pools fill the gap. If all pools together have too few, retired
+    problems do, those asked longest ago first.
     """
 
     def __init__(self, settings: PoolsConfig, history: History, rows: Rows, *seed: object) -> None:
         self._settings, self._history, self._rows, self._seed = settings, history, rows, seed
 
     def pools(self, step: int) -> tuple[Rows, Rows, Rows, Rows]:
-        """Rows that are easy, in the middle, hard, and retired."""
+        """Rows of the easy, middle, hard and retired problems."""
         settings, known, rows = self._settings, self._history, self._rows
         tried = known.step[rows] > NEVER
         rate, is_recent = known.solve_rate[rows], step - known.step[rows] < settings.ask_again_after

@@ -16,7 +16,7 @@ class Schedule:
     """
     Args:
         rows_of: each level's rows, easiest level first.
-        num_steps: of the stage. A stage that is repeated stays at the schedule's end.
+        num_steps: of the stage. A repeated stage stays at the schedule's end.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The sampler of a stage: the one of its settings, for each source, and what was forgotten before it."""
+"""The sampler of a stage: for each source the one that its settings name, after the share of forgotten problems."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,7 +47,7 @@ class StageSampler:
         }
 
     def choose(self, step: int, count: int) -> list[int]:
-        """The rows of a step: a share of those that were forgotten, the others as the sampler chooses them."""
+        """The rows of a step: a share of them forgotten problems, the others as the sampler chooses."""
         offset = generator(*self._seed, step, "forgotten").random()
         share = self._settings.forgetting_frac
         num_forgotten = deal((share, 1 - share), count, offset)[0] if share else 0
@@ -59,7 +59,7 @@ class StageSampler:
         return [rows[place] for place in order]
 
     def choose_more(self, step: int, count: int) -> list[int]:
-        """Rows for groups that were dropped."""
+        """Rows to replace groups that were dropped."""
         weights = [self._source_weights[name] for name in self._samplers]
         counts = deal(weights, count, generator(*self._seed, step, "sources").random())
         samplers = zip(self._samplers.values(), counts, strict=True)

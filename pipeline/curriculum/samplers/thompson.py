@@ -1,4 +1,4 @@
-"""Thompson sampling: a Beta posterior of every problem's solve rate, with forgetting; drawn, and nearest to a target.
+"""Thompson sampling: draws each problem's solve rate from a posterior that forgets, and asks those nearest to a target.
 
 Source: BOTS, arXiv:2510.26374, without its evidence from similar problems.
 """
@@ -16,7 +16,8 @@ Floats = npt.NDArray[np.float64]
 
 
 class Thompson:
-    """Evidence is what was counted, in completions, beyond the prior. It fades with every step, asked or not.
+    """A Beta posterior of each solve rate. Evidence is what was counted, in completions, beyond the prior. It fades
+    with every step, whether or not the problem was asked.
 
     Args:
         num_problems: of the stage.
@@ -30,7 +31,7 @@ class Thompson:
         """Step of the evidence."""
 
     def posterior(self, step: int, rows: Rows) -> tuple[Floats, Floats]:
-        """Both parameters of the Beta distributions of rows, as they are at a step."""
+        """Both parameters of each row's Beta distribution, as they are at a step."""
         kept = (1 - self._settings.forgetting) ** np.maximum(step - self._step[rows], 0)
         return (
             self._settings.prior_correct + kept * self._correct[rows],

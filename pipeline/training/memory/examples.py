@@ -36,7 +36,7 @@ class Target:
 def read_targets(rows: Iterable[Row], id_field: str, num_entries: int) -> dict[str, Target]:
     """The target of each row, by the row's id.
 
-    A row has ``entry_id``, or ``entry_ids`` and ``entry_scores``; maybe ``options`` and ``answer_index``.
+    A row has ``entry_id``, or ``entry_ids`` and ``entry_scores``. It may have ``options`` and ``answer_index``.
 
     Raises:
         DataError: a row has none, or names an entry that is not in the bank.
@@ -89,7 +89,7 @@ class GivenExample:
 
 
 class Counterfactuals:
-    """Examples with their own entry, some of them rewritten.
+    """Examples, each with its own entry; some are rewritten together with their entry.
 
     Args:
         frac: share of the examples that are rewritten.
@@ -104,7 +104,7 @@ class Counterfactuals:
         self._end = end_of_turn_id(tokenizer)
 
     def make(self, problem: Problem, target: Target, completion: tuple[int, ...], step: int) -> GivenExample:
-        """The example as step ``step`` trains it: the same whenever and wherever it is asked for."""
+        """The example as step ``step`` trains it: always the same, whenever and wherever it is made."""
         draw = Random(derive_seed(self._seed, "counterfactual", step, problem.id))
         entry, answer = self._knowledge[target.entries[0]], problem.solution or ""
         others = [option for index, option in enumerate(target.options) if index != target.answer_index]

@@ -30,7 +30,7 @@ class FusionLosses:
     loss: Tensor
     """Cross-entropy, over the tokens to learn."""
     num_hits: Tensor
-    """Tokens that are the likeliest."""
+    """Number of these tokens that the model finds the likeliest."""
     similarity: Tensor
     """Cosine similarity of the selected entries: over positions, mean over layers."""
     diversity: Tensor

@@ -12,13 +12,13 @@ CHUNK = 32
 
 
 class PromptCache:
-    """States of prompts by index. They are kept if all of them fit into memory, which is known before the first.
+    """States of prompts by index. They are kept if all of them fit into memory, which is decided in advance.
 
     Args:
         prompt: token ids of a prompt by its index.
         lengths: tokens of every prompt.
-        limit_gib: 0: nothing is kept.
-        with_kv: with keys and values, not hidden states alone.
+        limit_gib: memory that all states together may take. 0: nothing is kept.
+        with_kv: keep keys and values too, not hidden states alone.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class PromptCache:
 
 
 def bytes_per_token(model: Any, *, with_kv: bool) -> int:
-    """Bytes of a token's hidden states and, with them, of its keys and values in all layers."""
+    """Bytes of a token's hidden state and, ``with_kv``, of its keys and values in all layers."""
     config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

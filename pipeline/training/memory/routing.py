@@ -58,8 +58,8 @@ class RouterLosses:
 
 
 def kept_positions(mask: Tensor, seeds: Tensor, dropout: float) -> Tensor:
-    """The mask [B, P] of prompts without a share of their tokens, so that no single word is relied on. A prompt keeps
-    its first token at least.
+    """The mask [B, P] of prompts with a share of their tokens dropped, so that the router relies on no single word. A
+    prompt that would lose all tokens keeps its first.
 
     Args:
         seeds: [B], of the examples.
@@ -78,7 +78,7 @@ def pooled_losses(
         kept: [B, P] bool, positions that are pooled.
         entries, scores: [B, M] targets.
         nearest: [E], the slot whose keys are nearest to each entry. An entry's own slot may be elsewhere, because
-            every slot has one entry: it can only be memorized.
+            every slot has one entry; as a target it could only be memorized.
     """
     router, bank = memory.router, memory.bank
     assert router is not None
@@ -103,7 +103,7 @@ def token_losses(
     scores: Tensor,
     dtype: torch.dtype,
 ) -> RouterLosses:
-    """Each layer has a query of its own, of the prompt's last token: the mean over layers.
+    """Each layer has a query of its own, from the prompt's last token. Losses and recall are means over the layers.
 
     Args:
         slots, scores: [B, M] targets.
@@ -124,7 +124,7 @@ def token_losses(
 def last_hidden(
     model: Any, memory: ExplicitMemory, prompts: Sequence[Sequence[int]], dtype: torch.dtype
 ) -> dict[int, Tensor]:
-    """Hidden states [B, d] of each prompt's last token after the layers that read the memory, without it."""
+    """Hidden states [B, d] of each prompt's last token, by layer that reads the memory; here the memory is not read."""
     device = memory.embedding.device
     tokens = [torch.tensor(prompt) for prompt in prompts]
     input_ids = nn.utils.rnn.pad_sequence(tokens, batch_first=True).to(device)
