@@ -166,6 +166,9 @@ def _print_plan(console: Console, plan: RunPlan) -> None:
     if plan.chains[0].keys:
         num_different = len({key for chain in plan.chains for key in chain.keys})
         console.print(f"search   {len(plan.chains)} chains, {num_different} different stages")
+        if (search := plan.config.search) and search.drawn_by == "optuna" and len(search.draws) < search.num_draws:
+            more = search.num_draws - len(search.draws)
+            console.print(f"         Optuna makes {more} more draws, once the results of these are known")
         for chain in plan.chains:
             console.print(f"         {chain.spec.name}: {', '.join(stage.spec.name for stage in chain.stages)}")
 

@@ -103,6 +103,18 @@ def test_optuna_keeps_to_what_it_can_draw_and_to_its_earlier_draws(tmp_path):
         with_next_draws(config.model_copy(update={"search": search}), tmp_path)
 
 
+def test_a_baseline_that_was_drawn_too_scores_for_its_draw(tmp_path):
+    chains = [
+        {"name": "a", "values": {"order": 1, RATE: 0.1, "seed": 0}, "is_baseline": False},
+        {"name": "b", "values": {RATE: 0.2, "seed": 0}, "is_baseline": True},
+        {"name": "c", "values": {RATE: 0.1, SIZE: 8, "seed": 0}, "is_baseline": True},  # of other settings
+    ]
+    write_json(tmp_path / "chains.json", {"chains": chains})
+    outcome = {name: {"status": "finished", "score": score} for name, score in zip("abc", (0.5, 0.7, 0.9), strict=True)}
+    write_json(tmp_path / "outcome.json", outcome)
+    assert draw_scores(tmp_path, [{RATE: 0.1}, {RATE: 0.2}, {RATE: 0.3}], {"order"}) == [0.5, 0.7, None]
+
+
 def optuna_search(num_draws: int) -> Config:
     space = {"sft": {"learning_rate": {"loguniform": [1e-5, 1e-3]}}, "curriculum": {"level_order": ORDERS}}
     return make({"space": space, "seeds": [0, 1], "num_draws": num_draws, "drawn_by": "optuna"})

@@ -58,6 +58,32 @@ def test_every_draw_is_run_with_every_combination_of_the_grid_and_equal_ones_onc
     assert all(chain.config.search is None for chain in chains)
 
 
+def test_what_is_drawn_and_is_a_baseline_runs_once_as_the_baseline():
+    search = {
+        "space": {"grpo": {"sampler": {"name": ["uniform", "pools"]}}},
+        "draws": [{"grpo.sampler.name": name} for name in ("pools", "uniform")],
+        "baselines": [{"grpo": {"sampler": {"name": "uniform"}}}],
+    }
+    chains = chain_specs(make(search=search))
+    assert [(chain.setting, chain.is_baseline) for chain in chains] == [
+        ("sampler=pools", False),
+        ("sampler=uniform", True),
+    ]
+
+
+def test_weights_of_sources_are_set_as_a_whole():
+    weights = [{"a": 1.0}, {"a": 3.0, "b.c": 1.0}, {}]
+    search = {
+        "grid": {"grpo": {"sampler": {"source_weights": weights}}},
+        "baselines": [{"grpo": {"sampler": {"source_weights": {"d.e": 2.0}}}}],
+    }
+    chains = chain_specs(
+        make(search=search, grpo={"sampler": {"name": "uniform", "source_weights": {"a": 1.0, "b": 1.0}}})
+    )
+    found = [chain.config.grpo.sampler.source_weights for chain in chains if chain.config.grpo.sampler]
+    assert found == [*weights, {"d.e": 2.0}]
+
+
 @pytest.mark.parametrize(
     ("search", "message"),
     [
@@ -65,6 +91,14 @@ def test_every_draw_is_run_with_every_combination_of_the_grid_and_equal_ones_onc
         ({"grid": {"curriculum": {"replay_ratio": [0.1, 2.0]}}}, r"curriculum\.replay_ratio: .*less than 1"),
         ({"grid": {"curriculum": {"replay_ratio": 0.1}}}, r"search\.grid\.curriculum\.replay_ratio must be a list"),
         ({"grid": {"seed": [1, 2]}}, r"must not have seed: set search\.seeds"),
+        (
+            {
+                "grid": {"sft": {"learning_rate": [1e-5]}},
+                "space": {"sft": {"learning_rate": [1e-4]}},
+                "draws": [{"sft.learning_rate": 1e-4}],
+            },
+            r"search\.grid and search\.space must have different settings, got sft\.learning_rate in both",
+        ),
         ({"baselines": [{"curriculum": {"level_order": "mixed"}}] * 2}, r"name every chain once"),
     ],
 )  # fmt: skip
