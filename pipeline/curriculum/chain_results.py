@@ -196,10 +196,19 @@ def _evaluations(run_dir: Path, stages: Sequence[StageRecord]) -> list[list[Row]
         return []
     first = run_dir / stages[0].directory
     places = [(first, "before"), *((run_dir / stage.directory, stage.name) for stage in stages)]
-    return [_evaluation(directory / "samples" / f"eval_{name}.jsonl") for directory, name in places]
+    return [evaluated_problems(directory, name) for directory, name in places]
 
 
-def _evaluation(path: Path) -> list[Row]:
+def evaluated_problems(directory: Path, name: str) -> list[Row]:
+    """The rows of an evaluation, whether between stages or while one trained; [] if there was none.
+
+    Args:
+        directory: of the run.
+
+    Raises:
+        CheckpointError: the file is corrupt.
+    """
+    path = directory / "samples" / f"eval_{name}.jsonl"
     rows = read_jsonl(path)
     if any(not {"level", "problem_id", *CORRECT_BY} <= row.keys() for row in rows):
         raise CheckpointError(f"{path} must hold evaluated problems (level, problem_id, {', '.join(CORRECT_BY)}).")

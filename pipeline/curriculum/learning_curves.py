@@ -1,21 +1,23 @@
-"""Held-out accuracy against the tokens that were sampled for it: what settings of a search learned at equal cost."""
+"""Tagged held-out accuracy against the tokens that were sampled for it: what settings of a search learned at equal
+cost."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
-from pipeline.curriculum.chain_results import CurriculumResults, StageRecord
+from pipeline.curriculum.chain_results import CORRECT_BY, CurriculumResults, StageRecord, evaluated_problems
 from pipeline.curriculum.forgetting import Array
 from pipeline.runs.metrics_log import read_metrics
-from pipeline.runs.records import number
+from pipeline.runs.records import Row, number
 
-TOKENS, ACCURACY = "sampled_tokens_total", "eval_answer_accuracy"
+TOKENS, EVALUATED = "sampled_tokens_total", "eval_answer_accuracy"
+"""The second is in the metrics of the steps with an evaluation. It is not the measure that is drawn."""
 NUM_POINTS = 50
 
 Curve = Array
-"""[2, num_points]: sampled tokens of a stage, rising, and the accuracy after them."""
+"""[2, num_points]: sampled tokens of a stage, rising, and the accuracy after them, by the measure to judge by."""
 
 
 def learning_curves(run_dir: Path, results: CurriculumResults) -> dict[str, list[Curve]]:
@@ -53,13 +55,20 @@ def _points(run_dir: Path, stages: Sequence[StageRecord]) -> list[tuple[float, f
     before = (stages[-2].directory, stages[-2].name) if len(stages) > 1 else (last.directory, "before")
     points = [
         (0.0, _evaluated(run_dir, *before)),
-        *((number(row, TOKENS), number(row, ACCURACY)) for row in rows),
+        *((number(row, TOKENS), _while_training(run_dir, last, row)) for row in rows),
         (number(rows[-1], TOKENS), _evaluated(run_dir, last.directory, last.name)),
     ]
     return [(tokens, accuracy) for tokens, accuracy in points if tokens is not None and accuracy is not None]
 
 
+def _while_training(run_dir: Path, stage: StageRecord, row: Row) -> float | None:
+    """Accuracy after a step of the stage; None if it was not evaluated then."""
+    if number(row, EVALUATED) is None:
+        return None
+    return _evaluated(run_dir, stage.directory, f"{stage.name}_step_{row['step']:06d}")
+
+
 def _evaluated(run_dir: Path, directory: str, name: str) -> float | None:
-    """Accuracy of an evaluation between stages; None if there was none."""
-    path = run_dir / directory / "eval" / f"{name}.json"
-    return number(json.loads(path.read_text())["overall"], "answer_accuracy") if path.exists() else None
+    """Accuracy of an evaluation; None if there was none."""
+    rows = evaluated_problems(run_dir / directory, name)
+    return fmean(row[CORRECT_BY[0]] for row in rows) if rows else None

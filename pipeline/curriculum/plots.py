@@ -75,7 +75,7 @@ def draw_replay_ratio(
 
 
 def draw_learning_curves(curves: Mapping[str, Sequence[Curve]], path: Path) -> Path:
-    """Held-out accuracy against sampled tokens: a thick line for the mean of a setting, a thin one per seed."""
+    """Tagged held-out accuracy against sampled tokens: a thick line for the mean of a setting, a thin one per seed."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 5.2))
         axes = figure.subplots()
@@ -84,7 +84,7 @@ def draw_learning_curves(curves: Mapping[str, Sequence[Curve]], path: Path) -> P
                 axes.plot(*curve, color=color, lw=0.8, alpha=0.45)
             mean = mean_curve(of_setting)
             axes.plot(*([[], []] if mean is None else mean), color=color, lw=2.2, label=_label(setting, 40))
-        axes.set_title("Held-out accuracy against sampled tokens")
+        axes.set_title("Tagged held-out accuracy against sampled tokens")
         axes.set_xlabel("sampled tokens, those of dropped groups included")
         axes.xaxis.set_major_formatter(EngFormatter())
         axes.yaxis.set_major_formatter(PercentFormatter(1))

@@ -101,7 +101,7 @@ def _search_page(
     unfinished = unfinished_lines(results)
     sections = {
         "Settings": _by_measure(first, others),
-        "Accuracy against sampled tokens": _learning_curves(curves, plots_dir),
+        "Tagged accuracy against sampled tokens": _learning_curves(curves, plots_dir),
         "Accuracy and forgetting against the replay ratio": _ratio_plot(results, findings[CORRECT_BY[0]], plots_dir),
         "Accuracy after every stage": _matrices(results, plots_dir),
         "Chains without a result": page.table(UNFINISHED_HEAD, unfinished, "plain") if unfinished else "",

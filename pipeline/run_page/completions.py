@@ -13,7 +13,9 @@ def stored_steps(run_dir: Path) -> set[int]:
 
 
 def completions(run_dir: Path, step: int) -> list[Row]:
-    """Every stored completion of a step, with the answer that the verifier finds in it.
+    """Every stored completion of a step, in the order of its batch, with the answer that the verifier finds in it.
+
+    ``position`` is that of its group in the batch; None in ``samples/``, which do not record it.
 
     Raises:
         CheckpointError: a file is corrupt.
@@ -29,5 +31,5 @@ def _shown(row: Row) -> Row:
         "text": text,
         "answer": extract(text),
         "parts": parts if isinstance(parts, dict) else {},
-        **{name: row.get(name) for name in ("reward", "outcome", "stop_reason")},
+        **{name: row.get(name) for name in ("position", "reward", "outcome", "stop_reason")},
     }

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.reports.accuracy import with_intervals
 from pipeline.run_page.completions import stored_steps
 from pipeline.runs.atlas import Atlas, Visit, never_tried, num_judged
-from pipeline.runs.ledger import LedgerFiles, LedgerRow
+from pipeline.runs.ledger import USED, LedgerFiles, LedgerRow
 from pipeline.runs.metrics_log import metrics_path
 from pipeline.runs.problem_record import FIELDS, read_problems, recorded_stages
 from pipeline.runs.records import Row, number, parse_row, read_evaluations
@@ -20,10 +20,10 @@ MAX_UNTRIED = 20_000
 """Problems that were never tried, on the page. metrics/problems.parquet has all."""
 GROUP_FIELDS = (
     *("problem", "step", "stage", "solved", "attempts", "truncated", "tokens", "reward_mean", "reward_std", "use"),
-    *("mean", "low", "high", "is_stored"),
+    *("mean", "low", "high", "position", "is_stored"),
 )
 """Columns of a group on the page. ``problem`` is its place in the list of problems; mean, low and high are those of the
-problem after the step."""
+problem after the step; ``position`` is that in the batch."""
 PROBLEM_FIELDS = (
     *("problem_id", "label", "last_step", "mean", "low", "high", "best", "attempts", "solved"),
     *("level", "type", "source", "question", "gold"),
@@ -66,7 +66,6 @@ class RunState:
         self.problems: list[Row] = []
         self.groups: list[list[Any]] = []
         self.evaluations: list[Row] = []
-        self.num_untried_left_out = 0
 
     def read(self) -> None:
         """Take up what is new.
@@ -105,7 +104,6 @@ class RunState:
         self._known = read_problems(self.run_dir)
         untried = [problem_id for problem_id in self._known if problem_id not in self._indexes]
         room = max(0, MAX_UNTRIED - len(self.problems))
-        self.num_untried_left_out = len(untried[room:])
         for problem_id in untried[:room]:
             self._add_problem(problem_id)
 
@@ -125,13 +123,18 @@ class RunState:
             index = self._indexes.get(row.problem_id)
             index = self._add_problem(row.problem_id) if index is None else index
             visit = visits.get((row.problem_id, row.stage, row.step)) if num_judged(row) else None
-            self.groups.append(_group(index, row, visit, row.step in stored))
+            self.groups.append(_group(index, row, visit, row.step in stored and row.use in USED))
             self._changed_at[index] = len(self.groups)
             if visit:
                 problem = self.problems[index]
                 problem["attempts"] += num_judged(row)
                 problem["solved"] += row.num_correct
                 problem.update(_summary(visit))
+
+    @property
+    def num_untried_left_out(self) -> int:
+        """Known problems that are not on the page. One that is tried joins it."""
+        return len(self._known.keys() - self._indexes.keys())
 
     @property
     def cursor(self) -> Cursor:
@@ -171,7 +174,7 @@ def _group(index: int, row: LedgerRow, visit: Visit | None, is_stored: bool) -> 
     return [
         *(index, row.step, row.stage, *judged, row.num_truncated, row.num_tokens),
         *(_rounded(row.reward_mean), _rounded(row.reward_std), row.use),
-        *(*map(_rounded, posterior), is_stored),
+        *(*map(_rounded, posterior), row.position, is_stored),
     ]
 
 

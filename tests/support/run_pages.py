@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.files import write_table
-from pipeline.runs.ledger import LedgerRow, LedgerWriter
+from pipeline.runs.ledger import USED, LedgerRow, LedgerWriter
 from pipeline.runs.problem_record import FIELDS, problems_path
 from tests.support.data import write_jsonl
 from tests.support.runs import write_metrics
@@ -51,7 +51,7 @@ def add_steps(run_dir: Path, rows: Sequence[LedgerRow], texts: dict[tuple[int, s
     for start in range(0, len(rows), 2048):
         writer.write(rows[start : start + 2048])
     by_step: dict[int, list[LedgerRow]] = {}
-    for row in rows:
+    for row in (row for row in rows if row.use in USED):
         by_step.setdefault(row.step, []).append(row)
     for step, own in by_step.items():
         samples = [sample for row in own for sample in _samples(row, (texts or {}).get((step, row.problem_id), []))]

@@ -3,7 +3,8 @@
 // Groups with their completions. Models wrote the texts: they are only ever inserted as text.
 class Groups {
   static #FIELDS = ["problem", "step", "stage", "solved", "attempts", "truncated", "tokens", "reward_mean",
-    "reward_std", "use", "mean", "low", "high", "is_stored"];
+    "reward_std", "use", "mean", "low", "high", "position", "is_stored"];
+  static #DROPPED = ["refilled", "surplus", "stage_ended"];
   static #MAX_CACHED = 40;
   #loaded = new Map(); // step -> promise of its completions, oldest first
   #lastTokens = 0;
@@ -81,6 +82,12 @@ class Groups {
     return strip;
   }
 
+  /** Why nothing of a group is stored. */
+  static #lack({ use, is_stored }) {
+    if (Groups.#DROPPED.includes(use)) return "completions of dropped groups are not stored";
+    return is_stored ? "" : "completions not stored";
+  }
+
   /** A group to unfold. */
   block(group, { raw = false, named = false, open = false } = {}) {
     const number = Groups.#number;
@@ -91,7 +98,7 @@ class Groups {
       group.reward_mean === null ? "" : `reward ${number(group.reward_mean)} ± ${number(group.reward_std)}`,
       `${number(group.tokens)} tokens`,
       group.use.replaceAll("_", " "),
-      group.is_stored ? "" : "completions not stored",
+      Groups.#lack(group),
     ].filter(Boolean);
     const line = facts.join(" · ");
     if (!group.is_stored && !named) return Groups.make("p", { className: "soft" }, line);
@@ -101,12 +108,23 @@ class Groups {
     return block;
   }
 
+  /** The completions of a group among those of its step: by position or, where none is recorded, by equal shares. */
+  #own(group, completions) {
+    const { problem_id } = this.problem(group.problem);
+    const same = completions.filter((one) => one.problem_id === problem_id);
+    if (same.some((one) => one.position !== null)) return same.filter((one) => one.position === group.position);
+    const groups = this.of(group.problem).filter(({ step, is_stored }) => step === group.step && is_stored);
+    const share = same.length / groups.length;
+    const turn = groups.indexOf(group);
+    return same.slice(turn * share, (turn + 1) * share);
+  }
+
   async #fill(block, group, raw, named) {
-    const { problem_id, question, gold } = this.problem(group.problem);
+    const { question, gold } = this.problem(group.problem);
     if (named) block.append(this.#text("Question", question, raw), this.#text("Gold", gold, raw));
     if (!group.is_stored) return;
     try {
-      const own = (await this.#completions(group.step)).filter((one) => one.problem_id === problem_id);
+      const own = this.#own(group, await this.#completions(group.step));
       block.append(...own.map((one) => this.#completion(one, raw)));
       if (!own.length) block.append("The report holds newer completions only: samples/ or rollouts/ has these.");
     } catch (error) {

@@ -11,6 +11,7 @@ import pytest
 from pipeline.run_page import page as run_page_module
 from pipeline.run_page.page import run_page
 from pipeline.run_page.state import PROBLEM_FIELDS, RunState
+from pipeline.runs.ledger import USED, USES
 from tests.conftest import ROOT
 from tests.pipeline.evaluation.test_browser import Tags
 from tests.support.hostile_completions import HOSTILE_COMPLETIONS
@@ -85,6 +86,12 @@ def test_the_fields_of_a_group_are_those_that_its_script_reads():
     script = (ROOT / "pipeline" / "run_page" / "static" / "groups.js").read_text()
     fields = re.search(r"#FIELDS = \[(.*?)\]", script, re.DOTALL)
     assert fields and tuple(json.loads(f"[{fields[1]}]")) == GROUP_FIELDS
+
+
+def test_its_script_names_the_uses_of_dropped_groups():
+    script = (ROOT / "pipeline" / "run_page" / "static" / "groups.js").read_text()
+    dropped = re.search(r"#DROPPED = (\[.*?\]);", script)
+    assert dropped and json.loads(dropped[1]) == [use for use in USES if use not in USED]
 
 
 def test_files_of_pages_are_part_of_the_package():

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +12,13 @@ from pipeline.reports import page
 from pipeline.run_page.page import run_page
 from pipeline.run_page.server import LivePage
 from pipeline.run_page.state import RunState
+from pipeline.runs.ledger import USES
 from pipeline.runs.metrics_log import truncate_metrics
 from pipeline.runs.problem_record import FIELDS
+from pipeline.runs.rollout_record import write_rollouts
+from pipeline.types import RewardBreakdown
 from tests.support.hostile_completions import HOSTILE_COMPLETIONS
+from tests.support.ledgers import group
 from tests.support.pages import until
 from tests.support.run_pages import add_steps, begin_run, clean, ledger_row, metrics_row
 from tests.support.runs import write_metrics
@@ -107,6 +112,45 @@ def test_the_newest_groups_come_first_and_unfold(show, tmp_path):
     shown.locator("#groups summary").first.click()
     until(lambda: shown.locator("#groups .attempt").count() == 8)
     assert "What is 3?" in shown.locator("#groups details").first.inner_text()
+
+
+@pytest.mark.parametrize("is_recorded", [False, True])
+def test_groups_of_one_problem_in_one_step_have_their_own_completions(show, tmp_path, is_recorded):
+    run_dir = begin_run(tmp_path / "run", [{"problem_id": name} for name in ("p0", "p1")])
+    outcomes = [RIGHT[:2], WRONG[:2], ["unparsed"] * 2]
+    rows = [ledger_row(1, "p0", own, position) for position, own in enumerate(outcomes)]
+    dropped = ledger_row(1, "p0", WRONG, 1, use="refilled")
+    add_steps(run_dir, [rows[0], dropped, *rows[1:]], {(1, "p0"): ["a", "b"]})
+    if is_recorded:
+        write_recorded(run_dir, [own[0] for own in outcomes])
+    shown = show(run_dir)
+    blocks = shown.locator("#groups details")
+    for block in blocks.all():
+        block.locator("summary").click()
+    until(lambda: shown.locator("#groups .attempt").count() == 6)
+    verdicts = [block.locator(".attempt b").all_inner_texts() for block in blocks.all()]
+    assert verdicts == [["unparsed"] * 2, ["incorrect"] * 2, [], ["correct"] * 2]
+
+
+def write_recorded(run_dir, outcomes):
+    """Rollouts of one problem in step 1, a group per outcome, by two workers."""
+    rewards = [(RewardBreakdown(0.0, {}, outcome),) * 2 for outcome in outcomes]
+    groups = [replace(group(1, 0), rewards=own) for own in rewards]
+    write_rollouts(run_dir, groups[1:], "rl", 1, first_position=1)
+    write_rollouts(run_dir, groups[:1], "rl", 1)
+
+
+def test_the_page_says_that_completions_of_dropped_groups_are_not_stored(show, tmp_path):
+    run_dir = begin_run(tmp_path / "run", [])
+    rows = [ledger_row(1, use, WRONG[:1], position, use=use) for position, use in enumerate(USES)]
+    add_steps(run_dir, rows, {(1, use): ["a"] for use in USES})
+    shown = show(run_dir)
+    for summary in shown.locator("#groups summary").all():
+        summary.click()
+    until(lambda: shown.locator("#groups .attempt").count() == 4)
+    said = shown.locator("#groups summary", has_text="completions of dropped groups are not stored").all_inner_texts()
+    assert [text.split(" · ")[1] for text in said] == ["stage_ended", "surplus", "refilled"]
+    assert "newer completions only" not in shown.locator("#groups").inner_text()
 
 
 def test_curves_are_drawn_against_steps_or_tokens_without_exponents(show, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.files import write_table
 from pipeline.run_page.state import GROUP_FIELDS, Cursor, RunState
-from pipeline.runs.ledger import ledger_path
+from pipeline.runs.ledger import USES, ledger_path
 from pipeline.runs.metrics_log import metrics_path, truncate_metrics
 from pipeline.runs.problem_record import problems_path
 from tests.support.run_pages import add_steps, begin_run, ledger_row, metrics_row
@@ -114,5 +114,28 @@ def test_a_run_without_groups_or_without_anything_is_read(tmp_path):
 def test_problems_that_were_never_tried_are_limited(run, monkeypatch):
     monkeypatch.setattr("pipeline.run_page.state.MAX_UNTRIED", 1)
     state = read(run)
-    assert state.num_untried_left_out == 2
+    assert state.num_untried_left_out == 1
     assert [problem["problem_id"] for problem in state.problems] == ["p", "q"]
+
+
+def test_problems_that_did_not_fit_are_no_longer_untried_once_they_are_tried(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.run_page.state.MAX_UNTRIED", 2)
+    names = [f"p{i}" for i in range(6)]
+    run_dir = begin_run(tmp_path / "run", [{"problem_id": name} for name in names])
+    state = read(run_dir)
+    counts = []
+    for step, name in enumerate(names, 1):
+        add_steps(run_dir, [ledger_row(step, name, ["correct"])])
+        state.read()
+        counts.append(state.num_untried_left_out)
+    assert counts == [4, 4, 3, 2, 1, 0] and read(run_dir).num_untried_left_out == 0
+
+
+def test_only_groups_of_a_batch_are_stored(tmp_path):
+    run_dir = begin_run(tmp_path / "run", [])
+    rows = [ledger_row(1, use, ["correct"], position, use=use) for position, use in enumerate(USES)]
+    add_steps(run_dir, rows, {(1, use): ["a"] for use in USES})
+    assert {use: group["is_stored"] for use, group in zip(USES, groups(read(run_dir)), strict=True)} == {
+        **dict.fromkeys(("trained", "no_variance", "ungraded", "truncated"), True),
+        **dict.fromkeys(("refilled", "surplus", "stage_ended"), False),
+    }
