@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 import numpy as np
 
 from pipeline.curriculum.estimates import Bootstrap, Estimate
-from pipeline.curriculum.forgetting import ChainAnswers
+from pipeline.curriculum.forgetting import Array, ChainAnswers
 from pipeline.reports.statistics import percentile_interval
 
 
@@ -49,7 +49,7 @@ class Comparison:
 def compare_with_baseline(
     chains: Sequence[ChainAnswers], baseline: str, metric: str = "average_accuracy"
 ) -> Comparison:
-    """Find the setting with the highest ``metric`` and test its difference from the baseline against the noise.
+    """The best of ``compare_all``: the setting that gains most on the baseline, on the seeds that both have.
 
     Args:
         metric: one where higher is better.
@@ -57,12 +57,12 @@ def compare_with_baseline(
     Raises:
         ValueError: there are no chains of the baseline, none of another setting, or no seed in common.
     """
-    bootstrap = Bootstrap(chains)
-    others = [setting for setting in bootstrap.settings if setting != baseline]
-    if baseline not in bootstrap.settings or not others:
-        raise ValueError(f"chains must be of {baseline} and of another setting, got {bootstrap.settings}")
-    best = max(others, key=lambda setting: fmean(bootstrap.by_seed(setting, metric).values()))
-    return _compare(chains, best, baseline, metric, len(others))
+    settings = list(dict.fromkeys(chain.setting for chain in chains))
+    if baseline not in settings or len(settings) < 2:
+        raise ValueError(f"chains must be of {baseline} and of another setting, got {settings}")
+    if not (comparisons := compare_all(chains, baseline, metric)):
+        raise ValueError(f"{baseline} and another setting must have a seed in common, got none")
+    return comparisons[0]
 
 
 def compare_all(chains: Sequence[ChainAnswers], baseline: str, metric: str = "average_accuracy") -> list[Comparison]:
@@ -76,19 +76,21 @@ def compare_all(chains: Sequence[ChainAnswers], baseline: str, metric: str = "av
 def _compare(chains: Sequence[ChainAnswers], setting: str, baseline: str, metric: str, num_compared: int) -> Comparison:
     seeds_of = [{c.seed for c in chains if c.setting == each} for each in (setting, baseline)]
     seeds = sorted(seeds_of[0] & seeds_of[1])
-    if not seeds:
-        raise ValueError(f"{setting} and {baseline} must have a seed in common, got {seeds_of[0]} and {seeds_of[1]}")
     common = Bootstrap([c for c in chains if c.setting in (setting, baseline) and c.seed in seeds])
     draws, level = common.replicates(setting, metric) - common.replicates(baseline, metric), 1 - 0.05 / num_compared
     values, base = (common.by_seed(each, metric) for each in (setting, baseline))
     by_seed = {seed: values[seed] - base[seed] for seed in seeds}
-    difference = fmean(by_seed.values())
-    seed_margin = _seed_margin(list(by_seed.values()), level)
-    low, high = (bound - difference for bound in percentile_interval(draws, level))
-    low, high = difference - math.hypot(low, seed_margin), difference + math.hypot(high, seed_margin)
+    low, high = _interval_over_both(draws, list(by_seed.values()), level)
     interval = (max(low, -1.0), min(high, 1.0))  # no two shares differ by more
     larger = len(by_seed) > 1 and not interval[0] <= 0 <= interval[1]
-    return Comparison(setting, baseline, metric, difference, interval, by_seed, larger)
+    return Comparison(setting, baseline, metric, fmean(by_seed.values()), interval, by_seed, larger)
+
+
+def _interval_over_both(draws: Array, by_seed: Sequence[float], level: float) -> tuple[float, float]:
+    """Interval of the mean of ``by_seed`` over problems, by ``draws``, and over seeds; for one seed, over problems."""
+    mean, seed_margin = fmean(by_seed), _seed_margin(by_seed, level)
+    low, high = (bound - mean for bound in percentile_interval(draws, level))
+    return mean - math.hypot(low, seed_margin), mean + math.hypot(high, seed_margin)
 
 
 def _seed_margin(differences: Sequence[float], level: float) -> float:
@@ -125,9 +127,10 @@ class Trend:
     slope: float
     """Per unit of the ratio, by least squares over the settings."""
     interval: tuple[float, float]
+    """95 %, over held-out problems and seeds; with one seed over problems alone."""
     by_seed: dict[int, float]
     falls: bool
-    """The interval is below 0, and so is the slope of every seed."""
+    """The interval is below 0. Never with one seed."""
     statement: str
 
 
@@ -152,11 +155,12 @@ def trend(chains: Sequence[ChainAnswers], ratios: Mapping[str, float], metric: s
     values = [bootstrap.by_seed(setting, metric) for setting in bootstrap.settings]
     by_seed = {seed: float(weights @ [value[seed] for value in values]) for seed in sorted(seeds)}
     draws = weights @ np.stack([bootstrap.replicates(setting, metric) for setting in bootstrap.settings])
-    slope, interval = fmean(by_seed.values()), percentile_interval(draws)
-    falls = interval[1] < 0 and all(value < 0 for value in by_seed.values())
+    slope, interval = fmean(by_seed.values()), _interval_over_both(draws, list(by_seed.values()), 0.95)
+    falls = len(by_seed) > 1 and interval[1] < 0
     statement = (
         f"{metric.replace('_', ' ').capitalize()} {'falls' if falls else 'does not clearly fall'} as the replay ratio "
-        f"rises: {_signed(slope * 0.1)} points for each 0.1 {_interval((interval[0] * 0.1, interval[1] * 0.1))}."
+        f"rises: {_signed(slope * 0.1)} points for each 0.1 {_interval((interval[0] * 0.1, interval[1] * 0.1))}"
+        f"{'' if len(by_seed) > 1 else '; with one seed, noise cannot be ruled out'}."
     )
     return Trend(slope, interval, by_seed, falls, statement)
 

@@ -76,7 +76,7 @@ def _compare(results: CurriculumResults, complete: Sequence[ChainAnswers]) -> tu
         return None, "The best setting cannot be compared with the baseline yet: only baselines have finished."
     try:
         comparison = compare_with_baseline(rivals, baseline)
-    except ValueError as error:  # the best setting and the baseline finished with different seeds
+    except ValueError as error:  # no other setting finished with a seed of the baseline
         return None, f"The best setting cannot be compared with the baseline: {error}."
     return comparison, comparison.statement
 

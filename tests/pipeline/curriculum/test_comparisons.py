@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from pipeline.curriculum.comparisons import compare_all, compare_with_baseline, trend, verdict_statement
@@ -97,6 +98,23 @@ def test_every_setting_is_compared_with_the_baseline():
     assert wide[0] < narrow[0] and wide[1] > narrow[1]
 
 
+def test_the_best_is_the_best_on_seeds_that_the_baseline_has_too():
+    # On seed 0, which is hard, dynamic gains 20 points. Pools gains 10 on both, and its own average is higher: 50 > 40.
+    chains = settings(uniform=[2, 6], pools=[3, 7], dynamic=[4])
+    best = compare_with_baseline(chains, "uniform")
+    assert (best.setting, best.by_seed) == ("dynamic", pytest.approx({0: 0.2}))
+    assert best == compare_all(chains, "uniform")[0]
+
+
+@pytest.mark.parametrize("tenths", [1, 9])
+def test_a_setting_that_cannot_be_compared_does_not_count(tenths):
+    chains = settings(uniform=[5, 5], better=[8, 8])
+    another = chain([[0, tenths]], "another seed", 7, num_problems=100)
+    assert compare_with_baseline([*chains, another], "uniform") == compare_with_baseline(chains, "uniform")
+    with pytest.raises(ValueError, match="uniform and another setting must have a seed in common, got none"):
+        compare_with_baseline([*settings(uniform=[5, 5]), another], "uniform")
+
+
 def test_the_verdict_says_which_settings_differ_from_the_baseline():
     verdict = verdict_statement(
         compare_all(settings(uniform=[5, 5], worse=[3, 3], better=[8, 8], same=[5, 5]), "uniform")
@@ -135,6 +153,38 @@ def test_falling_forgetting_is_stated():
 def test_forgetting_that_does_not_fall_is_stated_too(losses):
     fitted = trend(*ratios(losses))
     assert not fitted.falls and "does not clearly fall" in fitted.statement
+
+
+def test_the_interval_of_a_trend_is_over_seeds_too():
+    # Slopes -0.3, -0.2, -0.1: standard error 0.1 / sqrt(3), Student's t 4.303 for 95 % and 3 seeds: 0.2484.
+    # Over problems: six tenths of level 1 lose 1/3, 2/3, 1, 1, 2/3, 1/3 less (in 1, 2, 3, 3, 2, 1 of the seeds), so a
+    # problem has a variance of 2.8 / 9 - 0.4**2 = 0.15, and half the mean of 100 a standard deviation of 0.0194.
+    fitted = trend(*ratios({0.0: [7, 6, 5], 1.0: [1, 2, 3]}))
+    assert fitted.by_seed == pytest.approx({0: -0.3, 1: -0.2, 2: -0.1}) and not fitted.falls
+    margin = (0.2484**2 + (1.96 * 0.0194) ** 2) ** 0.5
+    assert fitted.interval == pytest.approx((-0.2 - margin, -0.2 + margin), abs=0.005)
+
+
+def test_one_seed_shows_no_trend():
+    fitted = trend(*ratios({0.0: [6], 0.5: [2]}))
+    assert fitted.interval[1] < 0 and not fitted.falls
+    assert fitted.statement.startswith("Forgetting does not clearly fall as the replay ratio rises: -4.0 points for")
+    assert fitted.statement.endswith("]; with one seed, noise cannot be ruled out.")
+
+
+def drawn(rng: np.random.Generator, setting: str, seed: int) -> ChainAnswers:
+    """A chain of one level: its last accuracy differs from the other chains' by chance alone, by 8 points."""
+    right = rng.random((3, 100)) < np.array([[0.1], [0.9], [rng.normal(0.5, 0.08)]])
+    trained = (frozenset({"1"}), frozenset({"2"}))
+    return ChainAnswers(setting, seed, ("1",), ("first", "second"), trained, (right.astype(float),))
+
+
+def test_seeds_that_differ_by_chance_are_rarely_called_a_trend(monkeypatch):
+    monkeypatch.setattr("pipeline.curriculum.estimates.NUM_DRAWS", 200)
+    rng, numbers = np.random.default_rng(0), {"a": 0.0, "b": 0.1, "c": 0.3, "d": 0.5}
+    searches = [[drawn(rng, setting, seed) for setting in numbers for seed in (0, 1)] for _ in range(160)]
+    # A two-sided interval of 95 % is below 0 in 2.5 %: 4 of 160. Over problems alone it is in 20.
+    assert sum(trend(chains, numbers).falls for chains in searches) <= 4
 
 
 def test_the_baseline_has_no_ratio_and_is_left_out():

@@ -65,6 +65,17 @@ def test_a_search_of_several_settings_says_which_are_better_than_the_baseline(tm
     assert "; not to be told apart from uniform: bandit +0.0 [" in verdict
 
 
+def test_a_search_that_was_cut_short_names_the_same_best_twice(tmp_path):
+    search = SearchFiles(tmp_path)
+    for seed, (uniform, pools) in enumerate([(2, 3), (6, 7)]):
+        search.add("uniform", [[1, uniform], [0, uniform]], seed, baseline=True)
+        search.add("pools", [[1, pools], [0, pools]], seed)
+    search.add("dynamic", [[1, 4], [0, 4]]).add("bandit", [[1, 9], [0, 9]], 2)
+    best, verdict, _ = statements(search.write())
+    assert best.startswith("Best by average accuracy: dynamic, +20.0 points against uniform")
+    assert "; not to be told apart from uniform: dynamic +20.0 [" in verdict  # one seed
+
+
 def test_a_search_without_a_finished_chain_has_nothing_to_compare(tmp_path):
     run_dir = SearchFiles(tmp_path).add("a", FORGETS_HALF, num_done=0).write()
     assert statements(run_dir) == ["No chain has finished: there is nothing to compare yet."]
@@ -72,15 +83,18 @@ def test_a_search_without_a_finished_chain_has_nothing_to_compare(tmp_path):
 
 def test_without_an_evaluation_before_training_trained_forgetting_is_judged(tmp_path):
     search = SearchFiles(tmp_path)
-    search.add("r0", FORGETS_HALF, ratio=0.0, before=False).add("r5", FORGETS_LITTLE, ratio=0.5, before=False)
+    for seed in (0, 1):
+        search.add("r0", FORGETS_HALF, seed, ratio=0.0, before=False)
+        search.add("r5", FORGETS_LITTLE, seed, ratio=0.5, before=False)
     _, sloped, missing = statements(search.write())
     assert sloped.startswith("Trained forgetting falls as the replay ratio rises: -8.0 points for each 0.1")
     assert missing.startswith("The model was not evaluated before training")
 
 
 def test_one_seed_cannot_rule_out_noise(tmp_path):
-    search = SearchFiles(tmp_path).add("a", FORGETS_LITTLE).add("m", MIXED, baseline=True)
-    assert "with one seed, noise cannot be ruled out" in statements(search.write())[0]
+    search = SearchFiles(tmp_path).add("a", FORGETS_LITTLE, ratio=0.5).add("b", FORGETS_HALF, ratio=0.0)
+    run_dir = search.add("m", MIXED, baseline=True).write()
+    assert all(each.endswith("]; with one seed, noise cannot be ruled out.") for each in statements(run_dir))
 
 
 def test_the_first_baseline_is_the_reference_and_no_baseline_competes(tmp_path):
