@@ -174,7 +174,7 @@ class WorkAhead:
 
     def _num_affordable(self, sampled: Sequence[Sampled]) -> int:
         """Groups as large as these that the stage's budget of tokens still has room for, rounded up."""
-        bound = self._session.settings.max_sampled_tokens
+        bound: int | None = self._session.settings.max_sampled_tokens
         if bound is None:
             return sys.maxsize
         num_tokens = sum(each.outcome.num_tokens for each in sampled)
