@@ -9,7 +9,7 @@ from pipeline.questions.judge import verdict_of
 from pipeline.rewards.registry import RewardContext
 from pipeline.rewards.scoring import Scorer
 from pipeline.rewards.state import RewardState
-from pipeline.types import Answer, Completion, RewardBreakdown, RolloutGroup
+from pipeline.types import Answer, Completion, EngineRecord, RewardBreakdown, RolloutGroup
 from pipeline.verifier import Grader, Verdict
 
 Solve = Callable[[RolloutGroup, Sequence[str]], list[tuple[Completion, ...]]]
@@ -30,14 +30,14 @@ class RewardWorker:
 
     def score(
         self, asked: RolloutGroup, answer: Answer, state: RewardState | None = None
-    ) -> tuple[RewardBreakdown, ...]:
-        """The rewards of an engine's completions, in their order.
+    ) -> tuple[EngineRecord, tuple[RewardBreakdown, ...]]:
+        """The rewards of an engine's completions, in their order, and the record of the answer that has them.
 
         Args:
             asked: the group as it was asked for, without completions.
             state: the state of the rewards when it was asked for. None: the initial state.
         """
-        return self.rewards(asked.answered(answer), state)
+        return answer.record, self.rewards(asked.answered(answer), state)
 
     def rewards(self, group: RolloutGroup, state: RewardState | None = None) -> tuple[RewardBreakdown, ...]:
         """The rewards of a group's completions, in their order."""

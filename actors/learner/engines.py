@@ -17,9 +17,11 @@ from pipeline.curriculum.examples import Example
 from pipeline.errors import ClusterError, RewardError
 from pipeline.rewards.state import RewardState
 from pipeline.runs.clock import PhaseClock
-from pipeline.types import Answer, Completion, PromptRequest, RewardBreakdown, RolloutGroup, WeightId
+from pipeline.types import Answer, Completion, EngineRecord, PromptRequest, RewardBreakdown, RolloutGroup, WeightId
 
 T = TypeVar("T")
+Graded = tuple[EngineRecord, tuple[RewardBreakdown, ...]]
+"""A grader's answer: what it graded, and the rewards."""
 
 
 @dataclass
@@ -30,7 +32,7 @@ class AskedGroups:
     """Without completions and rewards."""
     writing: dict[Ref[Answer], RolloutHandle] = field(default_factory=dict)
     """In the order of the groups."""
-    grading: dict[Ref[tuple[RewardBreakdown, ...]], RewardHandle] = field(default_factory=dict)
+    grading: dict[Ref[Graded], RewardHandle] = field(default_factory=dict)
 
 
 class Engines:
@@ -141,11 +143,8 @@ class Engines:
                 if answer.weight_id:
                     self._check_checksum(answer.weight_id, answer.record.checksum)
         with clock("reward"):
-            rewards = self._rewards(asked)
-        return [
-            replace(group.answered(answer), rewards=reward)
-            for group, answer, reward in zip(asked.groups, answers, rewards, strict=True)
-        ]
+            graded = self._rewards(asked)
+        return [_scored(*each) for each in zip(asked.groups, answers, graded, strict=True)]
 
     def write(
         self, tasks: Sequence[Example], seeds: Sequence[tuple[int, ...]], state: RewardState, teacher: str | None
@@ -189,7 +188,7 @@ class Engines:
                 asked.grading[grader.score.remote(group, answer, state)] = grader
         return asked
 
-    def _rewards(self, asked: "AskedGroups") -> list[tuple[RewardBreakdown, ...]]:
+    def _rewards(self, asked: "AskedGroups") -> list["Graded"]:
         with self._plug_ins_blamed():
             return results_of(asked.grading, "rewards", _GRADER, self._reward_limit, self._check_room)
 
@@ -239,3 +238,10 @@ def plug_in_names(reward: RewardConfig) -> list[str]:
 
 
 _ENGINE, _GRADER = "an engine", "a grader"
+
+
+def _scored(group: RolloutGroup, answer: Answer, graded: Graded) -> RolloutGroup:
+    record, rewards = graded
+    if record != answer.record:  # Ray lost the answer with its node, and asked for it again
+        raise ClusterError("completions must be those that were graded, got others: their engine wrote them again")
+    return replace(group.answered(answer), rewards=rewards)

@@ -83,7 +83,8 @@ def test_worker_scores_completions_in_their_order():
         scored = [worker.score(replace(each, completions=()), answer_of(each)) for each in groups]
     finally:
         worker.close()
-    totals = [[breakdown.total for breakdown in one] for one in scored]
+    assert [record for record, _ in scored] == [answer_of(each).record for each in groups]
+    totals = [[breakdown.total for breakdown in rewards] for _, rewards in scored]
     assert totals == [[pytest.approx(2.4), 0.0], [pytest.approx(1.9)]]
 
 

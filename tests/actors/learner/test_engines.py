@@ -73,8 +73,14 @@ class EchoEngine:
 class Grader:
     """The reward is the last token: the seed."""
 
-    def score(self, asked: RolloutGroup, answer: Answer, state: Any = None) -> tuple[RewardBreakdown, ...]:
-        return tuple(RewardBreakdown(float(each.token_ids[-1]), {}, "correct") for each in answer.completions)
+    shift = 0
+    """Groups that an engine began between the answer that is graded here and the one that learners get."""
+
+    def score(
+        self, asked: RolloutGroup, answer: Answer, state: Any = None
+    ) -> tuple[EngineRecord, tuple[RewardBreakdown, ...]]:
+        rewards = tuple(RewardBreakdown(float(each.token_ids[-1]), {}, "correct") for each in answer.completions)
+        return answer.record._replace(order=answer.record.order - self.shift), rewards
 
 
 class RankOne(Ranks):
@@ -131,6 +137,14 @@ def test_weights_are_published_once_per_step_and_loaded_into_every_engine(parts)
 def test_requests_before_weights_are_published_are_an_error(parts):
     with pytest.raises(RuntimeError, match="no weights have been published"):
         make(parts).answer([(1,)], 8)
+
+
+def test_rewards_of_an_answer_that_was_lost_and_written_again_are_refused(parts):
+    engines = make(parts)
+    engines.publish(0, lambda: WEIGHTS)
+    parts.grader.shift = 1
+    with pytest.raises(ClusterError, match="completions must be those that were graded"):
+        engines.collect(engines.ask(examples(2), [(1,), (2,)]), PhaseClock())
 
 
 def test_groups_come_back_in_order_with_their_seeds_and_rewards(parts):
