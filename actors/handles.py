@@ -9,7 +9,7 @@ from ray.util.placement_group import PlacementGroup
 from actors.engine_loop import Chunk, Decoding, SyncReport
 from actors.weights import PackedWeights
 from pipeline.rewards.state import RewardState
-from pipeline.types import Answer, Completion, PromptRequest, RewardBreakdown, RolloutGroup, WeightId
+from pipeline.types import Answer, Completion, EngineRecord, PromptRequest, RewardBreakdown, RolloutGroup, WeightId
 
 P = ParamSpec("P")
 T_co = TypeVar("T_co", covariant=True)
@@ -57,7 +57,9 @@ class RewardHandle(Protocol):
     @property
     def score(
         self,
-    ) -> RemoteMethod[[RolloutGroup, Ref[Answer], RewardState | None], tuple[RewardBreakdown, ...]]: ...
+    ) -> RemoteMethod[
+        [RolloutGroup, Ref[Answer], RewardState | None], tuple[EngineRecord, tuple[RewardBreakdown, ...]]
+    ]: ...
 
 
 class WeightStoreHandle(Protocol):
