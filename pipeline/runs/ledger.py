@@ -18,7 +18,7 @@ from pipeline.types import RolloutGroup
 Use = Literal["trained", "no_variance", "ungraded", "truncated", "refilled", "surplus", "stage_ended"]
 USED: tuple[Use, ...] = ("trained", "no_variance", "ungraded", "truncated")
 """The group stands for its place in the batch, and counts in the step's metrics. All but the first have no gradient:
-equal rewards, nothing that could be graded, nothing that was not cut off."""
+equal rewards, fewer than two completions that could be graded, or all that it could learn from was cut off."""
 REJECTED: tuple[Use, ...] = ("refilled", "surplus")
 """Another group took its place. A dynamic sampler drops these: rewards are equal, or all places were taken."""
 USES: tuple[Use, ...] = get_args(Use)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.errors import CheckpointError
 from pipeline.runs.ledger import REJECTED, USED, USES, LedgerRow, read_ledger
 from pipeline.runs.metrics_log import read_metrics
@@ -112,7 +114,7 @@ def find_violations(rows: Rows, metrics: Mapping[int, Row], config: Row, last_st
         *_versions(rows, max_staleness),
         *_orders(rows),
         *_attempts(rows),
-        *_checksums(rows, metrics),
+        *_checksums(rows, {} if config.get("rollout", {}).get("replay") else metrics),
     ]
 
 
@@ -131,10 +133,15 @@ def _wrong_uses(rows: Rows, metrics: Mapping[int, Row]) -> Iterator[str]:
             yield f"{_place(row)}: metrics.jsonl must say that this is its stage, got {stage or 'no GRPO step'}"
         elif row.use == "stage_ended" and row.step != last_of_stage[row.stage]:
             yield f"{_place(row)}: its stage must have ended here, got steps until {last_of_stage[row.stage]}"
-        elif row.use == "ungraded" and not row.num_timeout + row.num_bad_gold:
-            yield f"{_place(row)}: dropped as ungraded, but all of its completions were graded"
+        elif row.use == "ungraded" and row.num_completions - _num_ungraded(row) > 1:
+            num_graded = row.num_completions - _num_ungraded(row)
+            yield f"{_place(row)}: dropped as ungraded, but {num_graded} of its completions could be graded"
         elif row.use == "truncated" and not row.num_truncated:
             yield f"{_place(row)}: dropped as truncated, but none of its completions was cut off"
+
+
+def _num_ungraded(row: LedgerRow) -> int:
+    return row.num_timeout + row.num_bad_gold
 
 
 def _wrong_rejections(rows: Rows, config: Row) -> Iterator[str]:
@@ -143,7 +150,7 @@ def _wrong_rejections(rows: Rows, config: Row) -> Iterator[str]:
         if row.use not in REJECTED:
             continue
         sampler = stage_settings(config, "grpo", row.stage).get("sampler") or {}
-        is_graded = not row.num_timeout + row.num_bad_gold  # what could not be graded may not count
+        is_graded = not _num_ungraded(row)  # what could not be graded may not count
         if sampler.get("name") != "dynamic":
             yield f"{_place(row)}: {row.use} needs grpo.sampler.name dynamic, got {sampler.get('name')}"
         elif row.reward_min is None or row.reward_max is None:
@@ -155,15 +162,18 @@ def _wrong_rejections(rows: Rows, config: Row) -> Iterator[str]:
 
 
 def _step_violations(rows: Rows, metrics: Row, config: Row) -> Iterator[str]:
-    """Violations within one step: places of the batch, sizes of groups, and what metrics.jsonl says."""
+    """Violations within one step: places of the batch, engines, sizes and rewards of groups, and what metrics.jsonl
+    says."""
     step, stage = metrics["step"], str(metrics.get("stage"))
     settings = stage_settings(config, "grpo", stage)
     used = [row for row in rows if row.use in USED]
     yield from _places(f"stage {stage}, step {step}", rows, settings.get("batch_size") or len(used))
+    yield from _answers(f"stage {stage}, step {step}", [row for row in rows if row.use != "stage_ended"])
     size = settings.get("num_generations")
     for row in used:
         if row.reward_mean is None or (size and row.num_completions != size):
             yield f"{_place(row)}: must have {size} graded completions, got {row.num_completions}"
+    yield from _wrong_rewards(used, settings)
     yield from _disagreements(f"stage {stage}, step {step}", rows, metrics)
 
 
@@ -182,6 +192,36 @@ def _places(step: str, rows: Rows, batch_size: int) -> Iterator[str]:
             yield f"{step}, position {position}: must be used once, got {len(used)} rows: {', '.join(used)}"
     for position in sorted(at.keys() - range(batch_size)):
         yield f"{step}, position {position}: must be a place in a batch of {batch_size}"
+
+
+def _answers(step: str, rows: Rows) -> Iterator[str]:
+    """Groups that no engine answered, and those of a learner that was gone when the step was made."""
+    for row in rows:
+        if missing := [name for name in ("engine", "order", "checksum") if getattr(row, name) is None]:
+            yield f"{_place(row)}: must name the engine that wrote it and its weights, got no {', '.join(missing)}"
+    if len(attempts := sorted({row.weight_attempt for row in rows})) > 1:
+        yield f"{step}: groups must be of one weight attempt, got {', '.join(map(str, attempts))}"
+
+
+def _wrong_rewards(rows: Rows, settings: Row) -> Iterator[str]:
+    """Groups without a gradient whose rewards differ, and groups with one whose rewards are equal.
+
+    Says nothing where it cannot be certain: penalties may make rewards equal or different, what could not be graded may
+    not count, and terms for KL and entropy, or a baseline over the batch, give equal rewards a gradient.
+    """
+    has_penalty = settings.get("overlong_buffer_frac") != 0
+    is_relative = settings.get("advantage_baseline") in ("group", "leave_one_out")
+    has_terms = settings.get("beta") != 0 or settings.get("entropy_coef") != 0
+    drops_equal = settings.get("drop_zero_variance_groups") or (is_relative and not has_terms and not has_penalty)
+    for row in rows:
+        if row.reward_min is None or row.reward_max is None:
+            continue
+        is_equal = np.float32(row.reward_min) == np.float32(row.reward_max)  # as the learner compares them
+        all_count = settings.get("mask_ungraded") is False or not _num_ungraded(row)
+        if row.use == "no_variance" and not is_equal and all_count and not has_penalty:
+            yield f"{_place(row)}: dropped as no_variance, but its rewards differ"
+        elif row.use == "trained" and is_equal and drops_equal:
+            yield f"{_place(row)}: trained, but its rewards are equal"
 
 
 def _disagreements(step: str, rows: Rows, metrics: Row) -> Iterator[str]:
@@ -224,13 +264,25 @@ def _recomputed(rows: Rows) -> dict[str, float]:
 
 
 def _repeats(rows: Rows) -> Iterator[str]:
-    """Problems that were used again with the same seeds. Engines that draw their own say nothing about it."""
-    seen: dict[tuple[str, tuple[int, ...]], LedgerRow] = {}
+    """Problems that were asked for again with the same seeds. Engines that draw their own say nothing about it."""
+    seen: dict[tuple[str, tuple[int, ...]], list[LedgerRow]] = defaultdict(list)
     for row in rows:
-        if row.use in USED and row.seeds:
-            first = seen.setdefault((row.problem_id, row.seeds), row)
-            if (first.step, first.position) != (row.step, row.position):
-                yield f"{_place(row)}: problem {row.problem_id!r:.80} was used with the same seeds at {_place(first)}"
+        if not row.seeds:
+            continue
+        before = seen[row.problem_id, row.seeds]
+        if first := next((each for each in before if _is_repeat(each, row)), None):
+            problem = f"problem {row.problem_id!r:.80}"
+            yield f"{_place(row)}: {problem} was {_done(first)} with the same seeds at {_place(first)}"
+        before.append(row)
+
+
+def _is_repeat(first: LedgerRow, row: LedgerRow) -> bool:
+    """Not if a stage ended before it used what it had asked for: the next stage may ask the same for the same step."""
+    return first.stage == row.stage or "stage_ended" not in (first.use, row.use)
+
+
+def _done(row: LedgerRow) -> str:
+    return "used" if row.use in USED else f"dropped ({row.use})"
 
 
 def _versions(rows: Rows, max_staleness: int) -> Iterator[str]:
@@ -284,14 +336,22 @@ def _attempts(rows: Rows) -> Iterator[str]:
 
 
 def _checksums(rows: Rows, metrics: Mapping[int, Row]) -> Iterator[str]:
-    """Weights of one version are the same for all groups of a stage, and those that its step published."""
-    known: dict[tuple[str, int], tuple[str, str]] = {}
+    """Weights of one version are the same for all groups of a stage and attempt, and those that its step published. A
+    later attempt may make them anew: merged on another device, adapters give other last bits.
+
+    Args:
+        metrics: of steps that published weights. Empty if the run's groups come from another one.
+    """
+    attempts = {row.step: row.weight_attempt for row in rows if row.use in USED}
+    known: dict[tuple[str, int | None, int], tuple[str, str]] = {}
     for step, published in metrics.items():
         if checksum := published.get("weights_checksum"):
-            known[str(published.get("stage")), step] = str(checksum), f"metrics.jsonl, step {step}"
+            key = str(published.get("stage")), attempts.get(step), step
+            known[key] = str(checksum), f"metrics.jsonl, step {step}"
     for row in rows:
         if row.checksum is not None:
-            expected, where = known.setdefault((row.stage, row.oldest_version), (row.checksum, _place(row)))
+            key = row.stage, row.weight_attempt, row.oldest_version
+            expected, where = known.setdefault(key, (row.checksum, _place(row)))
             if row.checksum != expected:
                 version = row.oldest_version
                 yield f"{_place(row)}: version {version} must have checksum {expected} ({where}), got {row.checksum}"

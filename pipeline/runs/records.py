@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any, cast
 
+from pipeline.config.training import preset_settings
 from pipeline.data.selection import natural_order
 from pipeline.errors import CheckpointError
 from pipeline.files import safe_name
@@ -75,14 +76,15 @@ def read_config(run_dir: str | Path) -> Row:
 
 
 def stage_settings(config: Row, kind: str, stage: str) -> Row:
-    """The settings of a stage in a run's recorded settings, the stage's own applied.
+    """The settings of a stage in a run's recorded settings, the stage's own and those of its presets applied.
 
     Args:
         stage: its name as in metrics.jsonl: a configured stage with ``each_level`` stands for one of every level.
     """
     stages: list[Row] = [each for each in config.get("stages", []) if _names(each, stage)]
-    own = max(stages, key=lambda each: len(str(each.get("name"))), default={})
-    return {**config.get(kind, {}), **own.get("settings", {})}
+    own: Row = max(stages, key=lambda each: len(str(each.get("name"))), default={}).get("settings", {})
+    presets = preset_settings(own) if kind == "grpo" else {}
+    return {**config.get(kind, {}), **presets, **own}
 
 
 def _names(configured: Row, stage: str) -> bool:

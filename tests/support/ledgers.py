@@ -70,12 +70,14 @@ def write_run(
     metrics: list[dict[str, Any]],
     max_staleness: int = 0,
     sampler: str = "uniform",
+    replay: str | None = None,
+    **grpo: Any,
 ) -> Path:
     write_metrics(run_dir, metrics)
     config = {
         "stages": [{"name": "rl", "settings": {"batch_size": BATCH}}],
-        "grpo": {"batch_size": 9, "num_generations": 2, "sampler": {"name": sampler}},
-        "rollout": {"max_staleness": max_staleness},
+        "grpo": {"batch_size": 9, "num_generations": 2, "sampler": {"name": sampler}, **grpo},
+        "rollout": {"max_staleness": max_staleness, "replay": replay},
     }
     (run_dir / "experiment_config.json").write_text(json.dumps(config))
     writer = LedgerWriter(run_dir, 0)

@@ -102,7 +102,7 @@ class KnownEngines:
             group.weight_id,
             tuple(RewardBreakdown(float(right), {}, "correct" if right else "incorrect") for right in rights),
             group.seeds,
-            EngineRecord(engine, self._num_begun, None, version),
+            EngineRecord(engine, self._num_begun, f"sum {version}", version),
         )
 
 

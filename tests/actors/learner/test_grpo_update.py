@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from copy import deepcopy
 from functools import cache
+from itertools import combinations_with_replacement
 from threading import Barrier
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,8 @@ from actors.learner import grpo_update
 from actors.learner.grpo_update import Learned, learn_groups
 from actors.learner.ranks import Ranks
 from pipeline.config import GRPOConfig
+from pipeline.runs.ledger import ledger_rows
+from pipeline.runs.ledger_check import find_violations
 from pipeline.training.grpo import grpo_loss
 from pipeline.types import Completion, Problem, RewardBreakdown, RolloutGroup, WeightId
 from tests.support.models import tiny_llama
@@ -77,6 +80,27 @@ def learn(groups, ranks: Any = None, max_tokens=64, **settings: Any) -> tuple[Le
 )
 def test_every_group_was_trained_or_has_a_reason(settings, uses):
     assert learn(GROUPS, **settings)[0].uses == uses
+
+
+@pytest.mark.parametrize("algorithm", [{}, {"algorithm": "rloo"}, {"algorithm": "reinforce_plus_plus"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"mask_ungraded": False},
+        {"beta": 0.1},
+        {"entropy_coef": 0.1, "mask_truncated": True},
+        {"drop_zero_variance_groups": True, "overlong_buffer_frac": 0.4},
+        {"overlong_buffer_frac": 0.4, "mask_truncated": True},
+    ],
+)
+def test_the_check_of_the_ledger_agrees_with_every_reason(algorithm, settings):
+    each = [RIGHT, WRONG, LATE, CUT, (4, 0.5, "incorrect"), (3, 1.0 - 1e-9, "correct")]
+    groups, settings = [group(*pair) for pair in combinations_with_replacement(each, 2)], algorithm | settings
+    rows = ledger_rows(groups, learn(groups, **settings)[0].uses, "rl", 1, 0)
+    config = {"grpo": GRPOConfig(**settings).model_dump()}
+    found = find_violations(rows, {1: {"step": 1, "stage": "rl"}}, config, 1)
+    assert [line for line in found if "dropped as" in line or "trained, but" in line] == []
 
 
 def test_a_group_whose_only_signal_was_cut_off_says_so():

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.config import validate_config
 from pipeline.errors import CheckpointError
 from pipeline.files import write_jsonl
 from pipeline.runs.checkpoints import WRITTEN, read_written
@@ -54,6 +55,14 @@ def test_settings_of_a_stage_are_its_own_over_those_of_its_kind():
     assert stage_settings(config, "grpo", "a_b_level1-again2")["mu"] == 3
     assert stage_settings(config, "grpo", "a_c")["mu"] == 1
     assert stage_settings({}, "grpo", "a") == {}
+
+
+def test_an_algorithm_of_a_stage_sets_what_the_learner_trains_with():
+    recorded = {"algorithm": "dapo", "beta": 0.5}
+    config = validate_config({"grpo": {"mu": 2}, "stages": [{"name": "a", "kind": "grpo", "settings": recorded}]})
+    found = stage_settings(config.model_dump(), "grpo", "a")
+    assert found == config.stage_settings(config.stages[0]).model_dump()
+    assert (found["mu"], found["beta"], found["overlong_buffer_frac"]) == (2, 0.5, 0.2)
 
 
 def test_evaluations_come_by_step_with_before_first(tmp_path):
