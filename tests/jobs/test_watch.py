@@ -5,7 +5,9 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,15 +18,20 @@ from tests.support.run_pages import begin_run
 
 def test_it_prints_an_address_serves_it_and_stops_at_ctrl_c(tmp_path):
     command = [sys.executable, "-u", "jobs/watch.py", str(begin_run(tmp_path / "run", []))]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout and process.stderr
-        url = process.stdout.readline().strip()
-        assert url.startswith("http://127.0.0.1:")
-        assert b"<h2>Curves</h2>" in urllib.request.urlopen(url, timeout=60).read()
-        with pytest.raises(urllib.error.HTTPError, match="403"):
-            urllib.request.urlopen(url[: url.rindex("/", 0, -1)], timeout=60)
-        process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=60)
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests in the background ignore Ctrl-C
+    with subprocess.Popen(command, cwd=ROOT, preexec_fn=heeding, **pipes) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            assert url.startswith("http://127.0.0.1:")
+            assert b"<h2>Curves</h2>" in urllib.request.urlopen(url, timeout=60).read()
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                urllib.request.urlopen(url[: url.rindex("/", 0, -1)], timeout=60)
+            process.send_signal(signal.SIGINT)
+            out, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
         assert (process.returncode, errors) == (0, "") and out.endswith("stopped.\n")
 
 
