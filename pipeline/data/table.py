@@ -156,6 +156,8 @@ def load_table(config: DataConfig, split: SplitName, cache: Path) -> ProblemTabl
     settings = config.model_dump(exclude={"train_split", "eval_split", "arithmetic", "layout", "revision"})
     if config.write is None:  # newer than the digests, which stage keys of old searches hold
         del settings["write"]
+    if config.fields.source is None:  # likewise
+        del settings["fields"]["source"]
     if config.layout == "conversations":  # other layouts only name fields
         settings["layout"] = config.layout
     split_name = split_expression(config, split)
