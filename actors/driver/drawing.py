@@ -26,7 +26,7 @@ Draw = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class _Entry:
-    """What the values of one setting are drawn from."""
+    """The source of the values of one setting."""
 
     domain: "Domain"
     values: list[Any] | None
@@ -34,6 +34,8 @@ class _Entry:
 
     def value(self, drawn: Any) -> Any:
         plain = drawn.item() if isinstance(drawn, np.generic) else drawn
+        if isinstance(plain, float):
+            plain = float(f"{plain:.12g}")  # a multiple of 0.1 is 0.3, not 0.30000000000000004
         return plain if self.values is None else self.values[plain]
 
     def drawn(self, value: Any) -> Any:
@@ -61,6 +63,15 @@ def with_draws(config: Config) -> Config:
     made = search.draws[: search.num_draws]
     made += [_sampled(entries, config.seed, index) for index in range(len(made), search.num_draws)]
     return _recording(config, made)
+
+
+def require_draws(config: Config) -> None:
+    """Raises ConfigError for a search to resume that drew its space and did not record it, as earlier versions did."""
+    if config.search and config.search.space and not config.search.draws:
+        raise ConfigError(
+            "search.draws must hold what this search drew, got nothing: an earlier version made it, and would draw other "
+            "values now. Set search.draws to the drawn settings in the values of chains.json, or begin a new search."
+        )
 
 
 def with_next_draws(config: Config, run_path: Path) -> Config | None:

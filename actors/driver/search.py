@@ -23,7 +23,7 @@ from actors.calls import describe_error
 from actors.driver.actor_plan import ActorPlan, needed_resources
 from actors.driver.checks import check_plan
 from actors.driver.cluster import connected_ray, has_room, wait_for_room
-from actors.driver.drawing import with_next_draws
+from actors.driver.drawing import require_draws, with_next_draws
 from actors.driver.encode import make_tokens
 from actors.driver.launch import announce, open_run, write_report
 from actors.driver.learners import Learners
@@ -158,6 +158,7 @@ def _plan(config: Config, run_directory: RunDirectory | None) -> tuple[RunPlan, 
         plan = plan_search(pinned(config))
         return plan, inputs_of(plan)
     run_directory.require_kind("search")
+    require_draws(config)
     # The configuration names commits already. That of an earlier version names branches, and so do its keys.
     plan = _with_recorded_keys(plan_search(config), run_directory)
     inputs = inputs_of(plan)

@@ -59,6 +59,7 @@ class Engines:
 
     def start_attempt(self) -> None:
         """Give all weights published from here on new ids, whatever was published for the same steps before."""
+        self._syncing = {}  # engines cannot load what the store has of an earlier attempt
         self._attempt = self._ranks.from_first(lambda: self._ask_store(self._actors.weight_store.next_attempt.remote()))
 
     @property

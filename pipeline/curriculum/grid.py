@@ -17,6 +17,8 @@ TUNE_SAMPLERS = frozenset(
     for quantized in ("", "q")
 )
 """Samplers of Ray Tune that draw a number."""
+OPTUNA_SAMPLERS = ("uniform", "quniform", "loguniform", "randint", "lograndint")
+"""Those that Optuna draws from in the same way."""
 _NUMBERS = TypeAdapter(tuple[int | float, ...])
 
 
@@ -57,7 +59,8 @@ def chain_specs(config: Config) -> list[ChainSpec]:
     distinct = {_setting_name(values): values for values in _search_settings(search)}
     baselines = [dict(_leaves(values)) for values in search.baselines]
     # What is drawn may be a baseline by chance, which runs anyway.
-    settings = [(values, False) for values in distinct.values() if not (search.space and values in baselines)]
+    names = {_setting_name(values) for values in baselines} if search.space else set()
+    settings = [(values, False) for name, values in distinct.items() if name not in names]
     settings += [(values, True) for values in baselines]
     chains = []
     for (values, is_baseline), seed in itertools.product(settings, search.seeds or [config.seed]):
@@ -99,14 +102,23 @@ def grid_keys(search: SearchConfig) -> frozenset[str]:
 
 
 def space_entries(search: SearchConfig) -> dict[str, list[Any] | TuneSampler]:
-    """What the value of each setting of the space is drawn from, by dotted key.
+    """The source of the value of each setting of the space, by dotted key.
 
     Raises:
-        ConfigError: an entry is neither a list, nor a range, nor a sampler.
+        ConfigError: an entry is neither a list, nor a range, nor a sampler that can be used.
     """
     if "seed" in search.space:
         raise ConfigError("search.space must not have seed: set search.seeds.")
-    return {key: _space_entry(key, value) for key, value in _leaves(search.space, is_leaf=_is_entry)}
+    entries = {key: _space_entry(key, value) for key, value in _leaves(search.space, is_leaf=_is_entry)}
+    if not entries and search.space:
+        raise ConfigError(f"search.space must have a setting to draw, got {search.space!r}.")
+    for key, entry in entries.items():
+        if search.drawn_by == "optuna" and isinstance(entry, TuneSampler) and entry.name not in OPTUNA_SAMPLERS:
+            raise ConfigError(
+                f"search.space.{key} must be what Optuna can draw from ({', '.join(OPTUNA_SAMPLERS)}, or a list), got "
+                f"{entry.name}. Use one of these, or search.drawn_by=random."
+            )
+    return entries
 
 
 def _leaves(
@@ -136,17 +148,30 @@ def _space_entry(key: str, value: Any) -> list[Any] | TuneSampler:
         if isinstance(value, Mapping) and value.keys() <= TUNE_SAMPLERS:
             ((name, given),) = value.items()
             arguments = _NUMBERS.validate_python(given)
-            if "randn" not in name and len(arguments) >= 2:
-                RangeConfig(low=arguments[0], high=arguments[1], log="log" in name)
+            _check_arguments(name, arguments)
             return TuneSampler(name, arguments)
         drawn_from = RangeConfig.model_validate(value)
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+    except ValueError as error:
+        reason = str(error)
+        if isinstance(error, ValidationError):
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise ConfigError(
             f"search.space.{key} must be a list, {{low, high, log}} or a sampler of Ray Tune with its arguments "
             f"({', '.join(sorted(TUNE_SAMPLERS))}), got {value!r}: {reason}"
         ) from None
     return TuneSampler("loguniform" if drawn_from.log else "uniform", (drawn_from.low, drawn_from.high))
+
+
+def _check_arguments(name: str, arguments: tuple[int | float, ...]) -> None:
+    """Raises ValueError for what Ray Tune would take for something else, or fail on later."""
+    if len(arguments) != (3 if name.startswith("q") else 2):
+        raise ValueError(f"{name} takes two numbers{', and the step to round to' * name.startswith('q')}")
+    if name.startswith("q") and arguments[2] <= 0:
+        raise ValueError(f"the step must be above 0, got {arguments[2]:g}")
+    if "randint" in name and not all(isinstance(each, int) for each in arguments):
+        raise ValueError(f"{name} takes whole numbers")
+    if "randn" not in name:
+        RangeConfig(low=arguments[0], high=arguments[1], log="log" in name)
 
 
 def _setting_name(values: Mapping[str, Any]) -> str:

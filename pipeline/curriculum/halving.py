@@ -22,6 +22,8 @@ class QueuedChain:
     """Chains of one setting differ by the seed and are stopped together. Empty: the chain is alone."""
     protected: bool = False
     """A baseline: it takes part in no rung and is never stopped."""
+    rank: int = 0
+    """Stages of chains with a lower one come first."""
 
     @property
     def group(self) -> str:

@@ -24,7 +24,7 @@ class ReadyStage:
 
     key: str
     chain: str
-    """The chain whose next stage it is. If there are several: the one with the most stages left."""
+    """The chain whose next stage it is. Of several: the one of the lowest rank, then with the most stages left."""
     index: int
     """Place in that chain, from 0."""
 
@@ -83,18 +83,18 @@ class StageQueue:
     # State -----------------------------------------------------------------------------------------
 
     def ready(self) -> list[ReadyStage]:
-        """Stages that can start, at most one per chain. Stages of the chains with the most stages left come first."""
+        """Stages that can start, at most one per chain: by the chain's rank, then those with the most stages left."""
         going_on, limit = self._decide()
-        best: dict[str, tuple[int, ReadyStage]] = {}
+        best: dict[str, tuple[int, int, ReadyStage]] = {}
         for chain in self.chains:
             index = chain.num_done(self._scores)
             if index == len(chain.keys) or self._is_broken(chain) or chain.keys[index] in self._running:
                 continue
             if chain.protected or (chain.group in going_on and index < limit):
                 key, num_left = chain.keys[index], len(chain.keys) - index
-                if num_left > best.get(key, (0,))[0]:
-                    best[key] = num_left, ReadyStage(key, chain.name, index)
-        return [stage for _, stage in sorted(best.values(), key=lambda item: -item[0])]
+                if key not in best or (chain.rank, -num_left) < best[key][:2]:
+                    best[key] = chain.rank, -num_left, ReadyStage(key, chain.name, index)
+        return [stage for *_, stage in sorted(best.values(), key=lambda item: item[:2])]
 
     @property
     def is_over(self) -> bool:
@@ -151,12 +151,15 @@ def make_queue(chains: Sequence[ChainSpec], keys: Sequence[Sequence[str]], confi
         keys: of each chain's stages, by ``stage_keys``.
     """
     seeds = list(dict.fromkeys(chain.seed for chain in chains))
-    in_order = sorted(
-        zip(chains, keys, strict=True), key=lambda each: (seeds.index(each[0].seed), not each[0].is_baseline)
-    )
     queued = [
-        QueuedChain(chain.name, tuple(chain_keys), setting=chain.setting, protected=chain.is_baseline)
-        for chain, chain_keys in in_order
+        QueuedChain(
+            chain.name,
+            tuple(chain_keys),
+            setting=chain.setting,
+            rank=2 * seeds.index(chain.seed) + (not chain.is_baseline),
+            protected=chain.is_baseline,
+        )
+        for chain, chain_keys in zip(chains, keys, strict=True)
     ]
     rungs = plan_rungs(queued, config.halving.budget_stages) if config.halving else []
     return StageQueue(queued, rungs, config.max_retries)

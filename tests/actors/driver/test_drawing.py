@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors.driver.drawing import draw_scores, with_draws, with_next_draws
+from actors.driver.drawing import draw_scores, require_draws, with_draws, with_next_draws
 from pipeline.config import Config, validate_config
 from pipeline.curriculum.grid import chain_specs
 from pipeline.errors import ConfigError
@@ -53,11 +53,14 @@ def test_a_value_is_drawn_by_the_sampler_of_tune_that_is_named():
     [
         ({"low": 1.0, "high": 0.5}, "low must be below high"),
         ({"uniform": ["small", "large"]}, "must be a list, {low, high, log} or a sampler of Ray Tune"),
-        ({"quniform": [0.0, 1.0]}, r"must hold what tune\.quniform takes, got \[0\.0, 1\.0\]"),
+        ({"quniform": [0.0, 1.0]}, "quniform takes two numbers, and the step to round to"),
+        ({"quniform": [0.0, 1.0, 0]}, "the step must be above 0, got 0"),
+        ({"quniform": [0.1, 1.0, 0.25]}, "must hold what tune.quniform takes"),
+        ({"randint": [1, 2.5]}, "randint takes whole numbers"),
         ({"uniform": [1.0, 0.0]}, "low must be below high"),
         ({"qloguniform": [0.0, 1.0, 0.1]}, "low must be below high and above 0"),
         ({"randint": [3, 3]}, "low must be below high"),
-        ({"uniform": [1.0]}, "must hold what tune.uniform takes"),
+        ({"uniform": [1.0]}, "uniform takes two numbers"),
         ([], "must be a list, {low, high, log} or a sampler of Ray Tune"),
     ],
 )  # fmt: skip
@@ -69,6 +72,19 @@ def test_a_wrong_entry_is_refused(entry, message):
 def test_a_sampler_that_tune_has_not_is_an_unknown_setting():
     with pytest.raises(ConfigError, match=r"sft\.learning_rate\.normal must name a setting"):
         chain_specs(with_draws(make({"space": {"sft": {"learning_rate": {"normal": [0.0, 1.0]}}}})))
+
+
+def test_a_space_without_a_setting_is_refused():
+    with pytest.raises(ConfigError, match="must have a setting to draw"):
+        with_draws(make({"space": {"sft": {}}}))
+
+
+def test_a_multiple_that_was_drawn_is_the_number_that_people_write():
+    baseline = {"curriculum": {"replay_ratio": 0.3}}
+    space = {"curriculum": {"replay_ratio": {"quniform": [0.0, 0.5, 0.1]}}}
+    config = with_draws(make({"space": space, "num_draws": 40, "baselines": [baseline]}))
+    assert {draw["curriculum.replay_ratio"] for draw in draws(config)} == {0.0, 0.1, 0.2, 0.3, 0.4, 0.5}
+    assert [chain.is_baseline for chain in chain_specs(config) if chain.setting == "replay_ratio=0.3"] == [True]
 
 
 def test_seeds_are_not_drawn():
@@ -90,9 +106,17 @@ def test_a_search_that_is_resumed_keeps_the_settings_it_draws():
         make({"draws": made})
 
 
+def test_a_search_of_an_earlier_version_does_not_draw_again():
+    config = make({"space": SPACE})
+    with pytest.raises(ConfigError, match="must hold what this search drew"):
+        require_draws(config)
+    require_draws(with_draws(config))
+    require_draws(make({}))
+
+
 def test_optuna_keeps_to_what_it_can_draw_and_to_its_earlier_draws(tmp_path):
     normal = {"space": {"sft": {"learning_rate": {"randn": [1e-4, 1e-5]}}}, "drawn_by": "optuna"}
-    with pytest.raises(ConfigError, match="must be one that Optuna can draw from"):
+    with pytest.raises(ConfigError, match="must be what Optuna can draw from"):
         with_draws(make(normal))
     config = with_draws(optuna_search(num_draws=8))
     finish(config, tmp_path)

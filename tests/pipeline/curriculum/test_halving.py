@@ -116,9 +116,23 @@ def test_the_search_of_the_replay_demo():
     statuses = {name: chain["status"] for name, chain in halved.outcome().items()}
     assert [*statuses.values()].count("finished") == 2 + 2 and [*statuses.values()].count("stopped") == 6
     assert {status for name, status in statuses.items() if "mixed" in name} == {"finished"}  # the baseline
-    # one seed after the other, baselines first: a search that is cut short has something to compare
-    assert [name for name in statuses if "seed=0" in name] == list(statuses)[:5]
-    assert list(statuses)[0:10:5] == ["level_order=mixed,seed=0", "level_order=mixed,seed=1"]
+
+
+def test_a_search_trains_seed_by_seed_and_baselines_first():
+    """So one that is cut short has compared all settings with the seeds that it came to."""
+    config = load_config(CONFIGS / "search_replay_demo.yaml")
+    specs = chain_specs(config)
+    queue = make_queue(
+        specs, [[f"{spec.name}/{n}" for n in range(1 + 2 * (not spec.is_baseline))] for spec in specs], SearchConfig()
+    )
+    order = []
+    while not queue.is_over:
+        stage = queue.ready()[0]
+        order.append(stage.chain)
+        do(queue, stage.key)
+    assert len(order) == 2 * (1 + 4 * 3)
+    assert ["seed=0" in chain for chain in order] == [True] * 13 + [False] * 13
+    assert order[0] == "level_order=mixed,seed=0" and order[13] == "level_order=mixed,seed=1"
 
 
 @pytest.mark.parametrize("budget", [11, 15, 20, 25, 31, 32])
