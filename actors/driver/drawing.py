@@ -69,8 +69,8 @@ def require_draws(config: Config) -> None:
     """Raises ConfigError for a search to resume that drew its space and did not record it, as earlier versions did."""
     if config.search and config.search.space and not config.search.draws:
         raise ConfigError(
-            "search.draws must hold what this search drew, got nothing: an earlier version made it, and would draw other "
-            "values now. Set search.draws to the drawn settings in the values of chains.json, or begin a new search."
+            "search.draws must hold what this search drew, got nothing: an earlier version made it, and this one "
+            "would draw other values. Set search.draws to the drawn settings in chains.json, or begin a new search."
         )
 
 

@@ -59,8 +59,8 @@ def chain_specs(config: Config) -> list[ChainSpec]:
     distinct = {_setting_name(values): values for values in _search_settings(search)}
     baselines = [dict(_leaves(values)) for values in search.baselines]
     # What is drawn may be a baseline by chance, which runs anyway.
-    names = {_setting_name(values) for values in baselines} if search.space else set()
-    settings = [(values, False) for name, values in distinct.items() if name not in names]
+    as_baseline = {_setting_name(values) for values in baselines} if search.space else set()
+    settings = [(values, False) for name, values in distinct.items() if name not in as_baseline]
     settings += [(values, True) for values in baselines]
     chains = []
     for (values, is_baseline), seed in itertools.product(settings, search.seeds or [config.seed]):

@@ -139,6 +139,24 @@ def test_requests_before_weights_are_published_are_an_error(parts):
         make(parts).answer([(1,)], 8)
 
 
+def test_a_new_attempt_does_not_wait_for_weights_of_the_one_before(parts, monkeypatch):
+    """Engines that write what was asked for ahead load weights later. They find those of the new attempt then."""
+    engines = make(parts, rollout={"max_staleness": 1})
+
+    def late(weight_id: WeightId) -> SyncReport:
+        raise LookupError(f"the store must hold weights {weight_id}")
+
+    for engine in parts.engines:
+        monkeypatch.setattr(engine, "sync", late)
+    engines.publish(0, lambda: WEIGHTS)
+    monkeypatch.undo()
+    monkeypatch.setattr(calls, "ray", local_ray())
+    engines.start_attempt()
+    engines.publish(1, lambda: WEIGHTS)
+    engines.publish(2, lambda: WEIGHTS)
+    assert engines.weight_id == WeightId(2, 2)
+
+
 def test_rewards_of_an_answer_that_was_lost_and_written_again_are_refused(parts):
     engines = make(parts)
     engines.publish(0, lambda: WEIGHTS)
