@@ -32,7 +32,7 @@ from pipeline.curriculum.schedule import StageSchedule
 from pipeline.runs.checkpoints import Progress
 from pipeline.runs.clock import PhaseClock
 from pipeline.training.batching import TokenSequence
-from pipeline.types import Answer, Completion, Problem, RewardBreakdown, RolloutGroup, WeightId
+from pipeline.types import Answer, Completion, EngineRecord, Problem, RewardBreakdown, RolloutGroup, WeightId
 from tests.support.loops import LocalStore
 
 T = TypeVar("T")
@@ -383,9 +383,10 @@ class Grade:
     def done(self) -> bool:
         return self.answer.done()
 
-    def result(self, timeout: float) -> tuple[RewardBreakdown, ...]:
-        completions = self.answer.result(timeout).completions
-        return tuple(RewardBreakdown(float(len(each.token_ids)), {}, "correct") for each in completions)
+    def result(self, timeout: float) -> tuple[EngineRecord, tuple[RewardBreakdown, ...]]:
+        answer = self.answer.result(timeout)
+        rewards = tuple(RewardBreakdown(float(len(each.token_ids)), {}, "correct") for each in answer.completions)
+        return answer.record, rewards
 
 
 def _method(call: Callable[..., Any]) -> Any:
