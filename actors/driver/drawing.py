@@ -30,7 +30,7 @@ class _Entry:
 
     domain: "Domain"
     values: list[Any] | None
-    """Of a list, whose places are drawn: Optuna takes plain values only."""
+    """The list, if it is one: its places are drawn then, because Optuna takes plain values only."""
 
     def value(self, drawn: Any) -> Any:
         plain = drawn.item() if isinstance(drawn, np.generic) else drawn
