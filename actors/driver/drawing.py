@@ -156,7 +156,7 @@ def _entries(search: SearchConfig) -> dict[str, _Entry]:
             continue
         try:
             entries[key] = _Entry(getattr(tune, entry.name)(*entry.arguments), None)
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise ConfigError(
                 f"search.space.{key} must hold what tune.{entry.name} takes, got {list(entry.arguments)}: "
                 f"{first_line(error)}"

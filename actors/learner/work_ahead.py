@@ -162,7 +162,10 @@ class WorkAhead:
             more = session.ranks.gather(self._collect(asked))
             filling.add([(each, each.outcome.has_variance) for each in more])
             every += more
-        self._report_bound(filling)
+        if (
+            filling.num_rounds == choices.dynamic.max_rounds
+        ):  # otherwise the budget of tokens ended, or the batch is full
+            self._report_bound(filling)
         is_empty = not any(each.outcome.has_variance for each in every)
         metrics = take_in(session, choices, stage_step, [each.outcome for each in every], is_empty)
         own = session.ranks.share(filling.batch())
@@ -182,8 +185,6 @@ class WorkAhead:
         return max(0, math.ceil(left * len(sampled) / max(num_tokens, 1)))
 
     def _report_bound(self, filling: Filling[Sampled]) -> None:
-        if filling.num_rounds < filling.max_rounds:  # the budget ended
-            return
         if filling.num_missing and self._session.ranks.is_first and not self._is_bound_reported:
             self._is_bound_reported = True
             notify(

@@ -33,10 +33,6 @@ class Filling(Generic[T]):
         self._num_asked = self._num_teaching = 0
 
     @property
-    def max_rounds(self) -> int:
-        return self._settings.max_rounds
-
-    @property
     def num_missing(self) -> int:
         return len(self._open)
 
