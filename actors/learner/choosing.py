@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from actors.learner.session import LearnerSession
 from pipeline.config import GRPOConfig
 from pipeline.curriculum.choices import Choice, StepChoices
-from pipeline.curriculum.samplers.base import Outcome
+from pipeline.curriculum.samplers.base import Outcome, StageLength
 from pipeline.runs.notices import notify
 from pipeline.seeds import completion_seeds
 from pipeline.types import PromptRequest, RolloutGroup
@@ -17,7 +17,7 @@ def stage_choices(session: LearnerSession) -> StepChoices:
         session.examples,
         session.settings.sampler,
         (session.config.seed, session.stage.name),
-        session.schedule.num_steps,
+        StageLength(session.schedule.num_steps, session.settings.max_sampled_tokens),
         session.ranks.size,
         session.progress.choices,
     )

@@ -98,7 +98,8 @@ class BanditConfig(StrictModel):
 
 
 class ScheduleConfig(StrictModel):
-    """Levels from easy to hard over the stage's steps. E2H, arXiv:2506.06632."""
+    """Levels from easy to hard over the stage's steps or, if that ends sooner, its budget of sampled tokens. E2H,
+    arXiv:2506.06632."""
 
     shape: Literal["gaussian", "cosine"] = "gaussian"
     """``gaussian``: a bell over the levels that moves upwards. ``cosine``: weights tilt from the easiest level to the
@@ -106,7 +107,7 @@ class ScheduleConfig(StrictModel):
     sigma: float = Field(0.75, gt=0)
     """Width of the bell, in levels."""
     exponent: float = Field(0.5, gt=0)
-    """The bell is at (share of steps done) ** exponent. Below 1 easy levels fade out early."""
+    """The bell is at (share of the stage done) ** exponent. Below 1 easy levels fade out early."""
 
 
 class SamplerConfig(StrictModel):

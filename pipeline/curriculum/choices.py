@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from pipeline.config.samplers import SamplerConfig
 from pipeline.curriculum.examples import Example, StageExamples
-from pipeline.curriculum.samplers.base import Outcome
+from pipeline.curriculum.samplers.base import Outcome, StageLength
 from pipeline.curriculum.samplers.dynamic import num_asked
 from pipeline.curriculum.samplers.stage import StageSampler
 
@@ -27,7 +27,7 @@ class StepChoices:
     Args:
         settings: None without a sampler.
         seed: of the run, and the stage's name.
-        num_steps: of a pass.
+        length: of the stage.
         num_shares: number of learners, which take equal shares of what is asked.
         state: of an earlier attempt of the stage; may be empty.
     """
@@ -37,13 +37,13 @@ class StepChoices:
         examples: StageExamples,
         settings: SamplerConfig | None,
         seed: Sequence[object],
-        num_steps: int,
+        length: StageLength,
         num_shares: int,
         state: dict[str, Any],
     ) -> None:
         self._examples, self._num_shares = examples, num_shares
         self.dynamic = settings.dynamic if settings and settings.name == "dynamic" else None
-        self._sampler = StageSampler(settings, list(examples.problems.heads()), num_steps, *seed) if settings else None
+        self._sampler = StageSampler(settings, list(examples.problems.heads()), length, *seed) if settings else None
         self._chosen: dict[int, list[int]] = {}
         """Rows of steps that are not done."""
         self.num_empty_steps = 0

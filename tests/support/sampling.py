@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config.samplers import SamplerConfig
-from pipeline.curriculum.samplers.base import Outcome
+from pipeline.curriculum.samplers.base import Outcome, StageLength
 from pipeline.curriculum.samplers.stage import StageSampler
 from pipeline.types import ProblemHead
 
@@ -21,9 +21,16 @@ def heads(*levels: int, sources: Sequence[str] = ("a",)) -> list[ProblemHead]:
     ]
 
 
-def sampler(name: str, problems: Sequence[ProblemHead], num_steps: int = 100, seed: int = 0, **settings: Any) -> Any:
+def sampler(
+    name: str,
+    problems: Sequence[ProblemHead],
+    num_steps: int = 100,
+    seed: int = 0,
+    max_sampled_tokens: int | None = None,
+    **settings: Any,
+) -> Any:
     config = SamplerConfig.model_validate({"name": name, **settings})
-    return StageSampler(config, problems, num_steps, seed, "rl")
+    return StageSampler(config, problems, StageLength(num_steps, max_sampled_tokens), seed, "rl")
 
 
 def result(row: int, num_correct: int, size: int = GROUP) -> Outcome:

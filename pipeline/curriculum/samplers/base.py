@@ -57,6 +57,21 @@ class Outcome:
         )
 
 
+@dataclass
+class StageLength:
+    """A stage ends after its steps, or when its budget of sampled tokens is spent."""
+
+    num_steps: int
+    max_sampled_tokens: int | None = None
+    sampled_tokens: int = 0
+
+    def done(self, step: int) -> float:
+        """The share of the stage that is over before a step, in [0, 1]. A repeated stage stays at its end."""
+        by_steps = step / max(self.num_steps - 1, 1)
+        by_tokens = self.sampled_tokens / self.max_sampled_tokens if self.max_sampled_tokens else 0.0
+        return min(max(by_steps, by_tokens), 1.0)
+
+
 class Sampler(Protocol):
     """Chooses rows of the stage's own problems: a function of the seed, the step, and what it observed and chose.
 

@@ -1,4 +1,4 @@
-"""A schedule over levels: easy ones fade out over the stage's steps.
+"""A schedule over levels: easy ones fade out over the stage.
 
 Source: E2H, arXiv:2506.06632.
 """
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.config.samplers import ScheduleConfig
-from pipeline.curriculum.samplers.base import Outcome
+from pipeline.curriculum.samplers.base import Outcome, StageLength
 from pipeline.curriculum.samplers.uniform import Categories
 
 
@@ -16,18 +16,18 @@ class Schedule:
     """
     Args:
         rows_of: each level's rows, easiest level first.
-        num_steps: of the stage. A repeated stage stays at the schedule's end.
+        length: of the stage.
     """
 
     def __init__(
-        self, settings: ScheduleConfig, rows_of: Mapping[str, Sequence[int]], num_steps: int, *seed: object
+        self, settings: ScheduleConfig, rows_of: Mapping[str, Sequence[int]], length: StageLength, *seed: object
     ) -> None:
-        self._settings, self._num_steps = settings, num_steps
+        self._settings, self._length = settings, length
         self._levels = Categories(rows_of, *seed)
 
     def choose(self, step: int, count: int) -> list[int]:
-        done = min(step / max(self._num_steps - 1, 1), 1.0)
-        return self._levels.choose(step, count, level_weights(self._settings, len(self._levels.walks), done))
+        weights = level_weights(self._settings, len(self._levels.walks), self._length.done(step))
+        return self._levels.choose(step, count, weights)
 
     def observe(self, step: int, outcomes: Sequence[Outcome]) -> None: ...
 
@@ -42,7 +42,7 @@ def level_weights(settings: ScheduleConfig, num_levels: int, done: float) -> lis
     """Weights of the levels, easiest first, summing to 1.
 
     Args:
-        done: share of the steps, in [0, 1].
+        done: share of the stage that is over, in [0, 1].
     """
     if settings.shape == "cosine":
         easy = (1 + math.cos(math.pi * done)) / 2

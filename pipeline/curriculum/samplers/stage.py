@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.config.samplers import Category, SamplerConfig
 from pipeline.curriculum.samplers.bandit import Bandit
-from pipeline.curriculum.samplers.base import Outcome, Rows, Sampler, deal, generator
+from pipeline.curriculum.samplers.base import Outcome, Rows, Sampler, StageLength, deal, generator
 from pipeline.curriculum.samplers.history import History
 from pipeline.curriculum.samplers.pools import Pools
 from pipeline.curriculum.samplers.schedule import Schedule
@@ -25,17 +25,19 @@ class StageSampler:
 
     Args:
         heads: of the stage's own problems, in their order.
-        num_steps: of the stage.
+        length: of the stage.
         seed: of the run, and the stage's name.
 
     Raises:
         ConfigError: the problems lack the levels, types or sources that the settings need.
     """
 
-    def __init__(self, settings: SamplerConfig, heads: Sequence[ProblemHead], num_steps: int, *seed: object) -> None:
-        self._settings, self._seed = settings, seed
+    def __init__(
+        self, settings: SamplerConfig, heads: Sequence[ProblemHead], length: StageLength, *seed: object
+    ) -> None:
+        self._settings, self._length, self._seed = settings, length, seed
         self.history = History(len(heads))
-        facts = _Facts(settings, heads, num_steps, self.history)
+        facts = _Facts(settings, heads, length, self.history)
         if settings.source_weights:
             _check_sources(settings.source_weights, heads)
         self._source_weights = settings.source_weights or {"": 1.0}
@@ -68,6 +70,7 @@ class StageSampler:
         return [rows[place] for place in generator(*self._seed, step, "more").permutation(count)]
 
     def observe(self, step: int, outcomes: Sequence[Outcome]) -> None:
+        self._length.sampled_tokens += sum(each.num_tokens for each in outcomes)
         self.history.observe(step, outcomes)
         for name, sampler in self._samplers.items():
             own = [each for each in outcomes if each.row is not None and self._source_of[each.row] == name]
@@ -75,10 +78,15 @@ class StageSampler:
 
     def state(self) -> dict[str, Any]:
         samplers = {name: sampler.state() for name, sampler in self._samplers.items()}
-        return {"history": self.history.state(), "samplers": samplers}
+        return {
+            "history": self.history.state(),
+            "samplers": samplers,
+            "sampled_tokens": self._length.sampled_tokens,
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         self.history.load(state["history"])
+        self._length.sampled_tokens = state.get("sampled_tokens", 0)  # a version without it went by steps alone
         for name, sampler in self._samplers.items():
             sampler.load(state["samplers"][name])
 
@@ -89,7 +97,7 @@ class _Facts:
 
     settings: SamplerConfig
     heads: Sequence[ProblemHead]
-    num_steps: int
+    length: StageLength
     history: History
     _difficulties: np.ndarray | None = field(default=None, init=False)
 
@@ -145,7 +153,7 @@ def _bandit(facts: _Facts, rows: Rows, seed: tuple[object, ...]) -> Sampler:
 
 
 def _schedule(facts: _Facts, rows: Rows, seed: tuple[object, ...]) -> Sampler:
-    return Schedule(facts.settings.schedule, facts.rows_by("level", rows), facts.num_steps, *seed)
+    return Schedule(facts.settings.schedule, facts.rows_by("level", rows), facts.length, *seed)
 
 
 _BUILD: Mapping[str, Callable[[_Facts, Rows, tuple[object, ...]], Sampler]] = {

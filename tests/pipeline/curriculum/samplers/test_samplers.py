@@ -219,6 +219,20 @@ def test_a_schedule_moves_from_easy_to_hard(settings, done, weights):
     assert level_weights(ScheduleConfig(**settings), 3, done) == pytest.approx(weights, abs=1e-5)
 
 
+def test_a_schedule_ends_with_the_budget_of_sampled_tokens():
+    def levels(max_sampled_tokens: int | None) -> list[float]:
+        problems = heads(20, 20, 20)
+        schedule, found = sampler("schedule", problems, 100, max_sampled_tokens=max_sampled_tokens), []
+        for step in range(4):
+            rows = schedule.choose(step, 20)
+            found.append(float(np.mean([int(problems[row].level or 0) for row in rows])))
+            schedule.observe(step, [result(row, 4) for row in rows])  # 80 tokens each, 1600 a step
+        return found
+
+    spent, unbounded = levels(4 * 1600), levels(None)
+    assert spent == sorted(spent) and spent[-1] > unbounded[-1] + 0.3
+
+
 def test_sources_have_their_shares_of_every_batch():
     mixed = sampler("uniform", heads(30, sources=("a", "b", "c")), source_weights={"a": 3.0, "b": 1.0})
     for step in range(5):
