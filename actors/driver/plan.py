@@ -15,7 +15,7 @@ from actors.driver.drawing import with_draws
 from pipeline.config import Config, GRPOConfig, ProblemFilter, SFTConfig
 from pipeline.curriculum.grid import ChainSpec, chain_specs
 from pipeline.curriculum.keys import problems_digest, stage_keys
-from pipeline.curriculum.samplers.base import StageLength
+from pipeline.curriculum.samplers.base import StageLength, StageProblems
 from pipeline.curriculum.samplers.stage import StageSampler
 from pipeline.curriculum.stages import StageSpec, stage_specs, total_steps
 from pipeline.data import load_problems
@@ -226,7 +226,10 @@ def plan_stages(config: Config, problems: Problems) -> list[StagePlan[Problems]]
     stages = [StagePlan(spec, _stage_problems(config, spec, problems)) for spec in specs]
     for stage in stages:
         if isinstance(stage.spec.settings, GRPOConfig) and stage.spec.settings.sampler:
-            StageSampler(stage.spec.settings.sampler, list(heads(stage.problems)), StageLength(1))
+            levels = config.curriculum.levels if config.curriculum else None
+            StageSampler(
+                stage.spec.settings.sampler, StageProblems(list(heads(stage.problems)), levels=levels), StageLength(1)
+            )
     return stages
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from actors.learner.session import LearnerSession
-from pipeline.config import GRPOConfig
 from pipeline.curriculum.choices import Choice, StepChoices
-from pipeline.curriculum.samplers.base import Outcome, StageLength
+from pipeline.curriculum.samplers.base import Outcome, StageLength, StageProblems
+from pipeline.curriculum.samplers.stage import StageSampler
 from pipeline.runs.notices import notify
 from pipeline.seeds import completion_seeds
 from pipeline.types import PromptRequest, RolloutGroup
@@ -13,14 +13,16 @@ from pipeline.types import PromptRequest, RolloutGroup
 
 def stage_choices(session: LearnerSession) -> StepChoices:
     """The choices of a stage, from where its progress stands."""
-    return StepChoices(
-        session.examples,
-        session.settings.sampler,
-        (session.config.seed, session.stage.name),
-        StageLength(session.schedule.num_steps, session.settings.max_sampled_tokens),
-        session.ranks.size,
-        session.progress.choices,
-    )
+    sampler = _sampler(session) if session.settings.sampler else None
+    return StepChoices(session.examples, sampler, session.ranks.size, session.progress.choices)
+
+
+def _sampler(session: LearnerSession) -> StageSampler:
+    settings, curriculum = session.settings, session.config.curriculum
+    levels = curriculum.levels if curriculum else None
+    problems = StageProblems(list(session.examples.problems.heads()), session.examples.replayed_rates, levels)
+    length = StageLength(session.schedule.num_steps, settings.max_sampled_tokens)
+    return StageSampler(settings.sampler, problems, length, session.config.seed, session.stage.name)
 
 
 def requests(session: LearnerSession, choices: Sequence[Choice], step: int, first: int = 0) -> list[PromptRequest]:
@@ -38,8 +40,7 @@ def requests(session: LearnerSession, choices: Sequence[Choice], step: int, firs
 
 
 def outcome(session: LearnerSession, group: RolloutGroup, choice: Choice) -> Outcome:
-    settings: GRPOConfig = session.settings
-    return Outcome.of(group, choice.row, masks_ungraded=settings.mask_ungraded, normalizes_std=settings.normalize_std)
+    return Outcome.of(group, choice.row, session.settings)
 
 
 def take_in(

@@ -11,7 +11,7 @@ from torch import nn
 
 from actors.learner.setup import StageSetup
 from actors.learner.updater import PolicyUpdater
-from pipeline.curriculum.choices import asked_rows
+from pipeline.curriculum.choices import best_rates
 from pipeline.curriculum.examples import StageExamples
 from pipeline.curriculum.schedule import StageSchedule
 from pipeline.files import whole_directory
@@ -77,7 +77,7 @@ class StageSaver:
         if self._setup.config.curriculum is None:
             return None
         buffer = self._setup.buffer
-        trained = self._examples.trained_until(progress.stage_step, asked_rows(progress.choices))
+        trained = self._examples.trained_until(progress.stage_step, best_rates(progress.choices))
         return {"buffer": buffer and buffer.to_state(), "trained": trained}
 
     def finish_stage(self, progress: Progress, tokenizer: Any, dtype: torch.dtype) -> None:

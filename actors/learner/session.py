@@ -270,4 +270,5 @@ def _stage_examples(setup: StageSetup) -> StageExamples:
         setup.tokens,
         max_prompt_length=setup.config.rollout.max_prompt_length,
         seed=setup.config.seed,
+        best_rates={item.problem_id: item.best_rate for item in setup.buffer.items} if setup.buffer else None,
     )

@@ -192,6 +192,11 @@ def _check_sampler(settings: GRPOConfig, stage: StageConfig, rollout: RolloutCon
         return
     if stage.balance_levels:
         raise ValueError(f"balance_levels of {stage.name} must be false with grpo.sampler, which chooses the problems")
+    if settings.sampler.name == "dynamic" and settings.advantage_baseline == "batch":
+        raise ValueError(
+            "grpo.advantage_baseline must be group or leave_one_out with grpo.sampler.name=dynamic, got batch: a group "
+            "of equal rewards then teaches, too, and would be dropped"
+        )
     if settings.sampler.name == "dynamic" and rollout.replay:
         raise ValueError(
             f"rollout.replay must be null with grpo.sampler.name=dynamic, got {rollout.replay}: groups that were "

@@ -116,12 +116,12 @@ class SamplerConfig(StrictModel):
     name: SamplerName
     """``uniform``: seeded permutations, so that each problem comes once before any comes twice."""
     source_weights: dict[str, float] = {}
-    """Share of each source of problems in every batch. Each source has a sampler of its own. The source of a problem is
-    its ``data.fields.source``, or with ``data.write`` the kind of its task. Weights need not sum to 1. Empty: sources
-    are not told apart."""
+    """Share of each source of problems in every batch; all must be named. Each source has a sampler of its own. The
+    source of a problem is its ``data.fields.source``, or with ``data.write`` the kind of its task. Weights need not sum
+    to 1. Empty: sources are not told apart."""
     forgetting_frac: float = Field(0.0, ge=0, lt=1)
-    """Largest share of a batch for problems of this stage that were forgotten: their solve rate has fallen since its
-    best."""
+    """Largest share of a batch, and of its replayed places, for problems that were forgotten: their solve rate is below
+    their best by more than two standard errors."""
     dynamic: DynamicConfig = DynamicConfig()
     pools: PoolsConfig = PoolsConfig()
     thompson: ThompsonConfig = ThompsonConfig()

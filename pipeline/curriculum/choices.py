@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pipeline.config.samplers import SamplerConfig
 from pipeline.curriculum.examples import Example, StageExamples
-from pipeline.curriculum.samplers.base import Outcome, StageLength
+from pipeline.curriculum.samplers.base import Outcome
 from pipeline.curriculum.samplers.dynamic import num_asked
 from pipeline.curriculum.samplers.stage import StageSampler
 
@@ -15,7 +14,7 @@ class Choice(NamedTuple):
 
     example: Example
     row: int | None
-    """Row among the stage's own problems; None if it is replayed, or there is no sampler."""
+    """As in StageProblems; None without a sampler."""
 
 
 class StepChoices:
@@ -25,9 +24,7 @@ class StepChoices:
     therefore holds what was chosen for later steps.
 
     Args:
-        settings: None without a sampler.
-        seed: of the run, and the stage's name.
-        length: of the stage.
+        sampler: None without one.
         num_shares: number of learners, which take equal shares of what is asked.
         state: of an earlier attempt of the stage; may be empty.
     """
@@ -35,15 +32,12 @@ class StepChoices:
     def __init__(
         self,
         examples: StageExamples,
-        settings: SamplerConfig | None,
-        seed: Sequence[object],
-        length: StageLength,
+        sampler: StageSampler | None,
         num_shares: int,
         state: dict[str, Any],
     ) -> None:
-        self._examples, self._num_shares = examples, num_shares
-        self.dynamic = settings.dynamic if settings and settings.name == "dynamic" else None
-        self._sampler = StageSampler(settings, list(examples.problems.heads()), length, *seed) if settings else None
+        self._examples, self._sampler, self._num_shares = examples, sampler, num_shares
+        self.dynamic = sampler.dynamic if sampler else None
         self._chosen: dict[int, list[int]] = {}
         """Rows of steps that are not done."""
         self.num_empty_steps = 0
@@ -57,19 +51,24 @@ class StepChoices:
         """The problems of a step, counted from 0 within the stage: its batch and, with oversampling, more."""
         if self._sampler is None:
             return [Choice(example, None) for example in self._examples.batch(step)]
-        replayed = self._examples.replayed(step)
+        places, num_own = self._examples.replayed_rows(step), len(self._examples.problems)
         if step not in self._chosen:
-            num_new = replayed.count(None)
+            num_new = places.count(None)
             num_more = num_asked(self.dynamic, num_new) - num_new if self.dynamic else 0
-            self._chosen[step] = self._sampler.choose(step, num_new + self._even(num_more))
-        rows = iter(self._chosen[step])
-        batch = [self._new(next(rows)) if example is None else Choice(example, None) for example in replayed]
-        return [*batch, *map(self._new, rows)]
+            own = self._sampler.choose(step, num_new + self._even(num_more))
+            self._chosen[step] = own + self._sampler.replayed(
+                step, [num_own + row for row in places if row is not None]
+            )
+        chosen = self._chosen[step]
+        own_rows, replayed = (iter([row for row in chosen if (row < num_own) == is_own]) for is_own in (True, False))
+        # A checkpoint of an earlier version holds a step's own rows only.
+        batch = [next(own_rows) if row is None else next(replayed, num_own + row) for row in places]
+        return [self._choice(row) for row in (*batch, *own_rows)]
 
     def more(self, step: int, count: int) -> list[Choice]:
         """At least ``count`` more problems, to replace groups of the step that were dropped."""
         assert self._sampler is not None
-        return [self._new(row) for row in self._sampler.choose_more(step, self._even(count))]
+        return [self._choice(row) for row in self._sampler.choose_more(step, self._even(count))]
 
     def done(self, step: int, outcomes: Sequence[Outcome], is_empty: bool = False) -> dict[str, Any]:
         """Take in all groups of a step, of all learners, in their order. Returns the state to resume from.
@@ -88,15 +87,19 @@ class StepChoices:
             "num_empty_steps": self.num_empty_steps,
         }
 
-    def _new(self, row: int) -> Choice:
-        return Choice(self._examples.table[row], row)
+    def _choice(self, row: int) -> Choice:
+        num_own = len(self._examples.problems)
+        example = self._examples.table[row] if row < num_own else self._examples.mixture.replayed[row - num_own]
+        return Choice(example, row)
 
     def _even(self, count: int) -> int:
         """Rounded up, so that every learner has the same share."""
         return count + -count % self._num_shares
 
 
-def asked_rows(state: dict[str, Any]) -> list[int] | None:
-    """Rows of the stage's own problems that were asked, from the state of its choices; None without a sampler."""
-    rows: list[int] | None = state["sampler"]["history"]["rows"] if state else None
-    return rows
+def best_rates(state: dict[str, Any]) -> dict[int, float] | None:
+    """The best solve rate of every row that was asked, from the state of a stage's choices; None without a sampler."""
+    if not state:
+        return None
+    history = state["sampler"]["history"]
+    return dict(zip(history["rows"], history["best_rate"], strict=True))

@@ -1,7 +1,7 @@
 """The examples of a stage, step by step: its own problems and replayed ones with their tokens, none too long."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,15 +96,17 @@ class StageExamples:
     num_steps: int
     counts: dict[str, int]
     """Numbers of the stage's own problems and tokens that are used, and of those that are too long."""
+    replayed_rates: tuple[float | None, ...] = ()
+    """Best solve rate of each replayed problem in its own stage; None: not measured."""
 
     def batch(self, step: int) -> list[Example]:
         """The ``batch_size`` examples of a step, from 0."""
         return self.mixture.batch(self.batch_size, step)
 
-    def replayed(self, step: int) -> list[Example | None]:
-        """The replayed examples of a step, in their places; None at the places of new ones."""
+    def replayed_rows(self, step: int) -> list[int | None]:
+        """The rows of the replayed examples of a step, in their places; None at the places of new ones."""
         return [
-            self.mixture.replayed_at(place) for place in range(step * self.batch_size, (step + 1) * self.batch_size)
+            self.mixture.replayed_row(place) for place in range(step * self.batch_size, (step + 1) * self.batch_size)
         ]
 
     def probe_tokens(self, max_length: int) -> tuple[int, ...]:
@@ -113,14 +115,17 @@ class StageExamples:
         tokens = (*text.prompt, *text.completion)
         return (tokens * 2)[: max(2, min(PROBE_TOKENS, max_length))]
 
-    def trained_until(self, step: int, sampled: Sequence[int] | None = None) -> list[ReplayItem]:
+    def trained_until(self, step: int, best_rates: Mapping[int, float] | None = None) -> list[ReplayItem]:
         """The stage's own problems that its first ``step`` steps trained on, in data set order.
 
         Args:
-            sampled: rows that its sampler chose; None without a sampler.
+            best_rates: of the rows that its sampler chose; None without a sampler.
         """
-        rows = self.mixture.new_rows_until(step * self.batch_size) if sampled is None else sampled
-        return [ReplayItem(head.id, head.level) for head in self.problems.take(sorted(rows)).heads()]
+        rates: Mapping[int, float] = best_rates or {}
+        rows = self.mixture.new_rows_until(step * self.batch_size) if best_rates is None else rates
+        own = sorted(row for row in rows if row < len(self.problems))
+        heads = self.problems.take(own).heads()
+        return [ReplayItem(head.id, head.level, rates.get(row)) for row, head in zip(own, heads, strict=True)]
 
 
 def stage_examples(
@@ -131,12 +136,16 @@ def stage_examples(
     *,
     max_prompt_length: int,
     seed: int,
+    best_rates: Mapping[str, float | None] | None = None,
 ) -> StageExamples:
     """Leave out problems that are too long and mix in replayed ones.
 
     GRPO takes prompts of at most ``max_prompt_length`` tokens. SFT takes worked solutions that fit into its
     ``max_length`` with their prompts. With ``too_long: truncate`` longer solutions are cut off, and left out only if
     not a single token would remain.
+
+    Args:
+        best_rates: of replayed problems in their own stages, by id, as far as they were measured.
 
     Raises:
         DataError: every problem of the stage is too long.
@@ -170,7 +179,8 @@ def stage_examples(
         levels=levels if stage.balance_levels else None,
     )
     counts = _counts(lengths[problems.rows], fits[problems.rows], limit)
-    return StageExamples(fitting, table, mixture, stage.batch_size, num_steps, counts)
+    rates = tuple((best_rates or {}).get(head.id) for head in buffered.heads())
+    return StageExamples(fitting, table, mixture, stage.batch_size, num_steps, counts, rates)
 
 
 def _counts(lengths: np.ndarray, fits: np.ndarray, limit: int) -> dict[str, int]:

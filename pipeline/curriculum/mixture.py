@@ -68,16 +68,16 @@ class Mixture(Generic[T]):
         replayed examples are permuted independently: one more replayed example shifts the new ones and changes
         nothing else.
         """
-        replayed = self.replayed_at(position)
-        if replayed is not None:
-            return replayed
+        row = self.replayed_row(position)
+        if row is not None:
+            return self.replayed[row]
         return self.new[self.order.row(position - position * self.num_replayed // self.num_examples)]
 
-    def replayed_at(self, position: int) -> T | None:
-        """The replayed example at a position; None where there is a new one."""
+    def replayed_row(self, position: int) -> int | None:
+        """The row of the replayed example at a position; None where there is a new one."""
         before = position * self.num_replayed // self.num_examples
         if (position + 1) * self.num_replayed // self.num_examples > before:
-            return item_at(self.replayed, before, *self.seed, "replay")
+            return item_at(range(len(self.replayed)), before, *self.seed, "replay")
         return None
 
     def batch(self, batch_size: int, step: int) -> list[T]:

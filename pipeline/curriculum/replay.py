@@ -27,6 +27,8 @@ class ReplayItem(NamedTuple):
 
     problem_id: str
     level: str | None
+    best_rate: float | None = None
+    """Its best solve rate in its own stage. None: that was not measured."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ class ReplayBuffer:
 
     def add(self, items: Iterable[ReplayItem]) -> "ReplayBuffer":
         """The buffer that results when these problems are offered as well."""
-        offered = {item.problem_id: item for item in (*self.items, *items)}
-        ranked = sorted(offered.values(), key=self._priority)
+        every = sorted((*self.items, *items), key=lambda item: item.best_rate or 0.0)
+        ranked = sorted({item.problem_id: item for item in every}.values(), key=self._priority)
         if self.sampling == "by_level":
             ranked = _in_turns(ranked)
         return ReplayBuffer(self.capacity, self.sampling, self.seed, tuple(ranked[: self.capacity]))
@@ -81,7 +83,7 @@ class ReplayBuffer:
     def from_state(cls, state: dict[str, Any]) -> "ReplayBuffer":
         """The inverse of ``to_state``. Raises CheckpointError if the state is malformed."""
         try:
-            items = tuple(ReplayItem(problem_id, level) for problem_id, level in state["items"])
+            items = tuple(ReplayItem(*item) for item in state["items"])
             return cls(state["capacity"], state["sampling"], state["seed"], items)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"the replay buffer of a checkpoint cannot be read: {error!r}.") from None

@@ -1,5 +1,5 @@
 """A GRPO stage with a sampler, on problems with known solve rates: the real loop, choices and ledger, without engines,
-model and Ray. It is saved after every step, may be killed within one, and goes on from what was saved."""
+model and Ray. It is saved after every step or every few, may be killed within one, and goes on from what was saved."""
 
 import json
 import random
@@ -53,21 +53,34 @@ class Problems(list[Problem]):
     def heads(self) -> Iterator[ProblemHead]:
         return (ProblemHead(row, p.id, p.level, p.type, p.source, False) for row, p in enumerate(self))
 
+    def take(self, rows: Sequence[int]) -> "Problems":
+        return Problems(self[row] for row in rows)
+
 
 def example(problem: Problem, is_replayed: bool = False) -> Example:
     return Example(problem, TokenSequence((1,), ()), is_replayed)
 
 
-def examples(num_steps: int, replay_ratio: float, rates: dict[str, float]) -> StageExamples:
+OLD = (("1", None),) * 5
+"""Level, and best solve rate in their own stage, of the problems of the replay buffer."""
+
+
+def examples(
+    num_steps: int, replay_ratio: float, rates: dict[str, float], replayed: Sequence[tuple[str, float | None]]
+) -> StageExamples:
     own = Problems(
         Problem(f"{level}-{n}", PROMPT, "1", level=level, source="ab"[n % 2])
         for level in rates
         for n in range(PER_LEVEL)
     )
     table: Any = [example(problem) for problem in own]
-    old = [example(Problem(f"old-{n}", PROMPT, "1", level="1"), is_replayed=True) for n in range(5)]
+    old = [
+        example(Problem(f"old-{n}", PROMPT, "1", level=level), is_replayed=True)
+        for n, (level, _) in enumerate(replayed)
+    ]
     mixture = mix(table, old, replay_ratio, num_steps * BATCH, 0, "rl")
-    return StageExamples(own, table, mixture, BATCH, num_steps, {})  # type: ignore[arg-type]
+    known = tuple(rate for _, rate in replayed)
+    return StageExamples(own, table, mixture, BATCH, num_steps, {}, known)  # type: ignore[arg-type]
 
 
 class KnownEngines:
@@ -157,6 +170,7 @@ class SampledSession:
 
     Args:
         kill_at: step of the run within which it dies, before the step is saved.
+        save_every: steps between two checkpoints.
     """
 
     def __init__(
@@ -168,8 +182,11 @@ class SampledSession:
         replay_ratio: float = 0.0,
         rates: dict[str, float] | None = None,
         ranks: Ranks | None = None,
+        save_every: int = 1,
+        replayed: Sequence[tuple[str, float | None]] = OLD,
     ) -> None:
         self.config, self.ranks, self._record, self._kill_at = config, ranks or Ranks(), record, kill_at
+        self._save_every = save_every
         self.stage, rates = config.stages[0], {**RATES, **(rates or {})}
         self.settings = config.stage_settings(self.stage)
         self.progress = Progress(**json.loads(record.saved)) if record.saved else Progress("rl")
@@ -177,7 +194,7 @@ class SampledSession:
             record.rows = [row for row in record.rows if row.step <= self.progress.step]
             record.metrics = {step: row for step, row in record.metrics.items() if step <= self.progress.step}
         num_steps = self.settings.num_steps  # type: ignore[union-attr]
-        self.examples = examples(num_steps, replay_ratio, rates)
+        self.examples = examples(num_steps, replay_ratio, rates, replayed)
         self.schedule = StageSchedule(self.progress, self.settings, num_steps, config.eval)
         self.engines = KnownEngines(self.progress, attempt, self.ranks.rank, rates)
         self.rewards = SimpleNamespace(state={}, is_needed=False)
@@ -204,7 +221,8 @@ class SampledSession:
             own = [row for row in self._record.rows if row.step == step and row.use != "stage_ended"]
             row = {"step": step, "stage": "rl", "kind": "grpo", "num_groups": len(own), **metrics}
             self._record.metrics[step] = row
-            self._record.saved = json.dumps(asdict(self.progress))
+            if step % self._save_every == 0:
+                self._record.saved = json.dumps(asdict(self.progress))
 
 
 def learned(session: Any, groups: Sequence[RolloutGroup], stage_step: int) -> Learned:

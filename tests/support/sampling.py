@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config.samplers import SamplerConfig
-from pipeline.curriculum.samplers.base import Outcome, StageLength
+from pipeline.curriculum.samplers.base import Outcome, StageLength, StageProblems
 from pipeline.curriculum.samplers.stage import StageSampler
 from pipeline.types import ProblemHead
 
@@ -27,10 +27,14 @@ def sampler(
     num_steps: int = 100,
     seed: int = 0,
     max_sampled_tokens: int | None = None,
+    replayed_rates: Sequence[float | None] = (),
+    levels: Sequence[str] | None = None,
     **settings: Any,
 ) -> Any:
     config = SamplerConfig.model_validate({"name": name, **settings})
-    return StageSampler(config, problems, StageLength(num_steps, max_sampled_tokens), seed, "rl")
+    return StageSampler(
+        config, StageProblems(problems, replayed_rates, levels), StageLength(num_steps, max_sampled_tokens), seed, "rl"
+    )
 
 
 def result(row: int, num_correct: int, size: int = GROUP) -> Outcome:

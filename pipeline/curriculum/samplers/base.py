@@ -7,8 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.config import GRPOConfig
 from pipeline.seeds import derive_seed
-from pipeline.types import RolloutGroup
+from pipeline.types import ProblemHead, RolloutGroup
 
 UNGRADED = ("timeout", "bad_gold")
 """Outcomes that say nothing about whether a completion is right."""
@@ -20,7 +21,7 @@ class Outcome:
     """One group, in numbers."""
 
     row: int | None
-    """Row among the stage's own problems. None: it was replayed from an earlier stage."""
+    """The problem, as in StageProblems. None: the stage has no sampler."""
     num_completions: int
     """Graded ones. The rates and means below are over them, and 0 without any."""
     solve_rate: float
@@ -33,20 +34,18 @@ class Outcome:
     """Sampled tokens of all completions."""
 
     @classmethod
-    def of(cls, group: RolloutGroup, row: int | None, *, masks_ungraded: bool, normalizes_std: bool) -> "Outcome":
-        """
-        Args:
-            masks_ungraded: ``grpo.mask_ungraded``: rewards of ungraded completions do not count.
-            normalizes_std: ``grpo.normalize_std``.
-        """
+    def of(cls, group: RolloutGroup, row: int | None, settings: GRPOConfig) -> "Outcome":
+        """Ungraded and truncated completions count as ``grpo.mask_ungraded`` and ``grpo.mask_truncated`` say."""
         graded = [reward for reward in group.rewards if reward.outcome not in UNGRADED]
-        kept = graded if masks_ungraded else group.rewards
-        totals = np.array([reward.total for reward in kept], np.float64)
+        kept = graded if settings.mask_ungraded else group.rewards
+        totals = np.array([reward.total for reward in kept], np.float32).astype(np.float64)  # as the learner has them
         has_variance = len(totals) > 1 and bool(totals.min() < totals.max())
+        if settings.mask_truncated and all(each.stop_reason == "length" for each in group.completions):
+            has_variance = False
         advantage = 0.0
         if has_variance:
             advantage = float(np.abs(totals - totals.mean()).mean())
-            advantage /= float(totals.std()) + 1e-6 if normalizes_std else 1.0
+            advantage /= float(totals.std()) + 1e-6 if settings.normalize_std else 1.0
         return cls(
             row=row,
             num_completions=len(graded),
@@ -55,6 +54,19 @@ class Outcome:
             has_variance=has_variance,
             num_tokens=sum(len(completion.token_ids) for completion in group.completions),
         )
+
+
+@dataclass(frozen=True)
+class StageProblems:
+    """The problems that a stage may ask, each with a row."""
+
+    own: Sequence[ProblemHead]
+    """The stage's own problems, from row 0."""
+    replayed_rates: Sequence[float | None] = ()
+    """One per problem of the replay buffer, whose rows follow: its best solve rate in its own stage, None if that was
+    not measured."""
+    levels: Sequence[str] | None = None
+    """All levels, easiest first. None: they are in natural order."""
 
 
 @dataclass

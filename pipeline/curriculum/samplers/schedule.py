@@ -44,6 +44,8 @@ def level_weights(settings: ScheduleConfig, num_levels: int, done: float) -> lis
     Args:
         done: share of the stage that is over, in [0, 1].
     """
+    if num_levels == 1:
+        return [1.0]
     if settings.shape == "cosine":
         easy = (1 + math.cos(math.pi * done)) / 2
         weights = [easy * (num_levels - 1 - level) + (1 - easy) * level for level in range(num_levels)]

@@ -1,14 +1,23 @@
 """The sampler of a stage: for each source the one that its settings name, after the share of forgotten problems."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.config.samplers import Category, SamplerConfig
 from pipeline.curriculum.samplers.bandit import Bandit
-from pipeline.curriculum.samplers.base import Outcome, Rows, Sampler, StageLength, deal, generator
+from pipeline.curriculum.samplers.base import (
+    Outcome,
+    Rows,
+    Sampler,
+    StageLength,
+    StageProblems,
+    deal,
+    generator,
+)
 from pipeline.curriculum.samplers.history import History
 from pipeline.curriculum.samplers.pools import Pools
 from pipeline.curriculum.samplers.schedule import Schedule
@@ -24,7 +33,6 @@ class StageSampler:
     """Chooses the problems of a stage, and remembers what became of them.
 
     Args:
-        heads: of the stage's own problems, in their order.
         length: of the stage.
         seed: of the run, and the stage's name.
 
@@ -32,16 +40,16 @@ class StageSampler:
         ConfigError: the problems lack the levels, types or sources that the settings need.
     """
 
-    def __init__(
-        self, settings: SamplerConfig, heads: Sequence[ProblemHead], length: StageLength, *seed: object
-    ) -> None:
+    def __init__(self, settings: SamplerConfig, problems: StageProblems, length: StageLength, *seed: object) -> None:
         self._settings, self._length, self._seed = settings, length, seed
-        self.history = History(len(heads))
-        facts = _Facts(settings, heads, length, self.history)
+        self.dynamic = settings.dynamic if settings.name == "dynamic" else None
+        self._num_own = len(problems.own)
+        self.history = History([*[0.0] * self._num_own, *[rate or 0.0 for rate in problems.replayed_rates]])
+        facts = _Facts(settings, problems, length, self.history)
         if settings.source_weights:
-            _check_sources(settings.source_weights, heads)
+            _check_sources(settings.source_weights, problems.own)
         self._source_weights = settings.source_weights or {"": 1.0}
-        self._source_of = [head.source if settings.source_weights else "" for head in heads]
+        self._source_of = [head.source if settings.source_weights else "" for head in problems.own]
         self._samplers = {
             name: _BUILD[settings.name](facts, np.flatnonzero([name == own for own in self._source_of]), (*seed, name))
             for name, weight in self._source_weights.items()
@@ -50,15 +58,23 @@ class StageSampler:
 
     def choose(self, step: int, count: int) -> list[int]:
         """The rows of a step: a share of them forgotten problems, the others as the sampler chooses."""
-        offset = generator(*self._seed, step, "forgotten").random()
-        share = self._settings.forgetting_frac
-        num_forgotten = deal((share, 1 - share), count, offset)[0] if share else 0
-        forgotten = self.history.forgotten().tolist()
-        rows = self.choose_more(step, count - min(num_forgotten, len(forgotten)))
+        forgotten = [row for row in self.history.forgotten().tolist() if row < self._num_own]
+        rows = self.choose_more(step, count - min(self._num_forgotten(step, count), len(forgotten)))
         new = [row for row in forgotten if row not in rows]  # in a small stage the sampler may have chosen them all
         rows += (new + forgotten)[: count - len(rows)]
         order = generator(*self._seed, step, "order").permutation(count)  # learners take shares that are alike
         return [rows[place] for place in order]
+
+    def replayed(self, step: int, rows: Sequence[int]) -> list[int]:
+        """The replayed rows of a step: these, the last of which give way to forgotten ones."""
+        count = self._num_forgotten(step, len(rows), "replayed")
+        fallen = [row for row in self.history.forgotten().tolist() if row >= self._num_own and row not in rows]
+        return [*rows[: len(rows) - len(fallen[:count])], *fallen[:count]]
+
+    def _num_forgotten(self, step: int, count: int, *part: str) -> int:
+        """Places for forgotten problems among ``count``."""
+        share = self._settings.forgetting_frac
+        return deal((share, 1 - share), count, generator(*self._seed, step, "forgotten", *part).random())[0]
 
     def choose_more(self, step: int, count: int) -> list[int]:
         """Rows to replace groups that were dropped."""
@@ -72,9 +88,9 @@ class StageSampler:
     def observe(self, step: int, outcomes: Sequence[Outcome]) -> None:
         self._length.sampled_tokens += sum(each.num_tokens for each in outcomes)
         self.history.observe(step, outcomes)
+        own = [(each.row, each) for each in outcomes if each.row is not None and each.row < self._num_own]
         for name, sampler in self._samplers.items():
-            own = [each for each in outcomes if each.row is not None and self._source_of[each.row] == name]
-            sampler.observe(step, own)
+            sampler.observe(step, [each for row, each in own if self._source_of[row] == name])
 
     def state(self) -> dict[str, Any]:
         samplers = {name: sampler.state() for name, sampler in self._samplers.items()}
@@ -96,39 +112,50 @@ class _Facts:
     """The arguments that samplers are built from."""
 
     settings: SamplerConfig
-    heads: Sequence[ProblemHead]
+    problems: StageProblems
     length: StageLength
     history: History
-    _difficulties: np.ndarray | None = field(default=None, init=False)
 
-    def rows_by(self, attribute: Category, rows: Sequence[int] | Rows) -> dict[str, list[int]]:
-        """Rows by level, type or source, in natural order."""
-        found: dict[str, list[int]] = {}
-        for row in rows:
-            found.setdefault(str(getattr(self.heads[row], attribute)), []).append(int(row))
-        if len(found) < 2:
+    def rows_by(self, attribute: Category, rows: Rows) -> dict[str, list[int]]:
+        """Rows by level, type or source, in natural order. A source of problems may have a single category, but not the
+        whole stage."""
+        if len(categories := {getattr(head, attribute) for head in self.problems.own}) < 2:
             raise ConfigError(
                 f"grpo.sampler.name={self.settings.name} must have problems of several {attribute}s, got "
-                f"{sorted(found)}: it chooses among them. Set data.fields.{attribute}, or another sampler."
+                f"{sorted(map(str, categories))}: it chooses among them. Set data.fields.{attribute}, or another "
+                "sampler."
             )
+        found: dict[str, list[int]] = {}
+        for row in rows.tolist():
+            found.setdefault(str(getattr(self.problems.own[row], attribute)), []).append(row)
         return {name: found[name] for name in sorted(found, key=natural_order)}
 
-    def difficulties(self) -> np.ndarray:
-        """[num_problems]: the place of each problem's level among all of them, in [0, 1]."""
-        if self._difficulties is None:
-            rows_of = self.rows_by("level", range(len(self.heads)))
-            self._difficulties = np.zeros(len(self.heads))
-            for place, rows in enumerate(rows_of.values()):
-                self._difficulties[rows] = place / (len(rows_of) - 1)
-        return self._difficulties
+    def rows_by_level(self, rows: Rows) -> dict[str, list[int]]:
+        """Rows by level, easiest first. Problems without a level have no place among others that have one."""
+        found = self.rows_by("level", rows)
+        order = self.problems.levels or [name for name in found if name != str(None)]
+        unplaced = [name for name in found if name not in order]
+        if unplaced and len(found) > 1:
+            raise ConfigError(
+                f"grpo.sampler.name={self.settings.name} must have problems of the levels {', '.join(order)} only, got "
+                f"{', '.join(unplaced)}: it takes levels in order. Set curriculum.levels, easiest first, or "
+                "problems.levels of the stage."
+            )
+        return {level: found[level] for level in (*order, *unplaced) if level in found}
+
+    def difficulties(self, rows: Rows) -> npt.NDArray[np.float64]:
+        """[num_rows]: the place of each problem's level among theirs, in [0, 1]."""
+        rows_of = self.rows_by_level(rows)
+        place = {row: index / max(len(rows_of) - 1, 1) for index, own in enumerate(rows_of.values()) for row in own}
+        return np.array([place[row] for row in rows.tolist()])
 
 
 def _check_sources(weights: Mapping[str, float], heads: Sequence[ProblemHead]) -> None:
     sources = {str(head.source) for head in heads}
-    if unknown := sorted(weights.keys() - sources):
+    if weights.keys() != sources:
         raise ConfigError(
-            f"grpo.sampler.source_weights must name sources of the stage's problems, got {unknown}: it has "
-            f"{sorted(sources)}. Set data.fields.source."
+            f"grpo.sampler.source_weights must name all sources of the stage's problems, got {sorted(weights)}: it has "
+            f"{sorted(sources)}. A weight of 0 leaves a source out. Set data.fields.source."
         )
 
 
@@ -141,11 +168,11 @@ def _pools(facts: _Facts, rows: Rows, seed: tuple[object, ...]) -> Sampler:
 
 
 def _thompson(facts: _Facts, rows: Rows, seed: tuple[object, ...]) -> Sampler:
-    return Thompson(facts.settings.thompson, len(facts.heads), rows, *seed)
+    return Thompson(facts.settings.thompson, len(facts.problems.own), rows, *seed)
 
 
 def _target_difficulty(facts: _Facts, rows: Rows, seed: tuple[object, ...]) -> Sampler:
-    return TargetDifficulty(facts.settings.target_difficulty, facts.history, facts.difficulties(), rows, *seed)
+    return TargetDifficulty(facts.settings.target_difficulty, facts.history, facts.difficulties(rows), rows, *seed)
 
 
 def _bandit(facts: _Facts, rows: Rows, seed: tuple[object, ...]) -> Sampler:
@@ -153,7 +180,7 @@ def _bandit(facts: _Facts, rows: Rows, seed: tuple[object, ...]) -> Sampler:
 
 
 def _schedule(facts: _Facts, rows: Rows, seed: tuple[object, ...]) -> Sampler:
-    return Schedule(facts.settings.schedule, facts.rows_by("level", rows), facts.length, *seed)
+    return Schedule(facts.settings.schedule, facts.rows_by_level(rows), facts.length, *seed)
 
 
 _BUILD: Mapping[str, Callable[[_Facts, Rows, tuple[object, ...]], Sampler]] = {

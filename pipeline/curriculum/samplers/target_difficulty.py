@@ -19,7 +19,7 @@ from pipeline.curriculum.samplers.history import NEVER, History
 class TargetDifficulty:
     """
     Args:
-        difficulties: [num_problems], in [0, 1], by level.
+        difficulties: [num_rows], in [0, 1], by level.
         rows: to choose from.
     """
 
@@ -47,11 +47,10 @@ class TargetDifficulty:
             self.target = min(max(self.target + move, 0.0), 1.0)
 
     def _difficulties(self) -> npt.NDArray[np.float64]:
-        by_level = self._by_level[self._rows]
         if self._settings.difficulty == "level":
-            return by_level
+            return self._by_level
         is_tried = self._history.step[self._rows] > NEVER
-        return np.where(is_tried, 1 - self._history.solve_rate[self._rows], by_level)
+        return np.where(is_tried, 1 - self._history.solve_rate[self._rows], self._by_level)
 
     def state(self) -> dict[str, Any]:
         return {"target": self.target}

@@ -103,7 +103,7 @@ def test_a_share_of_what_a_stage_trains_on_is_replayed_and_measured_apart(refere
         rewards = row["reward_mean_new"] * 3 + row["reward_mean_replayed"]
         assert rewards == pytest.approx(row["reward_mean"] * 4)
     states = [json.loads((reference / "checkpoints" / stage / "replay.json").read_text()) for stage in STAGES]
-    levels = [{level for _, level in state["trained"]} for state in states]
+    levels = [{level for _, level, _ in state["trained"]} for state in states]
     assert levels == [{"1"}, {"2"}, {"1", "2"}]
     first, second, third = (state["buffer"] for state in states)
     assert first is None

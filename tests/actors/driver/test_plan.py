@@ -136,7 +136,7 @@ def test_a_level_that_cannot_be_evaluated_is_told_before_anything_starts():
     ("sampler", "message"),
     [
         ({"name": "bandit"}, r"grpo\.sampler\.name=bandit must have problems of several levels, got \['1'\]"),
-        ({"name": "uniform", "source_weights": {"web": 1}}, r"source_weights must name sources .* got \['web'\]"),
+        ({"name": "uniform", "source_weights": {"web": 1}}, r"source_weights must name all sources .* got \['web'\]"),
     ],
 )
 def test_a_sampler_that_lacks_its_categories_is_told_before_anything_starts(sampler, message):

@@ -185,7 +185,7 @@ def make_saver(tmp_path: Path, model: torch.nn.Module, **sections: Any) -> tuple
     config, run = make_run(tmp_path, **sections)
     setup = SimpleNamespace(config=config, buffer=buffer, is_last=is_last)
     policy = SimpleNamespace(optimizer_state=lambda: {"state": {}}, reference=None)
-    examples = SimpleNamespace(trained_until=lambda step, sampled: [ReplayItem(f"p{n}", None) for n in range(step)])
+    examples = SimpleNamespace(trained_until=lambda step, best_rates: [ReplayItem(f"p{n}", None) for n in range(step)])
     return StageSaver(setup, run, model, policy, examples), run  # type: ignore[arg-type]
 
 
@@ -218,7 +218,8 @@ def test_a_checkpoint_in_a_curriculum_names_the_problems_that_later_stages_may_r
     saver, run = make_saver(tmp_path, tiny_llama(), curriculum={}, buffer=buffer)
     save(saver, Progress("rl", 2, 2))
     replay = json.loads((run.checkpoints.paths()[0] / "replay.json").read_text())
-    assert replay == {"buffer": json.loads(json.dumps(buffer.to_state())), "trained": [["p0", None], ["p1", None]]}
+    trained = [["p0", None, None], ["p1", None, None]]
+    assert replay == {"buffer": json.loads(json.dumps(buffer.to_state())), "trained": trained}
 
 
 @pytest.mark.parametrize("is_last", [False, True])

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from actors.learner import grpo_loop
+from pipeline.curriculum.choices import best_rates
 from pipeline.seeds import derive_seed
 from tests.support.sampled_stage import (
     BATCH,
     GROUP,
+    PER_LEVEL,
     Record,
     SampledSession,
     ThreadRanks,
@@ -33,6 +35,9 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "bandit": {},
     "schedule": {},
 }
+
+
+MOMENTS = random.Random(derive_seed("kills with staleness"))
 
 
 def settings_of(name: str) -> dict[str, Any] | None:
@@ -57,7 +62,8 @@ def test_without_a_sampler_the_order_is_that_of_the_examples():
 def test_a_run_killed_at_ten_moments_asks_the_same_problems_in_the_same_order(name):
     config = configure(settings_of(name))
     steps = sorted(random.Random(derive_seed("kills", name)).choices(range(1, STEPS + 1), k=10))
-    whole, killed = undisturbed(config, replay_ratio=0.25), train_killed(config, steps, replay_ratio=0.25)
+    how: dict[str, Any] = {"replay_ratio": 0.25, "save_every": 3}
+    whole, killed = undisturbed(config, **how), train_killed(config, steps, **how)
     assert killed.asked() == whole.asked()
     strip: dict[str, Any] = {"weight_attempt": 0, "engine": None, "order": None}
     assert [replace(row, **strip) for row in killed.rows] == [replace(row, **strip) for row in whole.rows]
@@ -68,7 +74,7 @@ def test_a_run_killed_at_ten_moments_asks_the_same_problems_in_the_same_order(na
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_with_staleness_the_ledger_holds_and_what_was_chosen_ahead_is_asked_again(name):
     config = configure(settings_of(name), staleness=1)
-    record = train_killed(config, [4, 4, 9, 15])
+    record = train_killed(config, sorted([4, 4, *MOMENTS.choices(range(5, STEPS + 1), k=8)]))
     assert record.violations(config) == []
     assert sorted(record.metrics) == list(range(1, STEPS + 1))
     whole = undisturbed(config)
@@ -118,6 +124,28 @@ def test_replayed_problems_keep_their_share():
     record = undisturbed(configure({"name": "dynamic"}), replay_ratio=0.25)
     used = [row for row in record.rows if row.use in ("trained", "no_variance")]
     assert sum(row.problem_id.startswith("old") for row in used) == STEPS * BATCH * 0.25
+
+
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_replay_follows_forgetting_and_is_resumed(staleness):
+    """All problems of the buffer were solved in their stage; every other one is lost now, and asked more often."""
+    config = configure({"name": "uniform", "forgetting_frac": 0.5}, staleness)
+    how: dict[str, Any] = {"replay_ratio": 0.25, "replayed": [("1", 1.0), ("3", 1.0)] * 20}
+    record = undisturbed(config, **how)
+    assert record.violations(config) == []
+    old = [int(name[4:]) % 2 for names in record.asked() for name in names if name.startswith("old")]
+    assert len(old) == STEPS * BATCH * 0.25 and sum(old) > 0.6 * len(old)
+    if not staleness:
+        assert train_killed(config, [3, 11], save_every=2, **how).asked() == record.asked()
+
+
+def test_later_stages_learn_the_best_solve_rate_of_what_was_asked():
+    record = Record()
+    session = train(configure({"name": "uniform"}), record, replay_ratio=0.25)
+    trained = session.examples.trained_until(STEPS, best_rates(session.progress.choices))
+    assert len(trained) == 3 * PER_LEVEL  # each once or more, none of the buffer
+    assert {item.best_rate for item in trained if item.level == "1"} == {1.0}
+    assert all(item.best_rate is not None and item.best_rate < 1 for item in trained if item.level == "3")
 
 
 def test_dynamic_learns_from_full_batches_and_charges_what_it_drops(capsys):

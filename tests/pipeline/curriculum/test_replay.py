@@ -40,6 +40,12 @@ def test_a_problem_offered_twice_counts_once():
     assert ReplayBuffer(10).add(items("a", 3) + items("a", 3)).add(items("a", 2)) == ReplayBuffer(10).add(items("a", 3))
 
 
+def test_the_best_solve_rate_of_all_offers_is_kept():
+    offers = [ReplayItem("a", "1", rate) for rate in (0.5, None, 0.75)]
+    for ordered in (offers, offers[::-1]):
+        assert ReplayBuffer(10).add(ordered).items == (offers[2],)
+
+
 def inclusion_counts(num_buffers: int) -> Counter[str]:
     """For each of 100 problems, how many buffers hold it: each of 20, filled in four stages of 25."""
     counts: Counter[str] = Counter()
@@ -58,20 +64,20 @@ def test_every_earlier_problem_has_the_same_chance():
     expected, chance = num_buffers * capacity / size, capacity / size
     # Drawn without replacement: counts of two problems have covariance -p(1-p)/(n-1), which makes this sum, and not
     # Pearson's, a chi-square variable of n-1 degrees of freedom.
-    squares = sum((counts[item] - expected) ** 2 for stage in "abcd" for item, _ in items(stage, 25))
+    squares = sum((counts[item] - expected) ** 2 for stage in "abcd" for item, *_ in items(stage, 25))
     assert len(counts) == size
     assert squares / (expected * (1 - chance)) * (size - 1) / size < CHI_SQUARE_99_DF
     # By stage: 5,000 of 20,000 expected. The standard deviation of a buffer's count of one stage is
     # sqrt(20 * 1/4 * 3/4 * 80/99) = 1.74, of 1,000 buffers 55.
     for stage in "abcd":
-        assert abs(sum(counts[item] for item, _ in items(stage, 25)) - 5000) < 4 * 55
+        assert abs(sum(counts[item] for item, *_ in items(stage, 25)) - 5000) < 4 * 55
 
 
 def test_the_chi_square_test_finds_a_buffer_that_prefers_late_problems():
-    counts = Counter({item: 200 for stage in "abcd" for item, _ in items(stage, 25)})
-    for item, _ in items("a", 25):
+    counts = Counter({item: 200 for stage in "abcd" for item, *_ in items(stage, 25)})
+    for item, *_ in items("a", 25):
         counts[item] -= 30
-    for item, _ in items("d", 25):
+    for item, *_ in items("d", 25):
         counts[item] += 30
     # 50 deviations of 30: 50 * 900 / 160 * 0.99 = 278
     assert sum((count - 200) ** 2 for count in counts.values()) / 160 * 0.99 > CHI_SQUARE_99_DF
