@@ -51,7 +51,7 @@ def judge(results: CurriculumResults, measure: str = CORRECT_BY[0]) -> Findings:
     else:
         if results.baselines:
             rivals = [answers for answers in complete if answers.setting not in results.baselines[1:]]
-            comparisons = compare_all(rivals, results.baselines[0])
+            comparisons = compare_all(rivals, results.baselines[0], _num_planned(results))
         if len(comparisons) > 1:
             statements.append(verdict_statement(comparisons))
         if gains := {setting: gain for setting, metrics in summaries.items() if (gain := metrics["gain"])}:
@@ -75,10 +75,15 @@ def _compare(results: CurriculumResults, complete: Sequence[ChainAnswers]) -> tu
     if len(settings) < 2:
         return None, "The best setting cannot be compared with the baseline yet: only baselines have finished."
     try:
-        comparison = compare_with_baseline(rivals, baseline)
+        comparison = compare_with_baseline(rivals, baseline, _num_planned(results))
     except ValueError as error:  # no other setting finished with a seed of the baseline
         return None, f"The best setting cannot be compared with the baseline: {error}."
     return comparison, comparison.statement
+
+
+def _num_planned(results: CurriculumResults) -> int:
+    """Number of settings to compare with the baseline once the search is over."""
+    return len(results.settings) - len(results.baselines)
 
 
 def _trend(

@@ -73,7 +73,23 @@ def test_a_search_that_was_cut_short_names_the_same_best_twice(tmp_path):
     search.add("dynamic", [[1, 4], [0, 4]]).add("bandit", [[1, 9], [0, 9]], 2)
     best, verdict, _ = statements(search.write())
     assert best.startswith("Best by average accuracy: dynamic, +20.0 points against uniform")
-    assert "; not to be told apart from uniform: dynamic +20.0 [" in verdict  # one seed
+    assert "; not decided against uniform, for lack of a second seed: dynamic +20.0 [" in verdict
+
+
+def test_a_search_in_progress_counts_the_settings_to_come(tmp_path):
+    def interval(search: SearchFiles) -> tuple[float, float]:
+        comparison = judge(require_chains(search.write())).comparison
+        assert comparison is not None
+        return comparison.interval
+
+    search = SearchFiles(tmp_path)
+    for seed in (0, 1):
+        search.add("uniform", [[1, 3], [0, 3]], seed, baseline=True).add("pools", [[1, 9], [0, 9]], seed)
+    low, high = interval(search)
+    for setting in ("bandit", "dynamic", "schedule"):
+        search.add(setting, [[1, 3], [0, 3]], num_done=0)
+    wider_low, wider_high = interval(search)
+    assert wider_low < low and wider_high > high
 
 
 def test_a_search_without_a_finished_chain_has_nothing_to_compare(tmp_path):
