@@ -92,6 +92,32 @@ def test_a_search_in_progress_counts_the_settings_to_come(tmp_path):
     assert wider_low < low and wider_high > high
 
 
+def test_chains_that_sampled_other_than_the_budget_are_named(tmp_path):
+    search = SearchFiles(tmp_path).add_grpo("uniform", 1000, budget=1000, baseline=True)
+    search.add_grpo("pools", 1050, budget=1000).add_grpo("dynamic", 1240, budget=1000)
+    search.add_grpo("bandit", 940, budget=1000)
+    assert statements(search.write())[-1] == (
+        "Tokens sampled by GRPO, against the budget of 1,000 (grpo.max_sampled_tokens): dynamic,seed=0 1,240 "
+        "(+24.0 %); bandit,seed=0 940 (-6.0 %); all others within 5 %."
+    )
+
+
+def test_without_a_budget_tokens_are_compared_with_the_baseline(tmp_path):
+    search = SearchFiles(tmp_path)
+    for seed, tokens in enumerate((900, 1100)):
+        search.add_grpo("uniform", tokens, seed, baseline=True).add_grpo("pools", 1000, seed)
+    assert statements(search.write())[-1] == (
+        "Tokens sampled by GRPO, against 1,000, the mean of uniform: uniform,seed=0 900 (-10.0 %); uniform,seed=1 "
+        "1,100 (+10.0 %); all others within 5 %."
+    )
+
+
+def test_equal_tokens_are_stated(tmp_path):
+    search = SearchFiles(tmp_path).add_grpo("uniform", 1049, budget=1000, baseline=True)
+    search.add_grpo("pools", 951, budget=1000).add("sft", MIXED)
+    assert statements(search.write())[-1].endswith("(grpo.max_sampled_tokens): all within 5 %.")
+
+
 def test_a_search_without_a_finished_chain_has_nothing_to_compare(tmp_path):
     run_dir = SearchFiles(tmp_path).add("a", FORGETS_HALF, num_done=0).write()
     assert statements(run_dir) == ["No chain has finished: there is nothing to compare yet."]
