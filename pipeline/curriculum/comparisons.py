@@ -130,9 +130,9 @@ def _pooled_margin(chains: Sequence[ChainAnswers], metric: str, level: float) ->
     values = np.array([float(METRICS[metric](c.matrix(), c.first_trained())) for c in chains])
     fitted, _, rank, _ = np.linalg.lstsq(design, values)
     residuals, num_free = values - design @ fitted, len(chains) - int(rank)
-    return (
-        float(t.ppf((1 + level) / 2, num_free)) * math.sqrt(2 * residuals @ residuals / num_free) if num_free else 0.0
-    )
+    if num_free == 0:
+        return 0.0
+    return float(t.ppf((1 + level) / 2, num_free)) * math.sqrt(2 * residuals @ residuals / num_free)
 
 
 def _seed_margin(by_seed: Sequence[float]) -> float:
