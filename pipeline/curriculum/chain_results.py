@@ -17,10 +17,13 @@ from pipeline.curriculum.markers import read_markers
 from pipeline.curriculum.stage_queue import ChainStatus
 from pipeline.errors import CheckpointError
 from pipeline.files import safe_name
-from pipeline.runs.records import Row, number, read_jsonl
+from pipeline.runs.metrics_log import read_metrics
+from pipeline.runs.records import Row, number, read_config, read_jsonl, stage_settings
 
 CORRECT_BY = ("tagged", "last_number")
 """Fields of an evaluated problem that say whether the answer is correct. The first is the one to judge by."""
+TOKENS = "sampled_tokens_total"
+"""In the metrics of a GRPO stage's steps: tokens it has sampled so far."""
 
 
 class StageRecord(BaseModel):
@@ -75,6 +78,10 @@ class ChainResult:
     num_done: int
     score: float | None
     """Score of the last finished stage."""
+    sampled_tokens: int | None
+    """By its finished GRPO stages. None: it has none, or they were not counted."""
+    token_budget: int | None
+    """Sum of ``grpo.max_sampled_tokens`` of the same stages. None: not all of them have it."""
     answers: dict[str, ChainAnswers]
     """By field of ``CORRECT_BY``, over the finished stages. Empty: no evaluation that can be compared."""
     problem: str
@@ -132,12 +139,15 @@ def read_chains(run_dir: str | Path) -> CurriculumResults | None:
         ending = endings.root.get(record.name)
         status = _status(num_done == len(record.stages), ending)
         error = ending.error if ending and status == "failed" else None
+        sampled_tokens, token_budget = _tokens(run_dir, record.stages[:num_done])
         chains.append(
             ChainResult(
                 record=record,
                 status=status,
                 num_done=num_done,
                 score=number(markers.get(record.stages[num_done - 1].key or "", {}), "score") if num_done else None,
+                sampled_tokens=sampled_tokens,
+                token_budget=token_budget,
                 answers=answers,
                 problem=error or problem,
             )
@@ -188,6 +198,23 @@ def _status(is_finished: bool, ending: _Ending | None) -> ChainStatus:
     if is_finished:
         return "finished"
     return ending.status if ending and ending.status != "finished" else "unfinished"
+
+
+def _tokens(run_dir: Path, stages: Sequence[StageRecord]) -> tuple[int | None, int | None]:
+    """Sampled tokens and budget of the GRPO stages among ``stages``."""
+    sampled, budgets = list[float | None](), list[float | None]()
+    for stage in stages:
+        if stage.kind == "grpo":
+            rows = [row for row in read_metrics(run_dir / stage.directory) if row.get("stage") == stage.name]
+            sampled.append(number(rows[-1], TOKENS) if rows else None)
+            settings = stage_settings(read_config(run_dir / stage.directory), stage.kind, stage.name)
+            budgets.append(number(settings, "max_sampled_tokens"))
+    return _total(sampled), _total(budgets)
+
+
+def _total(counts: Sequence[float | None]) -> int | None:
+    known = [round(count) for count in counts if count is not None]
+    return sum(known) if known and len(known) == len(counts) else None
 
 
 def _evaluations(run_dir: Path, stages: Sequence[StageRecord]) -> list[list[Row]]:

@@ -4,6 +4,7 @@ ratio or, in a search that does not vary it, what every setting gained."""
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from pipeline.curriculum.chain_results import CORRECT_BY, CurriculumResults
 from pipeline.curriculum.comparisons import (
@@ -20,6 +21,8 @@ from pipeline.curriculum.forgetting import ChainAnswers
 from pipeline.runs.records import number
 
 RATIO = "curriculum.replay_ratio"
+TOKENS_DIFFER_ABOVE = 0.05
+"""Relative difference above which sampled tokens do not count as equal to the budget."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,12 @@ def judge(results: CurriculumResults, measure: str = CORRECT_BY[0]) -> Findings:
     else:
         if results.baselines:
             rivals = [answers for answers in complete if answers.setting not in results.baselines[1:]]
-            comparisons = compare_all(rivals, results.baselines[0])
+            comparisons = compare_all(rivals, results.baselines[0], _num_planned(results))
         if len(comparisons) > 1:
             statements.append(verdict_statement(comparisons))
         if gains := {setting: gain for setting, metrics in summaries.items() if (gain := metrics["gain"])}:
             statements.append(gain_statement(gains))
+    statements += _token_statements(results)
     if any(math.isnan(answers.matrix()[0, 0]) for answers in complete):
         statements.append(
             "The model was not evaluated before training (eval.at_start): gain, forgetting and forward transfer, which "
@@ -75,10 +79,38 @@ def _compare(results: CurriculumResults, complete: Sequence[ChainAnswers]) -> tu
     if len(settings) < 2:
         return None, "The best setting cannot be compared with the baseline yet: only baselines have finished."
     try:
-        comparison = compare_with_baseline(rivals, baseline)
+        comparison = compare_with_baseline(rivals, baseline, _num_planned(results))
     except ValueError as error:  # no other setting finished with a seed of the baseline
         return None, f"The best setting cannot be compared with the baseline: {error}."
     return comparison, comparison.statement
+
+
+def _token_statements(results: CurriculumResults) -> list[str]:
+    """Names the chains whose sampled tokens are not equal to the budget or, if the chains have no budget in common, to
+    the baseline's. Empty if there is nothing to compare with."""
+    sampled = {c.record.name: c.sampled_tokens for c in results.chains if c.is_complete and c.sampled_tokens}
+    chains = [chain for chain in results.chains if chain.record.name in sampled]
+    budgets = {chain.token_budget for chain in chains}
+    baseline = [sampled[chain.record.name] for chain in chains if chain.record.setting in results.baselines[:1]]
+    if len(budgets) == 1 and (budget := budgets.pop()):
+        expected, title = float(budget), f"the budget of {budget:,} (grpo.max_sampled_tokens)"
+    elif baseline:
+        expected = fmean(baseline)
+        title = f"{expected:,.0f}, the mean of {results.baselines[0]}"
+    else:
+        return []
+    unequal = [
+        f"{name} {tokens:,} ({100 * (tokens / expected - 1):+.1f} %)"
+        for name, tokens in sampled.items()
+        if abs(tokens - expected) > TOKENS_DIFFER_ABOVE * expected
+    ]
+    others = ["all others within 5 %" if unequal else "all within 5 %"] * (len(unequal) < len(sampled))
+    return [f"Tokens sampled by GRPO, against {title}: {'; '.join([*unequal, *others])}."]
+
+
+def _num_planned(results: CurriculumResults) -> int:
+    """Number of settings to compare with the baseline once the search is over."""
+    return len(results.settings) - len(results.baselines)
 
 
 def _trend(

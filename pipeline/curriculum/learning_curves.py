@@ -7,13 +7,13 @@ from statistics import fmean
 
 import numpy as np
 
-from pipeline.curriculum.chain_results import CORRECT_BY, CurriculumResults, StageRecord, evaluated_problems
+from pipeline.curriculum.chain_results import CORRECT_BY, TOKENS, CurriculumResults, StageRecord, evaluated_problems
 from pipeline.curriculum.forgetting import Array
 from pipeline.runs.metrics_log import read_metrics
 from pipeline.runs.records import Row, number
 
-TOKENS, EVALUATED = "sampled_tokens_total", "eval_answer_accuracy"
-"""The second is in the metrics of the steps with an evaluation. It is not the measure that is drawn."""
+EVALUATED = "eval_answer_accuracy"
+"""In the metrics of the steps with an evaluation. It is not the measure that is drawn."""
 NUM_POINTS = 50
 
 Curve = Array

@@ -48,6 +48,8 @@ def summarize_chain(chain: ChainResult, *, with_metrics: bool = False) -> dict[s
         "num_done": chain.num_done,
         "num_stages": len(chain.record.stages),
         "score": chain.score,
+        "sampled_tokens": chain.sampled_tokens,
+        "token_budget": chain.token_budget,
         "problem": chain.problem or None,
         **measured,
     }

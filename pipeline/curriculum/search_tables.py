@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pipeline.curriculum.chain_results import CurriculumResults, require_chains
@@ -45,14 +46,16 @@ def search_statements(run_dir: str | Path) -> list[str]:
 def settings_table(
     results: CurriculumResults, findings: Findings, metrics: Sequence[str] = tuple(METRICS)
 ) -> tuple[list[str], list[list[Cell]]]:
-    """Head and lines: the metrics of every setting."""
+    """Head and lines: the metrics of every setting and, where GRPO sampled tokens, their mean over the seeds."""
     lines: list[list[Cell]] = []
     for setting in results.settings:
         name = f"{setting} (baseline)" if setting in results.baselines else setting
         chains = [chain for chain in results.chains if chain.record.setting == setting]
         estimates = findings.summaries.get(setting, {})
         seeds = f"{sum(chain.is_complete for chain in chains)} of {len(chains)} seeds"
-        lines.append([(name, seeds), *(estimate_cell(estimates.get(metric)) for metric in metrics)])
+        tokens = [chain.sampled_tokens for chain in chains if chain.is_complete and chain.sampled_tokens]
+        mean = [f"{fmean(tokens):,.0f} sampled tokens"] if tokens else []
+        lines.append([(name, seeds, *mean), *(estimate_cell(estimates.get(metric)) for metric in metrics)])
     return ["setting", *(metric.replace("_", " ") for metric in metrics)], lines
 
 

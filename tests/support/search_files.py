@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.evaluation.held_out import accuracy_by_level
 from pipeline.files import write_json, write_jsonl
-from tests.support.runs import make_run
+from tests.support.runs import make_run, write_metrics
 
 NUM_PROBLEMS = 10  # per level: a tenth is one problem
 
@@ -69,6 +69,19 @@ class SearchFiles:
         self.chains.append({**chain, "values": values, "stages": stages})
         if ending:
             self.outcome[name] = {"num_done": num_done, "score": None, **ending}
+        return self
+
+    def add_grpo(
+        self, setting: str, tokens: int, seed: int = 0, *, budget: int | None = None, baseline: bool = False
+    ) -> "SearchFiles":
+        """A chain of one GRPO stage that sampled these tokens, in two steps."""
+        self.add(setting, MIXED, seed, baseline=baseline)
+        (stage,) = self.chains[-1]["stages"]
+        stage["kind"] = "grpo"
+        directory = self.path / stage["directory"]
+        totals = [{"stage": stage["name"], "sampled_tokens_total": total} for total in (tokens // 2, tokens)]
+        write_metrics(directory, [{"step": step, **row} for step, row in enumerate(totals, 1)])
+        write_json(directory / "experiment_config.json", {"grpo": {"max_sampled_tokens": budget}})
         return self
 
     def write(self) -> Path:

@@ -83,7 +83,7 @@ def settings(**values: list[int]) -> list[ChainAnswers]:
 
 
 def test_every_setting_is_compared_with_the_baseline():
-    chains = settings(uniform=[5, 5], worse=[3, 3], better=[8, 8], mixed=[9, 5], same=[5, 5])
+    chains = settings(uniform=[5, 5], worse=[1, 1], better=[9, 9], mixed=[8, 6], same=[5, 5])
     chains.append(chain([[0, 9]], "another seed", 7, num_problems=100))
     comparisons = compare_all(chains, "uniform")
     assert [(c.setting, c.larger_than_noise) for c in comparisons] == [
@@ -92,10 +92,55 @@ def test_every_setting_is_compared_with_the_baseline():
         ("same", False),
         ("worse", True),
     ]
-    assert comparisons[1].by_seed == pytest.approx({0: 0.4, 1: 0.0})
-    narrow = compare_all(settings(uniform=[5, 5], better=[8, 8]), "uniform")[0].interval
-    wide = comparisons[0].interval  # four intervals share the 5 %
+    assert comparisons[1].by_seed == pytest.approx({0: 0.3, 1: 0.1})
+
+
+def test_the_variance_over_seeds_is_pooled_over_all_settings():
+    chains = [
+        chain([[0, tenths]], setting, seed, num_problems=1000)
+        for setting, values in {"uniform": [5, 5], "steady": [7, 7], "varies": [4, 6]}.items()
+        for seed, tenths in enumerate(values)
+    ]
+    # The seeds of the three differ by 0, 0 and 0.2, on average by 1/15. Residual sum of squares: half of
+    # (1/15)**2 + (1/15)**2 + (2/15)**2, 1/75, on (3 - 1) * (2 - 1) degrees of freedom. Student's t for 97.5 % and 2
+    # of them: 6.205. Half a width: 6.205 * sqrt(2 / 150 / 2 seeds) = 0.507
+    steady = compare_all(chains, "uniform")[0]
+    assert steady.interval == pytest.approx((0.2 - 0.507, 0.2 + 0.507), abs=0.005)
+    alone = chain([[0, 2]], "another", 1, num_problems=1000)  # a chain alone of its setting says nothing about noise
+    intervals = [compare_all(some, "uniform", num_planned=3)[0].interval for some in (chains, [*chains, alone])]
+    assert intervals[1] == pytest.approx(intervals[0])
+
+
+def test_settings_that_have_not_finished_share_the_5_percent():
+    chains = settings(uniform=[5, 5], better=[8, 8])
+    narrow, wide = (compare_all(chains, "uniform", num_planned)[0].interval for num_planned in (1, 6))
     assert wide[0] < narrow[0] and wide[1] > narrow[1]
+    others = settings(worse=[3, 3], same=[5, 5])
+    three = compare_all([*chains, *others], "uniform")[0].interval
+    assert three == pytest.approx(compare_all(chains, "uniform", num_planned=3)[0].interval)
+
+
+def simulated(rng: np.random.Generator, gain: float) -> dict[str, bool]:
+    """Which of six settings are called different from the baseline, with three seeds. Seeds differ by 10 points, chains
+    of a seed by 5. The first setting gains. The problems are certain, so that the noise is that of the seeds alone."""
+    names = ["uniform", "gains", "a", "b", "c", "d", "e"]
+    accuracies = 0.4 + rng.normal(0, 0.1, (1, 3)) + rng.normal(0, 0.05, (7, 3))
+    accuracies[1] += gain
+    chains = [
+        ChainAnswers(name, seed, ("1",), ("stage",), (frozenset("1"),), (np.array([[0.0], [accuracies[row, seed]]]),))
+        for row, name in enumerate(names)
+        for seed in range(3)
+    ]
+    return {c.setting: c.larger_than_noise for c in compare_all(chains, "uniform")}
+
+
+def test_claims_are_rarely_false_and_a_large_gain_is_found(monkeypatch):
+    monkeypatch.setattr("pipeline.curriculum.estimates.NUM_DRAWS", 2)
+    rng = np.random.default_rng(0)
+    false_claims = [any(simulated(rng, gain=0.0).values()) for _ in range(300)]
+    found = [simulated(rng, gain=0.2)["gains"] for _ in range(100)]
+    assert np.mean(false_claims) <= 0.06
+    assert np.mean(found) >= 0.85
 
 
 def test_the_best_is_the_best_on_seeds_that_the_baseline_has_too():
@@ -122,13 +167,33 @@ def test_the_verdict_says_which_settings_differ_from_the_baseline():
     better, worse, same = verdict.split("; ")
     assert better.startswith("Better than uniform beyond the noise: better +30.0 [+")
     assert worse.startswith("worse than uniform beyond the noise: worse -20.0 [-")
-    assert same.startswith("not to be told apart from uniform: same +0.0 [+0.0, +0.0] (points, 95 % over problems")
+    assert same == (
+        "not to be told apart from uniform: same +0.0 [+0.0, +0.0] (points, 95 % for all settings together, over "
+        "problems and seeds)."
+    )
 
 
 def test_a_verdict_of_nothing_better_says_so_first():
     verdict = verdict_statement(compare_all(settings(uniform=[5, 5], same=[5, 5]), "uniform"))
     assert verdict.startswith(
-        "No setting is better than the baseline beyond the noise. Not to be told apart from uniform: same +0.0"
+        "No setting is shown to be better than the baseline. Not to be told apart from uniform: same +0.0"
+    )
+
+
+def test_a_verdict_says_nothing_of_seeds_where_there_is_one():
+    one = verdict_statement(compare_all(settings(uniform=[3], better=[9], same=[3]), "uniform"))
+    assert one.startswith(
+        "No setting is shown to be better than the baseline. Not decided against uniform, for lack of "
+    )
+    assert "a second seed: better +60.0 [+" in one and "] (one seed), same +0.0 [+0.0, +0.0] (one seed) (" in one
+    assert one.endswith("(points, 95 % for all settings together, over problems alone).")
+    mixed = verdict_statement(compare_all(settings(uniform=[3, 3], better=[9], same=[3, 3]), "uniform"))
+    same, better = mixed.split("; ")
+    assert same.endswith("Not to be told apart from uniform: same +0.0 [+0.0, +0.0]")
+    assert better.startswith("not decided against uniform, for lack of a second seed: better +60.0 [+")
+    assert better.endswith(
+        "] (one seed) (points, 95 % for all settings together, over problems and seeds, with one seed "
+        "over problems alone)."
     )
 
 

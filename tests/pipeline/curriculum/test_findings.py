@@ -73,7 +73,49 @@ def test_a_search_that_was_cut_short_names_the_same_best_twice(tmp_path):
     search.add("dynamic", [[1, 4], [0, 4]]).add("bandit", [[1, 9], [0, 9]], 2)
     best, verdict, _ = statements(search.write())
     assert best.startswith("Best by average accuracy: dynamic, +20.0 points against uniform")
-    assert "; not to be told apart from uniform: dynamic +20.0 [" in verdict  # one seed
+    assert "; not decided against uniform, for lack of a second seed: dynamic +20.0 [" in verdict
+
+
+def test_a_search_in_progress_counts_the_settings_to_come(tmp_path):
+    def interval(search: SearchFiles) -> tuple[float, float]:
+        comparison = judge(require_chains(search.write())).comparison
+        assert comparison is not None
+        return comparison.interval
+
+    search = SearchFiles(tmp_path)
+    for seed in (0, 1):
+        search.add("uniform", [[1, 3], [0, 3]], seed, baseline=True).add("pools", [[1, 9], [0, 9]], seed)
+    low, high = interval(search)
+    for setting in ("bandit", "dynamic", "schedule"):
+        search.add(setting, [[1, 3], [0, 3]], num_done=0)
+    wider_low, wider_high = interval(search)
+    assert wider_low < low and wider_high > high
+
+
+def test_chains_that_sampled_other_than_the_budget_are_named(tmp_path):
+    search = SearchFiles(tmp_path).add_grpo("uniform", 1000, budget=1000, baseline=True)
+    search.add_grpo("pools", 1050, budget=1000).add_grpo("dynamic", 1240, budget=1000)
+    search.add_grpo("bandit", 940, budget=1000)
+    assert statements(search.write())[-1] == (
+        "Tokens sampled by GRPO, against the budget of 1,000 (grpo.max_sampled_tokens): dynamic,seed=0 1,240 "
+        "(+24.0 %); bandit,seed=0 940 (-6.0 %); all others within 5 %."
+    )
+
+
+def test_without_a_budget_tokens_are_compared_with_the_baseline(tmp_path):
+    search = SearchFiles(tmp_path)
+    for seed, tokens in enumerate((900, 1100)):
+        search.add_grpo("uniform", tokens, seed, baseline=True).add_grpo("pools", 1000, seed)
+    assert statements(search.write())[-1] == (
+        "Tokens sampled by GRPO, against 1,000, the mean of uniform: uniform,seed=0 900 (-10.0 %); uniform,seed=1 "
+        "1,100 (+10.0 %); all others within 5 %."
+    )
+
+
+def test_equal_tokens_are_stated(tmp_path):
+    search = SearchFiles(tmp_path).add_grpo("uniform", 1049, budget=1000, baseline=True)
+    search.add_grpo("pools", 951, budget=1000).add("sft", MIXED)
+    assert statements(search.write())[-1].endswith("(grpo.max_sampled_tokens): all within 5 %.")
 
 
 def test_a_search_without_a_finished_chain_has_nothing_to_compare(tmp_path):

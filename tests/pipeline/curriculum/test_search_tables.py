@@ -6,7 +6,7 @@ from rich.console import Console
 
 from pipeline.curriculum.search_tables import search_statements, search_tables
 from tests.support.runs import HOSTILE
-from tests.support.search_files import FORGETS_HALF, FORGETS_LITTLE, SearchFiles, chain_run, finished_search
+from tests.support.search_files import FORGETS_HALF, FORGETS_LITTLE, MIXED, SearchFiles, chain_run, finished_search
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,14 @@ def test_without_an_evaluation_before_training_metrics_that_need_it_are_left_out
     search = SearchFiles(tmp_path)
     search.add("r0", FORGETS_HALF, ratio=0.0, before=False).add("r5", FORGETS_LITTLE, ratio=0.5, before=False)
     assert lines_of(search.write())[0] == ["r0", "60.0", "-", "50.0", "-50.0", "-"]
+
+
+def test_sampled_tokens_are_shown_as_the_mean_over_seeds(tmp_path):
+    search = SearchFiles(tmp_path).add_grpo("pools", 50_000).add_grpo("pools", 53_000, 1)
+    search.add("pools", MIXED, 2, num_done=0).add("sft", MIXED)
+    lines = lines_of(search.write())
+    assert [line[0] for line in lines[:3]] == ["pools", "2 of 3 seeds", "51,500 sampled tokens"]
+    assert [line[0] for line in lines[3:6]] == ["sft", "1 of 1 seeds", ""]
 
 
 def test_a_single_chain_has_a_table_too(tmp_path):
