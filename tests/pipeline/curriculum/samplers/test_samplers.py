@@ -145,6 +145,14 @@ def test_pools_follow_the_latest_solve_rate_and_retire_what_is_solved():
     assert sorted(pools.choose(11, 6)) == [0, 1, 2, 3, 4, 5]  # a retired one where all others are used
 
 
+def test_every_pool_has_its_share_of_a_batch():
+    weights = {"easy_weight": 0.5, "middle_weight": 0.4, "hard_weight": 0.1}
+    pools = sampler("pools", heads(30), pools={**weights, "retire_above": 1.0})
+    pools.observe(0, [result(row, (7, 4, 1)[row // 10]) for row in range(30)])
+    for step in range(1, 6):
+        assert Counter(row // 10 for row in pools.choose(step, 10)) == {0: 5, 1: 4, 2: 1}
+
+
 @pytest.mark.parametrize("scale", [1.0, 2.8])
 def test_bounds_are_shares_of_correct_completions_whatever_rewards_are(scale):
     """By default a right completion is worth up to 2.8, and a wrong one with all tags 0.8."""
@@ -177,6 +185,15 @@ def test_thompson_asks_problems_near_the_target():
     for step in range(5):
         thompson.observe(step, [result(0, 8), result(1, 0), result(2, 4), result(3, 8)])
     assert thompson.choose(5, 1) == [2]
+
+
+def test_thompson_draws_rates_instead_of_taking_their_means():
+    """One problem is known to be near the target; the mean of the other, which nobody tried, is on it."""
+    thompson = sampler("thompson", heads(2), thompson={"forgetting": 0.0})
+    for step in range(25):
+        thompson.observe(step, [result(0, 9, 20)])
+    chosen = Counter(thompson.choose(step, 1)[0] for step in range(25, 125))
+    assert 70 < chosen[0] < 100
 
 
 def test_the_target_difficulty_moves_with_the_solve_rate():
