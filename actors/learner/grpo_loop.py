@@ -64,16 +64,14 @@ def _record_uses(session: LearnerSession, rollouts: StepRollouts, uses: Sequence
 
 
 def _record_groups(session: LearnerSession, rollouts: StepRollouts) -> dict[str, float]:
-    """Metrics over the groups of all workers; some completions are written to samples/."""
+    """Metrics over the groups of all workers; their completions are written to samples/."""
     groups, step = rollouts.groups, session.progress.step + 1
     if session.rewards.is_needed:
         session.rewards.advance(session.ranks.gather(groups))
-    if step % session.config.output.samples_every_steps == 0:
-        rows = session.ranks.gather(sample_rows(groups, step, session.stage.name))
-        if session.recorder:
-            session.recorder.samples(rows, step)
+    rows = session.ranks.gather(sample_rows(groups, step, session.stage.name))
     ungraded = session.ranks.gather(ungraded_rows(groups, step, session.stage.name))
     if session.recorder:
+        session.recorder.samples(rows, step)
         session.recorder.ungraded(ungraded)
     terms = session.config.reward.functions if session.config.reward.normalize else None
     summaries = session.ranks.gather([RolloutSummary.of(groups, rollouts.replayed, terms)])

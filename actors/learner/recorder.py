@@ -16,6 +16,7 @@ from pipeline.runs.checkpoints import Progress
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.ledger import LedgerRow, LedgerWriter
 from pipeline.runs.metrics_log import MetricsWriter, truncate_ungraded, ungraded_path
+from pipeline.runs.newest_completions import sync_newest, truncate_newest, write_newest
 from pipeline.runs.notices import notify
 from pipeline.runs.problem_record import write_problems
 from pipeline.runs.rollout_record import sync_rollouts, truncate_rollouts
@@ -38,6 +39,8 @@ class StepRecorder:
         self._metrics = MetricsWriter(run.path, setup.config.tracking, progress.step)
         self._ledger = LedgerWriter(run.path, progress.step)
         truncate_rollouts(run.path, progress.step)
+        truncate_newest(run.path, progress.step)
+        self._samples_every_steps = setup.config.output.samples_every_steps
         self._synced_step = progress.step
         self._uses: Counter[str] = Counter()
         """Groups of this step, by what became of them."""
@@ -114,8 +117,10 @@ class StepRecorder:
             notify(f"stage {self._stage.name}: {text}")
 
     def samples(self, rows: Sequence[dict[str, Any]], step: int) -> None:
-        """Record all completions of a step."""
-        write_jsonl(self._run.samples / f"step_{step:06d}.jsonl", rows)
+        """Record all completions of a step, every ``output.samples_every_steps`` for good."""
+        write_newest(self._run.path, rows, step)
+        if step % self._samples_every_steps == 0:
+            write_jsonl(self._run.samples / f"step_{step:06d}.jsonl", rows)
 
     def ungraded(self, rows: Sequence[dict[str, Any]]) -> None:
         """Record some of the completions that could not be graded."""
@@ -145,6 +150,7 @@ class StepRecorder:
         self._metrics.sync()
         self._ledger.sync()
         self._synced_step = sync_rollouts(self._run.path, self._synced_step)
+        sync_newest(self._run.path)
         if (ungraded := ungraded_path(self._run.path)).exists():
             sync(ungraded)
         for directory in (self._run.metrics, self._run.samples, self._run.evals):

@@ -24,7 +24,7 @@ class OutputConfig(StrictModel):
     root: str = "output/experiments"
     """The directory for run directories. For a submitted job it must be an absolute path."""
     samples_every_steps: int = Field(10, ge=1)
-    """Steps between two files of completions in samples/."""
+    """Steps between two files of completions that samples/ keeps. Those of the newest steps are there as well."""
     record_rollouts: bool = False
     """Store in rollouts/ what every GRPO step learned from, so that ``rollout.replay`` can learn from it again.
     Always done with ``rollout.max_staleness`` above 0."""

@@ -1,14 +1,17 @@
-"""The stored completions of a step: those of ``rollouts/`` where they are recorded, otherwise of ``samples/``."""
+"""The stored completions of a step: those of ``rollouts/`` where they are recorded, otherwise of ``samples/``, or of
+``samples/newest/``."""
 
 from pathlib import Path
 
+from pipeline.runs.newest_completions import newest_path
 from pipeline.runs.records import Row, read_jsonl
 from pipeline.runs.rollout_record import read_completions, recorded_steps
 from pipeline.verifier.extract import extract
 
 
 def stored_steps(run_dir: Path) -> set[int]:
-    sampled = (path.stem.removeprefix("step_") for path in (run_dir / "samples").glob("step_*.jsonl"))
+    paths = (path for directory in _directories(run_dir) for path in directory.glob("step_*.jsonl"))
+    sampled = (path.stem.removeprefix("step_") for path in paths)
     return {int(step) for step in sampled if step.isdecimal()} | set(recorded_steps(run_dir))
 
 
@@ -20,8 +23,14 @@ def completions(run_dir: Path, step: int) -> list[Row]:
     Raises:
         CheckpointError: a file is corrupt.
     """
-    rows = read_completions(run_dir, step) or read_jsonl(run_dir / "samples" / f"step_{step:06d}.jsonl")
+    rows = read_completions(run_dir, step)
+    for directory in _directories(run_dir):
+        rows = rows or read_jsonl(directory / f"step_{step:06d}.jsonl")
     return [_shown(row) for row in rows]
+
+
+def _directories(run_dir: Path) -> tuple[Path, Path]:
+    return run_dir / "samples", newest_path(run_dir)
 
 
 def _shown(row: Row) -> Row:

@@ -7,6 +7,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import CheckpointError
 from pipeline.reports.accuracy import with_intervals
 from pipeline.run_page.completions import stored_steps
 from pipeline.runs.atlas import Atlas, Visit, never_tried, num_judged
@@ -61,10 +62,12 @@ class RunState:
         self._indexes: dict[str, int] = {}
         self._changed_at: list[int] = []
         """Number of groups at every problem's last change."""
-        self._last_group: LedgerRow | None = None
+        self._rows: list[LedgerRow] = []
+        """Of ``groups``."""
         self.metrics: list[Row] = []
         self.problems: list[Row] = []
         self.groups: list[list[Any]] = []
+        """As on the page, but for ``is_stored``."""
         self.evaluations: list[Row] = []
 
     def read(self) -> None:
@@ -73,28 +76,34 @@ class RunState:
         Raises:
             CheckpointError: a file is corrupt, or was removed while it was read.
         """
+        if self._take_up():
+            return
+        self.generation += 1
+        self._begin()
+        if not self._take_up():
+            self._begin()
+            raise CheckpointError(
+                f"{metrics_path(self.run_dir)} must have every step once, in order, but repeats some: it is corrupt."
+            )
+
+    def _take_up(self) -> bool:
+        """False: the run repeats what was read before."""
         for row in map(parse_row, self._metrics_tail.poll()):
             if row is None or not isinstance(row.get("step"), int):
                 continue
             if self.metrics and row["step"] <= self.metrics[-1]["step"]:
-                return self._read_again()
+                return False
             self.metrics.append(_numbers(row))
         self.evaluations = [with_intervals(evaluation) for evaluation in read_evaluations(self.run_dir)]
         rows = self._ledger.read()
         count = len(self.groups)
-        if len(rows) < count or (count and rows[count - 1] != self._last_group):
-            return self._read_again()
+        if len(rows) < count or (count and rows[count - 1] != self._rows[-1]):
+            return False
         last_step = self.metrics[-1]["step"] if self.metrics else 0
         new = list(takewhile(lambda row: row.step <= last_step, rows[count:]))
         self._read_problems(bool(rows))
         self._add(new)
-        self._last_group = new[-1] if new else self._last_group
-        return None
-
-    def _read_again(self) -> None:
-        self.generation += 1
-        self._begin()
-        self.read()
+        return True
 
     def _read_problems(self, has_ledger: bool) -> None:
         num_recorded = len(recorded_stages(self.run_dir))
@@ -118,12 +127,12 @@ class RunState:
 
     def _add(self, rows: Sequence[LedgerRow]) -> None:
         visits = {(visit.problem_id, visit.stage, visit.step): visit for visit in self._atlas.add(rows)}
-        stored = stored_steps(self.run_dir) if rows else set()
+        self._rows += rows
         for row in rows:
             index = self._indexes.get(row.problem_id)
             index = self._add_problem(row.problem_id) if index is None else index
             visit = visits.get((row.problem_id, row.stage, row.step)) if num_judged(row) else None
-            self.groups.append(_group(index, row, visit, row.step in stored and row.use in USED))
+            self.groups.append(_group(index, row, visit))
             self._changed_at[index] = len(self.groups)
             if visit:
                 problem = self.problems[index]
@@ -142,9 +151,13 @@ class RunState:
 
     def since(self, cursor: Cursor) -> Row:
         """The rows that a page with ``cursor`` lacks. Changed problems come again, whole."""
+        groups, rows = self.groups[cursor.groups :], self._rows[cursor.groups :]
+        stored = stored_steps(self.run_dir) if groups else set()
         return {
             "metrics": self.metrics[cursor.metrics :],
-            "groups": self.groups[cursor.groups :],
+            "groups": [
+                [*group, row.use in USED and row.step in stored] for group, row in zip(groups, rows, strict=True)
+            ],
             "problems": {
                 index: problem
                 for index, problem in enumerate(self.problems)
@@ -168,13 +181,13 @@ def _summary(visit: Visit) -> Row:
     return {"problem_id": visit.problem_id, "label": visit.label, "last_step": visit.step, **numbers}
 
 
-def _group(index: int, row: LedgerRow, visit: Visit | None, is_stored: bool) -> list[Any]:
+def _group(index: int, row: LedgerRow, visit: Visit | None) -> list[Any]:
     judged = (row.num_correct, num_judged(row)) if visit else (0, 0)
     posterior = (visit.mean, visit.low, visit.high) if visit else (None, None, None)
     return [
         *(index, row.step, row.stage, *judged, row.num_truncated, row.num_tokens),
         *(_rounded(row.reward_mean), _rounded(row.reward_std), row.use),
-        *(*map(_rounded, posterior), row.position, is_stored),
+        *(*map(_rounded, posterior), row.position),
     ]
 
 

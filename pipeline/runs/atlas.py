@@ -3,17 +3,20 @@ by step. It follows from the ledger and is written from it at any time.
 
 A problem's solve rate has a Beta(1, 1) prior. Every step that asks it again halves the weight of what was known
 before: the policy has changed. It counts as solved once its rate is above a half with 95 % certainty, and as unsolved
-once it is below a half with 95 % certainty; in between it stays what it was.
+once it is below a half with 95 % certainty; in between it stays what it was. What it learned and forgot follows from
+all attempts with equal weight: ``pipeline.runs.rate_change``.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pipeline.files import write_table
 from pipeline.runs.ledger import LedgerRow, read_ledger
+from pipeline.runs.metrics_log import read_metrics
 from pipeline.runs.problem_record import FIELDS, read_problems
+from pipeline.runs.rate_change import newest_change
 from pipeline.runs.records import Row
 
 PRIOR = 1.0
@@ -25,8 +28,8 @@ HALF = 0.5
 
 Label = Literal["learned", "forgotten", "never solved", "partly solved", "solved from the start", "never tried"]
 LABELS: tuple[Label, ...] = get_args(Label)
-"""Unsolved or open first, solved now; solved before, unsolved now; never a correct answer; some, but neither of these;
-solved in most attempts of its first step and never unsolved since; no graded attempt."""
+"""The newest change of its solve rate was a rise; or a fall. Without a change: never a correct answer; some, but not
+solved; solved. No graded attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,36 +59,32 @@ class _State:
     wins: float = 0.0
     losses: float = 0.0
     best: float = 0.0
-    is_solved: bool | None = None
-    """None: never sure."""
-    began_solved: bool | None = None
-    """Most of the first attempts were correct, and it was never unsolved since. None: no attempt."""
-    was_solved: bool = False
-    ever_correct: bool = False
+    is_solved: bool = False
+    correct: list[int] = field(default_factory=list)
+    """In every step that asked it; then the attempts."""
+    attempts: list[int] = field(default_factory=list)
 
     def add(self, solved: int, attempts: int) -> tuple[float, float]:
         """Parameters of the posterior after the attempts of one step."""
         self.wins = self.wins * KEPT + solved
         self.losses = self.losses * KEPT + attempts - solved
-        self.ever_correct |= solved > 0
         return PRIOR + self.wins, PRIOR + self.losses
 
-    def judge(self, mean: float, low: float, high: float) -> None:
+    def judge(self, solved: int, attempts: int, mean: float, low: float, high: float) -> None:
+        """Take up the attempts of one step and the posterior after them."""
+        self.correct.append(solved)
+        self.attempts.append(attempts)
         if low > HALF or high < HALF:
             self.is_solved = low > HALF
-        if self.began_solved is None:
-            self.began_solved = mean > HALF
-        self.began_solved &= self.is_solved is not False
-        self.was_solved |= self.is_solved is True
         self.best = max(self.best, mean)
 
     @property
     def label(self) -> Label:
+        if change := newest_change(self.correct, self.attempts):
+            return "learned" if change > 0 else "forgotten"
         if self.is_solved:
-            return "solved from the start" if self.began_solved else "learned"
-        if self.was_solved:
-            return "forgotten"
-        return "partly solved" if self.ever_correct else "never solved"
+            return "solved from the start"
+        return "partly solved" if any(self.correct) else "never solved"
 
 
 class Atlas:
@@ -117,7 +116,7 @@ class Atlas:
     def _visit(self, key: tuple[int, str, str], counts: list[int], posterior: tuple[float, float, float]) -> Visit:
         (step, stage, problem_id), (solved, attempts) = key, counts
         state = self._states[problem_id]
-        state.judge(*posterior)
+        state.judge(solved, attempts, *posterior)
         return Visit(problem_id, stage, step, attempts, solved, *posterior, state.best, state.label)
 
 
@@ -131,14 +130,16 @@ def never_tried(problem_id: str) -> Visit:
 
 
 def write_atlas(run_dir: str | Path, output_dir: str | Path) -> None:
-    """Write ``metrics/problems.parquet`` in a directory: every visit, and a row for every recorded problem that was
-    never tried. Without a ledger, write nothing."""
+    """Write ``metrics/problems.parquet`` in a directory: every visit of whole steps, whose row of metrics is written
+    last, and a row for every recorded problem that was never tried. Without a ledger, write nothing."""
     import pyarrow as pa
 
-    if not (rows := read_ledger(run_dir)):
+    num_steps = max((row["step"] for row in read_metrics(run_dir)), default=0)
+    if not (rows := [row for row in read_ledger(run_dir) if row.step <= num_steps]):
         return
     problems, visits = read_problems(run_dir), Atlas().add(rows)
-    visits += [never_tried(problem_id) for problem_id in problems.keys() - {visit.problem_id for visit in visits}]
+    tried = {visit.problem_id for visit in visits}
+    visits += [never_tried(problem_id) for problem_id in problems if problem_id not in tried]
     path = Path(output_dir) / "metrics" / "problems.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.Table.from_pylist([_described(visit, problems) for visit in visits], schema=_schema())

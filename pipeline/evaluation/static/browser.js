@@ -58,13 +58,15 @@ const browse = async ({ draw = {}, opened = () => {} } = {}) => {
     remember();
   }
 
-  /** Rows have changed or were added: the same filters, place and open row. */
+  /** Rows have changed or were added: the same filters, place and open row, even if this row no longer matches. */
   function update() {
     const row = view[cursor];
+    const place = cursor;
     const hasFocus = element("lines").contains(document.activeElement);
     rows.search(element("search").value);
     buildControls();
     refresh();
+    if (dialog.open && !view.includes(row)) view.splice(place, 0, row);
     cursor = Math.max(0, view.indexOf(row));
     showPage();
     if (hasFocus && !dialog.open) focusLine();

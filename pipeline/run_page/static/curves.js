@@ -8,7 +8,7 @@ const curves = (() => {
   const SFT = ["sft", "memory_sft", "router"];
   const PLOTS = [
     { title: "Reward", unit: "mean over completions", has: (key) => key === "reward_mean" || /^reward\//.test(key) },
-    { title: "Accuracy on held-out problems", unit: "share", keys: ["eval_answer_accuracy"], evaluated: true },
+    { title: "Answer accuracy on held-out problems", unit: "share", keys: ["eval_answer_accuracy"], evaluated: true },
     {
       title: "Verdicts",
       unit: "share",
@@ -66,15 +66,15 @@ const curves = (() => {
     };
   }
 
-  /** Accuracy between stages, with intervals. */
+  /** Accuracy between stages, with intervals: the measure that metrics have. */
   function measured(evaluations, xOf) {
-    const y = evaluations.map((one) => one.accuracy_tagged);
-    const off = (place, sign) => evaluations.map((one, i) => sign * (one.accuracy_tagged_interval[place] - y[i]));
+    const y = evaluations.map((one) => one.answer_accuracy);
+    const off = (place, sign) => evaluations.map((one, i) => sign * (one.answer_accuracy_interval[place] - y[i]));
     return {
       x: evaluations.map((one) => xOf(one.step)),
       y,
       text: evaluations.map((one) => escaped(one.name)),
-      name: "between stages, tagged",
+      name: "between stages",
       mode: "lines+markers",
       line: { color: COLORS[1], width: 1.6 },
       error_y: { type: "data", symmetric: false, array: off(1, 1), arrayminus: off(0, -1), thickness: 1 },
@@ -85,7 +85,12 @@ const curves = (() => {
   /** Room above and below, and never an axis that shows rounding. */
   function range(traces) {
     let [low, high] = [Infinity, -Infinity];
-    for (const { y } of traces) for (const value of y) [low, high] = [Math.min(low, value), Math.max(high, value)];
+    for (const { y, error_y: bars } of traces) {
+      for (const [i, value] of y.entries()) {
+        low = Math.min(low, value - (bars?.arrayminus[i] ?? 0));
+        high = Math.max(high, value + (bars?.array[i] ?? 0));
+      }
+    }
     const span = Math.max(high - low, MIN_SPAN, Math.abs(high + low) * 0.02);
     const middle = (low + high) / 2;
     return [middle - 0.55 * span, middle + 0.55 * span];
@@ -128,7 +133,8 @@ const curves = (() => {
       const own = plot.has ? keys.filter(plot.has) : plot.keys;
       own.sort((a, b) => (b === "reward_mean") - (a === "reward_mean"));
       const traces = own.map((key, i) => line(rows, key, xOf, COLORS[i % COLORS.length])).filter(({ x }) => x.length);
-      if (plot.evaluated && evaluations.length) traces.push(measured(evaluations, xOf));
+      const known = plot.evaluated ? evaluations.filter((one) => "answer_accuracy" in one) : [];
+      if (known.length) traces.push(measured(known, xOf));
       return { ...plot, traces };
     }).filter(({ traces }) => traces.length);
     while (place.childElementCount < shown.length) {

@@ -23,7 +23,9 @@
   async function fromServer(step) {
     const response = await fetch(`completions?step=${step}`);
     if (!response.ok) throw new Error(await response.text());
-    return response.json();
+    const completions = await response.json();
+    if (!completions.length) throw new Error("they are no longer stored");
+    return completions;
   }
 
   const problem = (row) =>
@@ -34,7 +36,7 @@
 
   function showNewest(added) {
     const list = element("groups");
-    list.prepend(...groups.all.slice(-added).reverse().slice(0, SHOWN_GROUPS).map((g) => groups.block(g, { named: true })));
+    list.prepend(...groups.all.slice(-added).reverse().map((group) => groups.block(group, { named: true })));
     while (list.childElementCount > SHOWN_GROUPS && isLive && !list.lastChild.open) list.lastChild.remove();
     element("older").hidden = list.childElementCount >= groups.all.length;
   }

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.config import Config, validate_config
 from pipeline.run_page.completions import completions
-from pipeline.run_page.state import RunState
+from pipeline.run_page.state import Cursor, RunState
 from pipeline.runs.atlas import write_atlas
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.ledger import read_ledger
@@ -82,7 +82,8 @@ def test_the_atlas_of_a_run_has_its_problems_those_never_tried_too(reference_run
     assert table["problem_id"].nunique() == 24 and set(table["problem_id"][table["step"].notna()]) == tried
     state = RunState(reference_run)
     state.read()
-    assert len(state.groups) == 4 * STEPS and all(group[-1] for group in state.groups)  # rollouts are recorded
+    assert len(state.groups) == 4 * STEPS
+    assert all(group[-1] for group in state.since(Cursor())["groups"])  # rollouts are recorded
     assert len(completions(reference_run, 1)) == 4 * 4
 
 

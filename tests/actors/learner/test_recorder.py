@@ -126,13 +126,27 @@ def test_rows_after_the_last_checkpoint_are_removed(tmp_path, gauges):
 def test_sampled_completions_and_those_that_could_not_be_graded_are_kept(tmp_path, gauges):
     _, run = given = make_run(tmp_path)
     record, groups = make_recorder(*given), [group(), group("bad_gold")]
-    record.samples(sample_rows(groups, 2, "rl"), 2)
     for step in (1, 2, 3):
+        record.samples(sample_rows(groups, step, "rl"), step)
         record.ungraded(ungraded_rows(groups, step, "rl"))
     record.close()
-    assert sorted(path.name for path in run.samples.iterdir()) == ["step_000002.jsonl", "ungraded.jsonl"]
+    assert sorted(path.name for path in run.samples.iterdir()) == ["newest", "step_000002.jsonl", "ungraded.jsonl"]
     assert (run.samples / "step_000002.jsonl").read_text().count("\n") == 2
     assert (run.samples / "ungraded.jsonl").read_text().count("\n") == 3
+
+
+def test_completions_of_the_newest_steps_are_kept_until_a_resumed_run_repeats_them(tmp_path, gauges):
+    _, run = given = make_run(tmp_path)
+
+    def steps_after(record: StepRecorder, *steps: int) -> list[str]:
+        for step in steps:
+            record.samples(sample_rows([group()], step, "rl"), step)
+        record.close()
+        return sorted(path.stem.removeprefix("step_00000") for path in (run.samples / "newest").iterdir())
+
+    assert steps_after(make_recorder(*given), *range(1, 9)) == list("45678")
+    assert steps_after(make_recorder(*given, step=5)) == list("45")
+    assert steps_after(make_recorder(*given, step=5), 6) == list("456")
 
 
 def test_an_evaluation_writes_its_answers_and_then_its_summary(tmp_path, gauges):

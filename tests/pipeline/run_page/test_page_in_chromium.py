@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.files import write_json
 from pipeline.reports import page
 from pipeline.run_page.page import run_page
 from pipeline.run_page.server import LivePage
@@ -167,6 +168,22 @@ def test_curves_are_drawn_against_steps_or_tokens_without_exponents(show, tmp_pa
     assert "400" in shown.locator(".curve .xtick").all_text_contents()  # 6 groups of 80 tokens
 
 
+def test_accuracy_between_stages_is_that_of_answers_with_whole_intervals(show, tmp_path):
+    run_dir = small_run(tmp_path / "run")
+    for step, name, share in ((0, "before", 0.25), (3, "rl", 0.5)):
+        overall = {"num_problems": 4, "accuracy_tagged": 0.0, "accuracy_last_number": 0.0, "answer_accuracy": share}
+        write_json(run_dir / "eval" / f"{name}.json", {"name": name, "step": step, "levels": {}, "overall": overall})
+    plots = (
+        show(run_dir)
+        .locator(".curve")
+        .evaluate_all(
+            "all => all.map((one) => [one.layout.title.text, one.layout.yaxis.range, one.data.map((trace) => trace.y)])"
+        )
+    )
+    ((low, high), values) = next(rest for title, *rest in plots if "Answer accuracy" in title)
+    assert values == [[0.25, 0.5]] and low < 0.046 and high > 0.85  # Wilson: 0.046 to 0.70, and 0.15 to 0.85
+
+
 @pytest.mark.slow
 def test_31_hostile_completions_run_nothing(show, tmp_path):
     """``show`` fails on a request, a dialog, an error or a line in the console."""
@@ -221,6 +238,31 @@ def test_a_live_page_takes_up_new_steps_without_loading_again(chromium, tmp_path
             lambda: shown.wait_for_timeout(20) is None and events.count("") == 2
         )  # a resumed run repeats steps: the page is loaded again
         until(lambda: "step 2" in shown.locator("#live").inner_text())
+
+
+def test_an_open_problem_stays_when_its_label_leaves_the_filter(chromium, tmp_path):
+    run_dir = small_run(tmp_path / "run")
+    with served(run_dir, chromium) as (shown, _):
+        shown.get_by_label("forgotten (1)").check()
+        shown.locator("#lines tr").first.click()
+        add_steps(run_dir, [ledger_row(step, "fell", RIGHT) for step in (4, 5)])
+        until(lambda: "step 5" in shown.locator("#live").inner_text())
+        shown.get_by_role("button", name="Raw text").click()
+        assert shown.locator("#name").inner_text() == "fell · 1 of 1"
+
+
+def test_many_new_groups_at_once_leave_no_gap_above_an_open_one(chromium, tmp_path):
+    run_dir = begin_run(tmp_path / "run", [])
+    add_steps(run_dir, [ledger_row(step, "p", RIGHT) for step in range(1, 22)])
+    with served(run_dir, chromium) as (shown, _):
+        shown.locator("#groups summary").last.click()
+        add_steps(run_dir, [ledger_row(step, "p", RIGHT) for step in range(22, 52)], {(51, "p"): ["a"]})
+        until(lambda: "step 51" in shown.locator("#live").inner_text())
+        listed = shown.locator("#groups summary").all_inner_texts()
+        assert [text.split(" · ")[0] for text in listed] == [f"step {step}" for step in range(51, 1, -1)]
+        (run_dir / "samples" / "step_000051.jsonl").unlink()
+        shown.locator("#groups summary").first.click()
+        until(lambda: "no longer stored" in shown.locator("#groups details").first.inner_text())
 
 
 def test_a_live_page_of_a_run_that_has_not_begun_fills(chromium, tmp_path):

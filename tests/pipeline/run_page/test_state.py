@@ -4,10 +4,13 @@ import json
 
 import pytest
 
+from pipeline.errors import CheckpointError
 from pipeline.files import write_table
+from pipeline.run_page.completions import completions
 from pipeline.run_page.state import GROUP_FIELDS, Cursor, RunState
 from pipeline.runs.ledger import USES, ledger_path
 from pipeline.runs.metrics_log import metrics_path, truncate_metrics
+from pipeline.runs.newest_completions import write_newest
 from pipeline.runs.problem_record import problems_path
 from tests.support.run_pages import add_steps, begin_run, ledger_row, metrics_row
 from tests.support.runs import write_metrics
@@ -30,7 +33,7 @@ def read(run_dir) -> RunState:
 
 
 def groups(state: RunState) -> list[dict]:
-    return [dict(zip(GROUP_FIELDS, group, strict=True)) for group in state.groups]
+    return [dict(zip(GROUP_FIELDS, group, strict=True)) for group in state.since(Cursor())["groups"]]
 
 
 def test_groups_problems_and_metrics_of_whole_steps(run):
@@ -90,6 +93,29 @@ def test_a_resumed_run_that_has_only_dropped_rows_is_read_again(run):
     write_metrics(run, [metrics_row(1)])
     state.read()
     assert (state.generation, len(state.groups), len(state.metrics)) == (1, 2, 1)
+
+
+def test_a_file_of_metrics_that_repeats_a_step_is_an_error_until_it_is_whole(run):
+    whole = metrics_path(run).read_bytes()
+    state = read(run)
+    for _ in range(2):
+        metrics_path(run).write_bytes(whole + whole)
+        with pytest.raises(CheckpointError, match="must have every step once"):
+            state.read()
+    metrics_path(run).write_bytes(whole)
+    state.read()
+    assert len(state.metrics) == 1 and len(state.groups) == 2
+
+
+def test_completions_of_the_newest_steps_are_shown_until_they_are_deleted(run):
+    for step in range(2, 9):
+        write_newest(run, [{"problem_id": "p", "completion": f"{step}"}], step)
+    add_steps(run, [ledger_row(step, "p", ["correct"]) for step in range(2, 9)])
+    state = read(run)
+    assert {group["step"] for group in groups(state) if group["is_stored"]} == {1, 4, 5, 6, 7, 8}
+    assert completions(run, 8)[0]["text"] == "8" and completions(run, 3) == []
+    write_newest(run, [], 9)
+    assert {group["step"] for group in groups(state) if group["is_stored"]} == {1, 5, 6, 7, 8}
 
 
 def test_problems_of_a_later_stage_join_when_it_begins(run):

@@ -4,6 +4,7 @@ import pandas
 import pytest
 
 from pipeline.runs.atlas import Atlas, write_atlas
+from pipeline.runs.metrics_log import truncate_metrics
 from tests.support.ledgers import good_metrics, good_rows, write_run
 from tests.support.run_pages import add_steps, begin_run, ledger_row
 
@@ -33,14 +34,16 @@ def test_the_posterior_halves_the_weight_of_what_was_known_before():
         ((2,), "partly solved"),
         ((1, 0, 0), "partly solved"),
         ((0, 4, 4), "learned"),
-        ((2, 4, 4), "learned"),
+        ((0, 3, 3, 3), "learned"),  # a lasting rise, not to all
+        ((2, 4, 4), "solved from the start"),  # as likely at one rate
         ((4, 0, 0), "forgotten"),
         ((0, 4, 4, 0, 0, 0), "forgotten"),
         ((4, 0, 0, 4, 4, 4), "learned"),
+        ((4, 1, 1, 1), "forgotten"),  # a lasting fall, not to nothing
         ((4, 2), "solved from the start"),  # no longer sure, but not below a half either
     ],
 )
-def test_a_problem_is_labelled_by_what_the_bounds_allow_to_say(solved, label):
+def test_a_problem_is_labelled_by_its_newest_change_and_its_posterior(solved, label):
     assert Atlas().add(rows(*solved))[-1].label == label
 
 
@@ -53,11 +56,11 @@ def test_what_was_not_judged_is_no_attempt():
 
 
 def test_groups_of_a_step_count_together_and_steps_may_come_one_by_one():
-    ledger = [*rows(1, 3), ledger_row(2, "p", ["correct"]), ledger_row(3, "p", ["correct"] * 4)]
+    ledger = [*rows(0, 3), ledger_row(2, "p", ["correct"]), ledger_row(3, "p", ["correct"] * 4)]
     atlas = Atlas()
     one_by_one = [visit for step in (1, 2, 3) for visit in atlas.add([row for row in ledger if row.step == step])]
-    assert [(visit.step, visit.attempts, visit.solved) for visit in one_by_one] == [(1, 4, 1), (2, 5, 4), (3, 4, 4)]
-    assert one_by_one == Atlas().add(ledger)
+    assert [(visit.step, visit.attempts, visit.solved) for visit in one_by_one] == [(1, 4, 0), (2, 5, 4), (3, 4, 4)]
+    assert one_by_one == Atlas().add(ledger) and one_by_one[0].label == "never solved"
 
 
 def test_the_file_has_every_visit_and_the_problems_that_were_never_tried(tmp_path):
@@ -67,6 +70,16 @@ def test_the_file_has_every_visit_and_the_problems_that_were_never_tried(tmp_pat
     table = pandas.read_parquet(tmp_path / "out" / "metrics" / "problems.parquet")
     assert list(table["problem_id"]) == ["p", "p", "q"] and list(table["label"])[2] == "never tried"
     assert list(table["step"])[:2] == [1, 2] and table["step"].isna()[2] and set(table["type"]) == {"sums"}
+
+
+def test_the_file_keeps_the_order_of_problems_and_leaves_out_a_step_that_is_not_over(tmp_path):
+    names = [f"p{i}" for i in range(20)]
+    run_dir = begin_run(tmp_path / "run", [{"problem_id": name} for name in names])
+    add_steps(run_dir, [ledger_row(step, "tried", ["correct"]) for step in (1, 2)])
+    truncate_metrics(run_dir, 1)
+    write_atlas(run_dir, tmp_path)
+    table = pandas.read_parquet(tmp_path / "metrics" / "problems.parquet")
+    assert list(table["problem_id"]) == ["tried", *names]
 
 
 def test_a_run_of_an_earlier_version_has_an_atlas_too_and_one_without_a_ledger_none(tmp_path):
