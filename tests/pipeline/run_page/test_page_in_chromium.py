@@ -243,12 +243,13 @@ def test_a_live_page_takes_up_new_steps_without_loading_again(chromium, tmp_path
 def test_an_open_problem_stays_when_its_label_leaves_the_filter(chromium, tmp_path):
     run_dir = small_run(tmp_path / "run")
     with served(run_dir, chromium) as (shown, _):
-        shown.get_by_label("forgotten (1)").check()
-        shown.locator("#lines tr").first.click()
-        add_steps(run_dir, [ledger_row(step, "fell", RIGHT) for step in (4, 5)])
-        until(lambda: "step 5" in shown.locator("#live").inner_text())
+        for label in ("forgotten (1)", "never tried (1)"):
+            shown.get_by_label(label).check()
+        shown.locator("#lines tr").nth(1).click()
+        add_steps(run_dir, [ledger_row(4, "never", RIGHT)])
+        until(lambda: "step 4" in shown.locator("#live").inner_text())
         shown.get_by_role("button", name="Raw text").click()
-        assert shown.locator("#name").inner_text() == "fell · 1 of 1"
+        assert shown.locator("#name").inner_text() == "never · 2 of 2"
 
 
 def test_many_new_groups_at_once_leave_no_gap_above_an_open_one(chromium, tmp_path):
