@@ -21,7 +21,7 @@ def _sampler(session: LearnerSession) -> StageSampler:
     settings, curriculum = session.settings, session.config.curriculum
     levels = curriculum.levels if curriculum else None
     problems = StageProblems(list(session.examples.problems.heads()), session.examples.replayed_rates, levels)
-    length = StageLength(session.schedule.num_steps, settings.max_sampled_tokens)
+    length = StageLength(session.schedule.num_steps, settings.max_sampled_tokens, session.progress.sampled_tokens)
     return StageSampler(settings.sampler, problems, length, session.config.seed, session.stage.name)
 
 

@@ -41,6 +41,7 @@ class StepRecorder:
         truncate_rollouts(run.path, progress.step)
         truncate_newest(run.path, progress.step)
         self._samples_every_steps = setup.config.output.samples_every_steps
+        self._keeps_newest = not setup.config.records_rollouts
         self._synced_step = progress.step
         self._uses: Counter[str] = Counter()
         """Groups of this step, by what became of them."""
@@ -117,8 +118,10 @@ class StepRecorder:
             notify(f"stage {self._stage.name}: {text}")
 
     def samples(self, rows: Sequence[dict[str, Any]], step: int) -> None:
-        """Record all completions of a step, every ``output.samples_every_steps`` for good."""
-        write_newest(self._run.path, rows, step)
+        """Record all completions of a step, every ``output.samples_every_steps`` for good. Where rollouts are recorded,
+        the newest ones are among them."""
+        if self._keeps_newest:
+            write_newest(self._run.path, rows, step)
         if step % self._samples_every_steps == 0:
             write_jsonl(self._run.samples / f"step_{step:06d}.jsonl", rows)
 

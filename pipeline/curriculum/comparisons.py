@@ -144,8 +144,8 @@ def _seed_margin(by_seed: Sequence[float]) -> float:
 
 
 def verdict_statement(comparisons: Sequence[Comparison]) -> str:
-    """Which settings are better or worse than the baseline beyond the noise, which cannot be told apart, and which
-    are undecided with one seed."""
+    """A sentence with the settings that are better or worse than the baseline beyond the noise, those that cannot be
+    told apart from it, and those that are undecided with one seed."""
     several, single = ([c for c in comparisons if c.has_one_seed == is_single] for is_single in (False, True))
     groups = {
         "better than {} beyond the noise": [c for c in several if c.larger_than_noise and c.difference > 0],

@@ -94,7 +94,7 @@ def _token_statements(results: CurriculumResults) -> list[str]:
     baseline = [sampled[chain.record.name] for chain in chains if chain.record.setting in results.baselines[:1]]
     if len(budgets) == 1 and (budget := budgets.pop()):
         expected, title = float(budget), f"the budget of {budget:,} (grpo.max_sampled_tokens)"
-    elif baseline:
+    elif 0 < len(baseline) < len(chains):
         expected = fmean(baseline)
         title = f"{expected:,.0f}, the mean of {results.baselines[0]}"
     else:

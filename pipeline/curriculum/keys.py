@@ -92,7 +92,7 @@ def _inputs(config: Config, spec: StageSpec, data_digest: str, parent: str, keys
         "kind": spec.kind,
         "settings": spec.settings.model_dump(exclude=_WITHOUT_EFFECT | _NEWER)
         | spec.settings.model_dump(include=_NEWER, exclude_defaults=True)
-        | _sampler(spec.settings),
+        | _sampler(spec.settings, config),
         "mixes_levels": spec.mixes_levels,
         "data": data_digest,
         "carry": {"weights": spec.carry.weights, "optimizer": spec.carry.optimizer},
@@ -110,10 +110,13 @@ def _inputs(config: Config, spec: StageSpec, data_digest: str, parent: str, keys
     return inputs
 
 
-def _sampler(settings: SFTConfig | GRPOConfig) -> dict[str, Any]:
-    """A dump with the only section that its sampler reads."""
+def _sampler(settings: SFTConfig | GRPOConfig, config: Config) -> dict[str, Any]:
+    """A dump with the only section that its sampler reads, and the order of levels if it reads that."""
     sampler = settings.sampler if isinstance(settings, GRPOConfig) else None
-    return {"sampler": sampler.with_effect()} if sampler else {}
+    levels = config.curriculum.levels if config.curriculum else None
+    is_ordered = sampler and sampler.name in ("schedule", "target_difficulty")
+    ordered = {"sampler_levels": levels} if levels and is_ordered else {}
+    return {"sampler": sampler.with_effect(), **ordered} if sampler else {}
 
 
 def _rollout(config: Config) -> dict[str, Any]:

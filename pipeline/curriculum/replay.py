@@ -28,7 +28,7 @@ class ReplayItem(NamedTuple):
     problem_id: str
     level: str | None
     best_rate: float | None = None
-    """Its best solve rate in its own stage. None: that was not measured."""
+    """Its best solve rate at the end of its own stage, as faded by then. None: that was not measured."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ReplayBuffer:
 
     def add(self, items: Iterable[ReplayItem]) -> "ReplayBuffer":
         """The buffer that results when these problems are offered as well."""
-        every = sorted((*self.items, *items), key=lambda item: item.best_rate or 0.0)
+        every = sorted((*self.items, *items), key=lambda item: -1.0 if item.best_rate is None else item.best_rate)
         ranked = sorted({item.problem_id: item for item in every}.values(), key=self._priority)
         if self.sampling == "by_level":
             ranked = _in_turns(ranked)

@@ -63,7 +63,7 @@ class RunState:
         self._changed_at: list[int] = []
         """Number of groups at every problem's last change."""
         self._rows: list[LedgerRow] = []
-        """Of ``groups``."""
+        """Those of ``groups``."""
         self.metrics: list[Row] = []
         self.problems: list[Row] = []
         self.groups: list[list[Any]] = []

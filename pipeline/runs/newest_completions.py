@@ -18,15 +18,19 @@ def write_newest(run_dir: str | Path, rows: Sequence[Row], step: int) -> None:
     directory = newest_path(run_dir)
     directory.mkdir(exist_ok=True)
     append_jsonl(directory / f"step_{step:06d}.jsonl", rows)
-    for path in sorted(directory.glob("step_*.jsonl"))[:-NUM_STEPS]:
+    for path in sorted(directory.glob("step_*.jsonl"), key=_step)[:-NUM_STEPS]:
         path.unlink()
 
 
 def truncate_newest(run_dir: str | Path, last_step: int) -> None:
     """Delete the steps after ``last_step``."""
     for path in newest_path(run_dir).glob("step_*.jsonl"):
-        if int(path.stem.removeprefix("step_")) > last_step:
+        if _step(path) > last_step:
             path.unlink()
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.removeprefix("step_"))
 
 
 def sync_newest(run_dir: str | Path) -> None:

@@ -37,10 +37,15 @@ class Outcome:
     def of(cls, group: RolloutGroup, row: int | None, settings: GRPOConfig) -> "Outcome":
         """Ungraded and truncated completions count as ``grpo.mask_ungraded`` and ``grpo.mask_truncated`` say."""
         graded = [reward for reward in group.rewards if reward.outcome not in UNGRADED]
-        kept = graded if settings.mask_ungraded else group.rewards
-        totals = np.array([reward.total for reward in kept], np.float32).astype(np.float64)  # as the learner has them
+        both = [
+            (completion, reward)
+            for completion, reward in zip(group.completions, group.rewards, strict=True)
+            if not settings.mask_ungraded or reward.outcome not in UNGRADED
+        ]
+        # Through float32, which the learner has.
+        totals = np.array([reward.total for _, reward in both], np.float32).astype(np.float64)
         has_variance = len(totals) > 1 and bool(totals.min() < totals.max())
-        if settings.mask_truncated and all(each.stop_reason == "length" for each in group.completions):
+        if settings.mask_truncated and all(each.stop_reason == "length" for each, _ in both):
             has_variance = False
         advantage = 0.0
         if has_variance:
@@ -63,8 +68,8 @@ class StageProblems:
     own: Sequence[ProblemHead]
     """The stage's own problems, from row 0."""
     replayed_rates: Sequence[float | None] = ()
-    """One per problem of the replay buffer, whose rows follow: its best solve rate in its own stage, None if that was
-    not measured."""
+    """One per problem of the replay buffer, whose rows follow: its best solve rate at the end of its own stage, None if
+    that was not measured."""
     levels: Sequence[str] | None = None
     """All levels, easiest first. None: they are in natural order."""
 
@@ -76,6 +81,7 @@ class StageLength:
     num_steps: int
     max_sampled_tokens: int | None = None
     sampled_tokens: int = 0
+    """So far."""
 
     def done(self, step: int) -> float:
         """The share of the stage that is over before a step, in [0, 1]. A repeated stage stays at its end."""

@@ -66,10 +66,11 @@ class StageSampler:
         return [rows[place] for place in order]
 
     def replayed(self, step: int, rows: Sequence[int]) -> list[int]:
-        """The replayed rows of a step: these, the last of which give way to forgotten ones."""
+        """The replayed rows of a step: a share of them forgotten problems, the others from the front of ``rows``."""
         count = self._num_forgotten(step, len(rows), "replayed")
-        fallen = [row for row in self.history.forgotten().tolist() if row >= self._num_own and row not in rows]
-        return [*rows[: len(rows) - len(fallen[:count])], *fallen[:count]]
+        fallen = [row for row in self.history.forgotten().tolist() if row >= self._num_own][:count]
+        kept = [row for row in rows if row not in fallen]
+        return [*[*kept, *rows][: len(rows) - len(fallen)], *fallen]  # a small buffer repeats rows within a step
 
     def _num_forgotten(self, step: int, count: int, *part: str) -> int:
         """Places for forgotten problems among ``count``."""
@@ -94,15 +95,10 @@ class StageSampler:
 
     def state(self) -> dict[str, Any]:
         samplers = {name: sampler.state() for name, sampler in self._samplers.items()}
-        return {
-            "history": self.history.state(),
-            "samplers": samplers,
-            "sampled_tokens": self._length.sampled_tokens,
-        }
+        return {"history": self.history.state(), "samplers": samplers}
 
     def load(self, state: dict[str, Any]) -> None:
         self.history.load(state["history"])
-        self._length.sampled_tokens = state.get("sampled_tokens", 0)  # a version without it went by steps alone
         for name, sampler in self._samplers.items():
             sampler.load(state["samplers"][name])
 

@@ -36,7 +36,10 @@
 
   function showNewest(added) {
     const list = element("groups");
-    list.prepend(...groups.all.slice(-added).reverse().map((group) => groups.block(group, { named: true })));
+    const isRead = [...list.children].some((one) => one.open);
+    if (!isRead && added >= SHOWN_GROUPS) list.replaceChildren();
+    const count = isRead ? added : Math.min(added, SHOWN_GROUPS);
+    list.prepend(...groups.all.slice(-count).reverse().map((group) => groups.block(group, { named: true })));
     while (list.childElementCount > SHOWN_GROUPS && isLive && !list.lastChild.open) list.lastChild.remove();
     element("older").hidden = list.childElementCount >= groups.all.length;
   }
@@ -93,6 +96,7 @@
   }
 
   function take(news) {
+    cursor = news.cursor;
     metrics.push(...news.metrics);
     for (const [row, item] of Object.entries(news.problems)) atlas.rows.set(Number(row), item);
     groups.add(news.groups);
@@ -103,7 +107,6 @@
     if (news.groups.length) showNewest(news.groups.length);
     if (Object.keys(news.problems).length) atlas.update();
     if (news.metrics.length || news.accuracy) drawCurves();
-    cursor = news.cursor;
   }
 
   async function poll() {

@@ -121,8 +121,9 @@ def test_settings_that_have_not_finished_share_the_5_percent():
 
 
 def simulated(rng: np.random.Generator, gain: float) -> dict[str, bool]:
-    """Which of six settings are called different from the baseline, with three seeds. Seeds differ by 10 points, chains
-    of a seed by 5. The first setting gains. The problems are certain, so that the noise is that of the seeds alone."""
+    """The settings among six that are called different from the baseline, with three seeds. Seeds differ by 10 points,
+    chains of a seed by 5. The first setting gains. The problems are certain, so that the noise is that of the seeds
+    alone."""
     names = ["uniform", "gains", "a", "b", "c", "d", "e"]
     accuracies = 0.4 + rng.normal(0, 0.1, (1, 3)) + rng.normal(0, 0.05, (7, 3))
     accuracies[1] += gain

@@ -67,6 +67,14 @@ def test_grpo_settings_that_are_newer_than_keys_change_a_key_only_where_they_hav
     assert keys(make({}, stages, grpo={"entropy_coef": 0.1})) != keys(base)
 
 
+@pytest.mark.parametrize(("name", "changes"), [("schedule", True), ("target_difficulty", True), ("pools", False)])
+def test_the_order_of_levels_changes_the_keys_of_samplers_that_read_it(name, changes):
+    stages, grpo = [{"name": "rl", "kind": "grpo"}], {"sampler": {"name": name}}
+    orders = (["1", "2", "3"], ["3", "2", "1"])
+    first, second = (keys(make({"levels": order}, stages, grpo=grpo)) for order in orders)
+    assert (first != second) == changes
+
+
 def test_settings_of_a_later_stage_do_not_change_earlier_ones():
     stages = [EACH, {"name": "rl", "kind": "grpo"}]
     base = make({}, stages)

@@ -41,7 +41,7 @@ def test_the_newest_change_counts(correct, of, change):
 
 @pytest.mark.parametrize("num_completions", [4, 8])
 def test_chance_seldom_makes_a_change_and_a_lasting_change_is_seldom_missed(num_completions):
-    """Of 3,000 problems asked 20 times at a constant rate of a half, 3.0 % fall and 3.4 % rise with 4 completions, and
+    """3,000 problems asked 20 times at a constant rate of a half: 3.0 % fall and 3.4 % rise with 4 completions, and
     3.1 % each with 8. A fall from 0.95 to 0.3, asked 3 times before and 5 times after, is found in 95 % and 98 %."""
     chance, of = np.random.default_rng(0), num_completions
     constant = [newest_change(row, [of] * 20) for row in chance.binomial(of, 0.5, (400, 20))]

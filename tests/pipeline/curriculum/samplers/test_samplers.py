@@ -276,6 +276,8 @@ def test_groups_that_were_cut_off_teach_nothing_where_they_are_masked():
     cut = replace(group(RIGHT, WRONG), completions=(Completion.of((1,), (-1.0,), "", "length"),) * 2)
     assert Outcome.of(cut, 0, GRPOConfig()).has_variance
     assert not Outcome.of(cut, 0, GRPOConfig(mask_truncated=True)).has_variance
+    late = replace(cut, completions=(*cut.completions, Completion.of((1,), (-1.0,), "")), rewards=(RIGHT, WRONG, LATE))
+    assert not Outcome.of(late, 0, GRPOConfig(mask_truncated=True)).has_variance  # the one that ended is not graded
 
 
 def test_problems_whose_solve_rate_fell_are_asked_again():
@@ -314,7 +316,8 @@ def test_replay_follows_forgetting():
     uniform = sampler("uniform", heads(4), forgetting_frac=0.5, replayed_rates=[1.0, 0.9, None, 1.0])
     assert uniform.replayed(0, [4, 6]) == [4, 6]
     uniform.observe(0, [result(0, 0), result(5, 1), result(6, 1), result(7, 8)])  # 6 was not measured before
-    assert uniform.replayed(1, [4, 6]) == [4, 5] and uniform.replayed(1, [5, 6]) == [5, 6]
+    assert uniform.replayed(1, [4, 6]) == [4, 5] and uniform.replayed(1, [5, 6]) == [6, 5]
+    assert uniform.replayed(1, [5, 5]) == [5, 5]  # a small buffer
     assert uniform.history.forgotten().tolist() == [5] and 5 not in uniform.choose(1, 4)
 
 
