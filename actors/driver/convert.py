@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,7 +34,7 @@ def _converted_by_ray(sources: Sequence[Path], settings: ConvertSettings) -> Ite
     import ray
 
     from actors.connection import connect_with_code
-    from actors.driver.ordered_data import tables_in_order
+    from actors.driver.ordered_data import tables_in_order, tasks_can_start
 
     parts = file_parts([source.resolve() for source in sources])
 
@@ -43,7 +44,11 @@ def _converted_by_ray(sources: Sequence[Path], settings: ConvertSettings) -> Ite
 
     connect_with_code(object_store_memory=OBJECT_STORE_BYTES)
     try:
-        for table in tables_in_order(convert, len(parts), max_bytes=MAX_BYTES_IN_FLIGHT):
+        if tasks_can_start():
+            tables = tables_in_order(convert, len(parts), max_bytes=MAX_BYTES_IN_FLIGHT)
+        else:
+            tables = chain.from_iterable(map(convert, range(len(parts))))
+        for table in tables:
             yield from table.cast(RESULTS).to_batches()
     finally:
         ray.shutdown()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from actors.driver.ordered_data import tables_in_order
+from actors.driver.ordered_data import tables_in_order, tasks_can_start
 from pipeline.config import ModelConfig
 from pipeline.data.arrow_files import ROWS_PER_BATCH, write_batches
 from pipeline.data.table import ProblemTable
@@ -20,7 +20,8 @@ from pipeline.models.tokenizer import load_tokenizer
 logger = logging.getLogger(__name__)
 
 MIN_ROWS = 5000
-"""Below this many rows the driver encodes them itself, because Ray Data takes seconds to start."""
+"""Below this many rows the driver encodes them itself, because Ray Data takes seconds to start. It also does where a
+job's actors have left no CPU to Ray Data's tasks: they would wait forever."""
 ROWS_PER_TASK = 4 * ROWS_PER_BATCH
 MAX_BYTES_IN_FLIGHT = 256 * 2**20
 """Encoded tokens in the object store. Tasks wait if the driver does not keep up."""
@@ -45,7 +46,7 @@ def make_tokens(problems: ProblemTable, config: ModelConfig, *, chat: bool) -> T
 def _write(path: Path, problems: ProblemTable, config: ModelConfig, chat: bool) -> None:
     whole = problems.whole()
     logger.info("encoding %d problems", len(whole))
-    if len(whole) < MIN_ROWS:
+    if len(whole) < MIN_ROWS or not tasks_can_start():
         write_batches(path, TOKENS, _encoded(whole, load_tokenizer(resolve_model(config), config, chat=chat)))
     else:
         write_batches(path, TOKENS, _encoded_by_ray(whole, config, chat))

@@ -7,6 +7,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from actors.driver.actor_plan import ActorPlan
+from actors.driver.cluster import has_room
+
+TASK = ActorPlan("a task of Ray Data", 1, 1.0, 0.0, 0.0)
+"""The room that each needs, by default."""
+
+
+def tasks_can_start() -> bool:
+    """False where actors, of this job or of others, have left no node with a whole CPU: tasks would wait without a
+    limit and without a message. Ray must be connected."""
+    return has_room([TASK])
+
 
 def tables_in_order(
     task: Callable[[int], Iterator[pa.Table]], num_tasks: int, *, max_bytes: int, env_vars: dict[str, str] | None = None

@@ -20,7 +20,8 @@ import sys
 from functools import partial
 from pathlib import Path
 import pyarrow as pa, pyarrow.parquet as pq
-from actors.driver import convert
+from dataclasses import replace
+from actors.driver import convert, ordered_data
 from pipeline.data.omcq.convert import ConvertSettings
 from pipeline.data.omcq.parts import file_parts
 
@@ -33,9 +34,9 @@ pq.write_table(pa.Table.from_batches(batches), output)
 """
 
 
-def with_ray(files: list[Path], output: Path) -> list[dict]:
+def with_ray(files: list[Path], output: Path, script: str = WITH_RAY) -> list[dict]:
     """Converted by a Ray of its own, in a process of its own: this one may be connected to another."""
-    command = [sys.executable, "-c", WITH_RAY, *map(str, files), str(output)]
+    command = [sys.executable, "-c", script, *map(str, files), str(output)]
     subprocess.run(command, cwd=ROOT, env=alone(), check=True, timeout=300)
     return pq.read_table(output).to_pylist()
 
@@ -50,4 +51,8 @@ def test_ray_converts_the_same_rows_in_the_same_order(tmp_path):
     converted = [row for batch in convert_files(files, ConvertSettings()) for row in batch.to_pylist()]
     assert len(file_parts(files, PART_BYTES)) == 8
     assert with_ray(files, tmp_path / "converted.parquet") == converted
+    no_room = WITH_RAY.replace(
+        "convert.MIN_BYTES", "ordered_data.TASK = replace(ordered_data.TASK, num_cpus=1000.0)\nconvert.MIN_BYTES"
+    )
+    assert with_ray(files, tmp_path / "alone.parquet", no_room) == converted
     assert len(converted) == 5000 and json.loads(converted[1]["text"])["conversations"][0]["content"].startswith("2?")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
 
 from actors.driver import encode
 from actors.driver.encode import make_tokens
@@ -110,6 +112,20 @@ def test_ray_makes_the_same_file(ray_address, tmp_path, model, monkeypatch):
     monkeypatch.setattr(encode, "MIN_ROWS", 10**9)
     make_tokens(problems, model, chat=False)
     assert path.read_bytes() == by_ray
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_job_whose_actors_hold_the_cpus_encodes_in_its_driver(ray_address, tmp_path, model):
+    """Ray Data's tasks would wait for a whole CPU until the job ends."""
+    problems = load_table(metamath_like(tmp_path / "a.jsonl", 5500), "train", tmp_path)
+    held = placement_group([{"CPU": ray.available_resources()["CPU"] - 0.75}])
+    try:
+        assert held.wait(20)
+        tokens = make_tokens(problems, model, chat=False)
+    finally:
+        remove_placement_group(held)
+    assert tokens[5499] == encoded_alone(tiny_tokenizer(), problems[5499])
 
 
 PEAKS = """
