@@ -9,15 +9,7 @@ import numpy.typing as npt
 
 from pipeline.config.samplers import Category, SamplerConfig
 from pipeline.curriculum.samplers.bandit import Bandit
-from pipeline.curriculum.samplers.base import (
-    Outcome,
-    Rows,
-    Sampler,
-    StageLength,
-    StageProblems,
-    deal,
-    generator,
-)
+from pipeline.curriculum.samplers.base import Outcome, Rows, Sampler, StageLength, StageProblems, deal, generator
 from pipeline.curriculum.samplers.history import History
 from pipeline.curriculum.samplers.pools import Pools
 from pipeline.curriculum.samplers.schedule import Schedule
